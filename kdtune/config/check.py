@@ -1,0 +1,135 @@
+"""The rules of a sweep file that no field can check by itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from kdtune.config.space import Scalar, all_paths, is_path, resolve
+from kdtune.config.sweep import Block, SweepConfig
+from kdtune.errors import Problem
+
+_ALL = Block(0, {})
+
+
+def sweep_problems(sweep: SweepConfig) -> list[Problem]:
+    """Everything that is wrong with a sweep whose fields are each valid."""
+    problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *_search(sweep)]
+    # Values that are wrong by themselves need not be tried together.
+    return problems or list(_combinations(sweep))
+
+
+def _placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]]:
+    """(place, name, values) of everything that is searched, blocked on or set in a control."""
+    search = sweep.search
+    for name, parameter in search.space.items():
+        yield f"search.space.{name}", name, parameter.extremes
+    for name, values in search.blocks.items():
+        yield f"search.blocks.{name}", name, values
+    for i, control in enumerate(search.controls):
+        for name, value in control.items():
+            yield f"search.controls.{i}.{name}", name, [value]
+
+
+def _names(sweep: SweepConfig) -> Iterable[Problem]:
+    search = sweep.search
+    seen: dict[str, str] = {}
+    for place, name, _ in _placed_values(sweep):
+        if not is_path(name):
+            yield Problem(place, "is no parameter of a trial", ", ".join(all_paths()))
+        elif resolve(name) == "seed":
+            yield Problem(place, "seeds are not searched", "search.seeds")
+        elif not place.startswith("search.controls"):
+            if resolve(name) in seen:
+                yield Problem(place, f"the same parameter stands at {seen[resolve(name)]}")
+            seen[resolve(name)] = place
+    earlier: list[str] = []
+    for name, parameter in search.space.items():
+        for condition in parameter.when or {}:
+            if condition not in [*search.blocks, *earlier]:
+                allowed = ", ".join([*search.blocks, *earlier]) or "none"
+                yield Problem(f"search.space.{name}.when.{condition}", "must name an earlier parameter", allowed)
+        earlier.append(name)
+    for i, out in enumerate(search.exclude):
+        free = [name for name in out if name not in search.blocks]
+        if len(free) > 1 or any(name not in search.space or search.space[name].choice is None for name in free):
+            rule = "must name blocks and at most one choice of the space"
+            yield Problem(f"search.exclude.{i}", f"{rule}, got {', '.join(out)}")
+
+
+def _values(sweep: SweepConfig) -> Iterable[Problem]:
+    """Try each value by itself in a trial, so that its own rule speaks."""
+    for place, name, values in _placed_values(sweep):
+        if not is_path(name) or resolve(name) == "teacher":
+            continue
+        for value in values:
+            try:
+                sweep.build(_ALL, {name: value}, 0)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Input ")
+                yield Problem(place, message if "but got" in message else f"{message}, got {value!r}")
+
+
+def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
+    known = ["none", *sweep.teachers]
+    for place, name, values in _placed_values(sweep):
+        if resolve(name) == "teacher":
+            for value in values:
+                if value is not None and value not in known:
+                    yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
+    for name in sweep.teachers:
+        try:
+            sweep.teacher(name, _ALL)
+        except ValidationError as error:
+            for found in error.errors():
+                yield Problem(f"teachers.{name}", found["msg"].removeprefix("Input "))
+    if sweep.trial.teacher is not None:
+        rule = "a sweep's teachers stand under teachers, and are chosen in search.space or search.blocks"
+        yield Problem("trial.teacher", rule)
+
+
+def _stages(sweep: SweepConfig) -> Iterable[Problem]:
+    stages = sweep.trial.stage_epochs
+    named = ", ".join(stages)
+    if sweep.objective.stage not in stages:
+        yield Problem("objective.stage", f"is no stage of the trial, got {sweep.objective.stage!r}", named)
+    for i, stage in enumerate(sweep.prune.at):
+        if stage not in stages:
+            yield Problem(f"prune.at.{i}", f"is no stage of the trial, got {stage!r}", named)
+        elif sweep.objective.stage in stages and stages[stage] >= stages[sweep.objective.stage]:
+            yield Problem(f"prune.at.{i}", f"must come before the objective's stage, got {stage!r}")
+
+
+def _search(sweep: SweepConfig) -> Iterable[Problem]:
+    search = sweep.search
+    if search.sampler != "grid" and search.candidates is None:
+        yield Problem("search.candidates", f"is missing: the sampler {search.sampler} does not end by itself")
+    if search.sampler == "grid":
+        for name, parameter in search.space.items():
+            if parameter.choice is None:
+                yield Problem(f"search.space.{name}", "a grid needs a list of values")
+    if len(set(search.seeds)) < len(search.seeds):
+        yield Problem("search.seeds", f"must differ from each other, got {search.seeds}")
+    if not sweep.blocks():
+        yield Problem("search.exclude", "leaves no block")
+
+
+def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
+    """Values that are right by themselves may clash (for instance c3d and its fewest frames)."""
+    for block, control in itertools.product(sweep.blocks(), sweep.search.controls):
+        try:
+            sweep.build(block, control, sweep.search.seeds[0])
+        except ValidationError as error:
+            for found in error.errors():
+                yield Problem("search.blocks", f"{block.label}: {found['msg'].removeprefix('Input ')}")
+    for block in sweep.blocks():
+        for name, parameter in sweep.space(block).items():
+            for value in parameter.extremes:
+                try:
+                    sweep.build(block, {name: value}, sweep.search.seeds[0])
+                except ValidationError as error:
+                    for found in error.errors():
+                        message = found["msg"].removeprefix("Input ")
+                        yield Problem(f"search.space.{name}", f"{value!r} in block {block.label}: {message}")
