@@ -113,6 +113,4 @@ class Parameter(Section):
         return all(values.get(name) == value for name, value in (self.when or {}).items())
 
 
-SpaceEntry = Annotated[
-    Parameter, BeforeValidator(_spell_out, json_schema_input_type=Parameter | list[Scalar])
-]
+SpaceEntry = Annotated[Parameter, BeforeValidator(_spell_out, json_schema_input_type=Parameter | list[Scalar])]

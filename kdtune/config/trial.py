@@ -6,6 +6,7 @@ KD = Camarena et al., J. Imaging 2024, 10(4), 85. PCL = Tao et al., arXiv 2010.1
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -21,7 +22,12 @@ class Section(BaseModel):
     """Frozen, keyword-only, no unknown keys; the docstring under a field is its documentation and its schema text."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -221,7 +227,7 @@ class TrialConfig(Section):
     def _stages_rise(cls, stages: dict[str, int] | None) -> dict[str, int] | None:
         if stages is not None:
             epochs = list(stages.values())
-            if not epochs or any(a >= b for a, b in zip(epochs, epochs[1:], strict=False)):
+            if not epochs or any(a >= b for a, b in pairwise(epochs)):
                 raise PydanticCustomError("stages", f"stages must name rising epochs, but got {stages}")
         return stages
 

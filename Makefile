@@ -1,0 +1,38 @@
+# make sweep    installs and answers the quick start's question on synthetic motion videos
+# make test     installs and runs the tests
+# make check    style, types, layers
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: install sweep test test-fast check ui clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "kdtune needs Python 3.11 or later: make PYTHON=/path/to/python3 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+sweep: install
+	$(BIN)/python -m kdtune sweep sweeps/lambda_tau.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: install
+	$(BIN)/python -m kdtune ui
+
+clean:
+	rm -rf .venv build *.egg-info runs data mlflow/mlflow.db* mlflow/artifacts

@@ -1,0 +1,134 @@
+"""Augmentation of whole batches on the training device, from explicit parameters drawn by tuples.py.
+
+Legend: N = B·3 clips, shape (N, 3, T, H, W), float32 in [0, 1]. Order of operations as PCL's transforms: colour jitter,
+grey, Gaussian blur, flip, normalisation; crops are cut when the clips are read. The formulas are torchvision's for
+float images, applied to each frame with its clip's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdtune.clips.tuples import ColourDraws
+
+#: ImageNet statistics, as PCL.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def augment(clips: Tensor, colour: ColourDraws | None) -> Tensor:
+    """uint8 (B, n, T, H, W, 3) → normalised float32 (B, n, 3, T, H, W); `colour` None only normalises."""
+    batch, n = clips.shape[:2]
+    x = clips.flatten(0, 1).permute(0, 4, 1, 2, 3).contiguous().float() / 255
+    if colour is not None:
+        x = _jitter(x, colour)
+        x = _on_subset(x, colour.grey, lambda part, _: _grey(part).expand_as(part))
+        radius = colour.blur_radius
+        x = _on_subset(x, colour.blur, lambda part, at: _blur(part, _column(colour.sigma, at, part), radius))
+        x = _on_subset(x, colour.flip, lambda part, _: part.flip(-1))
+    mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1, 1)
+    std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1, 1)
+    return ((x - mean) / std).unflatten(0, (batch, n))
+
+
+def residual(clips: Tensor) -> Tensor:
+    """roll(x, 1, T) − x over the frames (…, T, H, W): frame 0 is last − first (PCL)."""
+    return clips.roll(1, -3) - clips
+
+
+def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+    """Apply `change` to the clips where `chosen` (B, 3) is true; the others stay as they are."""
+    where = np.flatnonzero(chosen)
+    if len(where) == 0:
+        return x
+    index = torch.from_numpy(where).to(x.device)
+    return x.index_copy(0, index, change(x.index_select(0, index), where))
+
+
+def _column(values: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
+    """Parameters of the chosen clips, shaped (n, 1, 1, 1, 1) to multiply them."""
+    return torch.from_numpy(values.reshape(-1)[chosen]).to(like).view(-1, 1, 1, 1, 1)
+
+
+def _jitter(x: Tensor, colour: ColourDraws) -> Tensor:
+    """ColorJitter: the four operations in each clip's own order."""
+    operations = (
+        (_brightness, colour.brightness),
+        (_contrast, colour.contrast),
+        (_saturation, colour.saturation),
+        (_hue, colour.hue),
+    )
+    for turn in range(4):
+        for which, (operation, factors) in enumerate(operations):
+            chosen = colour.jitter & (colour.order[..., turn] == which)
+            x = _on_subset(x, chosen, partial(_with_factor, operation, factors))
+    return x
+
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+
+def _with_factor(operation: Operation, factors: np.ndarray, part: Tensor, at: np.ndarray) -> Tensor:
+    return operation(part, _column(factors, at, part))
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = x.unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * other).clamp(0, 1)
+
+
+def _brightness(x: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x).clamp(0, 1)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    return _blend(x, _grey(x).mean((1, 3, 4), keepdim=True), factor)
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    return _blend(x, _grey(x), factor)
+
+
+def _hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` of a full circle, by way of HSV."""
+    red, green, blue = x.unbind(1)
+    high, low = x.amax(1), x.amin(1)
+    spread = high - low
+    is_grey = spread == 0
+    saturation = spread / torch.where(is_grey, torch.ones_like(high), high)
+    divisor = torch.where(is_grey, torch.ones_like(spread), spread)
+    r, g, b = (high - red) / divisor, (high - green) / divisor, (high - blue) / divisor
+    from_red = (high == red) * (b - g)
+    from_green = ((high == green) & (high != red)) * (2 + r - b)
+    from_blue = ((high != green) & (high != red)) * (4 + g - r)
+    hue = ((from_red + from_green + from_blue) / 6 + 1).fmod(1)
+    hue = (hue + shift.squeeze(1)).remainder(1)
+    # Back to RGB: channel n is v − v·s·clamp(min(k, 4 − k), 0, 1) with k = (n + 6h) mod 6, n = 5, 3, 1.
+    channels = []
+    for n in (5, 3, 1):
+        k = (n + 6 * hue).fmod(6)
+        channels.append(high - high * saturation * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, 1)
+
+
+def _blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Separable Gaussian of each clip's σ in pixels, reflected at the borders, 2·radius + 1 taps."""
+    # Summing shifted copies, tap by tap, is the same arithmetic on every device, and needs no kernel per clip.
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    weights = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True)).view(-1, 2 * radius + 1, 1, 1, 1, 1)
+    for dim in (-1, -2):
+        size = x.shape[dim]
+        at = torch.arange(-radius, size + radius, device=x.device).abs()
+        at = torch.where(at >= size, 2 * (size - 1) - at, at)  # reflection without repeating the border
+        padded = x.index_select(dim, at)
+        x = sum((weights[:, k] * padded.narrow(dim, k, size) for k in range(2 * radius + 1)), torch.zeros_like(x))
+    return x

@@ -1,0 +1,57 @@
+"""What one trial sees of a ClipStore: its training videos in the one order, its validation and its test videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdtune.clips.order import carve_validation, fraction_size, one_order
+from kdtune.clips.store import ClipStore, usable
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import DataError, Problem
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """Rows are positions in the ClipStore's index; a *sample* is a position in the one order."""
+
+    clips: ClipStore
+    order: np.ndarray  # (N,) rows of all training videos in the one order, whatever the fraction
+    size: int  # how many of them the trial trains on: samples 0 … size − 1
+    validation: np.ndarray  # (V,) rows
+    test: np.ndarray  # (W,) rows
+    lengths: np.ndarray  # frames of every row of the store
+    labels: np.ndarray  # action label of every row of the store
+
+    @property
+    def train(self) -> np.ndarray:
+        """(size,) rows of the trial's training videos."""
+        return self.order[: self.size]
+
+    @classmethod
+    def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:
+        """Raises DataError where too few videos are left to train, validate or test on."""
+        index = usable(clips, config.clip.tuple_frames)
+        train = index[index["split"] == "train"]
+        held_out = carve_validation(train, config.data.validation, config.data.subset_seed)
+        order = one_order(train[~held_out], config.data.subset_seed).index.to_numpy()
+        data = cls(
+            clips=clips,
+            order=order,
+            size=fraction_size(len(order), config.data.fraction),
+            validation=train.index[held_out].to_numpy(),
+            test=index.index[index["split"] == "test"].to_numpy(),
+            lengths=clips.index["frames"].to_numpy(),
+            labels=clips.index["label"].to_numpy(),
+        )
+        where = f"data (fraction {config.data.fraction:g})"
+        problems = []
+        if data.size < 2:
+            problems.append(Problem(where, f"training needs at least 2 videos, but {data.size} is left"))
+        for name, rows in (("validation", data.validation), ("test", data.test)):
+            if len(rows) == 0:
+                problems.append(Problem(where, f"no {name} videos are left: more groups or longer videos are needed"))
+        if problems:
+            raise DataError(problems)
+        return data

@@ -1,0 +1,1 @@
+"""The networks: backbones and the heads on them."""

@@ -1,0 +1,135 @@
+"""R3D, R(2+1)D and C3D with a width: clips (B, 3, T, H, W) in, pooled features (B, 8·width) out.
+
+The residual networks are torchvision's VideoResNet (Tran et al., arXiv 1711.11248) with a width, and with one block a
+stage at depth 10 (the papers) or two at depth 18; parameter names are torchvision's, R(2+1)D's inner widths PCL's. C3D
+is Tran et al., arXiv 1412.0767, with batch normalisation and its last pool replaced by the global average (PCL).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kdtune.config.trial import NetworkConfig
+
+
+class Conv3DSimple(nn.Conv3d):
+    """The full 3×3×3 convolution of R3D."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+class Conv2Plus1D(nn.Sequential):
+    """The factorised convolution of R(2+1)D: 1×3×3 in space, then 3×1×1 in time."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        # As many parameters as in the full convolution (arXiv 1711.11248, section 3.5), for each convolution by itself
+        # as in PCL; torchvision takes the first one's number for both of a block.
+        middle = (inputs * outputs * 27) // (inputs * 9 + 3 * outputs)
+        super().__init__(
+            nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False),
+            nn.BatchNorm3d(middle),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
+        )
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, conv: type[Conv3DSimple] | type[Conv2Plus1D], stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+        self.conv2 = nn.Sequential(conv(outputs, outputs, 1), nn.BatchNorm3d(outputs))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = (
+            nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs))
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.conv2(self.conv1(x)) + shortcut)
+
+
+def _r3d_stem(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(3, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _r21d_stem(width: int) -> nn.Sequential:
+    middle = (3 * 49 * 3 * width) // (49 * 3 + 3 * width)  # 83 at width 64, as PCL; torchvision has 45
+    return nn.Sequential(
+        nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+        nn.BatchNorm3d(middle),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ResidualNetwork(nn.Module):
+    """Stem, four stages of `blocks` blocks with 1, 2, 4 and 8 times `width` channels, global average."""
+
+    def __init__(self, stem: nn.Module, conv: type[Conv3DSimple] | type[Conv2Plus1D], blocks: int, width: int) -> None:
+        super().__init__()
+        self.stem = stem
+        channels = width
+        for stage in range(4):
+            outputs = width * 2**stage
+            layers = []
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(BasicBlock(channels, outputs, conv, stride))
+                channels = outputs
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x.mean((2, 3, 4))
+
+
+class C3D(nn.Module):
+    """Eight 3×3×3 convolutions with four max-pools between them and a global average at the end."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage, multiples in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8))):
+            if stage > 0:
+                layers.append(nn.MaxPool3d((1, 2, 2) if stage == 1 else 2))
+            for multiple in multiples:
+                layers += [
+                    nn.Conv3d(channels, multiple * width, 3, padding=1),
+                    nn.BatchNorm3d(multiple * width),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = multiple * width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean((2, 3, 4))
+
+
+def build_backbone(config: NetworkConfig) -> nn.Module:
+    """The network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)); weights from torch's generator."""
+    if config.backbone == "c3d":
+        return C3D(config.width)
+    stem, conv = (_r3d_stem, Conv3DSimple) if config.backbone == "r3d" else (_r21d_stem, Conv2Plus1D)
+    return ResidualNetwork(stem(config.width), conv, blocks=1 if config.depth == 10 else 2, width=config.width)
+
+
+def feature_size(config: NetworkConfig) -> int:
+    """Dimension of the pooled features: 512 at width 64."""
+    return 8 * config.width

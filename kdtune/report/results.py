@@ -1,0 +1,87 @@
+"""The results of a sweep, read from its ledger and the TrialStore alone: no Ray, no Optuna, no MLflow, no torch."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from kdtune.errors import Problem, StoreError
+from kdtune.store import Store, read_json, read_jsonl
+
+Row = dict[str, Any]
+
+
+def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str, Any]:
+    """{"sweep": name, "trials": […], "best": {block: trial}} as DESIGN 5; `run_ids` maps keys to MLflow runs.
+
+    Trials stand by block: controls, then candidates by number. The best of a block has the best objective of its
+    candidates (mean over their seeds); blocks are never held against each other. Raises StoreError for an unknown name.
+    """
+    files = store.sweep(name)
+    sweep = read_json(files.sweep)
+    if sweep is None:
+        known = sorted(path.name for path in (store.root / "sweeps").glob("*")) if store.root.is_dir() else []
+        raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", ", ".join(known) or "none yet")])
+    asked: dict[str, dict[str, Any]] = {}
+    ended: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(files.folder / sweep["ledger"]):
+        (asked if row["event"] == "asked" else ended)[row["job"]] = row
+    jobs = [job for job in asked.values() if job["kind"] != "teacher" and _wanted(job, sweep)]
+    blocks = list(sweep["blocks"])
+    jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
+    trials = [
+        _trial(store, sweep, job, ended.get(job["job"]), i, run_ids) for job in jobs for i in range(len(job["seeds"]))
+    ]
+    return {"sweep": name, "trials": trials, "best": {block: best_of(trials, block, sweep) for block in blocks}}
+
+
+def _wanted(job: dict[str, Any], sweep: dict[str, Any]) -> bool:
+    """The ledger also knows candidates of an earlier run that asked for more of them."""
+    if job["block"] not in sweep["blocks"]:
+        return False
+    return job["kind"] == "control" or job["number"] < sweep["blocks"][job["block"]]
+
+
+def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids: dict[str, str]) -> dict[str, Any]:
+    files = store.trial(job["keys"][i])
+    rows, result = files.rows(), files.result() or {}
+    state = end["state"] if end is not None else ("running" if rows else "pending")
+    if end is not None and end["stage"] is not None:
+        # Another sweep may have trained the trial further: here it ended at this stage.
+        last = next(row["epoch"] for row in rows if row.get("stage") == end["stage"])
+        rows, result = [row for row in rows if row["epoch"] <= last], {}
+    reached = [row for row in rows if "stage" in row]
+    objective = sweep["objective"]
+    value = next((row["evaluation"] for row in reached if row["stage"] == objective["stage"]), None)
+    return {
+        "key": files.key,
+        "candidate": job["number"] if job["kind"] == "candidate" else None,
+        "block": job["block"],
+        "control": job["kind"] == "control",
+        "seed": job["seeds"][i],
+        "params": job["params"][i],
+        "state": state,
+        "epochs": rows[-1]["epoch"] if rows else 0,
+        "stages": {row["stage"]: row["evaluation"] for row in reached},
+        "objective": value[objective["split"]][objective["metric"]] if value and state == "complete" else None,
+        "weights_sha256": result.get("weights_sha256") or (reached[-1]["weights_sha256"] if reached else None),
+        "seconds": sum(row["seconds"] for row in rows),
+        "cached": bool(end and end["cached"]),
+        "profile": result.get("profile"),
+        "mlflow_run_id": run_ids.get(files.key),
+        "error": end["error"] if end is not None else None,
+    }
+
+
+def best_of(trials: list[dict[str, Any]], block: str, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The first trial of the block's best candidate, or None while no candidate is complete."""
+    scores: dict[int, list[float]] = {}
+    for trial in trials:
+        if trial["block"] == block and trial["candidate"] is not None and trial["objective"] is not None:
+            scores.setdefault(trial["candidate"], []).append(trial["objective"])
+    if not scores:
+        return None
+    sign = 1 if sweep["objective"]["mode"] == "max" else -1
+    # The lower number wins a tie.
+    best = max(scores, key=lambda number: (sign * fmean(scores[number]), -number))
+    return next(trial for trial in trials if trial["block"] == block and trial["candidate"] == best)

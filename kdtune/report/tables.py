@@ -1,0 +1,114 @@
+"""Results as a table that can be pasted into a message, and as JSON, CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from tabulate import tabulate
+
+FORMATS = ("table", "json", "csv", "markdown", "latex")
+#: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
+SHOWN = 5
+
+
+def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
+    """`results` of sweep_results in one of FORMATS; `sweep` is the sweep's stored record."""
+    if form == "json":
+        return json.dumps(results, indent=1, ensure_ascii=False)
+    if form == "csv":
+        return _csv(results)
+    style = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}[form]
+    return "\n\n".join(_block(results, sweep, block, style, None) for block in sweep["blocks"])
+
+
+def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
+    """The table at the end of a sweep: per block the control, the best candidates and what was pruned where."""
+    return "\n\n".join(_block(results, sweep, block, "simple", SHOWN) for block in sweep["blocks"])
+
+
+def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: str, most: int | None) -> str:
+    objective, stages = sweep["objective"], list(sweep["stages"])
+    metric, split = objective["metric"], objective["split"]
+    trials = [trial for trial in results["trials"] if trial["block"] == block]
+    controls = {trial["seed"]: trial for trial in reversed(trials) if trial["control"]}
+    sign = -1 if objective["mode"] == "max" else 1
+    candidates = [trial for trial in trials if not trial["control"]]
+    # Complete ones by their objective, then pruned ones by how far they came.
+    candidates.sort(key=lambda t: (t["objective"] is None, sign * (t["objective"] or 0), -t["epochs"], t["candidate"]))
+    shown = candidates if most is None else candidates[:most]
+    rows = []
+    for trial in [*(trial for trial in trials if trial["control"]), *shown]:
+        params = trial["params"]
+        control = controls.get(trial["seed"])
+        name = "control" if trial["control"] else str(trial["candidate"])
+        row = [name, *(_value(params[p]) for p in ("student", "teacher", "lambda", "tau", "alpha"))]
+        if len(controls) > 1:
+            row.insert(1, str(trial["seed"]))
+        row += [_share(trial["stages"].get(stage, {}).get(split, {}).get(metric)) for stage in stages]
+        row += [_gain(trial, control), _state(trial)]
+        rows.append(row)
+    heads = ["trial", "student", "teacher", "λ", "τ", "α", *stages, "gain", "state"]
+    if len(controls) > 1:
+        heads.insert(1, "seed")
+    title = f"{block}: {metric} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
+    table = tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=["left"] * len(heads))
+    rest = candidates[len(shown) :]
+    if style == "github":
+        title = f"**{title}**\n"
+    lines = [title, table] + ([f"… and {len(rest)} more: {_counts(rest)}"] if rest else [])
+    return "\n".join(lines)
+
+
+def _floor(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
+    """What always answering the most frequent class would score."""
+    name = "pretext_floor" if metric.startswith("pretext") else "action_floor"
+    floors = [stage[split][name] for trial in trials for stage in trial["stages"].values()]
+    return floors[0] if floors else None
+
+
+def _gain(trial: dict[str, Any], control: dict[str, Any] | None) -> str:
+    """Objective minus the same seed's control, in points."""
+    if control is None or trial["control"] or trial["objective"] is None or control["objective"] is None:
+        return ""
+    return f"{100 * (trial['objective'] - control['objective']):+.1f}"
+
+
+def _state(trial: dict[str, Any]) -> str:
+    if trial["state"] == "pruned":
+        return f"pruned at {list(trial['stages'])[-1]}"
+    return trial["state"] + (f": {trial['error']}" if trial["error"] else "")
+
+
+def _counts(trials: list[dict[str, Any]]) -> str:
+    states = [_state(trial) for trial in trials]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _csv(results: dict[str, Any]) -> str:
+    """One row a trial; stage accuracies as columns like `late.validation.knn`."""
+    rows = []
+    for trial in results["trials"]:
+        flat = {name: value for name, value in trial.items() if name not in ("params", "stages", "profile")}
+        flat |= trial["params"]
+        for stage, splits in trial["stages"].items():
+            flat |= {f"{stage}.{split}.{metric}": v for split, values in splits.items() for metric, v in values.items()}
+        rows.append(flat)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")

@@ -1,0 +1,173 @@
+"""Every path and file name of the store, atomic writes, locks, and the records that trials leave (no torch needed).
+
+<store>/
+  manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
+  clips/<key>/                            frames.u8  index.parquet  refused.csv  too_short_<n>.csv  store.json
+  targets/<key>/epoch_<e>/block_<b>.npy   a teacher's logits
+  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  result.json  failure.json
+  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  mlflow.json
+  locks/                                  one empty file for each thing being made
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write so that a reader sees the whole file or none, also after a power cut: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        whole = file.seek(0, os.SEEK_END)
+        while whole > 0:
+            file.seek(whole - 1)
+            if file.read(1) == b"\n":
+                break
+            whole -= 1
+        file.truncate(whole)
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a last line without its end is not one."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """`trials/<key>/`: what a trial left, readable by anything that can read JSON."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an epoch: losses, rate, seconds, and at a stage its name and accuracies."""
+        return read_jsonl(self.epochs)
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stage name → its accuracies, for the stages reached so far."""
+        return {row["stage"]: row["evaluation"] for row in self.rows() if "stage" in row}
+
+    def result(self) -> dict[str, Any] | None:
+        """What a complete trial ended with, or None."""
+        return read_json(self.folder / "result.json")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.folder / "result.json", result)
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed, or None."""
+        record = read_json(self.folder / "failure.json")
+        return None if record is None else record["error"]
+
+    def write_failure(self, error: str) -> None:
+        write_json(self.folder / "failure.json", {"error": error})
+
+    def clear_failure(self) -> None:
+        (self.folder / "failure.json").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """`sweeps/<name>/`: what a sweep asked for and where MLflow shows it."""
+
+    folder: Path
+
+    @property
+    def sweep(self) -> Path:
+        return self.folder / "sweep.json"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.folder / "mlflow.json"
+
+    def ledger(self, digest: str) -> Path:
+        return self.folder / f"ledger_{digest[:12]}.jsonl"
+
+
+class Store:
+    """The folder that `--store` names. Owns its layout; makes folders when something is written."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+
+    def manifest(self, folder_digest: str) -> Path:
+        return self.root / "manifests" / f"{folder_digest}.json"
+
+    def clips(self, key: str) -> Path:
+        return self.root / "clips" / key
+
+    def targets(self, key: str, epoch: int, block: int) -> Path:
+        return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"block_{block:05d}.npy"
+
+    def trial(self, key: str) -> TrialFiles:
+        return TrialFiles(self.root / "trials" / key)
+
+    def trial_keys(self) -> list[str]:
+        """Keys of all trials that have left something, sorted."""
+        folder = self.root / "trials"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def sweep(self, name: str) -> SweepFiles:
+        return SweepFiles(self.root / "sweeps" / name)
+
+    def lock(self, name: str) -> FileLock:
+        """A lock between processes; the system frees it when its holder dies, however it dies."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")

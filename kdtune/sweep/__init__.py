@@ -1,0 +1,1 @@
+"""Many trials: which are asked for, which stop early, and where they run."""

@@ -1,0 +1,138 @@
+"""The `sweep` command's work: prepare, search, train, publish; what is said on the way."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
+from kdtune.store import Store, TrialFiles, write_json
+from kdtune.sweep.campaign import Campaign, ledger_digest
+from kdtune.sweep.job import Job, Outcome
+from kdtune.sweep.run import prepare_sweep, run_campaign
+from kdtune.tracking.publish import Publisher, TrackedTrial
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a sweep ended."""
+
+    exit_code: int
+    seconds: float
+    trained: int
+    """Trials that this run trained, teachers included."""
+    found: int
+    """Trials that were in the store."""
+    notes: list[str]
+
+
+def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri: str, say: Say) -> Ending:
+    """Run `sweep` (whose file reads `text`) or go on with it; raises UserError before anything is trained.
+
+    SIGINT and SIGTERM end it with EXIT_INTERRUPTED after MLflow has been told; the same call then goes on.
+    """
+    started = time.monotonic()
+    say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
+    session = prepare_sweep(sweep, store)
+    files = store.sweep(sweep.name)
+    ledger = files.ledger(ledger_digest(sweep))
+    write_json(files.sweep, sweep_record(sweep, text, ledger))
+    publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow)
+    watch = _Watch(sweep, store, publisher, say)
+
+    def key_of(config: TrialConfig) -> str:
+        session.prepare(config)
+        return session.key(config)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end of either kind is a KeyboardInterrupt
+    state = "interrupted"
+    try:
+        campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
+        run_campaign(campaign, session, address, watch.on_row)
+        state = "complete"
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from the last checkpoints")
+    finally:
+        unsent = publisher.close(state)
+    failed = any(outcome.state == "failed" for outcome in campaign.outcomes.values())
+    code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
+    found = sum(len(campaign.jobs[name].keys) for name in campaign.cached)
+    trained = sum(len(campaign.jobs[name].keys) for name in campaign.outcomes.keys() - campaign.cached)
+    return Ending(code, time.monotonic() - started, trained, found, campaign.notes + unsent)
+
+
+def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
+    """What `results` needs to know of a sweep beside its ledger."""
+    return {
+        "name": sweep.name,
+        "question": sweep.question,
+        "experiment": sweep.experiment,
+        "ledger": ledger.name,
+        "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
+        "stages": sweep.trial.stage_epochs,
+        "objective": sweep.objective.model_dump(),
+        "text": text,
+    }
+
+
+class _Watch:
+    """Tells the terminal and MLflow what happens, in plain lines that read well in a log file."""
+
+    campaign: Campaign
+
+    def __init__(self, sweep: SweepConfig, store: Store, publisher: Publisher, say: Say) -> None:
+        self.sweep, self.store, self.publisher, self.say = sweep, store, publisher, say
+        self.started = time.monotonic()
+        self._seen: set[tuple[str, str]] = set()
+
+    def on_row(self, job: Job, key: str, row: dict[str, Any]) -> None:
+        i = job.keys.index(key)
+        self._publish(job, i, "running", None)
+        if "stage" in row and (key, row["stage"]) not in self._seen:
+            self._seen.add((key, row["stage"]))
+            metric, split = self.sweep.objective.metric, self.sweep.objective.split
+            value = row["evaluation"][split][metric]
+            seed = f" seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
+            self._line(f"{job.name}{seed} · {row['stage']}: {metric} {value:.3f}")
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        for i in range(len(job.keys)):
+            self._publish(job, i, outcome.state, outcome.objective)
+        cached = job.name in self.campaign.cached
+        if not cached:
+            what = {
+                "complete": "complete" if outcome.objective is None else f"complete, objective {outcome.objective:.3f}",
+                "pruned": f"pruned at {outcome.stage}: below {job.bars.get(outcome.stage or '', 0):.3f}",
+                "failed": f"failed: {outcome.error}",
+            }[outcome.state]
+            self._line(f"{job.name} · {what}")
+
+    def _line(self, text: str) -> None:
+        done, total = len(self.campaign.outcomes), self._total()
+        self.say(f"[{time.monotonic() - self.started:6.0f} s · {done:3d}/{total}] {text}")
+
+    def _total(self) -> int:
+        """Jobs asked so far and those still to be asked."""
+        still = sum(self.sweep.candidates(block) for block in self.sweep.blocks())
+        return len([job for job in self.campaign.jobs.values() if job.kind != "candidate"]) + still
+
+    def _publish(self, job: Job, i: int, state: str, objective: float | None) -> None:
+        files: TrialFiles = self.store.trial(job.keys[i])
+        params = {
+            **job.params[i],
+            "seed": job.seeds[i],
+            "control": job.kind == "control",
+            "block": job.block.label if job.block else None,
+            "key": files.key,
+        }
+        seed = f" seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
+        tags = {"kdtune.kind": job.kind, "kdtune.cached": str(job.name in self.campaign.cached).lower()}
+        self.publisher.update(TrackedTrial(files, job.name + seed, params, tags, state, objective))

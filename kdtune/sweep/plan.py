@@ -1,0 +1,123 @@
+"""What a sweep would run, said from its file and the store's records alone, in less than a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+from kdtune.config.key import trial_key
+from kdtune.config.space import Parameter, resolve
+from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store, read_json, read_jsonl
+
+
+def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
+    """Lines for people: the question, blocks, candidates, trials, teachers, what is in the store, hours."""
+    if sweep.question:
+        yield sweep.question
+        yield ""
+    trial, blocks, seeds = sweep.trial, sweep.blocks(), len(sweep.search.seeds)
+    stages = ", ".join(f"{name} {epoch}" for name, epoch in trial.stage_epochs.items())
+    yield f"trial        {trial.epochs} epochs (stages: {stages})"
+    yield f"clips        {trial.clip.frames} frames at {trial.clip.size}×{trial.clip.size}, {trial.clip.modality}"
+    there = Path(trial.data.folder).is_dir()
+    missing = "" if there else " (will be made)" if trial.data.dataset == "synthetic" else " (not here)"
+    yield f"data         {trial.data.dataset} in {trial.data.folder}{missing}"
+    objective = sweep.objective
+    yield f"objective    {objective.mode} {objective.metric} on {objective.split} at {objective.stage}"
+    if sweep.prune.at:
+        kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
+        yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
+    yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
+    teachers = _teachers(sweep)
+    yield f"teachers     {len(teachers)}: " + (", ".join(name for name, _ in teachers) or "none")
+    controls = len(blocks) * len(sweep.search.controls) * seeds
+    candidates = sum(sweep.candidates(block) for block in blocks)
+    yield f"blocks       {len(blocks)}"
+    for block in blocks:
+        yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
+        for name, parameter in sweep.space(block).items():
+            yield f"      {name:<10} {_values(parameter)}"
+    total = len(teachers) + controls + candidates * seeds
+    same = total - _different(sweep, teachers)
+    yield (
+        f"trials       {total} = {len(teachers)} teachers + {controls} controls + {candidates} candidates × {seeds} "
+        f"seed{'s' if seeds > 1 else ''}" + (f"; {same} of them are the same trial as another" if same else "")
+    )
+    yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
+    yield from _in_store(sweep, store, total)
+
+
+def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
+    """(name, trial) of every teacher that the sweep can need; one name may be different trials in different blocks."""
+    found: dict[str, tuple[str, TrialConfig]] = {}
+    for block in sweep.blocks():
+        chosen = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
+        parameter = sweep.space(block).get("teacher")
+        for name in [*chosen, *((parameter.choice or []) if parameter is not None else [])]:
+            if name not in (None, "none"):
+                config = sweep.teacher(str(name), block)
+                found.setdefault(_key(config), (str(name), config))
+    return list(found.values())
+
+
+def _key(config: TrialConfig) -> str:
+    """Tells trials apart where their data are not at hand."""
+    return trial_key(config, lambda data: data.folder)
+
+
+def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> int:
+    """How many different trials there are; candidates of a sampler count as different, for nobody knows them yet."""
+    keys, unknown = {_key(config) for _, config in teachers}, 0
+    for block in sweep.blocks():
+        points = [*sweep.search.controls]
+        if sweep.search.sampler == "grid":
+            points += sweep.grid(block)[: sweep.candidates(block)]
+        else:
+            unknown += sweep.candidates(block) * len(sweep.search.seeds)
+        keys |= {_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
+    return len(keys) + unknown
+
+
+def _values(parameter: Parameter) -> str:
+    if parameter.choice is not None:
+        text = " | ".join(str(value) for value in parameter.choice)
+    else:
+        low, high = parameter.range or parameter.log or parameter.int or (0, 0)
+        text = f"{low:g} … {high:g}" + (" (log)" if parameter.log else "")
+    return text + (f" when {parameter.when}" if parameter.when else "")
+
+
+def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
+    """Epochs in units of one over the whole training set, without pruning."""
+    per_block = [
+        _fraction(sweep, block) * (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
+        for block in blocks
+    ]
+    return sweep.trial.epochs * (teachers * sweep.trial.data.fraction + sum(per_block))
+
+
+def _fraction(sweep: SweepConfig, block: Block) -> float:
+    values = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
+    return float(values[0]) if values else sweep.trial.data.fraction  # type: ignore[arg-type]
+
+
+def _in_store(sweep: SweepConfig, store: Store, total: int) -> Iterator[str]:
+    """What the ledger of an earlier run says is done, and what the rest would cost at the speed measured then."""
+    record = read_json(store.sweep(sweep.name).sweep)
+    if record is None:
+        yield "in the store nothing of this sweep yet; hours and disk are known once its first trials have run"
+        return
+    rows = read_jsonl(store.sweep(sweep.name).folder / record["ledger"])
+    keys = {row["job"]: row["keys"] for row in rows if row["event"] == "asked"}
+    ended = {row["job"] for row in rows if row["event"] == "ended" and row["state"] != "failed"}
+    done = [key for job in ended for key in keys.get(job, [])]
+    yield f"in the store {len(set(done))} of {total} trials are done"
+    seconds = [sum(row["seconds"] for row in store.trial(key).rows()) for key in done]
+    sizes = [store.trial(key).checkpoint.stat().st_size for key in done if store.trial(key).checkpoint.exists()]
+    rest = max(0, total - len(set(done)))
+    if seconds and sizes and rest:
+        cost = f"{rest * fmean(seconds) / 3600:.2g} hours of one worker, {rest * fmean(sizes) / 2**30:.2g} GiB"
+        yield f"still        {rest} trials: about {cost}, if they are like those that are done"

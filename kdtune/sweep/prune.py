@@ -1,0 +1,34 @@
+"""Stage pruning as a threshold that is known when a candidate is asked (DESIGN 4.4).
+
+A candidate's peers are the candidates of its block that it may learn from, all of them finished by then. So the bar it
+has to clear at each stage is a number that travels with it: nothing waits, and arrival order plays no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from kdtune.config.sweep import PruneConfig
+
+Mode = Literal["max", "min"]
+
+
+def bar(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
+    """The value a candidate must reach at a stage, given its peers' values there; None where all go on.
+
+    The best `keep` share of the peers and the candidate together goes on: k = ⌈keep · (peers + 1)⌉ places, and the
+    candidate has one of them exactly if fewer than k peers are strictly better, that is, if it reaches the k-th best.
+    """
+    if len(peers) < prune.min_peers:
+        return None
+    places = math.ceil(prune.keep * (len(peers) + 1))
+    if places > len(peers):
+        return None
+    return sorted(peers, reverse=mode == "max")[places - 1]
+
+
+def clears(value: float, bar: float | None, mode: Mode) -> bool:
+    """Does a candidate with `value` at a stage go on? Ties go on."""
+    return bar is None or (value >= bar if mode == "max" else value <= bar)

@@ -1,0 +1,68 @@
+"""What runs inside a Ray Tune worker: the trials of one job, epoch by epoch, until the end or until a bar is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from typing import Any
+
+from ray import tune
+
+from kdtune.config.sweep import ObjectiveConfig
+from kdtune.sweep.job import Job, stage_value
+from kdtune.sweep.prune import clears
+from kdtune.train.session import Session, choose_device
+
+#: {"key": a trial's key, "row": its row of one epoch}
+Rows = Generator[dict[str, Any], None, None]
+
+
+def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str) -> Rows:
+    """Train the trials of `job` side by side, stage by stage, yielding every epoch's row with its trial's key.
+
+    At a stage the mean over the seeds is held against the job's bar; where it misses it, all of them stop there.
+    """
+    place = choose_device(device)
+    with ExitStack() as stack:
+        runs = [stack.enter_context(closing(session.trial(config, place))) for config in job.configs]
+        for stage in job.configs[0].stage_epochs:
+            evaluations = []
+            for key, run in zip(job.keys, runs, strict=True):
+                for row in run:
+                    yield {"key": key, "row": row}
+                    if row.get("stage") == stage:
+                        evaluations.append(row["evaluation"])
+                        break
+            if not clears(stage_value(evaluations, objective), job.bars.get(stage), objective.mode):
+                return
+        for key, run in zip(job.keys, runs, strict=True):
+            for row in run:
+                yield {"key": key, "row": row}
+
+
+class TrialWorker(tune.Trainable):
+    """Ray's view of a job: one step is one epoch of one trial. The actor is reused from job to job."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.rows = run_job(config["job"], config["objective"], config["session"], config["device"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.rows.close()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return next(self.rows)
+        except StopIteration:
+            return {"done": True}
+
+    def cleanup(self) -> None:
+        self.rows.close()  # frees the locks of its trials
+
+    # Ray asks for these when it tries a trial again. The TrialStore's checkpoints are the only ones there are.
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        pass
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        pass

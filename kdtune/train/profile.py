@@ -1,0 +1,67 @@
+"""What bits depend on beside the configuration, and the switches that make them repeat (DESIGN 4.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdtune.clips.store import ClipStore
+from kdtune.config.trial import TrialConfig
+
+
+def make_deterministic(threads: int) -> None:
+    """Fix every setting of torch that bits depend on. Call it before the first CUDA operation."""
+    # cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        named = {name.strip(): value.strip() for name, value in fields.items()}
+        parts = [named.get(name, "") for name in ("model name", "cpu family", "model")]
+        if any(parts):
+            return " ".join(part for part in parts if part)
+    return platform.processor() or platform.machine()
+
+
+def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict[str, Any]:
+    """Recorded with a result, never hashed: two equal trials with equal profiles have equal bits."""
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device_kind": device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": config.threads,
+        "precision": "fp32",
+        "frames": clips.digest,
+    }
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer: name, type, shape and bytes, in the state dict's order."""
+    sha = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        array = value.detach().cpu().contiguous().numpy()
+        sha.update(f"{name}:{array.dtype}:{array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,84 @@
+"""What tests share: one tiny set of real video files, trials and sweeps on it that take seconds, one Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdtune.clips.synthetic import make_synthetic
+from kdtune.config.trial import TrialConfig
+
+#: Facts that several tests lean on: 4 motions × 5 groups × 2 clips, of which 1 group is the test list's.
+CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 40 real video files."""
+    root = tmp_path_factory.mktemp("data") / "synthetic"
+    make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trial_form(videos: Path) -> dict[str, Any]:
+    """A raw trial of two epochs that takes about two seconds."""
+    return {
+        "data": {"dataset": "synthetic", "root": str(videos), "validation": 0.3},
+        "clip": {"frames": 8, "size": 32},
+        "student": {"backbone": "r3d", "width": 4},
+        "loss": {"negatives": 16},
+        "evaluation": {"clips": 2},
+        "epochs": 2,
+        "stages": {"early": 1, "late": 2},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny(trial_form: dict[str, Any]) -> TrialConfig:
+    return TrialConfig.model_validate(trial_form)
+
+
+@pytest.fixture(scope="session")
+def sweep_form(trial_form: dict[str, Any]) -> dict[str, Any]:
+    """A raw sweep of 2 blocks × (1 control + 4 candidates) and 2 teachers on that trial."""
+    return {
+        "name": "tiny",
+        "trial": trial_form,
+        "teachers": {
+            "c3d": {"student": {"backbone": "c3d", "width": 4}},
+            "r21d": {"student": {"backbone": "r21d", "width": 4}},
+        },
+        "search": {
+            "space": {"teacher": ["c3d", "r21d"], "lambda": {"log": [0.1, 2.0]}, "tau": {"range": [1.0, 8.0]}},
+            "blocks": {"fraction": [1.0, 0.5]},
+            "candidates": 4,
+            "startup": 1,
+            "window": 2,
+        },
+        "objective": {"metric": "pretext_loss", "mode": "min"},
+        "prune": {"at": ["early"], "keep": 0.5, "min_peers": 2},
+    }
+
+
+@pytest.fixture(scope="session")
+def sweep_file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweeps") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(sweep_form, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """One small Ray cluster for every test that needs one: two cores, whatever the machine has."""
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
