@@ -1,0 +1,1 @@
+"""From video files to the clip tuples that a trial trains on."""

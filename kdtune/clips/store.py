@@ -1,0 +1,197 @@
+"""The ClipStore: every frame of a data set, decoded and resized once, shared by all trials of a machine.
+
+    frames.u8       raw uint8 RGB frames, video after video in the order of the catalog
+    index.parquet   the catalog's columns, frames (count), offset (in frames), sha256 (of the video's frames), decoder
+    refused.csv     video, reason: what is not in the index
+    store.json      format, size, totals, manifest, digests, versions of the decoders
+
+The folder's name hashes the manifest, the size of the frames, the format and the decoders. It is built beside its place
+and renamed when complete, so a folder of that name is whole; later only lists of too short videos are added to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from kdtune.clips.build import FORMAT, build, chain
+from kdtune.clips.catalog import load_catalog
+from kdtune.clips.decode import decoder_versions
+from kdtune.clips.manifest import manifest_digest
+from kdtune.config.key import digest
+from kdtune.config.trial import ClipConfig, DataConfig
+from kdtune.errors import DataError, Problem, StoreError
+from kdtune.store import Store, read_json, write_atomic
+
+GIB = 2**30
+#: Stores up to this size are checked frame by frame whenever they are prepared.
+ALWAYS_VERIFIED_GIB = 2
+REASONS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """One data set's frames on disk. Any number of processes may read it."""
+
+    folder: Path
+    index: pd.DataFrame
+    """One row a video: the catalog's columns, frames, offset, sha256, decoder; row i belongs to `frames(i)`."""
+    record: dict[str, Any] = field(repr=False)
+    """What store.json holds."""
+
+    @classmethod
+    def open(cls, folder: Path) -> ClipStore:
+        """A finished store, its sizes and index checked. Raises StoreError where it is damaged."""
+        folder = Path(folder)
+        try:
+            record = read_json(folder / "store.json")
+            index_bytes = (folder / "index.parquet").read_bytes()
+            size = (folder / "frames.u8").stat().st_size
+        except (OSError, ValueError) as error:
+            raise _damaged(folder, [f"cannot be read: {error}"]) from None
+        if record is None or record.get("format") != FORMAT:
+            raise _damaged(folder, [f"store.json must have format {FORMAT}, but got {record and record.get('format')}"])
+        problems = []
+        if size != record["bytes"]:
+            problems.append(f"frames.u8 must have {record['bytes']} bytes, but has {size}")
+        if hashlib.sha256(index_bytes).hexdigest() != record["index_sha256"]:
+            problems.append("index.parquet is not the one that was written")
+        if problems:
+            raise _damaged(folder, problems)
+        return cls(folder, pd.read_parquet(io.BytesIO(index_bytes)), record)
+
+    def __reduce__(self) -> tuple[Callable[[Path], ClipStore], tuple[Path]]:
+        """Another process opens the folder itself; the mapped frames do not travel."""
+        return ClipStore.open, (self.folder,)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        height, width = self.record["size"]
+        return height, width
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every video's name, label and frames, in hex."""
+        return self.record["digest"]
+
+    @property
+    def manifest(self) -> str:
+        """The digest of the data set that this was decoded from."""
+        return self.record["manifest"]
+
+    @cached_property
+    def _frames(self) -> np.ndarray:
+        shape = (self.record["frames"], *self.size, 3)
+        return np.memmap(self.folder / "frames.u8", dtype=np.uint8, mode="r", shape=shape)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        return [(o, o + n) for o, n in zip(self.index["offset"].tolist(), self.index["frames"].tolist(), strict=True)]
+
+    def frames(self, i: int) -> np.ndarray:
+        """The frames of row i of the index, (n, h, w, 3) uint8 RGB: a read-only view of the file, nothing is copied."""
+        start, end = self._spans[i]
+        return self._frames[start:end].view(np.ndarray)
+
+    def verify(self) -> list[str]:
+        """Read everything and name every video whose frames are not the ones that were decoded."""
+        problems = []
+        bar = tqdm(self.index["sha256"], desc="verifying frames", unit="video", disable=None, leave=False)
+        for i, expected in enumerate(bar):
+            if hashlib.sha256(self.frames(i).data).hexdigest() != expected:
+                problems.append(f"the frames of {self.index['video'].iloc[i]} have changed")
+        if chain(self.index) != self.digest:
+            problems.append("the digest in store.json is not the one of index.parquet")
+        return problems
+
+
+def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
+    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened and checked.
+
+    Raises DataError (videos or lists missing, too many refused, disk full) and StoreError (the stored one is damaged).
+    """
+    catalog = load_catalog(data)
+    root = Path(data.folder)
+    manifest = manifest_digest(catalog, root, store)
+    decoders = decoder_versions()
+    size = clip.stored_size
+    folder = store.clips(digest({"manifest": manifest, "size": size, "format": FORMAT, "decoders": decoders}))
+    with store.lock(f"clips-{folder.name}"):
+        if not folder.exists():
+            making = folder.with_name(f".{folder.name}.making")
+            shutil.rmtree(making, ignore_errors=True)  # left by a build that was killed
+            making.mkdir(parents=True)
+            try:
+                refused = build(making, catalog, root, size, {"manifest": manifest, "decoders": decoders})
+                list_path = folder.with_name(f"{folder.name}.refused.csv")
+                _refuse_too_many(refused, len(catalog), data.max_refused, list_path)
+                os.replace(making, folder)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise DataError([Problem(str(making.parent), "the disk is full; --store names another")]) from None
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+            print(_summary(ClipStore.open(folder)), file=sys.stderr)
+    clips = ClipStore.open(folder)
+    if clips.record["bytes"] <= ALWAYS_VERIFIED_GIB * GIB and (problems := clips.verify()):
+        raise _damaged(folder, problems)
+    return clips
+
+
+def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
+    """The rows of the index with at least `min_frames` frames, with their row numbers for `ClipStore.frames`.
+
+    Leaves the others in too_short_<min_frames>.csv in the store's folder. Raises DataError where all are too short.
+    """
+    long_enough = clips.index["frames"] >= min_frames
+    path = clips.folder / f"too_short_{min_frames}.csv"
+    if not path.exists():
+        write_atomic(path, clips.index.loc[~long_enough, ["video", "frames"]].to_csv(index=False))
+    if not long_enough.any():
+        longest = clips.index["frames"].max()
+        what = f"needs videos of at least {min_frames} frames, the longest has {longest}"
+        raise DataError([Problem("clip.frames", what, "fewer frames a clip, or a smaller clip.interval")])
+    return clips.index[long_enough]
+
+
+def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
+    """DataError where more than the allowed share is refused, or all; the list stays at `kept`."""
+    if len(refused) <= allowed * total and len(refused) < total:
+        kept.unlink(missing_ok=True)
+        return
+    write_atomic(kept, refused.to_csv(index=False))
+    what = f"{len(refused)} of {total} videos are refused, all of them in {kept}"
+    share = f"a share of {allowed:g}; raise data.max_refused or mend the files"
+    shown = refused.head(REASONS_SHOWN).values.tolist()
+    raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])
+
+
+def _summary(clips: ClipStore) -> str:
+    record = clips.record
+    line = (
+        f"clips: {record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
+        f"at {clips.size[0]}×{clips.size[1]}"
+    )
+    if record["refused"]:
+        line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
+    return line
+
+
+def _damaged(folder: Path, problems: list[str]) -> StoreError:
+    remedy = "remove this folder; it is made again when it is next needed"
+    return StoreError([Problem(str(folder), problem) for problem in problems] + [Problem(str(folder), remedy)])

@@ -1,0 +1,150 @@
+"""A human-free data set that anyone can make: sprites on a still background, whose motion alone tells their class.
+
+Real encoded files, 320×240 at 25 frames/s, named and listed like UCF101: even clip numbers H.264 in .mp4, odd ones
+MPEG-4 ASP in .avi. The same seed gives the same frames, and with the same FFmpeg the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+from tqdm import tqdm
+
+from kdtune.clips.cores import cores
+from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of
+from kdtune.errors import DataError, Problem
+from kdtune.store import read_json, write_atomic
+
+VERSION = 1
+FPS = 25
+TEST_SHARE = 0.2
+#: Fewer videos than this are made here: starting workers would take longer.
+WORTH_WORKERS = 24
+#: Brightness 0..255 becomes 16..235 and colour 16..240, as in video files.
+VIDEO_RANGE = [16 + (v * 219 + 127) // 255 for v in range(256)] + [16 + (v * 224 + 127) // 255 for v in range(256)] * 2
+
+
+def make_synthetic(
+    root: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 10, clips: int = 3
+) -> None:
+    """Make classes × groups × clips videos and their lists at `root`; nothing where the same set is already there.
+
+    The files are made beside `root` and renamed when complete. Raises DataError where `root` holds something else.
+    """
+    root = Path(root).absolute()
+    wanted = {"version": VERSION, "seed": seed, "classes": list(classes), "groups": groups, "clips": clips}
+    problems = [
+        Problem("classes", f"{action} is not a motion", " ".join(ALL_CLASSES))
+        for action in classes
+        if action not in ALL_CLASSES
+    ]
+    if groups < 2 or clips < 1:
+        problems.append(Problem("groups, clips", f"must be at least 2 and 1, but got {groups} and {clips}"))
+    if problems:
+        raise DataError(problems)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.parent / f".{root.name}.lock"):
+        if root.exists() and any(root.iterdir()):
+            found = read_json(root / "synthetic.json")
+            if found != wanted:
+                what = "holds other files" if found is None else f"holds another set: {found}"
+                raise DataError([Problem(str(root), f"{what}; wanted {wanted}", "another folder, or remove this one")])
+            return
+        making = root.parent / f".{root.name}.making"
+        shutil.rmtree(making, ignore_errors=True)  # left by a run that was killed
+        for action in classes:
+            (making / action).mkdir(parents=True)
+        videos = [
+            Video(seed, action, group, clip)
+            for action in classes
+            for group in range(1, groups + 1)
+            for clip in range(1, clips + 1)
+        ]
+        try:
+            _make_all(videos, making)
+            _write_lists(making, classes, videos, groups)
+            write_atomic(making / "synthetic.json", json.dumps(wanted, indent=1) + "\n")
+            if root.exists():
+                root.rmdir()
+            os.replace(making, root)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def _encode(video: Video, folder: Path) -> None:
+    """Write one file. One thread and bit-exact flags: the same encoder writes the same bytes."""
+    h264 = video.name.endswith(".mp4")
+    with av.open(str(folder / video.name), "w", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264" if h264 else "mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 2 * WIDTH, 2 * HEIGHT, "yuv420p"
+        stream.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        if h264:
+            stream.options = {"preset": "ultrafast", "crf": "23", "threads": "1"}
+        else:
+            stream.codec_context.codec_tag = "XVID"
+            stream.codec_context.flags |= av.codec.context.Flags.qscale
+            stream.codec_context.global_quality = 4 * 118  # quantiser 4, in FFmpeg's units
+        for image in frames_of(video):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_yuv420p(image), format="yuv420p")))
+        container.mux(stream.encode())
+
+
+def _yuv420p(image: Image.Image) -> np.ndarray:
+    """A frame of the canvas at twice its size, planes one below the other, shape (360, 320) uint8.
+
+    The colour planes are half as wide and high as the brightness, so exactly the canvas. Pillow's integer tables give
+    the same bytes on every machine, which FFmpeg's converters do not promise.
+    """
+    y, u, v = image.convert("YCbCr").point(VIDEO_RANGE).split()
+    doubled = np.asarray(y.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR))
+    colour = [np.asarray(plane).reshape(HEIGHT // 2, 2 * WIDTH) for plane in (u, v)]
+    return np.concatenate([doubled, *colour])
+
+
+def _make_all(videos: list[Video], folder: Path) -> None:
+    workers = cores()
+    with tqdm(total=len(videos), desc="making videos", unit="video", disable=None) as bar:
+        if workers == 1 or len(videos) < WORTH_WORKERS:
+            for video in videos:
+                _encode(video, folder)
+                bar.update()
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+            for _ in pool.map(_encode, videos, [folder] * len(videos), chunksize=4):
+                bar.update()
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _write_lists(folder: Path, classes: tuple[str, ...], videos: list[Video], groups: int) -> None:
+    """UCF101's three lists: the first fifth of the groups is the test list of split 1, the next of split 2, …"""
+    write_atomic(folder / "classInd.txt", "".join(f"{k} {action}\n" for k, action in enumerate(classes, 1)))
+    share = max(1, round(TEST_SHARE * groups))
+    for split in (1, 2, 3):
+        test = {(share * (split - 1) + k) % groups + 1 for k in range(share)}
+        train_lines = [f"{v.name} {classes.index(v.action) + 1}\n" for v in videos if v.group not in test]
+        test_lines = [f"{v.name}\n" for v in videos if v.group in test]
+        write_atomic(folder / f"trainlist{split:02d}.txt", "".join(train_lines))
+        write_atomic(folder / f"testlist{split:02d}.txt", "".join(test_lines))
