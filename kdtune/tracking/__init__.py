@@ -1,0 +1,1 @@
+"""MLflow: a view of the TrialStore, written by the driver alone."""

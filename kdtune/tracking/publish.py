@@ -1,0 +1,193 @@
+"""The one writer to MLflow (DESIGN 4.7). It lives in the driver process, in a thread; trials know nothing of MLflow.
+
+The TrialStore is the truth and MLflow a view of it. `Publisher.update` only notes that a trial has news; the thread
+reads the trial's files and sends what MLflow lacks, about once a second. MLflow may be down, slow or deleted: nobody
+waits for it and nothing is raised, and what is missing is sent when it is back, at the latest by running the same
+command again. `import mlflow` takes seconds, hence happens in that thread; importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdtune.store import read_json, write_json
+from kdtune.tracking.location import prepare_environment
+from kdtune.tracking.record import TrackedTrial
+
+if TYPE_CHECKING:
+    from kdtune.tracking.view import View
+
+BATCH_S = 1.0
+"""News is collected this long before it is sent."""
+MAX_RETRY_S = 30.0
+"""Longest pause between two attempts to reach MLflow."""
+
+__all__ = ["Publisher", "TrackedTrial", "publish_trial", "read_run_ids"]
+
+
+class Publisher:
+    """Keeps one sweep's runs in MLflow up to date: one parent run, and a run below it for each trial.
+
+    Args:
+        uri: MLflow's tracking URI.
+        experiment: name of the MLflow experiment; made where it is missing.
+        name: the sweep's name, by which its parent run is found again; None for trials without a parent.
+        question: what the sweep asks; becomes the parent's description.
+        config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
+        run_ids: JSON file that is told the run ids (`read_run_ids`), or None.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, name: str | None, question: str, config_text: str, run_ids: Path | None
+    ) -> None:
+        self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
+        self._sweep = None if name is None else (name, question, config_text)
+        self._changed = threading.Condition()
+        self._trials: dict[str, TrackedTrial] = {}
+        self._dirty: dict[str, TrackedTrial] = {}
+        self._close_as: tuple[str, str] | None = None
+        # Below: of the thread alone.
+        self._view: View | None = None
+        self._parent_id: str | None = None
+        self._written_ids: dict[str, str] | None = None
+        self._warned = False
+        self._finished = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="kdtune-mlflow", daemon=True)
+        self._thread.start()
+
+    def update(self, trial: TrackedTrial) -> None:
+        """Note that the trial has news. Returns at once and never raises."""
+        with self._changed:
+            self._trials[trial.key] = self._dirty[trial.key] = trial
+            self._changed.notify()
+
+    def close(self, state: str, summary: str = "", timeout_s: float = 60.0) -> list[str]:
+        """Send what is left and end every run of the sweep: a trial that has not ended becomes KILLED.
+
+        Args:
+            state: how the sweep ended: complete | interrupted | failed.
+            summary: is added to the parent's description.
+
+        Returns:
+            What could not be sent, in plain words; empty if MLflow has everything.
+        """
+        with self._changed:
+            self._close_as = (state, summary)
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        if self._finished:
+            return []
+        cause = f"it did not answer within {timeout_s:g} s" if self._error is None else _reason(self._error)
+        with self._changed:
+            missing = f"{len(self._dirty)} trials" if self._dirty else "the sweep's end"
+        return [
+            f"MLflow ({self._uri}) has not got {missing}: {cause}. "
+            "The store has everything; run the same command again to send it."
+        ]
+
+    def _work(self) -> None:
+        arrived, pause_s = self._round(), BATCH_S
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._close_as is not None, timeout=pause_s)
+                if arrived:
+                    self._changed.wait_for(lambda: self._close_as is not None or self._dirty)
+                ending = self._close_as
+            if ending is not None:
+                break
+            arrived = self._round()
+            pause_s = BATCH_S if arrived else min(2 * pause_s, MAX_RETRY_S)
+        # Two attempts, for a database that vanished is noticed by the first one.
+        self._finished = any(self._round() and self._attempt(lambda view: view.finish(*ending)) for _ in range(2))
+
+    def _round(self) -> bool:
+        """Send every trial that has news; whether all of it arrived. One trial's trouble does not stop the others."""
+        connected = arrived = self._connect()
+        with self._changed:
+            batch, self._dirty = self._dirty, {}
+        for key, trial in batch.items():
+            # After a failure the connection is made anew; where even that fails, MLflow is down.
+            connected = connected and self._connect()
+            if not (connected and self._attempt(partial(_send, trial=trial))):
+                arrived = False
+                with self._changed:
+                    self._dirty.setdefault(key, trial)
+        arrived = arrived and self._attempt(self._write_run_ids)
+        self._tell(arrived)
+        return arrived
+
+    def _connect(self) -> bool:
+        if self._view is not None:
+            return True
+        try:
+            prepare_environment()
+            from kdtune.tracking.view import SweepText, View
+
+            with self._changed:
+                known = dict(self._trials)
+            sweep = None if self._sweep is None else SweepText(*self._sweep)
+            self._view = View(self._uri, self._experiment, sweep, known.values())
+        except Exception as error:
+            self._error = error
+            return False
+        if self._parent_id != self._view.parent_id:
+            # Another database than before: it knows none of what was sent.
+            self._parent_id = self._view.parent_id
+            with self._changed:
+                self._dirty = {**self._trials}
+        return True
+
+    def _attempt(self, action: Callable[[View], None]) -> bool:
+        assert self._view is not None, "called after _connect alone"
+        try:
+            action(self._view)
+            return True
+        except Exception as error:
+            self._error, self._view = error, None
+            return False
+
+    def _tell(self, arrived: bool) -> None:
+        """One line when MLflow stops taking results, and one when it does so again."""
+        if not arrived and not self._warned:
+            reason = _reason(self._error) if self._error else "unknown"
+            print(f"kdtune: MLflow ({self._uri}) takes no results: {reason}. Trials go on.", file=sys.stderr)
+        elif arrived and self._warned:
+            print(f"kdtune: MLflow ({self._uri}) is back and has what it missed.", file=sys.stderr)
+        self._warned = not arrived
+
+    def _write_run_ids(self, view: View) -> None:
+        if self._run_ids_file is not None and view.run_ids != self._written_ids:
+            write_json(self._run_ids_file, {**(read_json(self._run_ids_file) or {}), self._uri: view.run_ids})
+            self._written_ids = view.run_ids
+
+
+def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:
+    """Send one trial that belongs to no sweep, and wait for it.
+
+    Returns:
+        What could not be sent, in plain words; empty if MLflow has everything.
+    """
+    publisher = Publisher(uri, experiment, None, "", "", None)
+    publisher.update(trial)
+    return publisher.close("complete", timeout_s=timeout_s)
+
+
+def read_run_ids(path: Path, uri: str) -> dict[str, str]:
+    """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
+    return dict((read_json(path) or {}).get(uri, {}))
+
+
+def _send(view: View, trial: TrackedTrial) -> None:
+    view.send(trial)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, which may carry pages of SQL, cut to a readable length."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else line[:197] + "..."
