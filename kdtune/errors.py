@@ -1,12 +1,12 @@
 """Every exception that kdtune raises on purpose.
 
-    KdtuneError
-    ├── UserError                 what was asked for cannot be done; shown without a traceback, exit code 2
-    │   ├── ConfigError           a file or --set has problems
-    │   ├── DataError             videos, lists or stored frames are missing, broken or too short
-    │   ├── StoreError            the store holds something that this version cannot use
-    │   └── ResourceError         more cores, GPUs or memory asked for than there are
-    └── TrialError                a trial that ran and could not go on; the sweep marks it failed
+KdtuneError
+├── UserError                 what was asked for cannot be done; shown without a traceback, exit code 2
+│   ├── ConfigError           a file or --set has problems
+│   ├── DataError             videos, lists or stored frames are missing, broken or too short
+│   ├── StoreError            the store holds something that this version cannot use
+│   └── ResourceError         more cores, GPUs or memory asked for than there are
+└── TrialError                a trial that ran and could not go on; the sweep marks it failed
 """
 
 from __future__ import annotations

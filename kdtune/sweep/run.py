@@ -86,7 +86,10 @@ class Dispatcher(Searcher):
             outcome = Outcome("failed", error=next((text for text in recorded if text), died))
         self.campaign.finish(job, outcome, cached=False)
 
-    # Ray snapshots a search algorithm; the ledger is our snapshot.
+    # Ray pickles and snapshots a search algorithm and its callbacks, to restore them. The ledger is our snapshot.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         pass
 
@@ -99,6 +102,9 @@ class _Rows(tune.Callback):
 
     def __init__(self, on_row: OnRow) -> None:
         self.on_row = on_row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "row" in result:
