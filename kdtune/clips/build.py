@@ -1,9 +1,11 @@
-"""Building a ClipStore's folder: decode all videos, a few at a time, and write them in the order of the catalog."""
+"""Making a ClipStore: decode all videos, a few at a time, and write them in the order of the catalog."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,15 +16,56 @@ from typing import Any, TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from kdtune.clips.catalog import video_path
+from kdtune.clips.catalog import load_catalog, video_path
 from kdtune.clips.cores import cores
-from kdtune.clips.decode import Decoded, Refused, decode
-from kdtune.store import write_atomic, write_json
+from kdtune.clips.decode import Decoded, Refused, decode, decoder_versions
+from kdtune.clips.manifest import manifest_digest
+from kdtune.clips.store import FORMAT, ClipStore, chain, damaged
+from kdtune.config.key import digest
+from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.errors import DataError, Problem
+from kdtune.store import Store, write_atomic, write_json
 
-#: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
-FORMAT = 1
+GIB = 2**30
+#: Stores up to this size are checked frame by frame whenever they are prepared.
+ALWAYS_VERIFIED_GIB = 2
+REASONS_SHOWN = 5
 
 Item = TypeVar("Item")
+
+
+def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
+    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened and checked.
+
+    Raises DataError (videos or lists missing, too many refused, disk full) and StoreError (the stored one is damaged).
+    """
+    catalog = load_catalog(data)
+    root = Path(data.folder)
+    manifest = manifest_digest(catalog, root, store)
+    decoders = decoder_versions()
+    size = clip.stored_size
+    folder = store.clips(digest({"manifest": manifest, "size": size, "format": FORMAT, "decoders": decoders}))
+    with store.lock(f"clips-{folder.name}"):
+        if not folder.exists():
+            making = folder.with_name(f".{folder.name}.making")
+            shutil.rmtree(making, ignore_errors=True)  # left by a build that was killed
+            making.mkdir(parents=True)
+            try:
+                refused = build(making, catalog, root, size, {"manifest": manifest, "decoders": decoders})
+                list_path = folder.with_name(f"{folder.name}.refused.csv")
+                _refuse_too_many(refused, len(catalog), data.max_refused, list_path)
+                os.replace(making, folder)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise DataError([Problem(str(making.parent), "the disk is full; --store names another")]) from None
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+            print(_summary(ClipStore.open(folder)), file=sys.stderr)
+    clips = ClipStore.open(folder)
+    if clips.record["bytes"] <= ALWAYS_VERIFIED_GIB * GIB and (problems := clips.verify()):
+        raise damaged(folder, problems)
+    return clips
 
 
 def build(
@@ -67,10 +110,27 @@ def build(
     return refused_table
 
 
-def chain(index: pd.DataFrame) -> str:
-    """SHA-256 over every video's name, label and frames' SHA-256, in hex."""
-    lines = (f"{row.video}\t{row.label}\t{row.sha256}\n" for row in index.itertuples())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
+    """DataError where more than the allowed share is refused, or all; the list stays at `kept`."""
+    if len(refused) <= allowed * total and len(refused) < total:
+        kept.unlink(missing_ok=True)
+        return
+    write_atomic(kept, refused.to_csv(index=False))
+    what = f"{len(refused)} of {total} videos are refused, all of them in {kept}"
+    share = f"a share of {allowed:g}; raise data.max_refused or mend the files"
+    shown = refused.head(REASONS_SHOWN).values.tolist()
+    raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])
+
+
+def _summary(clips: ClipStore) -> str:
+    record = clips.record
+    line = (
+        f"clips: {record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
+        f"at {clips.size[0]}×{clips.size[1]}"
+    )
+    if record["refused"]:
+        line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
+    return line
 
 
 def _decoded(paths: list[Path], size: tuple[int, int], threads: int) -> Iterator[Decoded | Refused]:

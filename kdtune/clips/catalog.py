@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.config.trial import DataConfig
+from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError, Problem
 
 COLUMNS = ["video", "label", "action", "split", "group"]

@@ -11,11 +11,8 @@ and renamed when complete, so a folder of that name is whole; later only lists o
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,19 +24,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kdtune.clips.build import FORMAT, build, chain
-from kdtune.clips.catalog import load_catalog
-from kdtune.clips.decode import decoder_versions
-from kdtune.clips.manifest import manifest_digest
-from kdtune.config.key import digest
-from kdtune.config.trial import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError
-from kdtune.store import Store, read_json, write_atomic
+from kdtune.store import read_json, write_atomic
 
-GIB = 2**30
-#: Stores up to this size are checked frame by frame whenever they are prepared.
-ALWAYS_VERIFIED_GIB = 2
-REASONS_SHOWN = 5
+#: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -61,16 +50,16 @@ class ClipStore:
             index_bytes = (folder / "index.parquet").read_bytes()
             size = (folder / "frames.u8").stat().st_size
         except (OSError, ValueError) as error:
-            raise _damaged(folder, [f"cannot be read: {error}"]) from None
+            raise damaged(folder, [f"cannot be read: {error}"]) from None
         if record is None or record.get("format") != FORMAT:
-            raise _damaged(folder, [f"store.json must have format {FORMAT}, but got {record and record.get('format')}"])
+            raise damaged(folder, [f"store.json must have format {FORMAT}, but got {record and record.get('format')}"])
         problems = []
         if size != record["bytes"]:
             problems.append(f"frames.u8 must have {record['bytes']} bytes, but has {size}")
         if hashlib.sha256(index_bytes).hexdigest() != record["index_sha256"]:
             problems.append("index.parquet is not the one that was written")
         if problems:
-            raise _damaged(folder, problems)
+            raise damaged(folder, problems)
         return cls(folder, pd.read_parquet(io.BytesIO(index_bytes)), record)
 
     def __reduce__(self) -> tuple[Callable[[Path], ClipStore], tuple[Path]]:
@@ -119,40 +108,6 @@ class ClipStore:
         return problems
 
 
-def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
-    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened and checked.
-
-    Raises DataError (videos or lists missing, too many refused, disk full) and StoreError (the stored one is damaged).
-    """
-    catalog = load_catalog(data)
-    root = Path(data.folder)
-    manifest = manifest_digest(catalog, root, store)
-    decoders = decoder_versions()
-    size = clip.stored_size
-    folder = store.clips(digest({"manifest": manifest, "size": size, "format": FORMAT, "decoders": decoders}))
-    with store.lock(f"clips-{folder.name}"):
-        if not folder.exists():
-            making = folder.with_name(f".{folder.name}.making")
-            shutil.rmtree(making, ignore_errors=True)  # left by a build that was killed
-            making.mkdir(parents=True)
-            try:
-                refused = build(making, catalog, root, size, {"manifest": manifest, "decoders": decoders})
-                list_path = folder.with_name(f"{folder.name}.refused.csv")
-                _refuse_too_many(refused, len(catalog), data.max_refused, list_path)
-                os.replace(making, folder)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise DataError([Problem(str(making.parent), "the disk is full; --store names another")]) from None
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
-            print(_summary(ClipStore.open(folder)), file=sys.stderr)
-    clips = ClipStore.open(folder)
-    if clips.record["bytes"] <= ALWAYS_VERIFIED_GIB * GIB and (problems := clips.verify()):
-        raise _damaged(folder, problems)
-    return clips
-
-
 def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
     """The rows of the index with at least `min_frames` frames, with their row numbers for `ClipStore.frames`.
 
@@ -161,7 +116,11 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
     long_enough = clips.index["frames"] >= min_frames
     path = clips.folder / f"too_short_{min_frames}.csv"
     if not path.exists():
-        write_atomic(path, clips.index.loc[~long_enough, ["video", "frames"]].to_csv(index=False))
+        short = clips.index.loc[~long_enough, ["video", "frames"]]
+        reasons = [f"has {frames} frames, a tuple needs {min_frames}" for frames in short["frames"]]
+        write_atomic(path, short.assign(reason=reasons).to_csv(index=False))
+        if len(short) > 0:
+            print(f"clips: {len(short):,} videos are too short for {min_frames} frames (list: {path})", file=sys.stderr)
     if not long_enough.any():
         longest = clips.index["frames"].max()
         what = f"needs videos of at least {min_frames} frames, the longest has {longest}"
@@ -169,29 +128,13 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
     return clips.index[long_enough]
 
 
-def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
-    """DataError where more than the allowed share is refused, or all; the list stays at `kept`."""
-    if len(refused) <= allowed * total and len(refused) < total:
-        kept.unlink(missing_ok=True)
-        return
-    write_atomic(kept, refused.to_csv(index=False))
-    what = f"{len(refused)} of {total} videos are refused, all of them in {kept}"
-    share = f"a share of {allowed:g}; raise data.max_refused or mend the files"
-    shown = refused.head(REASONS_SHOWN).values.tolist()
-    raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])
+def chain(index: pd.DataFrame) -> str:
+    """SHA-256 over every video's name, label and frames' SHA-256, in hex."""
+    lines = (f"{row.video}\t{row.label}\t{row.sha256}\n" for row in index.itertuples())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _summary(clips: ClipStore) -> str:
-    record = clips.record
-    line = (
-        f"clips: {record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
-        f"at {clips.size[0]}×{clips.size[1]}"
-    )
-    if record["refused"]:
-        line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
-    return line
-
-
-def _damaged(folder: Path, problems: list[str]) -> StoreError:
+def damaged(folder: Path, problems: list[str]) -> StoreError:
+    """The error for a store whose content is not what was written."""
     remedy = "remove this folder; it is made again when it is next needed"
     return StoreError([Problem(str(folder), problem) for problem in problems] + [Problem(str(folder), remedy)])

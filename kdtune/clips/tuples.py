@@ -7,7 +7,6 @@ Source: PCL's datasets/ucf101.py (load4clips) and train_vcp_contrast.py (preproc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,8 @@ import numpy as np
 
 from kdtune.clips.draws import below, uniforms
 from kdtune.clips.store import ClipStore
-from kdtune.config.trial import AugmentConfig, ClipConfig, PretextConfig, TrialConfig
+from kdtune.config.sections import AugmentConfig, ClipConfig, PretextConfig
+from kdtune.config.trial import TrialConfig
 
 #: The pretext labels. Chance is not 1/5: REMOTE needs room, and is redrawn from the other four where there is none.
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
@@ -147,7 +147,7 @@ def _draw_colour(augment: AugmentConfig, seed: int, purpose: str, epoch: int, sa
         blur=u[..., 10] < augment.blur_p,
         sigma=low + u[..., 11] * (high - low),
         flip=u[..., 12] < augment.flip_p,
-        blur_radius=math.ceil(3 * high),
+        blur_radius=augment.blur_radius,
     )
 
 

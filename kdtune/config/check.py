@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -110,8 +111,12 @@ def _search(sweep: SweepConfig) -> Iterable[Problem]:
         for name, parameter in search.space.items():
             if parameter.choice is None:
                 yield Problem(f"search.space.{name}", "a grid needs a list of values")
-    if len(set(search.seeds)) < len(search.seeds):
-        yield Problem("search.seeds", f"must differ from each other, got {search.seeds}")
+    lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
+    lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
+    lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
+    for place, values in lists:
+        if len(set(values)) < len(values):
+            yield Problem(place, f"must differ from each other, got {values}")
     if not sweep.blocks():
         yield Problem("search.exclude", "leaves no block")
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from kdtune.config.trial import DataConfig, TrialConfig
+from kdtune.config.sections import DataConfig
+from kdtune.config.trial import TrialConfig
 
 #: Raised by hand when a change to the trainer alters results; the golden values catch a forgotten one.
 TRAINER_SEMANTICS = 1
@@ -34,8 +35,8 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         unused += [(loss, name) for name in ("contrast", "temperature", "negatives", "bank_momentum")]
     elif config.loss.contrast == "in_batch":
         unused += [(loss, "negatives"), (loss, "bank_momentum")]
-    if config.optimizer.schedule == "constant":
-        unused += [(optimizer, name) for name in ("patience", "factor", "min_lr")]
+    if not config.schedule_acts:
+        unused += [(optimizer, name) for name in ("schedule", "patience", "factor", "min_lr")]
     if config.student.backbone == "c3d":
         unused += [(form["student"], "depth")]
     for section, name in unused:

@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
 
 
@@ -41,8 +41,12 @@ def load_sweep(file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     problems += more
     if sweep is not None:
         # What was left out as wrong has its default in `sweep`: no second complaint about the same place.
-        known = tuple(problem.where for problem in problems)
-        problems += [problem for problem in sweep_problems(sweep) if not problem.where.startswith(known)]
+        known = [problem.where for problem in problems]
+        problems += [
+            problem
+            for problem in sweep_problems(sweep)
+            if not any(problem.where == place or problem.where.startswith(f"{place}.") for place in known)
+        ]
     if problems or sweep is None:
         raise ConfigError(_placed(problems, file, places))
     return sweep
@@ -53,8 +57,8 @@ def load_trial(file: Path, sets: Sequence[str] = ()) -> TrialConfig:
     raw, places = _read(file)
     if "search" in raw:
         sweep = load_sweep(file, [])
-        values = dict(_parse_set(text) for text in sets)
-        problems = _unknown_paths(values)
+        values, problems = _parse_sets(sets)
+        problems += _unknown_paths(values)
         if isinstance(values.get("teacher"), str) and values["teacher"] not in ("none", *sweep.teachers):
             allowed = ", ".join(["none", *sweep.teachers])
             problems.append(Problem("--set teacher", f"unknown teacher, got {values['teacher']!r}", allowed))
@@ -94,6 +98,11 @@ def _places(node: Any, path: Path_, file: Path) -> Iterator[tuple[str, str]]:
     if path:
         yield _dotted(path), f"{file}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        twice = [_dotted((*path, key)) for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        if twice:
+            where = f"{file}:{node.start_mark.line + 1}"
+            raise ConfigError([Problem(f"{where}: {name}", "stands twice") for name in twice])
         for key, value in node.value:
             yield from _places(value, (*path, key.value), file)
     elif isinstance(node, yaml.SequenceNode):
@@ -120,31 +129,37 @@ def _placed(problems: list[Problem], file: Path, places: Mapping[str, str]) -> l
 # ---- --set -----------------------------------------------------------------------------------------------------------
 
 
-def _parse_set(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError([Problem(f"--set {text}", "must read key=value")])
-    try:
-        return key.strip(), yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem(f"--set {text}", "the value is not YAML")]) from error
+def _parse_sets(sets: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """Key → value of every --set that can be read; of two for one key the later one counts."""
+    values: dict[str, Any] = {}
+    problems = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            problems.append(Problem(f"--set {text}", "must read key=value"))
+            continue
+        try:
+            values[key.strip()] = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError:
+            problems.append(Problem(f"--set {text}", "the value is not YAML"))
+    return values, problems
 
 
 def _apply_sets(
     raw: dict[str, Any], sets: Sequence[str], model: type[BaseModel], places: dict[str, str]
 ) -> list[Problem]:
     """Put each --set into `raw`. A path of the trial configuration goes to the sweep's `trial` section."""
-    problems = []
-    for text in sets:
-        key, value = _parse_set(text)
+    values, problems = _parse_sets(sets)
+    for key, value in values.items():
         if model is SweepConfig and key.split(".")[0] in SweepConfig.model_fields:
             path = key
+        elif is_path(key):
+            path = f"trial.{resolve(key)}" if model is SweepConfig else resolve(key)
         else:
             problems += _unknown_paths({key: value})
-            path = f"trial.{resolve(key)}" if model is SweepConfig else resolve(key)
-        if not problems:
-            set_path(raw, path, value)
-            places[path] = f"--set {text}"
+            continue
+        set_path(raw, path, value)
+        places[path] = f"--set {key}={value}"
     return problems
 
 

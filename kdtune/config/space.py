@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from kdtune.config.trial import Section, TrialConfig
+from kdtune.config.sections import Section
+from kdtune.config.trial import TrialConfig
 
 Scalar = str | int | float | bool | None
 
@@ -79,6 +80,8 @@ def _spell_out(value: Any) -> Any:
 
 
 Bounds = Annotated[tuple[float, float], Field(strict=False)]
+#: Named here, for inside the class below `int` is a field.
+WholeBounds = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class Parameter(Section):
@@ -87,7 +90,7 @@ class Parameter(Section):
     choice: Annotated[list[Scalar], Field(min_length=1)] | None = None
     range: Bounds | None = None
     log: Bounds | None = None
-    int: Annotated[tuple[int, int], Field(strict=False)] | None = None
+    int: WholeBounds | None = None
     when: dict[str, Scalar] | None = None
     """The parameter exists only where all of these parameters, named before it, have these values."""
 

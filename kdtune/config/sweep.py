@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kdtune.config.sections import Count, Section
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
-from kdtune.config.trial import Count, Section, TrialConfig, inherit
+from kdtune.config.trial import TrialConfig, inherit
 
 
 class SearchConfig(Section):
@@ -22,7 +23,7 @@ class SearchConfig(Section):
     """Values that are compared across, never against: one search for each combination."""
     exclude: list[dict[str, Scalar]] = []
     """Combinations that are not tried: values of blocks, and of at most one choice of the space."""
-    controls: list[dict[str, Scalar]] = [{"teacher": "none"}]
+    controls: Annotated[list[dict[str, Scalar]], Field(min_length=1)] = [{"teacher": "none"}]
     """Trials without search that every block has for every seed; never pruned, gains are measured against the first."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """Optuna's TPE or random sampling, or every combination of choices in order."""
@@ -148,9 +149,8 @@ class SweepConfig(Section):
         """A teacher's trial in a block: it follows the block's data set and clips, but has its own data fraction."""
         raw = self._shared()
         for parameter, value in block.values.items():
-            path = resolve(parameter)
-            if path.startswith(("data.", "clip.")) and path != "data.fraction":
-                set_path(raw, path, value)
+            if follows_block(parameter):
+                set_path(raw, resolve(parameter), value)
         own = self.teachers[name].model_dump(by_alias=True, exclude_unset=True)
         return TrialConfig.model_validate(inherit(raw, own))
 
@@ -167,6 +167,12 @@ class SweepConfig(Section):
 
     def _shared(self) -> dict[str, Any]:
         return self.trial.model_dump(by_alias=True, exclude_unset=True)
+
+
+def follows_block(parameter: str) -> bool:
+    """Do teachers take this value from their student's block? Data and clips, but not the fraction of the data."""
+    path = resolve(parameter)
+    return path.startswith(("data.", "clip.")) and path != "data.fraction"
 
 
 def _covers(values: Mapping[str, Scalar], part: Mapping[str, Scalar]) -> bool:

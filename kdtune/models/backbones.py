@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdtune.config.trial import NetworkConfig
+from kdtune.config.sections import NetworkConfig
 
 
 class Conv3DSimple(nn.Conv3d):

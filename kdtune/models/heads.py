@@ -17,6 +17,9 @@ class PclNetwork(nn.Module):
     def __init__(self, config: TrialConfig) -> None:
         super().__init__()
         size = feature_size(config.student)
+        self.memory_format = (
+            torch.channels_last_3d if config.memory_format == "channels_last" else torch.contiguous_format
+        )
         self.backbone = build_backbone(config.student)
         self.pretext_head = nn.Linear(3 * size, PRETEXT_CLASSES)
         self.projector = nn.Sequential(
@@ -24,8 +27,12 @@ class PclNetwork(nn.Module):
         )
 
     def features(self, clips: Tensor) -> Tensor:
-        """(B, 3, 3, T, H, W) → (B, 3, F). Three passes, one a clip, so that batch statistics are a clip position's."""
-        return torch.stack([self.backbone(clips[:, c]) for c in range(3)], dim=1)
+        """(B, n, 3, T, H, W) → (B, n, F): n passes, so that batch statistics are those of one position in the tuple."""
+        return torch.stack([self.clip_features(clips[:, c]) for c in range(clips.shape[1])], dim=1)
+
+    def clip_features(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) → (B, F)."""
+        return self.backbone(clip.contiguous(memory_format=self.memory_format))
 
     def pretext_logits(self, features: Tensor) -> Tensor:
         """(B, 3, F) → (B, 5), one logit for each pretext label."""
@@ -41,4 +48,5 @@ def build_network(config: TrialConfig) -> PclNetwork:
     """A network on the CPU with weights that depend on `config.seed` and the architecture alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return PclNetwork(config)
+        network = PclNetwork(config)
+    return network.to(memory_format=network.memory_format)

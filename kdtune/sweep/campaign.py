@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kdtune.config.key import digest
+from kdtune.config.key import NOT_HASHED, digest
 from kdtune.config.space import Scalar
-from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.sweep import Block, SweepConfig, follows_block
 from kdtune.config.trial import TrialConfig, flat_params
 from kdtune.store import append_jsonl, read_jsonl
 from kdtune.sweep.job import Job, Kind, Outcome
@@ -23,6 +23,8 @@ from kdtune.sweep.search import Finished, ask
 KeyOf = Callable[[TrialConfig], str]
 #: Is told of every job's end, at once.
 OnEnd = Callable[[Job, Outcome], object]
+#: What goes first.
+RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2}
 
 
 def ledger_digest(sweep: SweepConfig) -> str:
@@ -32,7 +34,7 @@ def ledger_digest(sweep: SweepConfig) -> str:
     )
     del form["search"]["candidates"]
     for config in (form["trial"], *form["teachers"].values()):
-        for field in ("root", "lists", "max_refused"):
+        for field in NOT_HASHED:
             del config["data"][field]
     return digest(form)
 
@@ -50,9 +52,10 @@ class Campaign:
         """For people: where the ledger and a fresh ask differ."""
         self._started: set[str] = set()
         self._teacher_of: dict[str, str] = {}  # key → job name
-        self._asked = {block.index: [] for block in sweep.blocks()}  # type: dict[int, list[Job]]
+        self._blocks = [(block, sweep.candidates(block)) for block in sweep.blocks()]
+        self._asked: dict[int, list[Job]] = {block.index: [] for block, _ in self._blocks}
         self._recorded = {row["job"]: row for row in read_jsonl(ledger) if row["event"] == "asked"}
-        for block in sweep.blocks():
+        for block, _ in self._blocks:
             for i, control in enumerate(sweep.search.controls):
                 for seed in sweep.search.seeds:
                     self._add("control", f"{block.label} · {_control_name(i, seed, sweep)}", block, i, (seed,), control)
@@ -62,21 +65,26 @@ class Campaign:
 
     def next_job(self) -> Job | None:
         """The next job whose teachers are complete, or None if there is none now. It counts as started."""
-        order = {"teacher": 0, "control": 1, "candidate": 2}
-        waiting = [job for job in self.jobs.values() if job.name not in self._started | self.outcomes.keys()]
         # A teacher and a control can be one trial: it is made once, and then looked up.
         in_work = {key for name in self._started - self.outcomes.keys() for key in self.jobs[name].keys}
-        # sorted() is stable: within a rank and number jobs stand in the order in which they were made.
-        for job in sorted(waiting, key=lambda job: (order[job.kind], job.number or 0)):
-            teachers = [self.outcomes.get(self._teacher_of[key]) for key in job.needs]
-            lost = next((outcome for outcome in teachers if outcome is not None and outcome.state == "failed"), None)
-            if lost is not None:
-                self.finish(job, Outcome("failed", error=f"its teacher failed: {lost.error}"), cached=False)
-                return self.next_job()
-            if all(outcome is not None for outcome in teachers) and in_work.isdisjoint(job.keys):
-                self._started.add(job.name)
-                return job
-        return None
+        while True:
+            waiting = [job for job in self.jobs.values() if job.name not in self._started | self.outcomes.keys()]
+            lost = [job for job in waiting if any(out and out.state == "failed" for out in self._teachers(job))]
+            for job in lost:  # their ends may let more candidates be asked
+                errors = [out.error for out in self._teachers(job) if out and out.state == "failed"]
+                self.finish(job, Outcome("failed", error=f"its teacher failed: {errors[0]}"), cached=False)
+            if not lost:
+                break
+        # min() takes the first of equals: within a rank and number jobs stand in the order in which they were made.
+        ready = [job for job in waiting if all(self._teachers(job)) and in_work.isdisjoint(job.keys)]
+        if not ready:
+            return None
+        job = min(ready, key=lambda job: (RANK[job.kind], job.number or 0))
+        self._started.add(job.name)
+        return job
+
+    def _teachers(self, job: Job) -> list[Outcome | None]:
+        return [self.outcomes.get(self._teacher_of[key]) for key in job.needs]
 
     @property
     def done(self) -> bool:
@@ -94,9 +102,9 @@ class Campaign:
     # ---- asking ------------------------------------------------------------------------------------------------------
 
     def _ask_more(self) -> None:
-        for block in self.sweep.blocks():
+        for block, candidates in self._blocks:
             asked = self._asked[block.index]
-            while len(asked) < self.sweep.candidates(block):
+            while len(asked) < candidates:
                 seen = self._history(block, len(asked))
                 if seen is None:
                     break
@@ -124,7 +132,7 @@ class Campaign:
             values = recorded
         bars = {}
         for stage in self.sweep.prune.at:
-            peers = [out.stages[stage] for _, out in seen if stage in out.stages]
+            peers = [out.stages[stage] for _, out in seen if stage in out.stages and out.state != "failed"]
             level = bar(peers, self.sweep.prune, self.sweep.objective.mode)
             if level is not None:
                 bars[stage] = level
@@ -170,8 +178,9 @@ class Campaign:
         assert config.teacher is not None
         key = self.key_of(config.teacher)
         if key not in self._teacher_of:
-            chosen = {**block.values, **values}.get("teacher")
-            name = f"teacher {chosen}" + (f" ({key[:6]})" if f"teacher {chosen}" in self.jobs else "")
+            # Named by content, not by who asks first: one teacher is another trial on another block's data.
+            where = {p: v for p, v in block.values.items() if follows_block(p)}
+            name = " ".join([f"teacher {values.get('teacher', block.values.get('teacher'))}", *_labels(where)])
             self._teacher_of[key] = name
             params = (flat_params(config.teacher),)
             self._remember(
@@ -183,11 +192,17 @@ class Campaign:
 
     def ended(self) -> Iterator[tuple[Job, Outcome]]:
         """Jobs with their outcomes, teachers first, then by block: controls, then candidates by number."""
-        order = {"teacher": 0, "control": 1, "candidate": 2}
-        place = lambda job: (job.block.index if job.block else -1, order[job.kind], job.number or 0)  # noqa: E731
+
+        def place(job: Job) -> tuple[int, int, int]:
+            return (job.block.index if job.block else -1, RANK[job.kind], job.number or 0)
+
         for job in sorted(self.jobs.values(), key=place):
             if job.name in self.outcomes:
                 yield job, self.outcomes[job.name]
+
+
+def _labels(values: Mapping[str, Scalar]) -> list[str]:
+    return [f"{name.rsplit('.', 1)[-1]}={value}" for name, value in values.items()]
 
 
 def _control_name(index: int, seed: int, sweep: SweepConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal
 
 from kdtune.config.sweep import PruneConfig
@@ -23,7 +24,8 @@ def bar(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
     """
     if len(peers) < prune.min_peers:
         return None
-    places = math.ceil(prune.keep * (len(peers) + 1))
+    # As a fraction, for 0.28 · 25 is a little more than 7 in binary.
+    places = math.ceil(Fraction(str(prune.keep)) * (len(peers) + 1))
     if places > len(peers):
         return None
     return sorted(peers, reverse=mode == "max")[places - 1]

@@ -51,8 +51,7 @@ def video_features(network: PclNetwork, config: TrialConfig, data: TrialData, ro
     parts = []
     for part in _passes(rows):
         clips = evenly_spaced_clips(config, data, part, device)
-        features = torch.stack([network.backbone(clips[:, i]) for i in range(clips.shape[1])])
-        parts.append(features.mean(0).cpu())
+        parts.append(network.features(clips).mean(1).cpu())
     return torch.cat(parts)
 
 
@@ -69,8 +68,10 @@ def knn_predictions(train: Tensor, labels: Tensor, queries: Tensor, neighbors: i
     # A stable sort settles ties by the one order, on every machine alike.
     order = torch.sort(similarity, dim=1, descending=True, stable=True)
     nearest, weight = order.indices[:, :neighbors], order.values[:, :neighbors]
-    votes = F.one_hot(labels[nearest], classes) * weight.unsqueeze(2)
-    return votes.sum(1).argmax(1)
+    chosen = F.one_hot(labels[nearest], classes)
+    votes = (chosen * weight.unsqueeze(2)).sum(1)
+    # Similarities may be negative: a class without a vote must not win by its zero.
+    return votes.masked_fill(chosen.sum(1) == 0, -torch.inf).argmax(1)
 
 
 def probe_predictions(train: Tensor, labels: Tensor, queries: Tensor, classes: int) -> Tensor:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.store import ClipStore, prepare_clips
-from kdtune.clips.synthetic import make_synthetic
+from kdtune.clips.store import ClipStore
 from kdtune.config.key import digest, identity, trial_key
-from kdtune.config.trial import ClipConfig, DataConfig, TrialConfig
+from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError
 from kdtune.store import Store, TrialFiles, write_json
 from kdtune.train.targets import Targets
@@ -41,6 +41,10 @@ class Session:
 
     def prepare(self, config: TrialConfig) -> None:
         """Make the ClipStores that `config` and its teachers need; a missing synthetic data set is made, too."""
+        # Imported here: workers find their clips prepared, and need no video decoder.
+        from kdtune.clips.build import prepare_clips
+        from kdtune.clips.synthetic import make_synthetic
+
         if source_id(config.data, config.clip) not in self.folders:
             if config.data.dataset == "synthetic" and not Path(config.data.folder).exists():
                 make_synthetic(Path(config.data.folder))

@@ -43,7 +43,7 @@ class Targets:
         form = canonical(config)
         del form["data"]["fraction"]
         self.key = digest(
-            {name: form[name] for name in ("data", "clip", "pretext", "augment", "seed", "threads")}
+            {name: form[name] for name in ("data", "clip", "pretext", "augment", "seed", "threads", "memory_format")}
             | {"teacher": teacher_key, "frames": data.clips.digest, "block": BLOCK}
         )
         self.computed = self.found = 0

@@ -21,7 +21,7 @@ from kdtune.errors import TrialError
 from kdtune.losses.contrast import MemoryBank, in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.models.heads import build_network
-from kdtune.store import TrialFiles, append_jsonl, write_atomic
+from kdtune.store import TrialFiles, append_jsonl, write_jsonl
 from kdtune.train.checkpoint import TrialState
 from kdtune.train.evaluate import evaluate, pretext_scores
 from kdtune.train.inputs import batches, training_tuples
@@ -137,9 +137,7 @@ def initial_state(config: TrialConfig, data: TrialData, device: torch.device) ->
         ).to(device)
     optimizer = SGD(network.parameters(), lr=opt.lr, momentum=opt.momentum, weight_decay=opt.weight_decay)
     scheduler = None
-    # A plateau is seen after `patience` + 2 epochs at the soonest and acts on the next one: in a shorter trial the
-    # schedule cannot change a bit, and the evaluations that it would watch are spared.
-    if opt.schedule == "plateau" and config.epochs >= opt.patience + 3:
+    if config.schedule_acts:  # else the evaluations that it would watch are spared, too
         scheduler = ReduceLROnPlateau(optimizer, factor=opt.factor, patience=opt.patience, min_lr=opt.min_lr)
     return TrialState(network, bank, optimizer, scheduler)
 
@@ -147,9 +145,7 @@ def initial_state(config: TrialConfig, data: TrialData, device: torch.device) ->
 def _rewrite_rows(files: TrialFiles, rows: list[dict[str, Any]]) -> None:
     """Drop rows beyond the checkpoint, so that the file holds each epoch once."""
     if rows != files.rows():
-        write_atomic(files.epochs, "")
-        for row in rows:
-            append_jsonl(files.epochs, row)
+        write_jsonl(files.epochs, rows)
 
 
 def _with_best(scores: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,197 @@
+"""The sections of a trial, field by field: what is left out has the paper's value (sources in each docstring).
+
+KD = Camarena et al., J. Imaging 2024, 10(4), 85. PCL = Tao et al., arXiv 2010.15464, and its published code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, keyword-only, no unknown keys; the docstring under a field is its documentation and its schema text."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class DataConfig(Section):
+    """Which videos, and which part of them."""
+
+    dataset: Literal["synthetic", "ucf101", "hmdb51", "folder"] = "ucf101"
+    """`folder` is a folder of class folders, with UCF101-style lists and a groups.csv where it has them."""
+    root: str | None = None
+    """Where the class folders are. Default: data/<dataset>."""
+    lists: str | None = None
+    """Where the official lists are. Default: the root."""
+    split: Literal[1, 2, 3] = 1
+    """Which of the official splits."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training videos, the first ones of the one class-balanced order. KD: 1.0, 0.5, 0.25, 0.02."""
+    subset_seed: int = 0
+    """Fixes that order and which groups are validation."""
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Share of the training list kept for the search, carved by whole groups."""
+    max_refused: Share = 0.05
+    """More than this share of undecodable files is an error."""
+
+    @property
+    def folder(self) -> str:
+        return self.root or f"data/{self.dataset}"
+
+
+class ClipConfig(Section):
+    """The shape of a clip and of the tuple of three clips."""
+
+    frames: Annotated[int, Field(ge=4)] = 10
+    """T, frames in a clip. KD: 10, PCL: 16. Four chunks of ⌈T/4⌉ must come out (not so for 5, 6 and 9)."""
+    size: Annotated[int, Field(ge=16, multiple_of=2)] = 112
+    """Side of the square crop in pixels."""
+    resize: Annotated[tuple[Count, Count] | None, Field(strict=False)] = None
+    """Height and width of the stored frames. Default: 128×171 scaled by size/112."""
+    stride: Literal["pcl", "vcop"] = "pcl"
+    """Frames between clip starts: pcl = 3 + interval (what PCL's code does), vcop = T + interval (its ancestor)."""
+    interval: Annotated[int, Field(ge=0)] = 8
+    """Frames between clips, as the lists of VCOP and PCL count them."""
+    modality: Literal["residual", "rgb"] = "residual"
+    """residual: roll(x, 1, T) − x (PCL)."""
+
+    @field_validator("frames")
+    @classmethod
+    def _four_chunks(cls, frames: int) -> int:
+        if 3 * -(-frames // 4) >= frames:
+            raise PydanticCustomError("chunks", f"frames must be cut into four chunks of ceil(T/4), but got T={frames}")
+        return frames
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> ClipConfig:
+        if min(self.stored_size) < self.size:
+            raise PydanticCustomError(
+                "crop", f"resize must be at least size, but got resize={self.resize}, size={self.size}"
+            )
+        return self
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the frames in the ClipStore, in pixels."""
+        if self.resize is not None:
+            return self.resize
+        return (128 * self.size + 56) // 112, (171 * self.size + 56) // 112
+
+    @property
+    def start_stride(self) -> int:
+        """Frames from one clip's start to the next one's."""
+        return self.interval + (3 if self.stride == "pcl" else self.frames)
+
+    @property
+    def tuple_frames(self) -> int:
+        """Frames a video needs: PCL's tuple_total_frames, whatever the stride (46 at T = 10)."""
+        return 3 * self.frames + 2 * self.interval
+
+
+class PretextConfig(Section):
+    """The ambiguous points of the five pretext transforms."""
+
+    spatial: Literal["fixed", "random"] = "fixed"
+    """Quadrant order: fixed = [3,2,1,0] (PCL's code), random = any other than the identity."""
+    temporal: Literal["any", "adjacent"] = "any"
+    """Which two of four chunks are swapped: any two (PCL's code) or neighbours (KD's text)."""
+    remote: Literal["both", "either"] = "both"
+    """Label 4 is kept where a remote clip fits both before and after the tuple (PCL's code), or on either side."""
+
+
+class AugmentConfig(Section):
+    """One draw a clip, the same for its frames (PCL's code; SimCLR's set)."""
+
+    brightness: NotNegative = 0.4
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    jitter_p: Share = 0.8
+    grey_p: Share = 0.2
+    blur_p: Share = 0.5
+    blur_sigma: Annotated[tuple[Positive, Positive], Field(strict=False)] = (0.1, 2.0)
+    """Least and largest σ of the Gaussian blur, in pixels."""
+    flip_p: Share = 0.5
+    """Horizontal flip (in PCL's code; KD omits it)."""
+
+    @field_validator("blur_sigma")
+    @classmethod
+    def _low_to_high(cls, sigma: tuple[float, float]) -> tuple[float, float]:
+        if sigma[0] > sigma[1]:
+            raise PydanticCustomError("sigma", f"`least <= largest` must hold, but got {list(sigma)}")
+        return sigma
+
+    @property
+    def blur_radius(self) -> int:
+        """Taps on either side: 3σ of the widest blur, the same for every clip, so that none depends on its batch."""
+        return math.ceil(3 * self.blur_sigma[1])
+
+
+class NetworkConfig(Section):
+    """A backbone and its size."""
+
+    backbone: Literal["r3d", "r21d", "c3d"] = "r3d"
+    depth: Literal[10, 18] = 10
+    """Residual networks: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
+    width: Annotated[int, Field(ge=4)] = 64
+    """Channels of the first stage; features have 8 × width."""
+
+
+class LossConfig(Section):
+    """L = CE(pretext) + alpha · L_contrast + lambda · tau² · KL(teacher ‖ student)."""
+
+    alpha: NotNegative = 0.5
+    """Weight of the contrastive term. KD: 0.5."""
+    lambda_: NotNegative = Field(default=1.0, alias="lambda")
+    """Weight of the distillation term. KD never states it: search it."""
+    tau: Positive = 4.0
+    """Temperature of the distillation term. KD: 4."""
+    contrast: Literal["memory_bank", "in_batch"] = "memory_bank"
+    temperature: Positive = 0.07
+    """Of the contrastive softmax."""
+    negatives: Count = 1024
+    """K, drawn uniformly from the memory bank for each sample."""
+    bank_momentum: Share = 0.5
+    """Share of the old entry that a memory bank keeps at an update."""
+    projection: Count = 128
+    """Dimension of the projector's output."""
+
+
+class OptimizerConfig(Section):
+    """SGD, as PCL."""
+
+    lr: Positive = 0.01
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 5e-4
+    batch: Annotated[int, Field(ge=2)] = 16
+    """Tuples a step; a last batch of one joins the one before (batch normalisation needs two)."""
+    schedule: Literal["plateau", "constant"] = "plateau"
+    """plateau: on the validation set's pretext cross-entropy."""
+    patience: Annotated[int, Field(ge=0)] = 50
+    """Epochs without improvement before the rate falls."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    min_lr: NotNegative = 1e-5
+
+
+class EvaluationConfig(Section):
+    """How a frozen network is measured at a stage."""
+
+    clips: Count = 10
+    """Evenly spaced centre-crop clips of a video whose features are averaged (PCL's retrieval)."""
+    neighbors: Count = 1
+    """Training videos that vote, weighted by cosine similarity; 1 is PCL's top-1 retrieval."""

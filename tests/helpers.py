@@ -1,0 +1,111 @@
+"""What several test files need: the tree's places, other processes, and videos without a ClipStore."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kdtune.config.sweep import SweepConfig
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter in the repository root, with its own salt of Python's hash()."""
+    env = dict(os.environ)
+    if hash_seed is not None:
+        env["PYTHONHASHSEED"] = str(hash_seed)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+class FakeClips:
+    """Stands in for a ClipStore where frames are only read: random videos of the given lengths."""
+
+    def __init__(self, lengths: list[int], height: int, width: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.videos = [rng.integers(0, 256, (length, height, width, 3), dtype=np.uint8) for length in lengths]
+        self.digest = "fake"
+
+    def frames(self, row: int) -> np.ndarray:
+        return self.videos[row]
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Σ (observed − expected)² / expected, divided by its degrees of freedom: near 1 for a true expectation."""
+    counts, expected = np.asarray(counts, float), np.asarray(expected, float)
+    return float(((counts - expected) ** 2 / expected).sum() / max(1, len(counts) - 1))
+
+
+#: Of the sweep below, in each of its two blocks.
+CANDIDATES, WINDOW = 9, 3
+
+
+def sweep_of(**search_part: object) -> SweepConfig:
+    """A sweep with every kind of parameter but `int`; `search_part` goes over its `search` section."""
+    return SweepConfig.model_validate(
+        {
+            "name": "s",
+            "trial": {"epochs": 8, "stages": {"early": 2, "mid": 6, "late": 8}},
+            "teachers": {"c3d": {"student": {"backbone": "c3d"}}, "r21d": {"student": {"backbone": "r21d"}}},
+            "search": {
+                "space": {
+                    "teacher": ["c3d", "r21d"],
+                    "lambda": {"log": [0.05, 5.0]},
+                    "tau": {"range": [1.0, 8.0], "when": {"teacher": "c3d"}},
+                    "student.width": [4, 16, 64],
+                },
+                "blocks": {"data.fraction": [1.0, 0.25]},
+                "candidates": CANDIDATES,
+                "window": WINDOW,
+                "startup": 2,
+                **search_part,
+            },
+            "prune": {"at": ["early", "mid"], "keep": 0.5, "min_peers": 2},
+        }
+    )
+
+
+SWEEP = """\
+name: tiny
+trial:
+  data: {dataset: synthetic, fraction: 1.0}
+  clip:
+    frames: 8
+    size: 32
+  student: {backbone: r3d, width: 4}
+  loss:
+    tau: 4.0
+    lambda: 1.0
+  epochs: 8
+  stages: {early: 2, mid: 6, late: 8}
+teachers:
+  c3d: {student: {backbone: c3d, width: 6}}
+search:
+  space:
+    teacher: [c3d]
+    tau: {range: [1.0, 8.0]}
+  blocks: {data.fraction: [1.0, 0.25]}
+  candidates: 4
+  seeds: [0, 1]
+  seed: 0
+"""
+
+
+def write_sweep(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """SWEEP as a file, with the lines `old` replaced by `new`."""
+    text = SWEEP
+    for old, new in changes:
+        assert text.count(f"{old}\n") == 1
+        text = text.replace(f"{old}\n", f"{new}\n")
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return file

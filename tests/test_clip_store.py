@@ -1,0 +1,306 @@
+"""The ClipStore: built once and whole, the same bytes whatever the threads, and never silently used when damaged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdtune.clips import build as building
+from kdtune.clips.build import build, prepare_clips
+from kdtune.clips.catalog import load_catalog
+from kdtune.clips.decode import decode
+from kdtune.clips.store import ClipStore, usable
+from kdtune.clips.synthetic import make_synthetic
+from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.errors import DataError, StoreError
+from kdtune.store import Store
+
+ROOT = Path(__file__).parents[1]
+CLIP = ClipConfig(frames=8, size=32)
+#: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store.
+CHILD = """
+import sys, threading
+from kdtune.clips import build
+from kdtune.clips.build import prepare_clips
+from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.store import Store
+decode, count = build.decode, []
+{patch}
+print("ready", flush=True)
+sys.stdin.readline()
+data = DataConfig(dataset="synthetic", root=sys.argv[1])
+clips = prepare_clips(data, ClipConfig(frames=8, size=32), Store(sys.argv[2]))
+print(len(count), clips.digest, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip_store") / "set"
+    make_synthetic(folder, classes=("SpinLeft", "Rise"), groups=2, clips=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> DataConfig:
+    return DataConfig(dataset="synthetic", root=str(root))
+
+
+@pytest.fixture(scope="module")
+def built(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """Built once and only read by the tests."""
+    return prepare_clips(data, CLIP, Store(tmp_path_factory.mktemp("built")))
+
+
+@pytest.fixture
+def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
+    """A copy that a test may damage, where `prepare_clips` finds it in Store(tmp_path)."""
+    folder = Store(tmp_path).clips(built.folder.name)
+    shutil.copytree(built.folder, folder)
+    return ClipStore.open(folder)
+
+
+def start(patch: str, root: Path, store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD.replace("{patch}", patch), str(root), str(store)]
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def go(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+
+
+def test_it_holds_what_decodes(built: ClipStore, data: DataConfig, root: Path) -> None:
+    catalog = load_catalog(data)
+    pd.testing.assert_frame_equal(built.index[list(catalog.columns)], catalog, check_dtype=False)
+    assert built.size == (37, 49)
+    assert built.index["offset"].iloc[0] == 0
+    for i, row in enumerate(built.index.itertuples()):
+        frames = built.frames(i)
+        assert frames.shape == (row.frames, 37, 49, 3)
+        assert frames.dtype == np.uint8
+        assert not frames.flags.writeable
+        assert not frames.flags.owndata
+        np.testing.assert_array_equal(frames, decode(root / row.video, (37, 49)).frames)
+        assert hashlib.sha256(frames.tobytes()).hexdigest() == row.sha256
+    assert built.verify() == []
+    assert (built.folder / "refused.csv").read_text() == "video,reason\n"
+
+
+def test_the_second_time_nothing_is_decoded(
+    built: ClipStore, data: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(building, "build", lambda *_: pytest.fail("built again"))
+    again = prepare_clips(data, CLIP, Store(built.folder.parents[1]))
+    assert again.digest == built.digest
+    assert again.manifest == built.manifest
+    assert capsys.readouterr().err == ""
+
+
+def test_another_size_is_another_store(built: ClipStore, data: DataConfig) -> None:
+    other = prepare_clips(data, ClipConfig(frames=8, size=16, resize=(20, 24)), Store(built.folder.parents[1]))
+    assert other.folder != built.folder
+    assert other.size == (20, 24)
+    assert other.manifest == built.manifest
+    assert other.frames(0).shape[1:] == (20, 24, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_bytes_do_not_depend_on_the_threads(
+    threads: int, built: ClipStore, data: DataConfig, root: Path, tmp_path: Path
+) -> None:
+    made_from = {name: built.record[name] for name in ("manifest", "decoders")}
+    build(tmp_path, load_catalog(data), root, CLIP.stored_size, made_from, threads)
+    for name in ("frames.u8", "index.parquet", "refused.csv", "store.json"):
+        assert (tmp_path / name).read_bytes() == (built.folder / name).read_bytes()
+
+
+def test_few_videos_are_in_memory_at_a_time(
+    data: DataConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads, at most four videos are decoded and not yet written."""
+    decoded: list[Path] = []
+    ahead: list[int] = []
+
+    def counted(path: Path, size: tuple[int, int]):
+        decoded.append(path)
+        return decode(path, size)
+
+    monkeypatch.setattr(building, "decode", counted)
+    catalog = load_catalog(data)
+    outcomes = building._decoded([root / video for video in catalog["video"]], (37, 49), 2)
+    for written, _ in enumerate(outcomes):
+        ahead.append(len(decoded) - written)
+    assert len(decoded) == len(catalog)
+    assert max(ahead) <= 4
+
+
+def test_a_killed_build_is_not_taken_for_a_whole_one(
+    built: ClipStore, data: DataConfig, root: Path, tmp_path: Path
+) -> None:
+    patch = (
+        "def stuck(path, size):\n"
+        "    count.append(path)\n"
+        "    if len(count) == 5: print('half built', flush=True); threading.Event().wait()\n"
+        "    return decode(path, size)\n"
+        "build.decode = stuck"
+    )
+    with start(patch, root, tmp_path) as child:
+        go(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "half built\n"
+        os.kill(child.pid, signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    folder = Store(tmp_path).clips(built.folder.name)
+    left = folder.with_name(f".{folder.name}.making")
+    assert not folder.exists()
+    assert (left / "frames.u8").exists()
+    clips = prepare_clips(data, CLIP, Store(tmp_path))
+    assert clips.folder == folder
+    assert clips.digest == built.digest
+    assert not left.exists()
+
+
+def test_two_processes_build_it_once(built: ClipStore, root: Path, tmp_path: Path) -> None:
+    patch = "build.decode = lambda path, size: (count.append(path), decode(path, size))[1]"
+    children = [start(patch, root, tmp_path) for _ in range(2)]
+    for child in children:
+        go(child)
+    answers = [child.communicate()[0].split() for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert sorted(int(count) for count, _ in answers) == [0, len(built.index)]
+    assert {digest for _, digest in answers} == {built.digest}
+
+
+def with_broken_videos(root: Path, tmp_path: Path, broken: int) -> DataConfig:
+    copied = tmp_path / "broken set"
+    shutil.copytree(root, copied)
+    for path in sorted(copied.glob("Rise/*.avi"))[:broken]:
+        path.write_bytes(path.read_bytes()[:20_000])
+    return DataConfig(dataset="synthetic", root=str(copied), max_refused=0.2)
+
+
+def test_refused_videos_are_left_out_and_listed(
+    built: ClipStore, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = with_broken_videos(root, tmp_path, 1)
+    clips = prepare_clips(data, CLIP, Store(tmp_path / "store"))
+    refused = pd.read_csv(clips.folder / "refused.csv")
+    assert list(refused["video"]) == ["Rise/v_Rise_g01_c01.avi"]
+    assert refused["reason"].str.startswith("promises ").all()
+    kept = built.index[built.index["video"] != "Rise/v_Rise_g01_c01.avi"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(clips.index.drop(columns="offset"), kept.drop(columns="offset"))
+    np.testing.assert_array_equal(clips.frames(0), built.frames(1))
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == (
+        f"clips: 7 videos, {clips.index['frames'].sum():,} frames, 0.00 GiB at 37×49; "
+        f"refused 1 (list: {clips.folder / 'refused.csv'})"
+    )
+    assert "\r" not in err
+
+
+def test_too_many_refused_is_an_error_with_reasons(root: Path, tmp_path: Path) -> None:
+    data = with_broken_videos(root, tmp_path, 2)
+    store = Store(tmp_path / "store")
+    with pytest.raises(DataError) as caught:
+        prepare_clips(data, CLIP, store)
+    assert "2 of 8 videos are refused" in str(caught.value)
+    assert "Rise/v_Rise_g02_c01.avi: promises" in str(caught.value)
+    (kept,) = (store.root / "clips").iterdir()
+    assert kept.name.endswith(".refused.csv")
+    assert str(kept) in str(caught.value)
+    assert len(pd.read_csv(kept)) == 2
+    prepare_clips(data.model_copy(update={"max_refused": 0.25}), CLIP, store)
+    assert not kept.exists()
+
+
+def test_a_full_disk_is_said_plainly(data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(building, "build", full)
+    with pytest.raises(DataError, match="the disk is full"):
+        prepare_clips(data, CLIP, Store(tmp_path))
+    assert not list((tmp_path / "clips").iterdir())
+
+
+def flip_a_byte(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_changed_frame_is_found(copy: ClipStore, data: DataConfig, tmp_path: Path) -> None:
+    third = copy.index.iloc[2]
+    flip_a_byte(copy.folder / "frames.u8", int(third["offset"]) * 37 * 49 * 3 + 100)
+    expected = f"the frames of {third['video']} have changed"
+    assert ClipStore.open(copy.folder).verify() == [expected]
+    with pytest.raises(StoreError) as caught:
+        prepare_clips(data, CLIP, Store(tmp_path))
+    assert expected in str(caught.value)
+    assert f"{copy.folder}: remove this folder" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["frames.u8", "index.parquet", "store.json"])
+@pytest.mark.parametrize("damage", ["missing", "short", "empty"])
+def test_damaged_files_are_found_on_opening(name: str, damage: str, copy: ClipStore) -> None:
+    path = copy.folder / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] if damage == "short" else b"")
+    with pytest.raises(StoreError) as caught:
+        ClipStore.open(copy.folder)
+    assert str(copy.folder) in str(caught.value)
+
+
+def test_a_changed_index_and_another_format_are_found(copy: ClipStore) -> None:
+    record = copy.folder / "store.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(StoreError, match="must have format 1, but got 99"):
+        ClipStore.open(copy.folder)
+    record.write_text(record.read_text().replace('"format": 99', '"format": 1'))
+    flip_a_byte(copy.folder / "index.parquet", 50)
+    with pytest.raises(StoreError, match=r"index\.parquet is not the one"):
+        ClipStore.open(copy.folder)
+
+
+def test_other_processes_open_the_folder_themselves(built: ClipStore) -> None:
+    built.frames(0)
+    sent = pickle.dumps(built)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(pickle.loads(sent).frames(1), built.frames(1))
+
+
+def test_too_short_videos_are_filtered_and_listed(copy: ClipStore) -> None:
+    shortest, longest = copy.index["frames"].min(), copy.index["frames"].max()
+    assert len(usable(copy, int(shortest))) == len(copy.index)
+    kept = usable(copy, int(shortest) + 1)
+    dropped = copy.index.drop(kept.index)
+    assert set(dropped["frames"]) == {shortest}
+    assert len(dropped) >= 1
+    listed = pd.read_csv(copy.folder / f"too_short_{shortest + 1}.csv")
+    assert list(listed["video"]) == list(dropped["video"])
+    # Row numbers are the store's.
+    for i, row in kept.iterrows():
+        assert len(copy.frames(i)) == row["frames"]
+    with pytest.raises(DataError, match=f"needs videos of at least 500 frames, the longest has {longest}"):
+        usable(copy, 500)

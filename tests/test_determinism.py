@@ -1,0 +1,224 @@
+"""DESIGN 4.1: the same trial under the same profile gives the same bits, whatever happens around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store, TrialFiles, write_json
+from kdtune.train.session import Session
+
+CPU = torch.device("cpu")
+
+#: Figures of a row that time may change; all others are compared to the last bit.
+CLOCK = ("seconds", "at")
+
+
+def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
+    """Every figure of every epoch, and the weights."""
+    rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
+    result = files.result()
+    assert result is not None
+    return rows, result["weights_sha256"]
+
+
+def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
+    session = Session(store, dict(prepared.folders))
+    for _ in session.trial(config, CPU):
+        pass
+    return session.files(config)
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    session = Session(Store(tmp_path_factory.mktemp("prepared")))
+    session.prepare(tiny)
+    return session
+
+
+@pytest.fixture(scope="module")
+def distilled(trial_form: dict[str, Any]) -> TrialConfig:
+    """With a teacher, so that targets play their part."""
+    teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
+    stages = {"early": 1, "late": 3}
+    return TrialConfig.model_validate({**trial_form, "teacher": teacher, "epochs": 3, "stages": stages})
+
+
+@pytest.fixture(scope="module")
+def reference(distilled: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
+    return train(distilled, Store(tmp_path_factory.mktemp("reference")), prepared)
+
+
+def test_two_runs_have_the_same_bits(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    again = train(distilled, Store(tmp_path), prepared)
+    assert again.key == reference.key
+    assert bits(again) == bits(reference)
+
+
+def test_warm_targets_change_no_bit_and_load_no_teacher(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    # Another student of the same teacher on the same data stream computes the targets.
+    other = distilled.model_copy(update={"student": distilled.student.model_copy(update={"backbone": "r21d"})})
+    train(other, store, prepared)
+    monkeypatch.setattr("kdtune.train.targets.load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
+    assert bits(train(distilled, store, prepared)) == bits(reference)
+
+
+def test_a_smaller_fraction_finds_the_targets_of_a_larger_one(
+    distilled: TrialConfig, prepared: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    train(distilled, store, prepared)
+    monkeypatch.setattr("kdtune.train.targets.load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
+    half = distilled.model_copy(update={"data": distilled.data.model_copy(update={"fraction": 0.5})})
+    train(half, store, prepared)
+
+
+def test_another_process_directory_and_hash_seed_give_the_same_bits(
+    trial_form: dict[str, Any], distilled: TrialConfig, reference: TrialFiles, tmp_path: Path
+) -> None:
+    file = tmp_path / "trial.yaml"
+    teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
+    file.write_text(yaml.safe_dump({**trial_form, "teacher": teacher, "epochs": 3, "stages": {"early": 1, "late": 3}}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "4711",
+        "OMP_NUM_THREADS": "2",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }
+    command = [sys.executable, "-m", "kdtune", "train", str(file), "--store", str(tmp_path / "runs"), "--device", "cpu"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bits(Store(tmp_path / "runs").trial(json.loads(done.stdout)["key"])) == bits(reference)
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+import torch
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store
+from kdtune.train.session import Session
+config = TrialConfig.model_validate(json.loads(sys.argv[1]))
+session = Session(Store(sys.argv[2]), json.loads(sys.argv[3]))
+print("ready", flush=True)
+for row in session.trial(config, torch.device("cpu")):
+    print("row", row["epoch"], flush=True)
+print("done", flush=True)
+"""
+
+
+def test_a_trial_that_is_killed_again_and_again_ends_in_the_same_bits(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    form = distilled.model_dump_json(by_alias=True)
+    command = [sys.executable, "-c", KILLED, form, str(tmp_path), json.dumps(prepared.folders)]
+    kills = 0
+    for wait_s in (0.3, 0.9, 0.6, 1.5, 0.0, 2.5):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            # Any moment is a good one to be killed at; these are spread over the trial.
+            try:
+                process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+    assert kills >= 3
+    ended = train(distilled, Store(tmp_path), prepared)
+    assert bits(ended) == bits(reference)
+
+
+def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_bits(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    for _ in range(distilled.epochs):
+        session = Session(Store(tmp_path), dict(prepared.folders))
+        seen = session.files(distilled).rows()
+        run = session.trial(distilled, CPU)
+        for row in run:
+            if row["epoch"] > len(seen):
+                break
+        run.close()
+    assert bits(train(distilled, Store(tmp_path), prepared)) == bits(reference)
+
+
+def test_lambda_zero_is_the_scratch_trial(tiny: TrialConfig, distilled: TrialConfig, prepared: Session) -> None:
+    without = distilled.model_copy(update={"loss": distilled.loss.model_copy(update={"lambda_": 0.0})})
+    assert prepared.key(without) == prepared.key(distilled.model_copy(update={"teacher": None}))
+
+
+@pytest.mark.parametrize("contrast", ["memory_bank", "in_batch"])
+@pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
+def test_every_backbone_and_contrast_trains_and_repeats(
+    tiny: TrialConfig, prepared: Session, tmp_path: Path, backbone: str, contrast: str
+) -> None:
+    config = tiny.model_copy(
+        update={
+            "student": tiny.student.model_copy(update={"backbone": backbone}),
+            "loss": tiny.loss.model_copy(update={"contrast": contrast}),
+            "epochs": 1,
+            "stages": {"late": 1},
+        }
+    )
+    first, second = (train(config, Store(tmp_path / name), prepared) for name in ("a", "b"))
+    assert bits(first) == bits(second)
+
+
+def test_a_loss_that_is_not_finite_names_the_step(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+    wild = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"lr": 1e30})})
+    with pytest.raises(Exception, match=r"not finite at epoch 1, step \d of \d"):
+        train(wild, Store(tmp_path), prepared)
+    session = Session(Store(tmp_path), dict(prepared.folders))
+    assert "not finite" in (session.files(wild).failure() or "")
+
+
+def test_two_processes_make_one_trial_once(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    form = distilled.model_dump_json(by_alias=True)
+    command = [sys.executable, "-c", KILLED, form, str(tmp_path), json.dumps(prepared.folders)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        process.communicate()
+        assert process.returncode == 0
+    files = Store(tmp_path).trial(reference.key)
+    assert bits(files) == bits(reference)
+    # Epochs were trained by one of them alone: one row each, in time's order.
+    times = [row["at"] for row in files.rows()]
+    assert times == sorted(times)
+    assert len(times) == distilled.epochs
+    assert time.time() >= times[-1]
+
+
+def test_rows_beyond_the_checkpoint_are_dropped(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    session = Session(Store(tmp_path), dict(prepared.folders))
+    run = session.trial(distilled, CPU)
+    next(run)
+    run.close()
+    files = session.files(distilled)
+    # A crash between the row and the checkpoint leaves the row alone.
+    with files.epochs.open("a") as file:
+        file.write(json.dumps({"epoch": 2, "lr": 9.0, "train": {}, "seconds": 1.0, "at": 0.0}) + "\n")
+    write_json(files.folder / "failure.json", {"error": "from an earlier attempt"})
+    assert bits(train(distilled, Store(tmp_path), prepared)) == bits(reference)
+    assert files.failure() is None
