@@ -1,11 +1,11 @@
 # make sweep    installs and answers the quick start's question on synthetic motion videos
-# make test     installs and runs the tests
+# make test     installs and runs the tests, but for the slow ones (make test-all runs these, too)
 # make check    style, types, layers
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install sweep test test-fast check ui clean
+.PHONY: install sweep test test-all check ui clean
 
 install: $(STAMP)
 
@@ -20,10 +20,10 @@ sweep: install
 	$(BIN)/python -m kdtune sweep sweeps/lambda_tau.yaml
 
 test: install
-	$(BIN)/python -m pytest
-
-test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install
+	$(BIN)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .

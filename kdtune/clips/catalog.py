@@ -170,6 +170,9 @@ def folder(root: Path, lists: Path, split: int) -> pd.DataFrame:
     else:
         classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         videos = {path: sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) for path in classes}
+        for path in classes:
+            if not videos[path] and path != lists:
+                problems.append(Problem(str(path), "the class is empty: no videos in it", " ".join(sorted(SUFFIXES))))
         classes = [path for path in classes if videos[path]]
         rows = []
         for label, path in enumerate(classes):

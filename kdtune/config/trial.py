@@ -24,6 +24,9 @@ from kdtune.config.sections import (
 
 
 def _none(value: Any) -> Any:
+    if isinstance(value, str) and value != "none":
+        rule = "a teacher is given here as a trial; by its name it is chosen in a sweep's search.space or search.blocks"
+        raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
     return None if value == "none" else value
 
 

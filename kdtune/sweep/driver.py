@@ -15,7 +15,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.store import Store, TrialFiles, write_json
 from kdtune.sweep.campaign import Campaign, ledger_digest
 from kdtune.sweep.job import Job, Outcome
-from kdtune.sweep.run import prepare_sweep, run_campaign
+from kdtune.sweep.run import prepare_sweep, refuse, run_campaign
 from kdtune.tracking.publish import Publisher, TrackedTrial
 
 Say = Callable[[str], object]
@@ -41,6 +41,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
     """
     started = time.monotonic()
     say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
+    refuse(sweep, address)
     session = prepare_sweep(sweep, store)
     files = store.sweep(sweep.name)
     ledger = files.ledger(ledger_digest(sweep))

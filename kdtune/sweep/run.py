@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.tune.search import Searcher
 
+from kdtune.clips.catalog import load_catalog
+from kdtune.clips.cores import cores
 from kdtune.clips.dataset import TrialData
 from kdtune.config.space import Scalar, resolve
 from kdtune.config.sweep import ResourceConfig, SweepConfig
-from kdtune.errors import Problem, ResourceError
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import DataError, Problem, ResourceError, UserError
 from kdtune.store import Store
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
@@ -121,13 +127,14 @@ def run_campaign(campaign: Campaign, session: Session, address: str | None, on_r
     if not dispatcher.find():
         return
     os.environ.update(_TUNE_SETTINGS)
-    if address is None:
-        check_resources(sweep.resources, len(os.sched_getaffinity(0)), local_gpus())
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     try:
         total = ray.cluster_resources()
-        check_resources(sweep.resources, total.get("CPU", 0), total.get("GPU", 0))
+        problems = check_resources(sweep.resources, total.get("CPU", 0), total.get("GPU", 0))
+        if problems:
+            raise ResourceError(problems)
         tune.Tuner(
             tune.with_resources(TrialWorker, {"cpu": sweep.resources.cpu, "gpu": sweep.resources.gpu}),
             tune_config=tune.TuneConfig(
@@ -149,33 +156,46 @@ def run_campaign(campaign: Campaign, session: Session, address: str | None, on_r
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def local_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> None:
-    """Raise ResourceError with every resource of which one trial asks for more than there is in all."""
-    problems = [
+def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list[Problem]:
+    """Every resource of which one trial asks for more than there is in all: such a trial would wait for ever."""
+    return [
         Problem(f"resources.{name}", f"a trial asks for {asked:g}, but there are {there:g}", f"at most {there:g}")
         for name, asked, there in (("cpu", resources.cpu, cpus), ("gpu", resources.gpu, gpus))
         if asked > there
     ]
+
+
+def refuse(sweep: SweepConfig, address: str | None) -> None:
+    """Raise UserError with everything that can be known to be wrong before a video is decoded."""
+    problems = [] if address else check_resources(sweep.resources, cores(), torch.cuda.device_count())
+    for config in _configs(sweep):
+        # A synthetic set that is missing will be made.
+        if config.data.dataset != "synthetic" or Path(config.data.folder).exists():
+            try:
+                load_catalog(config.data)
+            except DataError as error:
+                problems += error.problems
     if problems:
-        raise ResourceError(problems)
+        raise UserError(dict.fromkeys(problems))
 
 
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Session:
     """A session with every data set of the sweep prepared. Raises DataError for what cannot be."""
     session = Session(store)
+    for config in _configs(sweep):
+        session.prepare(config)
+        TrialData.of(config, session.clips(config))
+    return session
+
+
+def _configs(sweep: SweepConfig) -> list[TrialConfig]:
+    """Trials and teachers with every data set and clip shape that the sweep can come to."""
+    configs = []
     for block in sweep.blocks():
         variants: list[dict[str, Scalar]] = [{}]
         for name, parameter in sweep.space(block).items():
             if resolve(name).startswith(("data.", "clip.")):
                 variants += [{name: value} for value in parameter.extremes]
-        configs = [sweep.build(block, values, seed) for values in variants for seed in sweep.search.seeds[:1]]
-        for config in configs + [sweep.teacher(name, block) for name in sweep.teachers]:
-            session.prepare(config)
-            TrialData.of(config, session.clips(config))
-    return session
+        configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
+        configs += [sweep.teacher(name, block) for name in sweep.teachers]
+    return configs

@@ -1,0 +1,211 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if store is not None:
+        environment |= {"KDTUNE_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """What a refusal says; it is never a traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def write(path: Path, form: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(form, sort_keys=False))
+    return str(path)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_shipped_sweep_is_explained_without_its_data(file: Path, tmp_path: Path) -> None:
+    done = kdtune("plan", str(file), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("blocks", "candidates", "trials", "teachers"):
+        assert word in done.stdout
+
+
+def test_the_paper_plan_has_its_nine_rows_at_four_fractions(tmp_path: Path) -> None:
+    done = kdtune("plan", str(ROOT / "sweeps" / "paper.yaml"), cwd=tmp_path)
+    assert "12 controls + 24 candidates" in done.stdout  # 3 students × 4 fractions × (1 scratch + 2 teachers)
+    assert "student=r3d fraction=0.02" in done.stdout
+
+
+def test_the_shipped_schema_is_the_printed_one() -> None:
+    done = kdtune("schema")
+    assert json.loads(done.stdout) == json.loads((ROOT / "sweeps" / "schema.json").read_text())
+
+
+def test_all_problems_of_a_bad_sweep_come_in_one_message(sweep_form: dict[str, Any], tmp_path: Path) -> None:
+    form = json.loads(json.dumps(sweep_form))
+    form["trial"]["loss"] = {"lambda": -1, "tau": 0}
+    form["trial"]["data"]["fractoin"] = 0.5
+    form["trial"]["stages"] = {"early": 2, "late": 1}
+    form["search"]["space"]["teacher"] = ["c3d", "r12d"]
+    form["search"]["blocks"] = {"fraction": [1.5]}
+    said = refused(kdtune("sweep", write(tmp_path / "bad.yaml", form), store=tmp_path / "runs"))
+    for words in (
+        "did you mean fraction?",
+        "trial.loss.lambda: should be greater than or equal to 0, got -1",
+        "trial.loss.tau: should be greater than 0, got 0",
+        "stages must name rising epochs",
+        "unknown teacher, got 'r12d' (allowed: none, c3d, r21d)",
+        "search.blocks.fraction: should be less than or equal to 1, got 1.5",
+    ):
+        assert words in said
+    assert said.startswith("kdtune: 6 problems")
+    assert not (tmp_path / "runs").exists(), "nothing ran"
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["data.dataset=ucf101", "data.root=nowhere", "resources.gpu=64"], "2 problems"),
+        (["clip.frames=60"], "the longest has"),
+        (["resources.cpu=4000"], "a trial asks for 4000"),
+        (["teacher=c3d"], "search.space"),
+        (["lamda=1"], "did you mean lambda?"),
+    ],
+    ids=[
+        "missing data root and GPU",
+        "clips longer than any video",
+        "too many cores",
+        "a teacher outside the search",
+        "misspelt",
+    ],
+)
+def test_bad_input_is_refused_before_ray_starts(sweep_file: Path, tmp_path: Path, sets: list[str], words: str) -> None:
+    options = [part for text in sets for part in ("--set", text)]
+    said = refused(kdtune("sweep", str(sweep_file), *options, store=tmp_path / "runs"))
+    assert words in said
+    assert not list((tmp_path / "runs").glob("trials/*"))
+
+
+def test_an_empty_class_is_refused(videos: Path, trial_form: dict[str, Any], tmp_path: Path) -> None:
+    root = tmp_path / "folder"
+    (root / "Empty").mkdir(parents=True)
+    for action in ("Rise", "Shake"):
+        (root / action).symlink_to(videos / action)
+    form = {**trial_form, "data": {"dataset": "folder", "root": str(root)}}
+    said = refused(kdtune("train", write(tmp_path / "trial.yaml", form), store=tmp_path / "runs"))
+    assert "Empty" in said
+
+
+def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], tmp_path: Path) -> None:
+    file = write(tmp_path / "trial.yaml", {**trial_form, "epochs": 1, "stages": {"late": 1}})
+    store = tmp_path / "runs"
+    done = kdtune("train", file, store=store)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["weights_sha256"]) == 64
+    assert result["profile"]["threads"] == 1
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'train'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kdtune.key"] == result["key"]
+    assert run.data.metrics["late/validation/knn"] == result["stages"]["late"]["validation"]["knn"]
+
+
+def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str, Any], tmp_path: Path) -> None:
+    """The whole command with a Ray of its own, then every format of its results."""
+    search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
+    form = {**sweep_form, "name": "whole", "search": search, "prune": {}, "objective": {"metric": "knn"}}
+    store = tmp_path / "runs"
+    done = kdtune("sweep", write(tmp_path / "whole.yaml", form), store=store)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "all: knn accuracy on validation (floor 0.250)",
+        "control",
+        "c3d",
+        "python -m kdtune ui",
+        "4 trials trained",
+    ):
+        assert words in done.stdout
+    results = json.loads(kdtune("results", "whole", "--format", "json", store=store).stdout)
+    assert set(results) == {"sweep", "trials", "best"}
+    expected = [
+        "key",
+        "candidate",
+        "block",
+        "control",
+        "seed",
+        "params",
+        "state",
+        "epochs",
+        "stages",
+        "objective",
+        "weights_sha256",
+        "seconds",
+        "cached",
+        "profile",
+        "mlflow_run_id",
+        "error",
+    ]
+    for trial in results["trials"]:
+        assert list(trial) == expected
+        assert list(trial["params"]) == ["student", "teacher", "lambda", "tau", "alpha", "fraction"]
+        assert trial["mlflow_run_id"]
+    rows = list(csv.DictReader(io.StringIO(kdtune("results", "whole", "--format", "csv", store=store).stdout)))
+    assert [row["key"] for row in rows] == [trial["key"] for trial in results["trials"]]
+    assert float(rows[0]["late.validation.knn"]) == results["trials"][0]["stages"]["late"]["validation"]["knn"]
+    assert "| control" in kdtune("results", "whole", "--format", "markdown", store=store).stdout
+    assert "\\begin{tabular}" in kdtune("results", "whole", "--format", "latex", store=store).stdout
+    assert "no sweep named 'hole'" in refused(kdtune("results", "hole", store=store))
+
+
+def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
+    root, store = tmp_path / "set", tmp_path / "runs"
+    made = kdtune("data", "synth", str(root), "--groups", "3", "--clips", "1")
+    assert made.returncode == 0, made.stderr
+    form = {"data": {"dataset": "synthetic", "root": str(root)}, "clip": {"frames": 8, "size": 32}}
+    prepared = kdtune("data", "prepare", write(tmp_path / "trial.yaml", form), store=store)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
+    (frames,) = store.glob("clips/*/frames.u8")
+    with frames.open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 1]))
+    damaged = kdtune("data", "verify", store=store)
+    assert damaged.returncode == 1
+    assert "have changed" in damaged.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real clips of ../shared are not here")
+def test_real_clips_with_two_teachers(sweep_form: dict[str, Any], tmp_path: Path) -> None:
+    """Surveillance clips whose groups are source videos, through the same job."""
+    form = json.loads(json.dumps(sweep_form))
+    form |= {"name": "fight", "objective": {"metric": "linear"}, "prune": {}}
+    form["trial"]["data"] = {"dataset": "folder", "root": str(SHARED / "clips" / "fight")}
+    form["search"] = {"space": {"teacher": ["c3d", "r21d"]}, "sampler": "grid"}
+    done = kdtune("sweep", write(tmp_path / "fight.yaml", form), store=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "107 videos" in done.stderr
+    results = json.loads(kdtune("results", "fight", "--format", "json", store=tmp_path / "runs").stdout)
+    assert [trial["state"] for trial in results["trials"]] == ["complete"] * 3

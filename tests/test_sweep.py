@@ -1,0 +1,201 @@
+"""The main job, whole: a sweep through Ray Tune on real video files, its resume, its failures and its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdtune.config.load import load_sweep
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+from kdtune.report.results import sweep_results
+from kdtune.store import Store, append_jsonl, read_json
+from kdtune.sweep.driver import Ending, drive
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()) -> tuple[Ending, list[str]]:
+    said: list[str] = []
+    uri = f"sqlite:///{store}/mlflow.db"
+    end = drive(load_sweep(file, sets), file.read_text(), Store(store), address, uri, said.append)
+    return end, said
+
+
+def outcome(store: Path, name: str = "tiny") -> list[tuple[Any, ...]]:
+    """Everything of a sweep's results that must not depend on how or when it ran."""
+    fields = ("key", "candidate", "block", "control", "seed", "params", "state", "epochs", "stages", "objective")
+    trials = sweep_results(Store(store), name, {})["trials"]
+    return [tuple(trial[field] for field in (*fields, "weights_sha256", "error")) for trial in trials]
+
+
+@pytest.fixture(scope="module")
+def swept(sweep_file: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ending]:
+    """The reference: one undisturbed sweep, two workers side by side."""
+    store = tmp_path_factory.mktemp("swept") / "runs"
+    store.mkdir()
+    end, said = run(sweep_file, store, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    return store, end
+
+
+def test_a_sweep_trains_teachers_controls_and_candidates(swept: tuple[Path, Ending]) -> None:
+    store, end = swept
+    results = sweep_results(Store(store), "tiny", {})
+    trials = results["trials"]
+    assert end.trained == 2 + 2 + 8
+    assert [t["control"] for t in trials].count(True) == 2
+    assert all(t["state"] == "complete" for t in trials if t["control"]), "controls are never pruned"
+    candidates = [t for t in trials if not t["control"]]
+    assert {t["state"] for t in candidates} <= {"complete", "pruned"}
+    assert {t["params"]["teacher"] for t in candidates} <= {"c3d", "r21d"}
+    for trial in trials:
+        assert set(trial["stages"]) == ({"early", "late"} if trial["state"] == "complete" else {"early"})
+        for splits in trial["stages"].values():
+            for values in splits.values():
+                assert all(0 <= values[m] <= 1 for m in ("pretext", "knn", "linear"))
+    for block, best in results["best"].items():
+        objectives = [t["objective"] for t in candidates if t["block"] == block and t["objective"] is not None]
+        assert best["objective"] == min(objectives), "pretext_loss is minimised"
+
+
+def test_a_pruned_candidate_is_worse_than_its_bar_says(swept: tuple[Path, Ending]) -> None:
+    """DESIGN 4.4, by hand: window 2, so candidate n is held against candidates 0 … n − 2 of its own block."""
+    trials = [t for t in sweep_results(Store(swept[0]), "tiny", {})["trials"] if not t["control"]]
+    for trial in trials:
+        earlier = [
+            t["stages"]["early"]["validation"]["pretext_loss"]
+            for t in trials
+            if t["block"] == trial["block"] and t["candidate"] <= trial["candidate"] - 2
+        ]
+        value = trial["stages"]["early"]["validation"]["pretext_loss"]
+        better = sum(other < value for other in earlier)
+        places = -(-(len(earlier) + 1) // 2)
+        assert (trial["state"] == "pruned") == (len(earlier) >= 2 and better >= places)
+
+
+def test_resuming_a_finished_sweep_trains_nothing_and_needs_no_ray(
+    swept: tuple[Path, Ending], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = outcome(swept[0])
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    end, _ = run(sweep_file, swept[0], None)
+    assert (end.exit_code, end.trained, end.found) == (EXIT_OK, 0, 12)
+    assert end.notes == []
+    assert outcome(swept[0]) == before
+
+
+def test_parallelism_changes_neither_candidates_nor_prunings_nor_bits(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    # A trial that wants both cores leaves no room for a second one. Threads belong to the trial and stay the same.
+    end, _ = run(sweep_file, tmp_path, ray_address, ("resources.cpu=2",))
+    assert end.exit_code == EXIT_OK
+    assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", "sweep", str(sweep_file), "--store", str(tmp_path)]
+    command += ["--address", ray_address]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    for line in process.stderr:  # until the first candidate has passed a stage
+        if "candidate" in line and "early" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    assert end.found > 0
+    assert outcome(tmp_path) == outcome(swept[0])
+    from mlflow import MlflowClient
+
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 + 12, "one parent and one run a trial, none doubled"
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", "sweep", str(sweep_file), "--store", str(tmp_path)]
+    command += ["--address", ray_address]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "early" in line:
+            break
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait() == 130, rest
+    assert "Traceback" not in rest
+    assert "the same command goes on" in rest
+    end, _ = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK
+    assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_failing_trial_is_retried_then_marked_and_the_sweep_goes_on(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    # A rate that no loss survives, for half of the grid.
+    form = {**sweep_form, "name": "failing", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    search = {"space": {"optimizer.lr": [1.0e30, 0.01]}, "sampler": "grid", "window": 2}
+    file = tmp_path / "failing.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    end, said = run(file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_FAILED_TRIALS
+    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "failing", {})["trials"]}
+    assert trials[0]["state"] == "failed"
+    assert "not finite at epoch 1" in trials[0]["error"]
+    assert trials[1]["state"] == "complete"
+    assert any("failed: the loss is not finite" in line for line in said)
+
+
+def test_a_candidate_with_several_seeds_is_one_candidate(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    form = {**sweep_form, "name": "seeds", "teachers": {}, "prune": {}, "objective": {"metric": "linear"}}
+    search = {"space": {"alpha": [0.1, 1.0]}, "sampler": "grid", "seeds": [0, 1]}
+    file = tmp_path / "seeds.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search}))
+    end, said = run(file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    results = sweep_results(Store(tmp_path), "seeds", {})
+    assert [(t["candidate"], t["seed"]) for t in results["trials"]] == [
+        (None, 0),
+        (None, 1),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
+    means = [sum(t["objective"] for t in results["trials"] if t["candidate"] == n) / 2 for n in (0, 1)]
+    assert results["best"]["all"]["candidate"] == means.index(max(means))
+
+
+def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[Path, Ending], sweep_file: Path) -> None:
+    store, _ = swept
+    files = Store(store).sweep("tiny")
+    ledger = files.folder / read_json(files.sweep)["ledger"]
+    before = outcome(store)
+    with ledger.open("a") as file:
+        file.write('{"event": "ended", "job": "fraction=1.0 \u00b7 cand')
+    append_jsonl(ledger, json.loads(ledger.read_bytes().split(b"\n")[0]))
+    end, _ = run(sweep_file, store, None)
+    assert end.trained == 0
+    assert outcome(store) == before
