@@ -142,7 +142,8 @@ def test_a_sweep_as_mlflow_shows_it(uri: str, store: Store, tmp_path: Path) -> N
         "4 · c3d": ("KILLED", "interrupted"),
     }
     run = shown.trials["1 · c3d"]
-    assert run.data.params == {"teacher": "c3d", "lambda": "0.5", "tau": "none", "fraction": "1.0"}
+    expected = {"teacher": "c3d", "lambda": "0.5", "tau": "none", "fraction": "1.0", "key": run.data.tags["kdtune.key"]}
+    assert run.data.params == expected
     assert run.data.tags["kdtune.weights_sha256"] == f"{1:064x}"
     assert json.loads(run.data.tags["kdtune.profile"]) == {"device": "cpu"}
     assert shown.trials["3 · c3d"].data.tags["kdtune.error"] == "the loss is not finite at epoch 2"

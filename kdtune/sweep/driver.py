@@ -134,6 +134,14 @@ class _Watch:
             "block": job.block.label if job.block else None,
             "key": files.key,
         }
-        seed = f" seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
         tags = {"kdtune.kind": job.kind, "kdtune.cached": str(job.name in self.campaign.cached).lower()}
-        self.publisher.update(TrackedTrial(files, job.name + seed, params, tags, state, objective))
+        self.publisher.update(TrackedTrial(files, _run_name(job, i), params, tags, state, objective))
+
+
+def _run_name(job: Job, i: int) -> str:
+    """What tells runs apart comes first: MLflow's table cuts names short."""
+    if job.block is None:
+        return job.name
+    what = f"{job.number} · {job.params[i]['teacher']}" if job.kind == "candidate" else "control"
+    seed = f" · seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
+    return f"{what} · {job.block.label}{seed}"

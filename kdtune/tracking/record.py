@@ -78,9 +78,8 @@ def metric_name(name: str) -> str:
 
 
 def param_values(trial: TrackedTrial) -> dict[str, str]:
-    """Params as MLflow keeps them: text. The key is a tag: as a param it would differ in every run, and MLflow's
-    charts choose the params that differ for their axes."""
-    return {name: "none" if value is None else str(value) for name, value in trial.params.items() if name != "key"}
+    """Params as MLflow keeps them: text."""
+    return {name: "none" if value is None else str(value) for name, value in trial.params.items()}
 
 
 def outcome_tags(trial: TrackedTrial) -> dict[str, str]:
