@@ -67,12 +67,10 @@ def _sweep(options: argparse.Namespace) -> int:
         print(f"note: {note}")
     print("Look at it:  python -m kdtune ui")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
-    print(f"Go on:       python -m kdtune sweep {options.file} --set search.candidates={_more(sweep)}")
+    if sweep.search.candidates is not None:
+        more = f"--set search.candidates={2 * sweep.search.candidates}"
+        print(f"Go on:       python -m kdtune sweep {options.file} {more}")
     return end.exit_code
-
-
-def _more(sweep: Any) -> int:
-    return 2 * max(sweep.candidates(block) for block in sweep.blocks())
 
 
 def _duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ def augment(clips: Tensor, colour: ColourDraws | None) -> Tensor:
         x = _jitter(x, colour)
         x = _on_subset(x, colour.grey, lambda part, _: _grey(part).expand_as(part))
         radius = colour.blur_radius
-        x = _on_subset(x, colour.blur, lambda part, at: _blur(part, _column(colour.sigma, at, part), radius))
+        x = _on_subset(x, colour.blur, lambda part, at: _blur(part, colour.sigma.reshape(-1)[at], radius))
         x = _on_subset(x, colour.flip, lambda part, _: part.flip(-1))
     mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1, 1)
     std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1, 1)
@@ -41,12 +41,12 @@ def residual(clips: Tensor) -> Tensor:
 
 
 def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Apply `change` to the clips where `chosen` (B, 3) is true; the others stay as they are."""
+    """Change the clips where `chosen` (B, 3) is true, in place; the others stay as they are."""
     where = np.flatnonzero(chosen)
     if len(where) == 0:
         return x
     index = torch.from_numpy(where).to(x.device)
-    return x.index_copy(0, index, change(x.index_select(0, index), where))
+    return x.index_copy_(0, index, change(x.index_select(0, index), where))
 
 
 def _column(values: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
@@ -119,16 +119,23 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     return torch.stack(channels, 1)
 
 
-def _blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Separable Gaussian of each clip's σ in pixels, reflected at the borders, 2·radius + 1 taps."""
-    # Summing shifted copies, tap by tap, is the same arithmetic on every device, and needs no kernel per clip.
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    weights = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
-    weights = (weights / weights.sum(1, keepdim=True)).view(-1, 2 * radius + 1, 1, 1, 1, 1)
-    for dim in (-1, -2):
-        size = x.shape[dim]
-        at = torch.arange(-radius, size + radius, device=x.device).abs()
-        at = torch.where(at >= size, 2 * (size - 1) - at, at)  # reflection without repeating the border
-        padded = x.index_select(dim, at)
-        x = sum((weights[:, k] * padded.narrow(dim, k, size) for k in range(2 * radius + 1)), torch.zeros_like(x))
-    return x
+def _blur(x: Tensor, sigma: np.ndarray, radius: int) -> Tensor:
+    """Separable Gaussian of each clip's σ in pixels (N,), as one matrix a clip from the left and from the right."""
+    matrix = torch.from_numpy(_blur_matrices(sigma, radius, x.shape[-1])).to(x).unsqueeze(1)
+    return (matrix @ x.flatten(1, 2) @ matrix.mT).view_as(x)
+
+
+def _blur_matrices(sigma: np.ndarray, radius: int, size: int) -> np.ndarray:
+    """(N,) → (N, size, size) float32: row i holds the weights of its 2·radius + 1 neighbours, reflected at the borders.
+
+    As matrices a blur is two products of BLAS, some ten times faster on a CPU than summing shifted copies.
+    """
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    at = np.abs(np.arange(size)[:, None] + offsets)  # reflection without repeating the border
+    at = np.where(at >= size, 2 * (size - 1) - at, at)
+    matrices = np.zeros((len(sigma), size, size))
+    for tap in range(len(offsets)):
+        matrices[:, np.arange(size), at[:, tap]] += weights[:, tap, None]
+    return matrices.astype(np.float32)

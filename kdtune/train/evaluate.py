@@ -97,15 +97,20 @@ def evaluate(network: PclNetwork, config: TrialConfig, data: TrialData) -> dict[
     features = video_features(network, config, data, data.train)
     labels = torch.from_numpy(data.labels[data.train])
     classes = int(data.labels.max()) + 1
+    # Asked together, for the probe is fitted once.
+    queries = torch.cat([video_features(network, config, data, rows) for rows in (data.validation, data.test)])
+    knn = knn_predictions(features, labels, queries, config.evaluation.neighbors, classes)
+    linear = probe_predictions(features, labels, queries, classes)
     scores: dict[str, dict[str, Any]] = {}
-    for split, rows in (("validation", data.validation), ("test", data.test)):
-        queries, truth = video_features(network, config, data, rows), torch.from_numpy(data.labels[rows])
-        knn = knn_predictions(features, labels, queries, config.evaluation.neighbors, classes)
-        linear = probe_predictions(features, labels, queries, classes)
+    for split, rows, asked in (
+        ("validation", data.validation, slice(None, len(data.validation))),
+        ("test", data.test, slice(len(data.validation), None)),
+    ):
+        truth = torch.from_numpy(data.labels[rows])
         scores[split] = {
             **pretext_scores(network, config, data, rows),
-            "knn": float((knn == truth).double().mean()),
-            "linear": float((linear == truth).double().mean()),
+            "knn": float((knn[asked] == truth).double().mean()),
+            "linear": float((linear[asked] == truth).double().mean()),
             "action_floor": float(torch.bincount(truth).max() / len(truth)),
         }
     return scores

@@ -2,7 +2,8 @@
 
 They are computed over the one order in blocks of a fixed size, by whoever needs a block first: a value is then the same
 whoever computed it, at any data fraction, in any batch. A stream is named by what it is made from: the teacher, the
-data and everything that the tuples are drawn from; neither the student nor the loss nor the fraction belongs to it.
+data, the profile and everything that the tuples are drawn from; neither the student nor the loss nor the fraction
+belongs to it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import Store, write_atomic
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.inputs import training_tuples
+from kdtune.train.profile import profile
 
 #: Samples in a block, and in one pass of the teacher: part of what a target is, so it never changes.
 BLOCK = 64
@@ -42,11 +44,14 @@ class Targets:
         self.data, self.store, self.device = data, store, device
         form = canonical(config)
         del form["data"]["fraction"]
+        trained = store.trial(teacher_key).result()
+        assert trained is not None, "a teacher is trained before its targets are asked for"
         self.key = digest(
-            {name: form[name] for name in ("data", "clip", "pretext", "augment", "seed", "threads", "memory_format")}
-            | {"teacher": teacher_key, "frames": data.clips.digest, "block": BLOCK}
+            {name: form[name] for name in ("data", "clip", "pretext", "augment", "seed")}
+            # By its weights rather than its key, and with the profile: machines that differ may share a store.
+            | {"teacher": trained["weights_sha256"], "memory_format": self.teacher.memory_format, "block": BLOCK}
+            | {"profile": profile(config, device, data.clips)}
         )
-        self.computed = self.found = 0
         self._network: PclNetwork | None = None
 
     def epoch(self, epoch: int) -> Tensor:
@@ -63,9 +68,7 @@ class Targets:
                     buffer = io.BytesIO()
                     np.save(buffer, logits)
                     write_atomic(path, buffer.getvalue())
-                    self.computed += 1
                     return logits
-        self.found += 1
         return np.load(path)
 
     @torch.no_grad()
