@@ -58,7 +58,7 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
     rest = candidates[len(shown) :]
     if style == "github":
         title = f"**{title}**\n"
-    lines = [title, table] + ([f"… and {len(rest)} more: {_counts(rest)}"] if rest else [])
+    lines = [title, table] + ([f"… and {len(rest)} more: {_by_state(rest)}"] if rest else [])
     return "\n".join(lines)
 
 
@@ -82,9 +82,12 @@ def _state(trial: dict[str, Any]) -> str:
     return trial["state"] + (f": {trial['error']}" if trial["error"] else "")
 
 
-def _counts(trials: list[dict[str, Any]]) -> str:
-    states = [_state(trial) for trial in trials]
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+def _by_state(trials: list[dict[str, Any]]) -> str:
+    """As in `3, 6 complete; 5 pruned at early`: candidates by number, so that none goes unnamed."""
+    numbers: dict[str, list[str]] = {}
+    for trial in trials:
+        numbers.setdefault(_state(trial), []).append(str(trial["candidate"]))
+    return "; ".join(f"{', '.join(dict.fromkeys(found))} {state}" for state, found in numbers.items())
 
 
 def _share(value: float | None) -> str:
