@@ -222,3 +222,27 @@ def test_rows_beyond_the_checkpoint_are_dropped(
     write_json(files.folder / "failure.json", {"error": "from an earlier attempt"})
     assert bits(train(distilled, Store(tmp_path), prepared)) == bits(reference)
     assert files.failure() is None
+
+
+def test_the_rate_falls_on_a_plateau_of_the_validation_loss_and_survives_a_stop(
+    tiny: TrialConfig, prepared: Session, tmp_path: Path
+) -> None:
+    schedule = tiny.optimizer.model_copy(update={"patience": 0, "factor": 0.5, "min_lr": 1e-4})
+    config = tiny.model_copy(update={"optimizer": schedule, "epochs": 5, "stages": {"late": 5}})
+    whole = train(config, Store(tmp_path / "whole"), prepared)
+    # PCL's rule by hand: with patience 0 each epoch that is not better by the relative 1e-4 halves the next one's rate.
+    best, rate = float("inf"), schedule.lr
+    for row in whole.rows():
+        assert row["lr"] == pytest.approx(rate)
+        loss = row["validation"]["pretext_loss"]
+        if loss < best * (1 - 1e-4):
+            best = loss
+        else:
+            rate = max(rate * 0.5, 1e-4)
+    session = Session(Store(tmp_path / "stopped"), dict(prepared.folders))
+    run = session.trial(config, CPU)
+    for row in run:
+        if row["epoch"] == 3:
+            break
+    run.close()
+    assert bits(train(config, Store(tmp_path / "stopped"), prepared)) == bits(whole)
