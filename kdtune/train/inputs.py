@@ -26,7 +26,9 @@ class TupleBatch:
     labels: Tensor  # (B,) int64 pretext labels
 
 
-def training_tuples(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray, device: torch.device):
+def training_tuples(
+    config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray, device: torch.device
+) -> TupleBatch:
     """The augmented tuples of `samples` (B,), positions in the one order, in one epoch."""
     return _tuples(config, data, config.seed, "train", epoch, samples, data.order[samples], device)
 

@@ -12,7 +12,7 @@ import torch
 
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
-from kdtune.config.key import digest, identity, trial_key
+from kdtune.config.key import ManifestOf, digest, identity, trial_key
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError
@@ -22,9 +22,12 @@ from kdtune.train.trial import train_trial
 
 
 def source_id(data: DataConfig, clip: ClipConfig) -> str:
-    """Names a data set at a frame size, before its videos are looked at."""
+    """Names a data set at a frame size within one session, before its videos are looked at.
+
+    By the folder as it is written: a worker on another machine has another working directory.
+    """
     fields = data.model_dump(include={"dataset", "lists", "split"})
-    return digest({**fields, "folder": str(Path(data.folder).absolute()), "size": list(clip.stored_size)})
+    return digest({**fields, "folder": data.folder, "size": list(clip.stored_size)})
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Session:
     def key(self, config: TrialConfig) -> str:
         return trial_key(config, self._manifest_of(config))
 
-    def _manifest_of(self, config: TrialConfig):
+    def _manifest_of(self, config: TrialConfig) -> ManifestOf:
         chain = [config]
         while chain[-1].teacher is not None:
             chain.append(chain[-1].teacher)
