@@ -164,11 +164,6 @@ class Store:
     def trial(self, key: str) -> TrialFiles:
         return TrialFiles(self.root / "trials" / key)
 
-    def trial_keys(self) -> list[str]:
-        """Keys of all trials that have left something, sorted."""
-        folder = self.root / "trials"
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
     def sweep(self, name: str) -> SweepFiles:
         return SweepFiles(self.root / "sweeps" / name)
 

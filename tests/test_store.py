@@ -180,7 +180,6 @@ for thing in range(40):
 
 def test_a_trials_records(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.trial_keys() == []
     files = store.trial("k")
     assert (files.rows(), files.stages(), files.result(), files.failure()) == ([], {}, None, None)
     append_jsonl(files.epochs, {"epoch": 1, "stage": "early", "evaluation": {"test": {"knn": 0.5}}})
@@ -193,7 +192,6 @@ def test_a_trials_records(tmp_path: Path) -> None:
     files.write_result({"epochs": 2})
     assert files.failure() is None
     assert files.result() == {"epochs": 2}
-    assert store.trial_keys() == ["k"]
 
 
 def test_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
         reasons = [f"has {frames} frames, a tuple needs {min_frames}" for frames in short["frames"]]
         write_atomic(path, short.assign(reason=reasons).to_csv(index=False))
         if len(short) > 0:
-            print(f"clips: {len(short):,} videos are too short for {min_frames} frames (list: {path})", file=sys.stderr)
+            print(f"clips: too short for {min_frames} frames: {len(short):,} (list: {path})", file=sys.stderr)
     if not long_enough.any():
         longest = clips.index["frames"].max()
         what = f"needs videos of at least {min_frames} frames, the longest has {longest}"

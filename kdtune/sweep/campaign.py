@@ -6,7 +6,7 @@ wait for them; then controls; then candidates by number. A ledger beside the swe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -187,18 +187,6 @@ class Campaign:
                 Job("teacher", name, None, None, (config.teacher.seed,), {}, (config.teacher,), (key,), params)
             )
         return key
-
-    # ---- looking -----------------------------------------------------------------------------------------------------
-
-    def ended(self) -> Iterator[tuple[Job, Outcome]]:
-        """Jobs with their outcomes, teachers first, then by block: controls, then candidates by number."""
-
-        def place(job: Job) -> tuple[int, int, int]:
-            return (job.block.index if job.block else -1, RANK[job.kind], job.number or 0)
-
-        for job in sorted(self.jobs.values(), key=place):
-            if job.name in self.outcomes:
-                yield job, self.outcomes[job.name]
 
 
 def _labels(values: Mapping[str, Scalar]) -> list[str]:
