@@ -29,6 +29,18 @@ def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()
     return end, said
 
 
+def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> subprocess.Popen[str]:
+    """The command in a process of its own, once it has said a line with all words of `until`."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(store), "--address", address]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if all(word in line for word in until):
+            return process
+    raise AssertionError(f"it ended with {process.wait()} before it said {until}")
+
+
 def outcome(store: Path, name: str = "tiny") -> list[tuple[Any, ...]]:
     """Everything of a sweep's results that must not depend on how or when it ran."""
     fields = ("key", "candidate", "block", "control", "seed", "params", "state", "epochs", "stages", "objective")
@@ -104,14 +116,7 @@ def test_parallelism_changes_neither_candidates_nor_prunings_nor_bits(
 def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    command = [sys.executable, "-m", "kdtune", "sweep", str(sweep_file), "--store", str(tmp_path)]
-    command += ["--address", ray_address]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stderr is not None
-    for line in process.stderr:  # until the first candidate has passed a stage
-        if "candidate" in line and "early" in line:
-            break
+    process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     end, said = run(sweep_file, tmp_path, ray_address)
@@ -120,7 +125,7 @@ def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
     assert outcome(tmp_path) == outcome(swept[0])
     from mlflow import MlflowClient
 
-    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 1 + 12, "one parent and one run a trial, none doubled"
@@ -131,17 +136,10 @@ def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    command = [sys.executable, "-m", "kdtune", "sweep", str(sweep_file), "--store", str(tmp_path)]
-    command += ["--address", ray_address]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "early" in line:
-            break
+    process = started(sweep_file, tmp_path, ray_address, until=("early",))
     process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait() == 130, rest
+    _, rest = process.communicate()
+    assert process.returncode == 130, rest
     assert "Traceback" not in rest
     assert "the same command goes on" in rest
     end, _ = run(sweep_file, tmp_path, ray_address)
