@@ -11,10 +11,10 @@ from typing import Any
 
 from kdtune import __version__
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
+from kdtune.report.tables import FORMATS
+from kdtune.tracking.location import DEFAULT_PORT
 
 DEFAULT_STORE = "runs"
-#: As in kdtune.tracking.location and kdtune.report.tables, which are not imported just to print --help.
-FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=FORMATS, default="table")
     command("schema", _schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
     sub = command("ui", _ui, "serve MLflow's pages on this machine", "ui --port 5000")
-    sub.add_argument("--port", type=int, default=5000)
+    sub.add_argument("--port", type=int, default=DEFAULT_PORT)
 
     data = commands.add_parser("data", help="make, prepare and check data sets").add_subparsers(
         dest="data_command", required=True, metavar="COMMAND"

@@ -86,7 +86,7 @@ class Block:
     @property
     def label(self) -> str:
         """As in `fraction=0.25 student=r3d`; `all` where nothing is blocked on."""
-        return " ".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in self.values.items()) or "all"
+        return values_label(self.values) or "all"
 
 
 class SweepConfig(Section):
@@ -167,6 +167,11 @@ class SweepConfig(Section):
 
     def _shared(self) -> dict[str, Any]:
         return self.trial.model_dump(by_alias=True, exclude_unset=True)
+
+
+def values_label(values: Mapping[str, Scalar]) -> str:
+    """As in `fraction=0.25 student=r3d`: each name's last part with its value."""
+    return " ".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in values.items())
 
 
 def follows_block(parameter: str) -> bool:

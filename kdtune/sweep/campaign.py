@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdtune.config.key import NOT_HASHED, digest
 from kdtune.config.space import Scalar
-from kdtune.config.sweep import Block, SweepConfig, follows_block
+from kdtune.config.sweep import Block, SweepConfig, follows_block, values_label
 from kdtune.config.trial import TrialConfig, flat_params
 from kdtune.store import append_jsonl, read_jsonl
 from kdtune.sweep.job import Job, Kind, Outcome
@@ -89,6 +89,12 @@ class Campaign:
     @property
     def done(self) -> bool:
         return len(self.outcomes) == len(self.jobs)
+
+    @property
+    def total(self) -> int:
+        """Jobs asked so far and those still to be asked."""
+        others = sum(job.kind != "candidate" for job in self.jobs.values())
+        return others + sum(candidates for _, candidates in self._blocks)
 
     def finish(self, job: Job, outcome: Outcome, cached: bool) -> None:
         """Take note of how `job` ended, and ask what may be asked now."""
@@ -180,17 +186,13 @@ class Campaign:
         if key not in self._teacher_of:
             # Named by content, not by who asks first: one teacher is another trial on another block's data.
             where = {p: v for p, v in block.values.items() if follows_block(p)}
-            name = " ".join([f"teacher {values.get('teacher', block.values.get('teacher'))}", *_labels(where)])
+            name = f"teacher {values.get('teacher', block.values.get('teacher'))} {values_label(where)}".rstrip()
             self._teacher_of[key] = name
             params = (flat_params(config.teacher),)
             self._remember(
                 Job("teacher", name, None, None, (config.teacher.seed,), {}, (config.teacher,), (key,), params)
             )
         return key
-
-
-def _labels(values: Mapping[str, Scalar]) -> list[str]:
-    return [f"{name.rsplit('.', 1)[-1]}={value}" for name, value in values.items()]
 
 
 def _control_name(index: int, seed: int, sweep: SweepConfig) -> str:

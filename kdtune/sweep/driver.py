@@ -107,8 +107,7 @@ class _Watch:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         for i in range(len(job.keys)):
             self._publish(job, i, outcome.state, outcome.objective)
-        cached = job.name in self.campaign.cached
-        if not cached:
+        if job.name not in self.campaign.cached:
             what = {
                 "complete": "complete" if outcome.objective is None else f"complete, objective {outcome.objective:.3f}",
                 "pruned": f"pruned at {outcome.stage}: below {job.bars.get(outcome.stage or '', 0):.3f}",
@@ -117,13 +116,8 @@ class _Watch:
             self._line(f"{job.name} · {what}")
 
     def _line(self, text: str) -> None:
-        done, total = len(self.campaign.outcomes), self._total()
-        self.say(f"[{time.monotonic() - self.started:6.0f} s · {done:3d}/{total}] {text}")
-
-    def _total(self) -> int:
-        """Jobs asked so far and those still to be asked."""
-        still = sum(self.sweep.candidates(block) for block in self.sweep.blocks())
-        return len([job for job in self.campaign.jobs.values() if job.kind != "candidate"]) + still
+        done = f"{len(self.campaign.outcomes):3d}/{self.campaign.total}"
+        self.say(f"[{time.monotonic() - self.started:6.0f} s · {done}] {text}")
 
     def _publish(self, job: Job, i: int, state: str, objective: float | None) -> None:
         files: TrialFiles = self.store.trial(job.keys[i])

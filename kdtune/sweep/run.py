@@ -27,7 +27,7 @@ from kdtune.store import Store
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
 from kdtune.sweep.worker import TrialWorker
-from kdtune.train.session import Session
+from kdtune.train.session import Session, source_id
 
 #: Is told of every row that a worker reports: the job, the trial's key, the row.
 OnRow = Callable[[Job, str, dict[str, Any]], object]
@@ -168,11 +168,12 @@ def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list
 def refuse(sweep: SweepConfig, address: str | None) -> None:
     """Raise UserError with everything that can be known to be wrong before a video is decoded."""
     problems = [] if address else check_resources(sweep.resources, cores(), torch.cuda.device_count())
-    for config in _configs(sweep):
+    # Blocks and teachers mostly share their data: each set is looked through once.
+    for data in {source_id(config.data, config.clip): config.data for config in _configs(sweep)}.values():
         # A synthetic set that is missing will be made.
-        if config.data.dataset != "synthetic" or Path(config.data.folder).exists():
+        if data.dataset != "synthetic" or Path(data.folder).exists():
             try:
-                load_catalog(config.data)
+                load_catalog(data)
             except DataError as error:
                 problems += error.problems
     if problems:
