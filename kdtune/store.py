@@ -3,8 +3,9 @@
 <store>/
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
   clips/<key>/                            frames.u8  index.parquet  refused.csv  too_short_<n>.csv  store.json
-  targets/<key>/epoch_<e>/block_<b>.npy   a teacher's logits
-  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  result.json  failure.json
+  targets/<key>/epoch_<e>/<kind>_<b>.npy  a teacher's logits, relations or features, in blocks
+  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  classes_<stage>.json
+                                          result.json  failure.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  mlflow.json
   locks/                                  one empty file for each thing being made
 """
@@ -101,6 +102,10 @@ class TrialFiles:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    def classes(self, stage: str) -> Path:
+        """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""
+        return self.folder / f"classes_{stage}.json"
+
     def rows(self) -> list[dict[str, Any]]:
         """One row an epoch: losses, rate, seconds, and at a stage its name and accuracies."""
         return read_jsonl(self.epochs)
@@ -158,8 +163,8 @@ class Store:
     def clips(self, key: str) -> Path:
         return self.root / "clips" / key
 
-    def targets(self, key: str, epoch: int, block: int) -> Path:
-        return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"block_{block:05d}.npy"
+    def targets(self, key: str, epoch: int, kind: str, block: int) -> Path:
+        return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"{kind}_{block:05d}.npy"
 
     def trial(self, key: str) -> TrialFiles:
         return TrialFiles(self.root / "trials" / key)

@@ -12,6 +12,8 @@ import yaml
 
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
+from kdtune.store import Store
+from kdtune.train.session import Session
 
 #: Facts that several tests lean on: 4 motions × 5 groups × 2 clips, of which 1 group is the test list's.
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
@@ -42,6 +44,14 @@ def trial_form(videos: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny(trial_form: dict[str, Any]) -> TrialConfig:
     return TrialConfig.model_validate(trial_form)
+
+
+@pytest.fixture(scope="session")
+def prepared(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A session that has decoded those videos."""
+    session = Session(Store(tmp_path_factory.mktemp("prepared")))
+    session.prepare(tiny)
+    return session
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from kdtune.config.sweep import SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store, TrialFiles
+from kdtune.train.session import Session
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -25,6 +30,27 @@ def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+#: Figures of a row that time may change; all others are compared to the last bit.
+CLOCK = ("seconds", "at")
+CPU = torch.device("cpu")
+
+
+def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
+    """Every figure of every epoch, and the weights."""
+    rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
+    result = files.result()
+    assert result is not None
+    return rows, result["weights_sha256"]
+
+
+def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
+    """Train `config` to its end in `store`, with clips that `prepared` has decoded."""
+    session = Session(store, dict(prepared.folders))
+    for _ in session.trial(config, CPU):
+        pass
+    return session.files(config)
 
 
 class FakeClips:

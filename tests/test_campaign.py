@@ -16,7 +16,7 @@ from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.store import append_jsonl, read_jsonl
-from kdtune.sweep.campaign import Campaign, ledger_digest
+from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.prune import clears
 
@@ -181,8 +181,8 @@ def test_a_block_is_the_same_without_the_others(tmp_path: Path, alone: dict[str,
 
 def test_raising_candidates_extends_the_same_sequence(tmp_path: Path, alone: dict[str, tuple]) -> None:
     few, made = sweep_of(candidates=5), {}
-    assert ledger_digest(few) == ledger_digest(sweep_of())
-    assert ledger_digest(few) != ledger_digest(sweep_of(window=WINDOW + 1))
+    assert few.ledger == sweep_of().ledger
+    assert few.ledger != sweep_of(window=WINDOW + 1).ledger
     ledger = tmp_path / "ledger.jsonl"
     before = all_of(drive(few, ledger, 8, made=made))
     assert before == {name: alone[name] for name in before}

@@ -12,39 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
+from helpers import CPU, bits, train
 
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store, TrialFiles, write_json
 from kdtune.train.session import Session
-
-CPU = torch.device("cpu")
-
-#: Figures of a row that time may change; all others are compared to the last bit.
-CLOCK = ("seconds", "at")
-
-
-def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
-    """Every figure of every epoch, and the weights."""
-    rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
-    result = files.result()
-    assert result is not None
-    return rows, result["weights_sha256"]
-
-
-def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
-    session = Session(store, dict(prepared.folders))
-    for _ in session.trial(config, CPU):
-        pass
-    return session.files(config)
-
-
-@pytest.fixture(scope="module")
-def prepared(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    session = Session(Store(tmp_path_factory.mktemp("prepared")))
-    session.prepare(tiny)
-    return session
 
 
 @pytest.fixture(scope="module")

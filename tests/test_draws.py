@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from helpers import chi_square, run_python
 
 from kdtune.clips.draws import below, shuffled, uniforms
+from kdtune.clips.tuples import draw_tuples
+from kdtune.config.trial import TrialConfig
 
 WHERE = {"seed": 3, "purpose": "test", "epoch": 5, "sample": 7, "clip": 2}
 MASK = 2**64 - 1
@@ -111,3 +114,36 @@ def test_the_order_of_a_fraction_is_the_whole_order_without_the_others() -> None
     whole = shuffled(500, seed=4, epoch=9)
     for part in (2, 10, 250):
         assert shuffled(part, seed=4, epoch=9).tolist() == whole[whole < part].tolist()
+
+
+#: SHA-256 of what is drawn for 64 tuples: a change that is meant must raise TRAINER_SEMANTICS.
+GOLDEN = {
+    "label": "d3fe8cbc046c0ba3",
+    "start": "e976663a175d9485",
+    "crop": "0ba4b52d14fc8afa",
+    "quarter_turns": "8917f86c95978355",
+    "quadrants": "c7ca199fdeb6e184",
+    "chunks": "8c7c0eb53ff8fb60",
+    "jitter": "621651f3c5a29966",
+    "order": "521c7f49905ca173",
+    "brightness": "052427ba718254a6",
+    "contrast": "854e6ae09bd73623",
+    "saturation": "c9b4a9f407d106b8",
+    "hue": "771f6aa6d7c7d2f5",
+    "grey": "218b61e4a96a3c01",
+    "blur": "d5d90dae5a48e7c3",
+    "sigma": "ae8023347f6e33a2",
+    "flip": "0bb69ef811039c19",
+}
+
+
+def test_what_is_drawn_for_a_tuple_is_golden() -> None:
+    named = {"seed": 1, "purpose": "train", "epoch": 2, "samples": np.arange(64), "lengths": np.arange(64) * 5 + 64}
+    draws = draw_tuples(TrialConfig(), **named, train=True)
+    drawn = {f.name: getattr(part, f.name) for part in (draws, draws.colour) for f in fields(part)}
+    arrays = {name: values for name, values in drawn.items() if isinstance(values, np.ndarray)}
+    digests = {
+        name: hashlib.sha256(f"{values.dtype.str}{values.shape}".encode() + values.tobytes()).hexdigest()[:16]
+        for name, values in arrays.items()
+    }
+    assert digests == GOLDEN

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from kdtune.train.evaluate import knn_predictions, probe_predictions
 from kdtune.train.inputs import batches
+from kdtune.train.probes import nearest, probe_predictions, vote
 
 torch.set_num_threads(1)
 
@@ -32,8 +32,8 @@ def knn_by_hand(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neig
 
 
 def knn(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neighbors: int, classes: int) -> list[int]:
-    tensors = (torch.from_numpy(x) for x in (train, labels, queries))
-    return knn_predictions(*tensors, neighbors, classes).tolist()
+    order, similarity = nearest(torch.from_numpy(train), torch.from_numpy(queries))
+    return vote(order, similarity, torch.from_numpy(labels), neighbors, classes).tolist()
 
 
 @pytest.mark.parametrize("neighbors", [1, 5])

@@ -150,10 +150,10 @@ def test_the_trainers_semantics_are_in_the_key(monkeypatch: pytest.MonkeyPatch) 
 
 #: If these change, every store that exists loses its trials: only with TRAINER_SEMANTICS, and on purpose.
 GOLDEN = {
-    "scratch": ({}, "26e835f59690750e42fa18bde166dc5f"),
+    "scratch": ({}, "04410a886d51a030ea5e713ee93f0a6f"),
     "distilled": (
         {"teacher": TEACHER, "data": {"fraction": 0.25}, "clip": {"size": 32}},
-        "8d171f8a2a57f716ddea2ab5157ee0e4",
+        "e994720e81e4ab856e4855f46467cb63",
     ),
 }
 

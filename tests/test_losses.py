@@ -55,6 +55,17 @@ def test_the_teacher_gets_no_gradient() -> None:
     assert teacher.grad is None
 
 
+def test_a_high_temperature_compares_the_logits_themselves() -> None:
+    # Hinton et al., Eq. 4: for tau much larger than the logits the gradient is their difference over the classes.
+    s, t = (x - x.mean(1, keepdims=True) for x in (logits(0), logits(1)))
+    student = torch.tensor(s, requires_grad=True)
+    loss = distillation_loss(student, torch.tensor(t), 1e4)
+    loss.backward()
+    assert loss.item() == pytest.approx(((s - t) ** 2).sum() / 2 / CLASSES / B, rel=2e-3)
+    assert student.grad is not None
+    np.testing.assert_allclose(student.grad.numpy(), (s - t) / CLASSES / B, atol=2e-3)
+
+
 def test_distillation_is_nothing_where_both_agree_and_stays_finite_where_they_cannot() -> None:
     s = torch.tensor(logits(0))
     assert float(distillation_loss(s, s + 5.0, 4.0)) == pytest.approx(0, abs=1e-12)
@@ -80,8 +91,24 @@ def test_in_batch_contrast_is_cross_entropy_over_the_other_views() -> None:
         for i in range(B):
             scores = np.array([one[i] @ other[j] for j in [i, *(k for k in range(B) if k != i)]]) / 0.07
             expected += cross_entropy_of_the_first(scores[None]) / B
-    got = in_batch_loss(torch.tensor(a), torch.tensor(b), 0.07)
-    assert float(got) == pytest.approx(expected, rel=1e-10)
+    first, last = (torch.tensor(x, requires_grad=True) for x in (a, b))
+    loss = in_batch_loss(first, last, 0.07)
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+    loss.backward()
+    # Cross-entropy's gradient on the scores is probability − target; each score is a product of two views.
+    on_scores = (softmax(a @ b.T / 0.07) - np.eye(B)) / B / 0.07 + (softmax(b @ a.T / 0.07) - np.eye(B)).T / B / 0.07
+    assert first.grad is not None
+    assert last.grad is not None
+    np.testing.assert_allclose(first.grad.numpy(), on_scores @ b, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(last.grad.numpy(), on_scores.T @ a, rtol=1e-10, atol=1e-12)
+
+
+def test_in_batch_contrast_is_least_where_each_view_is_its_videos_other_one() -> None:
+    views = torch.eye(B, dtype=torch.float64)
+    sure = 2 * np.log(1 + (B - 1) * np.exp(-1 / 0.07))  # all other products are 0
+    assert float(in_batch_loss(views, views, 0.07)) == pytest.approx(sure)
+    assert float(in_batch_loss(views, views.roll(1, 0), 0.07)) == pytest.approx(2 / 0.07, rel=1e-5)
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.0, 0.9])
@@ -94,18 +121,23 @@ def test_the_memory_bank_over_several_steps(momentum: float) -> None:
         samples = rng.permutation(videos)[:B]
         views = {"first": unit(rng, B, dimension), "last": unit(rng, B, dimension)}
         drawn = bank.draw_negatives(step, samples)
-        expected = 0.0
+        expected, slopes = 0.0, {}
         # Each view against the other view's memory: its own video's entry first, then the negatives.
         for view, other in (("first", "last"), ("last", "first")):
             entries = [[samples[i], *drawn[i].tolist()] for i in range(B)]
             scores = np.array([memory[other][entries[i]] @ views[view][i] for i in range(B)]) / 0.07
             expected += cross_entropy_of_the_first(scores)
+            off = softmax(scores) - np.eye(1, negatives + 1)  # probability − target
+            slopes[view] = np.array([off[i] @ memory[other][entries[i]] for i in range(B)]) / 0.07 / B
         first, last = (torch.tensor(views[name], requires_grad=True) for name in ("first", "last"))
         loss = bank.loss(first, last, torch.from_numpy(samples), drawn)
         assert loss.item() == pytest.approx(expected, rel=1e-10)
         loss.backward()
-        assert first.grad is not None
-        assert last.grad is not None
+        for name, view in (("first", first), ("last", last)):
+            assert view.grad is not None
+            np.testing.assert_allclose(view.grad.numpy(), slopes[name], rtol=1e-9, atol=1e-12)
+            # The bank is written by `update` alone.
+            np.testing.assert_allclose(getattr(bank, name).numpy(), memory[name], rtol=1e-12, atol=1e-14)
         bank.update(first, last, torch.from_numpy(samples))
         for name in memory:
             for i, sample in enumerate(samples):

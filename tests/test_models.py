@@ -1,18 +1,24 @@
-"""The networks: REFERENCE.md's sizes, torchvision's R3D-18, a plain C3D, and weights that depend on the seed alone."""
+"""The papers' networks: REFERENCE.md's sizes, torchvision's R3D-18, a plain C3D; then what every backbone keeps to, and
+the PCL network around it. torchvision's networks and the 2D one have files of their own.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import r3d_18
 
-from kdtune.config.sections import NetworkConfig
+from kdtune.config.network import SMALLEST, NetworkConfig, Own, Torchvision
+from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.models.backbones import build_backbone, feature_size
 from kdtune.models.heads import build_network
@@ -28,8 +34,22 @@ SIZES = {
 }
 
 
-def network(backbone: str, depth: int = 10, width: int = 64) -> nn.Module:
-    return build_backbone(NetworkConfig(backbone=backbone, depth=depth, width=width))
+#: Those that take seconds even for the smallest clips.
+LARGE = ("mc3_18", "r2plus1d_18", "mvit_v1_b", "swin3d_s", "swin3d_b")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
+    for name in (*get_args(Own), *get_args(Torchvision))
+]
+
+
+def network(
+    backbone: str, depth: int = 10, width: int = 64, shape: tuple[int, int] = (4, 16), seed: int | None = None
+) -> nn.Module:
+    if seed is not None:
+        torch.manual_seed(seed)
+    # Clips too short for a tuple's transforms are for tests alone.
+    clip = ClipConfig.model_construct(frames=shape[0], size=shape[1])
+    return build_backbone(NetworkConfig(backbone=backbone, depth=depth, width=width), clip)
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -89,9 +109,26 @@ def test_r21d_factorises_every_convolution_at_its_cost() -> None:
             space, time = (factorised.get_submodule(f"layer{stage}.0.{name}.0.{i}") for i in (0, 3))
             assert (space.kernel_size, time.kernel_size) == ((1, 3, 3), (3, 1, 1))
             assert [a * b for a, b in zip(space.stride, time.stride, strict=True)] == list(conv.stride)
+            assert space.bias is None
+            assert time.bias is None
             cost = space.weight.numel() + time.weight.numel()
             step = 9 * space.in_channels + 3 * time.out_channels  # what one more channel in between would cost
             assert conv.weight.numel() - step < cost <= conv.weight.numel()
+
+
+def test_r21d_factorises_its_shortcuts() -> None:
+    net = network("r21d")
+    for stage, (inputs, outputs) in enumerate(((64, 128), (128, 256), (256, 512)), start=2):
+        (space, norm, relu, time), last = net.get_submodule(f"layer{stage}.0.downsample")
+        assert [type(part) for part in (norm, relu, last)] == [nn.BatchNorm3d, nn.ReLU, nn.BatchNorm3d]
+        assert (space.stride, time.stride) == ((1, 2, 2), (2, 1, 1))
+        middle = inputs * outputs // (inputs + outputs)
+        assert (norm.num_features, last.num_features) == (middle, outputs)
+        assert space.weight.shape == (middle, inputs, 1, 1, 1)
+        assert time.weight.shape == (outputs, middle, 1, 1, 1)
+        assert space.bias is None
+        assert time.bias is None
+    assert net.get_submodule("layer1.0").downsample is None
 
 
 def test_c3d_is_eight_convolutions_and_four_pools() -> None:
@@ -110,16 +147,99 @@ def test_c3d_is_eight_convolutions_and_four_pools() -> None:
         torch.testing.assert_close(net(reference), x.mean((2, 3, 4)))
 
 
-@pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
+@pytest.mark.parametrize("backbone", get_args(Own))
 @pytest.mark.parametrize("width", [4, 8])
 def test_width_scales_all_channels(backbone: str, width: int) -> None:
-    config = NetworkConfig(backbone=backbone, width=width)
-    net = build_backbone(config).eval()
-    assert feature_size(config) == 8 * width
+    net = network(backbone, width=width).eval()
+    assert feature_size(NetworkConfig(backbone=backbone, width=width)) == 8 * width
     assert feature_size(NetworkConfig(backbone=backbone)) == 512
     assert net(clips(2, 3, 8, 32, 32)).shape == (2, 8 * width)
     sizes = {w: sum(p.numel() for p in network(backbone, width=w).parameters()) for w in (width, 2 * width)}
     assert 3 < sizes[2 * width] / sizes[width] < 4
+
+
+# ---- every backbone --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def smallest(backbone: str) -> tuple[int, int]:
+    """The smallest clip that the network takes and that a trial may have, but for the tuple's transforms."""
+    frames, size = SMALLEST.get(backbone, (1, 1))
+    return max(frames, 4), max(size, 16)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("backbone", EVERY)
+def test_a_step_on_the_smallest_clips_repeats_bit_for_bit_and_draws_nothing(backbone: str) -> None:
+    frames, size = smallest(backbone)
+    x = clips(2, 3, frames, size, size)
+    runs = []
+    for run in range(2):
+        net = network(backbone, width=4, shape=(frames, size), seed=0).train()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+        torch.manual_seed(run)
+        features = net(x)
+        assert features.shape == (2, feature_size(NetworkConfig(backbone=backbone, width=4)))
+        features.square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+        optimizer.step()
+        runs.append(net.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape"),
+    [(name, shape) for name, (t, s) in SMALLEST.items() for shape in ((t - 1, s), (t, s - 2))],
+)
+def test_no_smaller_clips_fit(backbone: str, shape: tuple[int, int]) -> None:
+    net = network(backbone, width=4, shape=shape)
+    with pytest.raises(RuntimeError, match="too small"):
+        net(clips(2, 3, shape[0], shape[1], shape[1]))
+
+
+def test_a_trial_with_smaller_clips_is_refused() -> None:
+    raw = {"student": {"backbone": "s3d"}, "clip": {"size": 16}}
+    with pytest.raises(ValidationError, match=r"s3d needs clip\.frames >= 5 and clip\.size >= 18"):
+        TrialConfig.model_validate(raw)
+
+
+@pytest.mark.parametrize("backbone", EVERY)
+def test_gradients_are_deterministic_on_cuda(backbone: str) -> None:
+    """There torch has none for average pools and linear interpolation; whole averages are sums, and no pools."""
+    net = network(backbone, width=4, shape=(8, 18))
+    todo, seen = [net(clips(2, 3, 8, 18, 18)).grad_fn], set()
+    while todo:
+        step = todo.pop()
+        if step is not None and step not in seen:
+            seen.add(step)
+            todo += [before for before, _ in step.next_functions]
+    names = {step.name() for step in seen}
+    assert len(names) > 3
+    assert not {name for name in names if "AvgPool" in name or "Upsample" in name}
+
+
+@pytest.mark.parametrize("backbone", EVERY)
+def test_channels_last_gives_the_same_features(backbone: str) -> None:
+    x = clips(2, 1, 3, 8, 18, 18)
+    towards = clips(2, 1, feature_size(NetworkConfig(backbone=backbone, width=4)))
+    runs = []
+    for layout in ("contiguous", "channels_last"):
+        raw = {"student": {"backbone": backbone, "width": 4}, "clip": {"frames": 8, "size": 18}}
+        # In evaluation, for batch statistics over two values turn rounding into something to see.
+        net = build_network(TrialConfig.model_validate({**raw, "memory_format": layout})).eval()
+        features = net.features(x)
+        (features * towards).sum().backward()
+        gradients = torch.cat([p.grad.flatten() for p in net.backbone.parameters() if p.grad is not None])
+        runs.append((features.detach(), gradients))
+    for plain, last in zip(*runs, strict=True):
+        # A ReLU near 0 can switch with the rounding.
+        assert (plain - last).norm() < 1e-2 * plain.norm()
 
 
 # ---- the PCL network -------------------------------------------------------------------------------------------------
@@ -153,7 +273,7 @@ def test_three_passes_update_batch_statistics_thrice() -> None:
     assert counts == {3}
 
 
-def test_the_pretext_head_sees_all_clips_and_the_projector_the_outer_two() -> None:
+def test_the_head_sees_all_clips_and_the_projector_the_outer_two() -> None:
     net = build_network(config()).eval()
     x = clips(2, 3, 3, 8, 16, 16)
     with torch.no_grad():
@@ -161,8 +281,8 @@ def test_the_pretext_head_sees_all_clips_and_the_projector_the_outer_two() -> No
         assert features.shape == (2, 3, 32)
         for c in range(3):
             torch.testing.assert_close(features[:, c], net.backbone(x[:, c]))
-        logits, views = net.pretext_logits(features), net.projections(features)
-        weight, bias = net.pretext_head.weight, net.pretext_head.bias
+        logits, views = net.logits(features), net.projections(features)
+        weight, bias = net.head.weight, net.head.bias
         expected = torch.cat([features[:, c] for c in range(3)], 1) @ weight.T + bias
         torch.testing.assert_close(logits, expected)
         assert logits.shape == (2, 5)

@@ -15,7 +15,7 @@ from kdtune.report.tables import FORMATS, render, summary
 SWEEP = {
     "blocks": {"fraction=1.0": 3, "fraction=0.25": 1},
     "stages": {"early": 2, "late": 8},
-    "objective": {"metric": "knn", "split": "validation", "stage": "late", "mode": "max"},
+    "objective": {"metric": "knn", "column": "knn", "split": "validation", "stage": "late", "mode": "max"},
 }
 
 

@@ -1,15 +1,17 @@
-"""The PCL sample (REFERENCE.md): where clips lie, how labels are drawn; a sample's draws are its own (DESIGN 4.1)."""
+"""Samples (REFERENCE.md): where clips lie, how labels are drawn; a sample's draws are its own (DESIGN 4.1)."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import fields
 from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from helpers import FakeClips, chi_square
+from helpers import chi_square
 
-from kdtune.clips.tuples import TupleDraws, draw_tuples, read_clips
+from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples
 from kdtune.config.trial import TrialConfig
 
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
@@ -24,7 +26,7 @@ def draw(lengths: int | np.ndarray, count: int = MANY, train: bool = False, **ra
     return draw_tuples(config, seed=1, purpose="test", epoch=2, samples=samples, lengths=lengths, train=train)
 
 
-def flat(draws: TupleDraws) -> dict[str, np.ndarray | int]:
+def flat(draws: ClipDraws) -> dict[str, np.ndarray | int]:
     assert draws.colour is not None
     own = {f.name: getattr(draws, f.name) for f in fields(draws) if f.name != "colour"}
     return own | {f"colour.{f.name}": getattr(draws.colour, f.name) for f in fields(draws.colour)}
@@ -57,6 +59,19 @@ def test_a_video_of_just_the_tuples_length_has_one_place() -> None:
     assert (draw(SPAN, 200).start == [0, 11, 22]).all()
 
 
+@pytest.mark.parametrize(("frames", "length"), [(10, 10), (10, 19), (16, 40)])
+def test_a_single_clip_starts_anywhere_where_all_of_it_fits(frames: int, length: int) -> None:
+    config = TrialConfig.model_validate({"clip": {"frames": frames}, "loss": {"target": "action"}})
+    named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(MANY), "lengths": np.full(MANY, length)}
+    draws = draw_clips(config, **named, train=False)
+    assert draws.start.shape == (MANY, 1)
+    assert not isinstance(draws, TupleDraws)
+    places = length - frames + 1
+    counts = np.bincount(draws.start.ravel())
+    assert len(counts) == places
+    assert chi_square(counts, np.full(places, MANY / places)) < 3.1
+
+
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
@@ -80,6 +95,50 @@ def test_label_prior_is_pcls(length: int, rule: str) -> None:
     possible = expected > 0
     assert (counts[~possible] == 0).all()
     assert chi_square(counts[possible], expected[possible]) < 5.4  # 99.9 % point of χ²/3
+
+
+def load4clips(generator: random.Random, length: int, rule: str) -> tuple[int, int, int]:
+    """(label, start of the tuple, start of clip 1) by PCL's __getitem__ and load4clips, line by line, at T = 10.
+
+    `either` asks for room on one side only; PCL's own branches for that are never reached in its code.
+    """
+    start = generator.randint(0, length - SPAN)
+    label, middle = generator.randint(0, 4), start + (3 + 8)
+    if label == 4:
+        forward, backward = start - T - DISTANCE, length - start - SPAN - T - DISTANCE
+        none = (forward < 0 or backward < 0) if rule == "both" else (forward < 0 and backward < 0)
+        if none:
+            label = generator.randint(0, 3)
+        elif forward < 0:
+            middle = generator.randint(start + SPAN + DISTANCE, length - T)
+        elif backward < 0:
+            middle = generator.randint(0, start - T - DISTANCE)
+        else:
+            before = generator.randint(0, start - T - DISTANCE)
+            after = generator.randint(start + SPAN + DISTANCE, length - T)
+            middle = (before, after)[generator.randint(0, 1)]
+    return label, start, middle
+
+
+@pytest.mark.parametrize("rule", ["both", "either"])
+def test_tuples_are_distributed_as_by_pcls_own_code(rule: str) -> None:
+    # From videos that just fit a tuple, by such with room for a remote clip on one side, to such with room on both.
+    lengths, rounds = np.tile([46, 60, 71, 72, 85, 97, 98, 110, 150, 240], 400), 25
+    generator = random.Random(0)
+    simulated = [load4clips(generator, length, rule) for _ in range(rounds) for length in lengths.tolist()]
+    draws = draw(lengths, len(lengths), pretext={"remote": rule})
+    drawn = np.array([draws.label, draws.start[:, 0], draws.start[:, 1]])
+    both = (drawn, np.array(simulated).T)
+    # Cells of one label, 20 frames of starts and 40 of the way from clip 0 to clip 1, which is remote or 11.
+    cells = [np.ravel_multi_index((of[0], of[1] // 20, (of[2] - of[1] + 200) // 40), (5, 10, 11)) for of in both]
+    counts, expected = np.bincount(cells[0], minlength=550), np.bincount(cells[1], minlength=550) / rounds
+    assert (counts[expected == 0] == 0).all()
+    usual = expected > 4
+    assert usual.sum() > 40
+    # χ²/n has mean 1 and variance 2/n; that of the simulation itself adds 1/rounds.
+    assert chi_square(counts[usual], expected[usual]) < (1 + 1 / rounds) * (1 + 3.3 * (2 / usual.sum()) ** 0.5)
+    away = (drawn[2] - drawn[1])[drawn[0] == REMOTE]
+    assert ((away <= -T - DISTANCE) | (away >= SPAN + DISTANCE)).all()
 
 
 def test_about_one_in_ten_is_remote_at_ucf101s_lengths() -> None:
@@ -150,47 +209,21 @@ def test_kds_variants_of_the_transforms() -> None:
     assert set(pairs) == {(0, 1), (1, 2), (2, 3)}
 
 
-def test_crops_go_to_every_edge_and_are_centred_for_an_evaluation() -> None:
-    crops = draw(100, train=True).crop
-    assert crops.reshape(-1, 2).min(0).tolist() == [0, 0]
-    assert crops.reshape(-1, 2).max(0).tolist() == [128 - 112, 171 - 112]
-    # One draw a clip: the three clips of a tuple are cropped apart.
-    assert (crops[:, 0] != crops[:, 1]).any(1).mean() > 0.9
-    plain = draw(100, 20)
-    assert np.abs(2 * plain.crop - [128 - 112, 171 - 112]).max() <= 1
-    assert plain.colour is None
-
-
-def test_colour_is_drawn_as_simclr_says() -> None:
-    colour = draw(100, train=True).colour
-    assert colour is not None
-    clips = 3 * MANY
-    for name, p in {"jitter": 0.8, "grey": 0.2, "blur": 0.5, "flip": 0.5}.items():
-        assert abs(getattr(colour, name).mean() - p) < 3.3 * (p * (1 - p) / clips) ** 0.5
-    ranges = {"brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.6, 1.4), "hue": (-0.1, 0.1)}
-    for name, (low, high) in {**ranges, "sigma": (0.1, 2.0)}.items():
-        values = getattr(colour, name).ravel()
-        assert low <= values.min() < low + 0.01 * (high - low)
-        assert high >= values.max() > high - 0.01 * (high - low)
-        counts = np.histogram(values, 10, (low, high))[0]
-        assert chi_square(counts, np.full(10, clips / 10)) < 3.1
-    orders = [tuple(order) for order in colour.order.reshape(-1, 4)]
-    counts = np.array([orders.count(order) for order in permutations(range(4))])
-    assert counts.sum() == clips
-    assert chi_square(counts, np.full(24, clips / 24)) < 2.2
-
-
 # ---- a sample's draws are its own ------------------------------------------------------------------------------------
 
 
-def test_a_samples_draws_do_not_depend_on_its_batch_or_on_the_fraction() -> None:
+@pytest.mark.parametrize("per", ["clip", "frame"])
+@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips])
+def test_a_samples_draws_do_not_depend_on_its_batch_or_on_the_fraction(
+    draw_samples: Callable[..., ClipDraws], per: str
+) -> None:
     lengths = np.array([60, 100, 200, 150, 98, 400])
 
     def part(samples: list[int], fraction: float) -> dict:
-        config = TrialConfig.model_validate({"data": {"fraction": fraction}})
+        config = TrialConfig.model_validate({"data": {"fraction": fraction}, "augment": {"per": per}})
         at = np.array(samples)
         named = {"seed": 1, "purpose": "test", "epoch": 2}
-        return flat(draw_tuples(config, **named, samples=at, lengths=lengths[at], train=True))
+        return flat(draw_samples(config, **named, samples=at, lengths=lengths[at], train=True))
 
     whole = part([0, 1, 2, 3, 4, 5], 1.0)
     for samples, fraction in (([4], 1.0), ([5, 0, 3], 1.0), ([2, 1], 0.02)):
@@ -199,28 +232,12 @@ def test_a_samples_draws_do_not_depend_on_its_batch_or_on_the_fraction() -> None
             assert np.array_equal(values, expected), name
 
 
+@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips])
 @pytest.mark.parametrize("other", [{"seed": 2}, {"purpose": "else"}, {"epoch": 3}])
-def test_another_seed_purpose_or_epoch_gives_another_sample(other: dict) -> None:
+def test_another_seed_purpose_or_epoch_gives_another_sample(
+    other: dict, draw_samples: Callable[..., ClipDraws]
+) -> None:
     named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(50), "lengths": np.full(50, 300)}
-    a, b = (flat(draw_tuples(TrialConfig(), **given, train=True)) for given in (named, {**named, **other}))
-    for name in ("label", "start", "crop", "quarter_turns", "chunks", "colour.hue", "colour.order", "colour.flip"):
+    a, b = (flat(draw_samples(TrialConfig(), **given, train=True)) for given in (named, {**named, **other}))
+    for name in set(a) - {"quadrants", "colour.blur_radius"}:  # these are fixed
         assert not np.array_equal(a[name], b[name]), name
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
-def test_clips_are_cut_out_of_the_frames() -> None:
-    videos = FakeClips([20, 31, 25], 20, 27)
-    config = TrialConfig.model_validate({"clip": {"frames": 8, "size": 16, "resize": [20, 27]}}).clip
-    rows, starts = np.array([2, 0]), np.array([[0, 11, 17], [12, 3, 1]])
-    crops = np.array([[[0, 0], [4, 11], [2, 3]], [[1, 9], [3, 0], [0, 11]]])
-    out = read_clips(videos, rows, starts, crops, config)
-    assert out.shape == (2, 3, 8, 16, 16, 3)
-    assert out.dtype == np.uint8
-    for i, row in enumerate(rows):
-        for c in range(3):
-            top, left = crops[i, c]
-            for t, y in np.ndindex(8, 16):
-                expected = videos.videos[row][starts[i, c] + t, top + y, left : left + 16]
-                assert np.array_equal(out[i, c, t, y], expected)

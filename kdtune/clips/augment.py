@@ -1,8 +1,8 @@
-"""Augmentation of whole batches on the training device, from explicit parameters drawn by tuples.py.
+"""Augmentation of whole batches on the training device, from explicit parameters drawn by appearance.py.
 
-Legend: N = B·3 clips, shape (N, 3, T, H, W), float32 in [0, 1]. Order of operations as PCL's transforms: colour jitter,
+Legend: N = B·n clips, shape (N, 3, T, H, W), float32 in [0, 1]. Order of operations as PCL's transforms: colour jitter,
 grey, Gaussian blur, flip, normalisation; crops are cut when the clips are read. The formulas are torchvision's for
-float images, applied to each frame with its clip's parameters.
+float images, applied to each frame with its clip's parameters, or with its own: it is then a clip of one frame here.
 """
 
 from __future__ import annotations
@@ -14,25 +14,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtune.clips.tuples import ColourDraws
+from kdtune.clips.appearance import ColourDraws
 
 #: ImageNet statistics, as PCL.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def augment(clips: Tensor, colour: ColourDraws | None) -> Tensor:
-    """uint8 (B, n, T, H, W, 3) → normalised float32 (B, n, 3, T, H, W); `colour` None only normalises."""
-    batch, n = clips.shape[:2]
-    x = clips.flatten(0, 1).permute(0, 4, 1, 2, 3).contiguous().float() / 255
+def augment(clips: Tensor, colour: ColourDraws | None, normalize: bool = True) -> Tensor:
+    """uint8 (B, n, T, H, W, 3) → float32 (B, n, 3, T, H, W), by ImageNet's statistics or, not normalised, in [0, 1].
+
+    `colour` None leaves the appearance as it is.
+    """
+    batch, n, frames = clips.shape[:3]
+    per_frame = colour is not None and colour.per_frame
+    parts = clips.flatten(0, 2).unsqueeze(1) if per_frame else clips.flatten(0, 1)
+    x = parts.permute(0, 4, 1, 2, 3).contiguous().float() / 255
     if colour is not None:
         x = _jitter(x, colour)
         x = _on_subset(x, colour.grey, lambda part, _: _grey(part).expand_as(part))
         radius = colour.blur_radius
         x = _on_subset(x, colour.blur, lambda part, at: _blur(part, colour.sigma.reshape(-1)[at], radius))
         x = _on_subset(x, colour.flip, lambda part, _: part.flip(-1))
-    mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1, 1)
-    std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1, 1)
-    return ((x - mean) / std).unflatten(0, (batch, n))
+    if normalize:
+        mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1, 1)
+        std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1, 1)
+        x = (x - mean) / std
+    if per_frame:
+        x = x.squeeze(2).unflatten(0, (batch * n, frames)).transpose(1, 2).contiguous()
+    return x.unflatten(0, (batch, n))
 
 
 def residual(clips: Tensor) -> Tensor:
@@ -41,7 +50,7 @@ def residual(clips: Tensor) -> Tensor:
 
 
 def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Change the clips where `chosen` (B, 3) is true, in place; the others stay as they are."""
+    """Change the clips where `chosen`, of N entries in any shape, is true, in place; the others stay as they are."""
     where = np.flatnonzero(chosen)
     if len(where) == 0:
         return x
@@ -50,7 +59,7 @@ def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarr
 
 
 def _column(values: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
-    """Parameters of the chosen clips, shaped (n, 1, 1, 1, 1) to multiply them."""
+    """Parameters of the k chosen clips, shaped (k, 1, 1, 1, 1) to multiply them."""
     return torch.from_numpy(values.reshape(-1)[chosen]).to(like).view(-1, 1, 1, 1, 1)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdtune.clips.order import carve_validation, fraction_size, one_order
 from kdtune.clips.store import ClipStore, usable
+from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem
 
@@ -23,6 +24,8 @@ class TrialData:
     test: np.ndarray  # (W,) rows
     lengths: np.ndarray  # frames of every row of the store
     labels: np.ndarray  # action label of every row of the store
+    actions: tuple[str, ...]  # the labels' names
+    classes: int  # of what the head learns: the pretext labels, or the actions
 
     @property
     def train(self) -> np.ndarray:
@@ -32,7 +35,7 @@ class TrialData:
     @classmethod
     def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:
         """Raises DataError where too few videos are left to train, validate or test on."""
-        index = usable(clips, config.clip.tuple_frames)
+        index = usable(clips, config.frames_needed)
         train = index[index["split"] == "train"]
         held_out = carve_validation(train, config.data.validation, config.data.subset_seed)
         order = one_order(train[~held_out], config.data.subset_seed).index.to_numpy()
@@ -44,6 +47,8 @@ class TrialData:
             test=index.index[index["split"] == "test"].to_numpy(),
             lengths=clips.index["frames"].to_numpy(),
             labels=clips.index["label"].to_numpy(),
+            actions=clips.actions,
+            classes=PRETEXT_CLASSES if config.loss.target == "pretext" else len(clips.actions),
         )
         where = f"data (fraction {config.data.fraction:g})"
         problems = []

@@ -41,6 +41,12 @@ class ClipStore:
     record: dict[str, Any] = field(repr=False)
     """What store.json holds."""
 
+    @cached_property
+    def actions(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, …; empty for a class of which every video is refused."""
+        named = dict(zip(self.index["label"].tolist(), self.index["action"].tolist(), strict=True))
+        return tuple(named.get(label, "") for label in range(max(named) + 1))
+
     @classmethod
     def open(cls, folder: Path) -> ClipStore:
         """A finished store, its sizes and index checked. Raises StoreError where it is damaged."""
@@ -117,14 +123,14 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
     path = clips.folder / f"too_short_{min_frames}.csv"
     if not path.exists():
         short = clips.index.loc[~long_enough, ["video", "frames"]]
-        reasons = [f"has {frames} frames, a tuple needs {min_frames}" for frames in short["frames"]]
+        reasons = [f"has {frames} frames, a sample needs {min_frames}" for frames in short["frames"]]
         write_atomic(path, short.assign(reason=reasons).to_csv(index=False))
         if len(short) > 0:
             print(f"clips: too short for {min_frames} frames: {len(short):,} (list: {path})", file=sys.stderr)
     if not long_enough.any():
         longest = clips.index["frames"].max()
         what = f"needs videos of at least {min_frames} frames, the longest has {longest}"
-        raise DataError([Problem("clip.frames", what, "fewer frames a clip, or a smaller clip.interval")])
+        raise DataError([Problem("clip.frames", what, "fewer frames a clip or, for tuples, a smaller clip.interval")])
     return clips.index[long_enough]
 
 

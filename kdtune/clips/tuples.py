@@ -1,8 +1,8 @@
-"""The PCL sample, drawn and read: where its three clips lie, which transform they get, how each is augmented.
+"""The samples, drawn and read: PCL's tuple of three clips with its pretext transform, or a single clip of an action.
 
-Legend: B tuples, 3 clips a tuple, T frames, H×W pixels. Everything here is NumPy on the CPU, so that a CPU run and a
-CUDA run see the same samples; what is drawn is applied by augment.py and pretext.py on the training device.
-Source: PCL's datasets/ucf101.py (load4clips) and train_vcp_contrast.py (preprocess).
+Legend: B samples of n clips (3 or 1), T frames. Everything here is NumPy on the CPU, so that a CPU run and a CUDA run
+see the same samples; what is drawn is applied by augment.py and pretext.py on the training device.
+Source: PCL's datasets/ucf101.py (load4clips, UCF101Dataset) and train_vcp_contrast.py (preprocess).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdtune.clips.appearance import ColourDraws, draw_appearance
 from kdtune.clips.draws import below, uniforms
 from kdtune.clips.store import ClipStore
-from kdtune.config.sections import AugmentConfig, ClipConfig, PretextConfig
+from kdtune.config.sections import ClipConfig, PretextConfig
 from kdtune.config.trial import TrialConfig
 
 #: The pretext labels. Chance is not 1/5: REMOTE needs room, and is redrawn from the other four where there is none.
@@ -27,33 +28,22 @@ FIXED_QUADRANTS = (3, 2, 1, 0)
 
 
 @dataclass(frozen=True)
-class ColourDraws:
-    """Appearance of each clip, one draw a clip: arrays of shape (B, 3), `order` (B, 3, 4), factors as torchvision's."""
+class ClipDraws:
+    """Everything random about B samples of n clips. `colour` is None for an evaluation's plain centre crops."""
 
-    jitter: np.ndarray
-    order: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    saturation: np.ndarray
-    hue: np.ndarray
-    grey: np.ndarray
-    blur: np.ndarray
-    sigma: np.ndarray
-    flip: np.ndarray
-    blur_radius: int  # pixels; from the configuration, never from the batch, so that a clip looks the same in any batch
+    start: np.ndarray  # (B, n) int64, first frame of each clip
+    crop: np.ndarray  # (B, n, 2) or, drawn for each frame, (B, n, T, 2) int64, top and left in the stored frames
+    colour: ColourDraws | None
 
 
 @dataclass(frozen=True)
-class TupleDraws:
-    """Everything random about B tuples. `colour` is None for an evaluation's plain centre crops."""
+class TupleDraws(ClipDraws):
+    """B tuples: n is 3, and clip 1, the middle one, gets the transform of its label."""
 
     label: np.ndarray  # (B,) int64, one of the pretext labels
-    start: np.ndarray  # (B, 3) int64, first frame of each clip
-    crop: np.ndarray  # (B, 3, 2) int64, top and left of each crop in the stored frames
     quarter_turns: np.ndarray  # (B,) 1, 2 or 3, for ROTATION
     quadrants: np.ndarray  # (B, 4) where each quadrant comes from, for SPATIAL
     chunks: np.ndarray  # (B, 4) where each temporal chunk comes from, for TEMPORAL
-    colour: ColourDraws | None
 
 
 def _draw_label(u: np.ndarray, start: int, frames: int, clip: ClipConfig, pretext: PretextConfig) -> tuple[int, int]:
@@ -99,16 +89,16 @@ def draw_tuples(
     name it, so they are the same in any batch, at any data fraction, in any process.
     """
     clip, count = config.clip, len(samples)
+    crop, colour = draw_appearance(config, 3, seed=seed, purpose=purpose, epoch=epoch, samples=samples, train=train)
     draws = TupleDraws(
-        label=np.zeros(count, np.int64),
         start=np.zeros((count, 3), np.int64),
-        crop=np.zeros((count, 3, 2), np.int64),
+        crop=crop,
+        colour=colour,
+        label=np.zeros(count, np.int64),
         quarter_turns=np.zeros(count, np.int64),
         quadrants=np.zeros((count, 4), np.int64),
         chunks=np.zeros((count, 4), np.int64),
-        colour=_draw_colour(config.augment, seed, purpose, epoch, samples) if train else None,
     )
-    room = np.array(clip.stored_size) - clip.size
     for i, (sample, frames) in enumerate(zip(samples.tolist(), lengths.tolist(), strict=True)):
         u = uniforms(10, seed=seed, purpose=f"{purpose}/tuple", epoch=epoch, sample=sample)
         start = below(u[0], frames - clip.tuple_frames + 1)
@@ -117,50 +107,35 @@ def draw_tuples(
         draws.quarter_turns[i] = 1 + below(u[6], 3)
         draws.quadrants[i] = _draw_quadrants(u[7], config.pretext)
         draws.chunks[i] = _draw_chunks(u[8:10], config.pretext)
-        for c in range(3):
-            where = uniforms(2, seed=seed, purpose=f"{purpose}/crop", epoch=epoch, sample=sample, clip=c)
-            draws.crop[i, c] = np.floor(where * (room + 1)) if train else room // 2
     return draws
 
 
-def _draw_colour(augment: AugmentConfig, seed: int, purpose: str, epoch: int, samples: np.ndarray) -> ColourDraws:
-    u = np.array(
-        [
-            [uniforms(13, seed=seed, purpose=f"{purpose}/colour", epoch=epoch, sample=s, clip=c) for c in range(3)]
-            for s in samples.tolist()
-        ]
-    ).reshape(len(samples), 3, 13)
+def draw_clips(
+    config: TrialConfig, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, lengths: np.ndarray, train: bool
+) -> ClipDraws:
+    """Draw one clip of each of `samples` (B,), its start uniform in videos of `lengths` (B,) frames (UCF101Dataset).
 
-    def factor(column: int, strength: float) -> np.ndarray:
-        low = max(0.0, 1.0 - strength)  # torchvision's ColorJitter range
-        return low + u[..., column] * (1.0 + strength - low)
-
-    low, high = augment.blur_sigma
-    return ColourDraws(
-        jitter=u[..., 0] < augment.jitter_p,
-        brightness=factor(1, augment.brightness),
-        contrast=factor(2, augment.contrast),
-        saturation=factor(3, augment.saturation),
-        hue=(2 * u[..., 4] - 1) * augment.hue,
-        order=np.argsort(u[..., 5:9], axis=-1, kind="stable"),
-        grey=u[..., 9] < augment.grey_p,
-        blur=u[..., 10] < augment.blur_p,
-        sigma=low + u[..., 11] * (high - low),
-        flip=u[..., 12] < augment.flip_p,
-        blur_radius=augment.blur_radius,
-    )
+    All else is as in draw_tuples.
+    """
+    crop, colour = draw_appearance(config, 1, seed=seed, purpose=purpose, epoch=epoch, samples=samples, train=train)
+    start = np.zeros((len(samples), 1), np.int64)
+    for i, (sample, frames) in enumerate(zip(samples.tolist(), lengths.tolist(), strict=True)):
+        u = uniforms(1, seed=seed, purpose=f"{purpose}/clip", epoch=epoch, sample=sample)
+        start[i] = below(u[0], frames - config.clip.frames + 1)
+    return ClipDraws(start, crop, colour)
 
 
 def read_clips(clips: ClipStore, rows: np.ndarray, start: np.ndarray, crop: np.ndarray, clip: ClipConfig) -> np.ndarray:
     """Cut clips out of the stored frames, touching those frames only.
 
-    rows (B,) of the store's index, start (B, n), crop (B, n, 2) → uint8 (B, n, T, size, size, 3).
+    rows (B,) of the store's index, start (B, n), crop (B, n, 2) or (B, n, T, 2) → uint8 (B, n, T, size, size, 3).
     """
     count, n = start.shape
     out = np.empty((count, n, clip.frames, clip.size, clip.size, 3), np.uint8)
     for i, row in enumerate(rows.tolist()):
         video = clips.frames(row)
         for c in range(n):
-            first, (top, left) = start[i, c], crop[i, c]
-            out[i, c] = video[first : first + clip.frames, top : top + clip.size, left : left + clip.size]
+            corners = np.broadcast_to(crop[i, c], (clip.frames, 2)).tolist()
+            for t, (top, left) in enumerate(corners):
+                out[i, c, t] = video[start[i, c] + t, top : top + clip.size, left : left + clip.size]
     return out

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdtune.config.metrics import METRICS, available
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
 from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import Problem
 
 _ALL = Block(0, {})
@@ -42,6 +44,10 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(place, "is no parameter of a trial", ", ".join(all_paths()))
         elif resolve(name) == "seed":
             yield Problem(place, "seeds are not searched", "search.seeds")
+        elif resolve(name) == "stage.reduce":
+            yield Problem(place, "all trials of a sweep are read in one way", "trial.stage.reduce")
+        elif name.startswith("finetune.") and sweep.trial.finetune is None:
+            yield Problem(place, "needs trial.finetune, for all trials are fine-tuned or none", "finetune: {}")
         elif not place.startswith("search.controls"):
             if resolve(name) in seen:
                 yield Problem(place, f"the same parameter stands at {seen[resolve(name)]}")
@@ -81,26 +87,52 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
                 if value is not None and value not in known:
                     yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
     for name in sweep.teachers:
-        try:
-            sweep.teacher(name, _ALL)
-        except ValidationError as error:
-            for found in error.errors():
-                yield Problem(f"teachers.{name}", found["msg"].removeprefix("Input "))
+        chain: list[str] = [name]
+        while isinstance(taught_by := sweep.teachers[chain[-1]].teacher, str) and taught_by != "none":
+            if taught_by not in sweep.teachers:
+                others = ", ".join(["none", *(other for other in sweep.teachers if other != name)])
+                yield Problem(f"teachers.{name}.teacher", f"unknown teacher, got {taught_by!r}", others)
+            elif taught_by in chain:
+                yield Problem(f"teachers.{name}.teacher", f"goes in a circle: {' ← '.join([*chain, taught_by])}")
+            if taught_by not in sweep.teachers or taught_by in chain:
+                break
+            chain.append(taught_by)
+        else:
+            yield from _teacher(sweep, name)
     if sweep.trial.teacher is not None:
         rule = "a sweep's teachers stand under teachers, and are chosen in search.space or search.blocks"
         yield Problem("trial.teacher", rule)
 
 
+def _teacher(sweep: SweepConfig, name: str) -> Iterable[Problem]:
+    try:
+        sweep.teacher(name, _ALL)
+    except ValidationError as error:
+        for found in error.errors():
+            yield Problem(f"teachers.{name}", found["msg"].removeprefix("Input "))
+
+
 def _stages(sweep: SweepConfig) -> Iterable[Problem]:
-    stages = sweep.trial.stage_epochs
+    stages, objective = sweep.trial.milestones, sweep.objective
     named = ", ".join(stages)
-    if sweep.objective.stage not in stages:
-        yield Problem("objective.stage", f"is no stage of the trial, got {sweep.objective.stage!r}", named)
+    if objective.stage not in stages:
+        missing = "; `finetune` needs trial.finetune" if objective.stage == FINETUNE_STAGE else ""
+        yield Problem("objective.stage", f"is no stage of the trial, got {objective.stage!r}{missing}", named)
+    elif not _measured(sweep, objective.stage):
+        what = f"{objective.metric} is not measured at stage {objective.stage}"
+        yield Problem("objective.metric", what, ", ".join(m for m in METRICS if _measured(sweep, objective.stage, m)))
     for i, stage in enumerate(sweep.prune.at):
         if stage not in stages:
             yield Problem(f"prune.at.{i}", f"is no stage of the trial, got {stage!r}", named)
-        elif sweep.objective.stage in stages and stages[stage] >= stages[sweep.objective.stage]:
+        elif objective.stage in stages and stages[stage] >= stages[objective.stage]:
             yield Problem(f"prune.at.{i}", f"must come before the objective's stage, got {stage!r}")
+        elif not _measured(sweep, stage):
+            yield Problem(f"prune.at.{i}", f"{objective.metric} is not measured at stage {stage}")
+
+
+def _measured(sweep: SweepConfig, stage: str, metric: str | None = None) -> bool:
+    target = "action" if stage == FINETUNE_STAGE else sweep.trial.loss.target
+    return available(metric or sweep.objective.metric, target)
 
 
 def _search(sweep: SweepConfig) -> Iterable[Problem]:

@@ -11,36 +11,50 @@ from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 
 #: Raised by hand when a change to the trainer alters results; the golden values catch a forgotten one.
-TRAINER_SEMANTICS = 1
+TRAINER_SEMANTICS = 2
 
 #: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.
 NOT_HASHED = ("root", "lists", "max_refused")
+
+#: The fields of `loss` that only the contrastive term reads.
+CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")
 
 #: Gives the digest of the data set that a configuration names.
 ManifestOf = Callable[[DataConfig], str]
 
 
 def canonical(config: TrialConfig) -> dict[str, Any]:
-    """The configuration with defaults filled in and everything that has no effect left out (teacher excluded)."""
-    form = config.model_dump(mode="json", by_alias=True, exclude={"teacher"})
+    """The configuration with defaults filled in and everything that has no effect left out.
+
+    Teacher, start and fine-tuning are trials of their own; `identity` names the first two by their keys.
+    """
+    form = config.model_dump(mode="json", by_alias=True, exclude={"teacher", "start", "imported", "finetune"})
     form["clip"]["resize"] = list(config.clip.stored_size)
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
+    del form["stage"]["reduce"]  # what is read from the records, not what stands in them
     loss, optimizer = form["loss"], form["optimizer"]
-    unused = []
+    unused: list[tuple[dict[str, Any], str]] = []
     if not config.distils:
-        unused += [(loss, "lambda"), (loss, "tau")]
-    if config.loss.alpha == 0:
-        unused += [(loss, name) for name in ("contrast", "temperature", "negatives", "bank_momentum")]
+        unused += [(loss, "lambda"), (loss, "beta"), (loss, "gamma")]
+    if not config.distils or config.loss.lambda_ == 0:
+        unused += [(loss, "tau")]
+    if config.loss.target == "action":
+        unused += [(form, "pretext"), (form["clip"], "stride"), (form["clip"], "interval"), (loss, "beta")]
+        unused += [(loss, name) for name in ("alpha", "projection", *CONTRAST)]
+    elif config.loss.alpha == 0:
+        unused += [(loss, name) for name in CONTRAST]
     elif config.loss.contrast == "in_batch":
         unused += [(loss, "negatives"), (loss, "bank_momentum")]
     if not config.schedule_acts:
         unused += [(optimizer, name) for name in ("schedule", "patience", "factor", "min_lr")]
-    if config.student.backbone == "c3d":
+    if not config.student.has_depth:
         unused += [(form["student"], "depth")]
+    if not config.student.has_width:
+        unused += [(form["student"], "width")]
     for section, name in unused:
-        del section[name]
+        section.pop(name, None)
     return form
 
 
@@ -51,12 +65,20 @@ def digest(content: Any) -> str:
 
 
 def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
-    """What a trial's key hashes: canonical form, data, teacher's key and the trainer's semantics."""
+    """What a trial's key hashes: canonical form, data, the keys of teacher and start, the trainer's semantics.
+
+    Imported weights are named by what they are, and by the network and the clips that they are for.
+    """
+    if config.imported is not None:
+        form = canonical(config)
+        clip = {name: form["clip"][name] for name in ("frames", "size", "modality", "normalize")}
+        return {"imported": config.imported, "student": form["student"], "clip": clip, "target": config.loss.target}
     teacher = config.teacher if config.distils else None
     return {
         "trial": canonical(config),
         "data": manifest_of(config.data),
         "teacher": trial_key(teacher, manifest_of) if teacher is not None else None,
+        "start": trial_key(config.start, manifest_of) if config.start is not None else None,
         "semantics": TRAINER_SEMANTICS,
     }
 

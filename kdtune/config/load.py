@@ -52,10 +52,13 @@ def load_sweep(file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     return sweep
 
 
-def load_trial(file: Path, sets: Sequence[str] = ()) -> TrialConfig:
-    """Read one trial: a trial file, or a sweep file, of which `trial` with the --set values is taken."""
-    raw, places = _read(file)
-    if "search" in raw:
+def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
+    """Read one trial: a trial file, or a sweep file, of which `trial` with the --set values is taken.
+
+    Without a file the --set values say what differs from the defaults.
+    """
+    raw, places = _read(file) if file is not None else ({}, {})
+    if file is not None and "search" in raw:
         sweep = load_sweep(file, [])
         values, problems = _parse_sets(sets)
         problems += _unknown_paths(values)
@@ -114,13 +117,13 @@ def _dotted(path: Path_) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _placed(problems: list[Problem], file: Path, places: Mapping[str, str]) -> list[Problem]:
+def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str]) -> list[Problem]:
     """Put its place before each problem's path: its own, or the nearest one around it that the file has."""
     placed = []
     for problem in dict.fromkeys(problems):
         parts = problem.where.split(".")
         around = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-        place = next((places[path] for path in around if path in places), str(file))
+        place = next((places[path] for path in around if path in places), str(file or "--set"))
         where = problem.where if problem.where.startswith("--set") else f"{place}: {problem.where}"
         placed.append(Problem(where, problem.what, problem.allowed))
     return placed

@@ -69,6 +69,8 @@ class ClipConfig(Section):
     """Frames between clips, as the lists of VCOP and PCL count them."""
     modality: Literal["residual", "rgb"] = "residual"
     """residual: roll(x, 1, T) − x (PCL)."""
+    normalize: bool = True
+    """ImageNet's mean and deviation, before the residual. PCL's pre-training and retrieval do, its fine-tuning not."""
 
     @field_validator("frames")
     @classmethod
@@ -115,8 +117,11 @@ class PretextConfig(Section):
 
 
 class AugmentConfig(Section):
-    """One draw a clip, the same for its frames (PCL's code; SimCLR's set)."""
+    """What is drawn for a training clip beside its place (PCL's code; SimCLR's set)."""
 
+    per: Literal["clip", "frame"] = "clip"
+    """One draw a clip, the same for its frames (PCL's intention), or one a frame: what PCL's code does by accident with
+    a newer torchvision, and what ruins residuals. The blur's σ is the clip's either way, as there."""
     brightness: NotNegative = 0.4
     contrast: NotNegative = 0.4
     saturation: NotNegative = 0.4
@@ -142,25 +147,25 @@ class AugmentConfig(Section):
         return math.ceil(3 * self.blur_sigma[1])
 
 
-class NetworkConfig(Section):
-    """A backbone and its size."""
-
-    backbone: Literal["r3d", "r21d", "c3d"] = "r3d"
-    depth: Literal[10, 18] = 10
-    """Residual networks: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
-    width: Annotated[int, Field(ge=4)] = 64
-    """Channels of the first stage; features have 8 × width."""
-
-
 class LossConfig(Section):
-    """L = CE(pretext) + alpha · L_contrast + lambda · tau² · KL(teacher ‖ student)."""
+    """pretext: L = CE(label) + alpha · contrast + lambda · tau² · KL + beta · relations + gamma · features.
 
+    action: L = CE(action) + lambda · tau² · KL + gamma · features, on single clips.
+    """
+
+    target: Literal["pretext", "action"] = "pretext"
+    """What the head learns and the teacher's logits teach: the five pretext labels (KD's poster and Table 1), or the
+    action labels (KD §3.3 read literally)."""
     alpha: NotNegative = 0.5
     """Weight of the contrastive term. KD: 0.5."""
     lambda_: NotNegative = Field(default=1.0, alias="lambda")
-    """Weight of the distillation term. KD never states it: search it."""
+    """Weight of the distillation of logits. KD never states it: search it."""
     tau: Positive = 4.0
-    """Temperature of the distillation term. KD: 4."""
+    """Temperature of the distillation of logits. KD: 4."""
+    beta: NotNegative = 0.0
+    """Weight of temporal knowledge transfer: how a tuple's three clips relate in time, teacher against student."""
+    gamma: NotNegative = 0.0
+    """Weight of feature distillation through a small projector (the hallucination idea of HalluciNet)."""
     contrast: Literal["memory_bank", "in_batch"] = "memory_bank"
     temperature: Positive = 0.07
     """Of the contrastive softmax."""
@@ -192,6 +197,51 @@ class EvaluationConfig(Section):
     """How a frozen network is measured at a stage."""
 
     clips: Count = 10
-    """Evenly spaced centre-crop clips of a video whose features are averaged (PCL's retrieval)."""
+    """Evenly spaced centre-crop clips of a video whose features (logits, where the target is action) are averaged."""
     neighbors: Count = 1
     """Training videos that vote, weighted by cosine similarity; 1 is PCL's top-1 retrieval."""
+    transform: Literal["centre", "train"] = "centre"
+    """Of the samples behind pretext accuracy and validation loss: centre crops, or augmented as in training, which is
+    how PCL's code validates."""
+
+
+class StageConfig(Section):
+    """What is measured at a stage, and what counts."""
+
+    reduce: Literal["boundary", "best"] = "boundary"
+    """Which value objective, pruning and tables take: the one at the boundary, or the best so far (most probably KD's
+    stage accuracies). Both are always recorded, so this is no part of a trial's key."""
+    weights: Literal["last", "best"] = "last"
+    """Which weights are measured, and kept at the end: the epoch's own, or those of the lowest validation loss so far
+    (PCL's best_model)."""
+    every: Annotated[int, Field(ge=0)] = 0
+    """Also evaluate after every so many epochs, for a finer best-so-far; 0 is at the stages alone."""
+
+
+class FinetuneAugment(AugmentConfig):
+    """Fine-tuning only crops (PCL's ft_classify.py)."""
+
+    jitter_p: Share = 0.0
+    grey_p: Share = 0.0
+    blur_p: Share = 0.0
+    flip_p: Share = 0.0
+
+
+class FinetuneOptimizer(OptimizerConfig):
+    """PCL's ft_classify.py."""
+
+    lr: Positive = 1e-3
+    batch: Annotated[int, Field(ge=2)] = 8
+    patience: Annotated[int, Field(ge=0)] = 30
+
+
+class FinetuneConfig(Section):
+    """After pre-training: the backbone with a fresh head on action labels (PCL's protocol). A trial of its own key."""
+
+    data: DataConfig | None = None
+    """Default: the trial's own. Another data set is given whole."""
+    normalize: bool = True
+    """As in pre-training; PCL's ft_classify.py leaves it out, though its backbones were trained with it."""
+    augment: FinetuneAugment = FinetuneAugment()
+    optimizer: FinetuneOptimizer = FinetuneOptimizer()
+    epochs: Count = 150

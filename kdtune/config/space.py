@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.sections import Section
-from kdtune.config.trial import TrialConfig
+from kdtune.config.trial import NOT_INHERITED, TrialConfig
 
 Scalar = str | int | float | bool | None
 
@@ -24,6 +24,22 @@ SHORT_NAMES = {
 }
 
 
+def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Any]:
+    """What a trial is, in one row for tables and MLflow; `teacher` is its name in the sweep, else its backbone.
+
+    lambda and tau are None where no teacher makes them matter.
+    """
+    named = teacher if teacher is not None or config.teacher is None else config.teacher.student.backbone
+    return {
+        "student": config.student.backbone,
+        "teacher": str(named) if config.distils else "none",
+        "lambda": config.loss.lambda_ if config.distils else None,
+        "tau": config.loss.tau if config.distils else None,
+        "alpha": config.loss.alpha,
+        "fraction": config.data.fraction,
+    }
+
+
 def resolve(name: str) -> str:
     """The path that a short name stands for, or the name itself."""
     return SHORT_NAMES.get(name, name)
@@ -34,19 +50,22 @@ def is_path(name: str) -> bool:
     parts = resolve(name).split(".")
     if parts == ["teacher"]:
         return True
-    section: Any = TrialConfig
+    section: type[Section] | None = TrialConfig
     for i, part in enumerate(parts):
-        field = _fields(section).get(part)
+        field = _fields(section).get(part) if section is not None else None
         if field is None:
             return False
-        annotation = field.annotation
-        is_section = isinstance(annotation, type) and issubclass(annotation, Section)
+        section = _section(field.annotation)
         if i == len(parts) - 1:
-            return not is_section and part != "teacher"
-        if not is_section:
-            return False
-        section = annotation
+            return section is None and part not in NOT_INHERITED
     return False
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    """The section that a field holds, if it holds one; `finetune` and its data may be absent, and count."""
+    found = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
+    sections = [part for part in found if issubclass(part, Section) and part is not TrialConfig]
+    return sections[0] if sections else None
 
 
 def _fields(section: type[Section]) -> dict[str, Any]:
@@ -55,14 +74,16 @@ def _fields(section: type[Section]) -> dict[str, Any]:
 
 def all_paths() -> list[str]:
     """Every name that may be searched, blocked on or set: short names first."""
-    paths = list(SHORT_NAMES)
-    for name, field in _fields(TrialConfig).items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            paths += [f"{name}.{below}" for below in _fields(annotation)]
-        elif name != "teacher":
-            paths.append(name)
-    return paths
+    return [*SHORT_NAMES, *_paths(TrialConfig)]
+
+
+def _paths(section: type[Section]) -> Iterator[str]:
+    for name, field in _fields(section).items():
+        below = _section(field.annotation)
+        if below is not None:
+            yield from (f"{name}.{path}" for path in _paths(below))
+        elif name not in NOT_INHERITED:
+            yield name
 
 
 def set_path(raw: dict[str, Any], path: str, value: Any) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from kdtune.config.sections import Count, Section
+from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
+from kdtune.config.metrics import Metric
+from kdtune.config.sections import Count, DataConfig, Section
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig, inherit
 
@@ -42,10 +44,12 @@ class SearchConfig(Section):
 class ObjectiveConfig(Section):
     """The number that the search optimises."""
 
-    metric: Literal["knn", "linear", "pretext", "pretext_loss"] = "knn"
+    metric: Metric = "knn"
+    """`top1`, `f1` and the like are the action head's: of the stage `finetune`, or where loss.target is action."""
     split: Literal["validation", "test"] = "validation"
     """`test` follows the papers; then no untouched figure is left to report."""
     stage: str = "late"
+    """One of the trial's stages, or `finetune` where `trial.finetune` asks for it."""
     mode: Literal["max", "min"] = "max"
 
 
@@ -67,6 +71,25 @@ class ResourceConfig(Section):
     """GPUs, or a share of one: 0.25 puts four trials on a GPU."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a failed trial is started again from its checkpoint before it is marked failed."""
+
+
+class TeacherData(DataConfig):
+    """The data of a sweep's teacher."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] | Literal["match"] = 1.0  # type: ignore[assignment]
+    """A value, or `match`: each student's teacher has seen as much as the student. Default: that of `trial`."""
+
+
+class TeacherConfig(TrialConfig):
+    """A trial whose own teacher may be another of the sweep's, by name, and whose data fraction may be `match`."""
+
+    data: TeacherData = TeacherData()
+    teacher: TrialConfig | str | None = None  # type: ignore[assignment]
+    """`none`, another teacher's name (a chain), or a trial."""
+
+    def _teacher_fits(self, teacher: TrialConfig | str) -> None:
+        if not isinstance(teacher, str):
+            super()._teacher_fits(teacher)
 
 
 class TrackingConfig(Section):
@@ -97,7 +120,7 @@ class SweepConfig(Section):
     """In a sentence, for tables and for MLflow."""
     trial: TrialConfig = TrialConfig()
     """What all trials share; what is left out has the paper's value."""
-    teachers: dict[str, TrialConfig] = {}
+    teachers: dict[str, TeacherConfig] = {}
     """Each is a trial of its own: what it leaves out, it takes from `trial`. Trained when first needed."""
     search: SearchConfig
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -145,13 +168,19 @@ class SweepConfig(Section):
             ]
         return [{name: value for name, value in point.items() if value is not None} for point in points]
 
-    def teacher(self, name: str, block: Block) -> TrialConfig:
-        """A teacher's trial in a block: it follows the block's data set and clips, but has its own data fraction."""
-        raw = self._shared()
-        for parameter, value in block.values.items():
-            if follows_block(parameter):
+    def teacher(self, name: str, block: Block, values: Mapping[str, Scalar] | None = None) -> TrialConfig:
+        """A teacher's trial for a student of `block` with the searched `values`.
+
+        It follows the student's data set and clips, but has its own data fraction, unless that is `match`.
+        """
+        raw, entry = self._shared(), self.teachers[name]
+        for parameter, value in {**block.values, **(values or {})}.items():
+            is_fraction = resolve(parameter) == "data.fraction"
+            if follows_block(parameter) or (is_fraction and entry.data.fraction == "match"):
                 set_path(raw, resolve(parameter), value)
-        own = self.teachers[name].model_dump(by_alias=True, exclude_unset=True)
+        own = entry.model_dump(by_alias=True, exclude_unset=True)
+        if isinstance(entry.teacher, str):
+            own["teacher"] = None if entry.teacher == "none" else self.teacher(entry.teacher, block, values)
         return TrialConfig.model_validate(inherit(raw, own))
 
     def build(self, block: Block, values: Mapping[str, Scalar], seed: int) -> TrialConfig:
@@ -159,11 +188,22 @@ class SweepConfig(Section):
         raw = self._shared()
         for name, value in {**block.values, **values}.items():
             if name == "teacher":
-                raw["teacher"] = None if value in (None, "none") else self.teacher(str(value), block)
+                raw["teacher"] = None if value in (None, "none") else self.teacher(str(value), block, values)
             else:
                 set_path(raw, resolve(name), value)
         raw["seed"] = seed
         return TrialConfig.model_validate(raw)
+
+    @property
+    def ledger(self) -> str:
+        """Digest of everything that decides which candidates are asked; how many there are does not: it may grow."""
+        unasked = {"name": True, "question": True, "resources": True, "tracking": True}
+        form = self.model_dump(mode="json", by_alias=True, exclude=unasked)
+        del form["search"]["candidates"]
+        for config in (form["trial"], *form["teachers"].values()):
+            for field in NOT_HASHED:
+                del config["data"][field]
+        return digest({**form, "semantics": TRAINER_SEMANTICS})
 
     def _shared(self) -> dict[str, Any]:
         return self.trial.model_dump(by_alias=True, exclude_unset=True)
@@ -175,9 +215,9 @@ def values_label(values: Mapping[str, Scalar]) -> str:
 
 
 def follows_block(parameter: str) -> bool:
-    """Do teachers take this value from their student's block? Data and clips, but not the fraction of the data."""
+    """Do teachers take this value from their student? Data, clips and target, but not the fraction of the data."""
     path = resolve(parameter)
-    return path.startswith(("data.", "clip.")) and path != "data.fraction"
+    return path.startswith(("data.", "clip.", "loss.target")) and path != "data.fraction"
 
 
 def _covers(values: Mapping[str, Scalar], part: Mapping[str, Scalar]) -> bool:

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import (
     AugmentConfig,
     ClipConfig,
     Count,
     DataConfig,
     EvaluationConfig,
+    FinetuneConfig,
     LossConfig,
-    NetworkConfig,
     OptimizerConfig,
     PretextConfig,
     Section,
+    StageConfig,
 )
+
+#: The name of the stage that fine-tuning adds to a trial's own.
+FINETUNE_STAGE = "finetune"
+#: What a teacher or a start does not take from the trial that names it.
+NOT_INHERITED = ("teacher", "start", "imported", "finetune")
 
 
 def _none(value: Any) -> Any:
     if isinstance(value, str) and value != "none":
-        rule = "a teacher is given here as a trial; by its name it is chosen in a sweep's search.space or search.blocks"
+        rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
         raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
     return None if value == "none" else value
 
 
-#: Fewest frames and pixels with which every pool of C3D still has something to pool: strides 8 in time, 16 in space.
-C3D_MIN_FRAMES, C3D_MIN_SIZE = 8, 16
+def _no_finetune(value: Any) -> Any:
+    return None if value == "none" else value
 
 
 class TrialConfig(Section):
@@ -46,23 +53,39 @@ class TrialConfig(Section):
         TrialConfig | None, BeforeValidator(_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
     """`none`, or a trial of its own: what it leaves out, it takes from this trial."""
+    start: Annotated[
+        TrialConfig | None, BeforeValidator(_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
+    ] = None
+    """`none`, or a trial of the same network whose trained backbone this one starts from; heads start fresh."""
+    imported: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    """Weights from outside, as `teacher import` names them: nothing is trained, for they are the trial's result."""
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: Count = 200
     stages: dict[str, Count] | None = None
     """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and the whole."""
+    stage: StageConfig = StageConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    finetune: Annotated[
+        FinetuneConfig | None,
+        BeforeValidator(_no_finetune, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
+    ] = None
+    """`none`, or what follows pre-training: `{}` is PCL's protocol. It has its own key: other fine-tunings share this
+    trial's pre-training."""
     seed: int = 0
     threads: Count = 1
     """CPU threads of the trainer. Another count gives other bits, so it belongs to the trial, not to the machine."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     """Layout of clips and weights in memory. Which is faster depends on network, size and device; bits differ."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of convolutions and matrix products: tf32 rounds their inputs (CUDA alone), bf16 is automatic mixed precision."""
 
     @model_validator(mode="before")
     @classmethod
-    def _teacher_inherits(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and isinstance(raw.get("teacher"), Mapping):
-            return {**raw, "teacher": inherit(raw, raw["teacher"])}
+    def _others_inherit(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping):
+            others = {name: raw[name] for name in ("teacher", "start") if isinstance(raw.get(name), Mapping)}
+            return {**raw, **{name: inherit(raw, other) for name, other in others.items()}}
         return raw
 
     @field_validator("stages")
@@ -76,13 +99,14 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrialConfig:
-        last = max(self.stage_epochs.values())
+        last = max(self.stage_epochs.values(), default=0)
         if last > self.epochs:
             raise PydanticCustomError("stages", f"stages must not lie beyond epochs={self.epochs}, but got {last}")
-        if self.student.backbone == "c3d" and (self.clip.frames < C3D_MIN_FRAMES or self.clip.size < C3D_MIN_SIZE):
+        frames, size = self.student.smallest_clip
+        if self.clip.frames < frames or self.clip.size < size:
             raise PydanticCustomError(
-                "c3d",
-                f"c3d needs clip.frames >= {C3D_MIN_FRAMES} and clip.size >= {C3D_MIN_SIZE}, "
+                "network",
+                f"{self.student.backbone} needs clip.frames >= {frames} and clip.size >= {size}, "
                 f"but got frames={self.clip.frames}, size={self.clip.size}",
             )
         if self.augment.blur_radius >= self.clip.size:
@@ -90,11 +114,34 @@ class TrialConfig(Section):
             raise PydanticCustomError(
                 "sigma", f"3 × blur_sigma must be less than clip.size={self.clip.size}, but got {widest}"
             )
+        if self.loss.target == "action" and self.loss.beta > 0:
+            rule = "loss.beta relates the three clips of a tuple: it must be 0 where loss.target is action"
+            raise PydanticCustomError("beta", f"{rule}, but got {self.loss.beta}")
+        if self.start is not None and self.start.architecture != self.architecture:
+            raise PydanticCustomError(
+                "start", f"start must be of the same network {self.architecture}, but got {self.start.architecture}"
+            )
+        if self.teacher is not None and self.distils:
+            self._teacher_fits(self.teacher)
         return self
+
+    def _teacher_fits(self, teacher: TrialConfig) -> None:
+        """It sees the student's very samples, and its logits are compared with the student's."""
+        for name in ("frames", "size", "modality", "normalize"):
+            own, its = getattr(self.clip, name), getattr(teacher.clip, name)
+            if own != its:
+                raise PydanticCustomError(
+                    "teacher", f"the teacher's clip.{name} must be the student's {own}, but got {its}"
+                )
+        if self.loss.lambda_ > 0 and teacher.loss.target != self.loss.target:
+            rule = f"the teacher's loss.target must be the student's {self.loss.target} where lambda > 0"
+            raise PydanticCustomError("teacher", f"{rule}, but got {teacher.loss.target}")
 
     @property
     def stage_epochs(self) -> dict[str, int]:
-        """Stage names with the epoch after which each is evaluated."""
+        """Stage names with the epoch after which each is evaluated; none where nothing is trained."""
+        if self.imported is not None:
+            return {}
         if self.stages is not None:
             return dict(self.stages)
         quarter = max(1, self.epochs // 4)
@@ -102,9 +149,80 @@ class TrialConfig(Section):
         return {name: epoch for name, epoch in wanted.items() if name == "late" or epoch < self.epochs}
 
     @property
+    def milestones(self) -> dict[str, int]:
+        """The stages with their epochs and, where it follows, fine-tuning's end, its epochs counted on."""
+        if self.finetune is None:
+            return self.stage_epochs
+        return {**self.stage_epochs, FINETUNE_STAGE: self.epochs + self.finetune.epochs}
+
+    @property
+    def architecture(self) -> str:
+        """As in `r3d depth 10 width 64`: what the shapes of the backbone's weights depend on."""
+        student = self.student
+        parts: list[str] = [student.backbone]
+        parts += [f"depth {student.depth}"] if student.has_depth else []
+        parts += [f"width {student.width}"] if student.has_width else []
+        parts += [f"at {self.clip.frames} frames of {self.clip.size}²"] if student.knows_places else []
+        return " ".join(parts)
+
+    @property
     def distils(self) -> bool:
-        """With lambda = 0 a teacher has no effect: such a trial *is* the scratch trial."""
-        return self.teacher is not None and self.loss.lambda_ > 0
+        """With no weight on it a teacher has no effect: such a trial *is* the scratch trial."""
+        return self.teacher is not None and max(self.loss.lambda_, self.loss.beta, self.loss.gamma) > 0
+
+    @property
+    def clips(self) -> int:
+        """Clips in a training sample: the tuple's three, or one where actions are learned."""
+        return 3 if self.loss.target == "pretext" else 1
+
+    @property
+    def frames_needed(self) -> int:
+        """Shorter videos are left out."""
+        return self.clip.tuple_frames if self.loss.target == "pretext" else self.clip.frames
+
+    @property
+    def watches_validation(self) -> bool:
+        """Is the validation loss needed after every epoch?"""
+        return self.schedule_acts or self.stage.weights == "best"
+
+    @property
+    def finetuned(self) -> TrialConfig | None:
+        """The trial that fine-tunes this one."""
+        if self.finetune is None:
+            return None
+        own = self.finetune
+        return TrialConfig(
+            data=own.data or self.data,
+            clip=self.clip.model_copy(update={"normalize": own.normalize}),
+            augment=AugmentConfig(**own.augment.model_dump()),
+            student=self.student,
+            start=self.model_copy(update={"finetune": None}),
+            loss=LossConfig(target="action"),
+            optimizer=OptimizerConfig(**own.optimizer.model_dump()),
+            epochs=own.epochs,
+            stages={FINETUNE_STAGE: own.epochs},
+            stage=StageConfig(reduce=self.stage.reduce, weights="best"),
+            evaluation=self.evaluation,
+            seed=self.seed,
+            threads=self.threads,
+            memory_format=self.memory_format,
+            precision=self.precision,
+        )
+
+    @property
+    def needs(self) -> list[TrialConfig]:
+        """The trials that must be complete before this one: its teacher and its start."""
+        if self.imported is not None:
+            return []
+        return [other for other in (self.teacher if self.distils else None, self.start) if other is not None]
+
+    def lineage(self) -> Iterator[TrialConfig]:
+        """This trial and every one that it needs or leads to: teacher and start (also theirs), fine-tuning."""
+        yield self
+        for other in self.needs:
+            yield from other.lineage()
+        if self.finetuned is not None:
+            yield self.finetuned
 
     @property
     def schedule_acts(self) -> bool:
@@ -115,25 +233,16 @@ class TrialConfig(Section):
         return self.optimizer.schedule == "plateau" and self.epochs >= self.optimizer.patience + 3
 
 
-def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Any]:
-    """What a trial is, in one row for tables and MLflow; `teacher` is its name in the sweep, else its backbone.
-
-    lambda and tau are None where no teacher makes them matter.
-    """
-    named = teacher if teacher is not None or config.teacher is None else config.teacher.student.backbone
-    return {
-        "student": config.student.backbone,
-        "teacher": str(named) if config.distils else "none",
-        "lambda": config.loss.lambda_ if config.distils else None,
-        "tau": config.loss.tau if config.distils else None,
-        "alpha": config.loss.alpha,
-        "fraction": config.data.fraction,
-    }
-
-
 def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """A teacher's raw configuration: `override` on top of everything of `base` but base's own teacher."""
-    return merge({name: value for name, value in base.items() if name != "teacher"}, override)
+    """The raw configuration of a teacher or start: `override` on top of what of `base` is inherited.
+
+    A data fraction `match` is base's.
+    """
+    inherited = {name: value for name, value in base.items() if name not in NOT_INHERITED}
+    data = override.get("data")
+    if isinstance(data, Mapping) and data.get("fraction") == "match":
+        override = {**override, "data": {name: value for name, value in data.items() if name != "fraction"}}
+    return merge(inherited, override)
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,36 +1,55 @@
-"""R3D, R(2+1)D and C3D with a width: clips (B, 3, T, H, W) in, pooled features (B, 8·width) out.
+"""The backbones by name; here R3D, R(2+1)D and C3D: clips (B, 3, T, H, W) in, pooled features (B, 8·width) out.
 
-The residual networks are torchvision's VideoResNet (Tran et al., arXiv 1711.11248) with a width, and with one block a
-stage at depth 10 (the papers) or two at depth 18; parameter names are torchvision's, R(2+1)D's inner widths PCL's. C3D
-is Tran et al., arXiv 1412.0767, with batch normalisation and its last pool replaced by the global average (PCL).
+The residual networks are Tran et al.'s (arXiv 1711.11248) with a width, and with one block a stage at depth 10 (the
+papers) or two at depth 18. Parameter names are those of torchvision's VideoResNet. R3D is torchvision's and PCL's;
+R(2+1)D is PCL's: each convolution has its own inner width, and the shortcuts are factorised, too. C3D is Tran et al.,
+arXiv 1412.0767, with batch normalisation and its last pool replaced by the global average (PCL).
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from kdtune.config.sections import NetworkConfig
+from kdtune.config.network import NetworkConfig
+from kdtune.config.sections import ClipConfig
+
+#: Dimension of the pooled features of torchvision's networks.
+TORCHVISION_FEATURES = {
+    "r3d_18": 512,
+    "mc3_18": 512,
+    "r2plus1d_18": 512,
+    "s3d": 1024,
+    "mvit_v1_b": 768,
+    "mvit_v2_s": 768,
+    "swin3d_t": 768,
+    "swin3d_s": 768,
+    "swin3d_b": 1024,
+}
 
 
 class Conv3DSimple(nn.Conv3d):
-    """The full 3×3×3 convolution of R3D."""
+    """The full convolution of R3D: 3×3×3, or 1×1×1 in a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+    def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class Conv2Plus1D(nn.Sequential):
-    """The factorised convolution of R(2+1)D: 1×3×3 in space, then 3×1×1 in time."""
+    """The factorised convolution of R(2+1)D: 1×3×3 in space, then 3×1×1 in time; in a shortcut both are 1×1×1."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = 3) -> None:
         # As many parameters as in the full convolution (arXiv 1711.11248, section 3.5), for each convolution by itself
         # as in PCL; torchvision takes the first one's number for both of a block.
-        middle = (inputs * outputs * 27) // (inputs * 9 + 3 * outputs)
+        area, pad = kernel * kernel, kernel // 2
+        middle = (inputs * outputs * kernel * area) // (inputs * area + kernel * outputs)
         super().__init__(
-            nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False),
+            nn.Conv3d(
+                inputs, middle, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, pad, pad), bias=False
+            ),
             nn.BatchNorm3d(middle),
             nn.ReLU(inplace=True),
-            nn.Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.Conv3d(middle, outputs, (kernel, 1, 1), stride=(stride, 1, 1), padding=(pad, 0, 0), bias=False),
         )
 
 
@@ -43,7 +62,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Sequential(conv(outputs, outputs, 1), nn.BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = (
-            nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs))
+            nn.Sequential(conv(inputs, outputs, stride, kernel=1), nn.BatchNorm3d(outputs))
             if stride != 1 or inputs != outputs
             else None
         )
@@ -122,14 +141,36 @@ class C3D(nn.Module):
         return self.layers(x).mean((2, 3, 4))
 
 
-def build_backbone(config: NetworkConfig) -> nn.Module:
-    """The network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)); weights from torch's generator."""
+def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
+    """The network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)); weights from torch's generator.
+
+    Only MViT is built for the clips' shape: it learns something for each position.
+    """
+    # torchvision takes two seconds to import: the papers' networks go without.
+    if config.backbone in TORCHVISION_FEATURES:
+        from kdtune.models.torchvision_networks import build_torchvision
+
+        return build_torchvision(config.backbone, clip)
+    blocks = 1 if config.depth == 10 else 2
+    if config.backbone == "tdn":
+        from kdtune.models.tdn import TemporalDifferenceNetwork
+
+        return TemporalDifferenceNetwork(blocks, config.width)
     if config.backbone == "c3d":
         return C3D(config.width)
     stem, conv = (_r3d_stem, Conv3DSimple) if config.backbone == "r3d" else (_r21d_stem, Conv2Plus1D)
-    return ResidualNetwork(stem(config.width), conv, blocks=1 if config.depth == 10 else 2, width=config.width)
+    return ResidualNetwork(stem(config.width), conv, blocks, config.width)
 
 
 def feature_size(config: NetworkConfig) -> int:
-    """Dimension of the pooled features: 512 at width 64."""
-    return 8 * config.width
+    """Dimension of the pooled features: of our own networks 512 at width 64."""
+    return TORCHVISION_FEATURES.get(config.backbone, 8 * config.width)
+
+
+def weights_to_channels_last(network: nn.Module) -> None:
+    """Lay the convolutions' weights out channels last, in place; `Module.to` alone refuses 2D ones beside 3D ones."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
+        elif isinstance(part, nn.Conv3d):
+            part.to(memory_format=torch.channels_last_3d)

@@ -50,9 +50,15 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         # Another sweep may have trained the trial further: here it ended at this stage.
         last = next(row["epoch"] for row in rows if row.get("stage") == end["stage"])
         rows, result = [row for row in rows if row["epoch"] <= last], {}
+    epochs = rows[-1]["epoch"] if rows else 0
     reached = [row for row in rows if "stage" in row]
+    stages = {row["stage"]: row["evaluation"] for row in reached}
+    finetuned = store.trial(job["finetuned"][i]) if job["finetuned"] and state != "pruned" else None
+    if finetuned is not None:
+        stages |= finetuned.stages()
+        rows += finetuned.rows()
     objective = sweep["objective"]
-    value = next((row["evaluation"] for row in reached if row["stage"] == objective["stage"]), None)
+    value = stages.get(objective["stage"])
     return {
         "key": files.key,
         "candidate": job["number"] if job["kind"] == "candidate" else None,
@@ -61,16 +67,16 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         "seed": job["seeds"][i],
         "params": job["params"][i],
         "state": state,
-        "epochs": rows[-1]["epoch"] if rows else 0,
-        "stages": {row["stage"]: row["evaluation"] for row in reached},
-        "objective": value[objective["split"]][objective["metric"]] if value and state == "complete" else None,
+        "epochs": epochs,
+        "stages": stages,
+        "objective": value[objective["split"]][objective["column"]] if value and state == "complete" else None,
         "weights_sha256": result.get("weights_sha256") or (reached[-1]["weights_sha256"] if reached else None),
         "seconds": sum(row["seconds"] for row in rows),
         "cached": bool(end and end["cached"]),
         "profile": result.get("profile"),
         "mlflow_run_id": run_ids.get(files.key),
         "error": end["error"] if end is not None else None,
-    }
+    } | ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
 
 
 def best_of(trials: list[dict[str, Any]], block: str, sweep: dict[str, Any]) -> dict[str, Any] | None:

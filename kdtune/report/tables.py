@@ -9,7 +9,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from kdtune.config.metrics import floor_of
+
 FORMATS = ("table", "json", "csv", "markdown", "latex")
+#: Those that are tables, with tabulate's names.
+STYLES = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
 #: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
 SHOWN = 5
 
@@ -20,8 +24,7 @@ def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
         return json.dumps(results, indent=1, ensure_ascii=False)
     if form == "csv":
         return _csv(results)
-    style = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}[form]
-    return "\n\n".join(_block(results, sweep, block, style, None) for block in sweep["blocks"])
+    return "\n\n".join(_block(results, sweep, block, STYLES[form], None) for block in sweep["blocks"])
 
 
 def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
@@ -30,9 +33,12 @@ def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
 
 
 def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: str, most: int | None) -> str:
-    objective, stages = sweep["objective"], list(sweep["stages"])
-    metric, split = objective["metric"], objective["split"]
+    objective = sweep["objective"]
+    metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
+    # What an action head alone is measured by has no value before fine-tuning.
+    lacking = {s for trial in trials for s, splits in trial["stages"].items() if metric not in splits[split]}
+    stages = [stage for stage in sweep["stages"] if stage not in lacking]
     controls = {trial["seed"]: trial for trial in reversed(trials) if trial["control"]}
     sign = -1 if objective["mode"] == "max" else 1
     candidates = [trial for trial in trials if not trial["control"]]
@@ -44,7 +50,7 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
         params = trial["params"]
         control = controls.get(trial["seed"])
         name = "control" if trial["control"] else str(trial["candidate"])
-        row = [name, *(_value(params[p]) for p in ("student", "teacher", "lambda", "tau", "alpha"))]
+        row = [name, *(value_text(params[p]) for p in ("student", "teacher", "lambda", "tau", "alpha"))]
         if len(controls) > 1:
             row.insert(1, str(trial["seed"]))
         row += [_share(trial["stages"].get(stage, {}).get(split, {}).get(metric)) for stage in stages]
@@ -53,7 +59,7 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
     heads = ["trial", "student", "teacher", "λ", "τ", "α", *stages, "gain", "state"]
     if len(controls) > 1:
         heads.insert(1, "seed")
-    title = f"{block}: {metric} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
+    title = f"{block}: {metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
     table = tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=["left"] * len(heads))
     rest = candidates[len(shown) :]
     if style == "github":
@@ -64,8 +70,8 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
 
 def _floor(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
     """What always answering the most frequent class would score."""
-    name = "pretext_floor" if metric.startswith("pretext") else "action_floor"
-    floors = [stage[split][name] for trial in trials for stage in trial["stages"].values()]
+    name = floor_of(metric)
+    floors = [stage[split][name] for trial in trials for stage in trial["stages"].values() if name in stage[split]]
     return floors[0] if floors else None
 
 
@@ -94,7 +100,7 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

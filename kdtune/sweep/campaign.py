@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kdtune.config.key import NOT_HASHED, digest
-from kdtune.config.space import Scalar
+from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, follows_block, values_label
-from kdtune.config.trial import TrialConfig, flat_params
+from kdtune.config.trial import TrialConfig
 from kdtune.store import append_jsonl, read_jsonl
 from kdtune.sweep.job import Job, Kind, Outcome
 from kdtune.sweep.prune import bar
@@ -25,18 +24,6 @@ KeyOf = Callable[[TrialConfig], str]
 OnEnd = Callable[[Job, Outcome], object]
 #: What goes first.
 RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2}
-
-
-def ledger_digest(sweep: SweepConfig) -> str:
-    """Names everything that decides which candidates are asked; how many there are does not, so that may grow."""
-    form = sweep.model_dump(
-        mode="json", by_alias=True, exclude={"name": True, "question": True, "resources": True, "tracking": True}
-    )
-    del form["search"]["candidates"]
-    for config in (form["trial"], *form["teachers"].values()):
-        for field in NOT_HASHED:
-            del config["data"][field]
-    return digest(form)
 
 
 class Campaign:
@@ -124,7 +111,7 @@ class Campaign:
         return [(job, self.outcomes[job.name]) for job in known]
 
     def _ask(self, block: Block, candidate: int, seen: Sequence[tuple[Job, Outcome]]) -> None:
-        epochs = self.sweep.trial.stage_epochs
+        epochs = self.sweep.trial.milestones
         history = [
             Finished(job.values, out.state, out.objective, {epochs[stage]: v for stage, v in out.stages.items()})
             for job, out in seen
@@ -158,8 +145,12 @@ class Campaign:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         needs = tuple(dict.fromkeys(self._teacher(c, block, values) for c in configs if c.distils))
         keys = tuple(self.key_of(config) for config in configs)
-        params = tuple(flat_params(config, {**block.values, **values}.get("teacher")) for config in configs)
-        job = Job(kind, name, block, number, seeds, values, configs, keys, params, needs, bars or {})
+        chosen = {**block.values, **values}
+        # Beside the columns that every trial has, whatever else is searched or blocked on, under its name.
+        others = {name: value for name, value in chosen.items() if resolve(name) not in SHORT_NAMES.values()}
+        params = tuple({**flat_params(config, chosen.get("teacher")), **others} for config in configs)
+        finetuned = tuple(self.key_of(c.finetuned) for c in configs if c.finetuned is not None)
+        job = Job(kind, name, block, number, seeds, values, configs, keys, params, finetuned, needs, bars or {})
         self._remember(job)
         return job
 
@@ -174,6 +165,7 @@ class Campaign:
             "values": dict(job.values),
             "seeds": list(job.seeds),
             "keys": list(job.keys),
+            "finetuned": list(job.finetuned),
             "params": list(job.params),
         }
         if self._recorded.get(job.name) != row:
@@ -185,14 +177,20 @@ class Campaign:
         key = self.key_of(config.teacher)
         if key not in self._teacher_of:
             # Named by content, not by who asks first: one teacher is another trial on another block's data.
-            where = {p: v for p, v in block.values.items() if follows_block(p)}
-            name = f"teacher {values.get('teacher', block.values.get('teacher'))} {values_label(where)}".rstrip()
+            chosen = {**block.values, **values}
+            where = {p: v for p, v in chosen.items() if follows_block(p) or self._matches(p, chosen.get("teacher"))}
+            name = f"teacher {chosen.get('teacher')} {values_label(where)}".rstrip()
             self._teacher_of[key] = name
             params = (flat_params(config.teacher),)
             self._remember(
                 Job("teacher", name, None, None, (config.teacher.seed,), {}, (config.teacher,), (key,), params)
             )
         return key
+
+    def _matches(self, parameter: str, teacher: Scalar) -> bool:
+        """Does the teacher take its data fraction from its student?"""
+        entry = self.sweep.teachers.get(str(teacher))
+        return entry is not None and entry.data.fraction == "match" and resolve(parameter) == "data.fraction"
 
 
 def _control_name(index: int, seed: int, sweep: SweepConfig) -> str:

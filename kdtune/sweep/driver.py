@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdtune.config.metrics import column
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
-from kdtune.store import Store, TrialFiles, write_json
-from kdtune.sweep.campaign import Campaign, ledger_digest
+from kdtune.store import Store, write_json
+from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.run import prepare_sweep, refuse, run_campaign
 from kdtune.tracking.publish import Publisher, TrackedTrial
@@ -44,7 +45,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
     refuse(sweep, address)
     session = prepare_sweep(sweep, store)
     files = store.sweep(sweep.name)
-    ledger = files.ledger(ledger_digest(sweep))
+    ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, sweep_record(sweep, text, ledger))
     publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow)
     watch = _Watch(sweep, store, publisher, say)
@@ -65,8 +66,11 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         unsent = publisher.close(state)
     failed = any(outcome.state == "failed" for outcome in campaign.outcomes.values())
     code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
-    found = sum(len(campaign.jobs[name].keys) for name in campaign.cached)
-    trained = sum(len(campaign.jobs[name].keys) for name in campaign.outcomes.keys() - campaign.cached)
+    found = trained = 0
+    for name, outcome in campaign.outcomes.items():
+        job = campaign.jobs[name]
+        trials = len(job.keys) + (len(job.finetuned) if outcome.state == "complete" else 0)
+        found, trained = (found + trials, trained) if name in campaign.cached else (found, trained + trials)
     return Ending(code, time.monotonic() - started, trained, found, campaign.notes + unsent)
 
 
@@ -78,10 +82,14 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
         "experiment": sweep.experiment,
         "ledger": ledger.name,
         "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
-        "stages": sweep.trial.stage_epochs,
-        "objective": sweep.objective.model_dump(),
+        "stages": sweep.trial.milestones,
+        "objective": {**sweep.objective.model_dump(), "column": _column(sweep)},
         "text": text,
     }
+
+
+def _column(sweep: SweepConfig) -> str:
+    return column(sweep.objective.metric, sweep.trial.stage.reduce)
 
 
 class _Watch:
@@ -95,18 +103,20 @@ class _Watch:
         self._seen: set[tuple[str, str]] = set()
 
     def on_row(self, job: Job, key: str, row: dict[str, Any]) -> None:
-        i = job.keys.index(key)
-        self._publish(job, i, "running", None)
+        self._publish(job, key, "running", None)
         if "stage" in row and (key, row["stage"]) not in self._seen:
             self._seen.add((key, row["stage"]))
-            metric, split = self.sweep.objective.metric, self.sweep.objective.split
-            value = row["evaluation"][split][metric]
-            seed = f" seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
-            self._line(f"{job.name}{seed} · {row['stage']}: {metric} {value:.3f}")
+            figures = row["evaluation"][self.sweep.objective.split]
+            # What an action head is measured by is not there before fine-tuning.
+            metric = _column(self.sweep) if _column(self.sweep) in figures else "knn"
+            seed = f" seed {_seed(job, key)}" if len(job.seeds) > 1 else ""
+            self._line(f"{job.name}{seed} · {row['stage']}: {metric} {figures[metric]:.3f}")
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
-        for i in range(len(job.keys)):
-            self._publish(job, i, outcome.state, outcome.objective)
+        for key in job.keys:
+            self._publish(job, key, outcome.state, outcome.objective)
+        for key in job.finetuned if outcome.state == "complete" else ():
+            self._publish(job, key, outcome.state, None)
         if job.name not in self.campaign.cached:
             what = {
                 "complete": "complete" if outcome.objective is None else f"complete, objective {outcome.objective:.3f}",
@@ -119,23 +129,33 @@ class _Watch:
         done = f"{len(self.campaign.outcomes):3d}/{self.campaign.total}"
         self.say(f"[{time.monotonic() - self.started:6.0f} s · {done}] {text}")
 
-    def _publish(self, job: Job, i: int, state: str, objective: float | None) -> None:
-        files: TrialFiles = self.store.trial(job.keys[i])
+    def _publish(self, job: Job, key: str, state: str, objective: float | None) -> None:
         params = {
-            **job.params[i],
-            "seed": job.seeds[i],
+            **job.params[_index(job, key)],
+            "seed": _seed(job, key),
             "control": job.kind == "control",
             "block": job.block.label if job.block else None,
-            "key": files.key,
+            "key": key,
         }
         tags = {"kdtune.kind": job.kind, "kdtune.cached": str(job.name in self.campaign.cached).lower()}
-        self.publisher.update(TrackedTrial(files, _run_name(job, i), params, tags, state, objective))
+        tags["kdtune.phase"] = "finetune" if key in job.finetuned else "train"
+        self.publisher.update(TrackedTrial(self.store.trial(key), _run_name(job, key), params, tags, state, objective))
 
 
-def _run_name(job: Job, i: int) -> str:
+def _index(job: Job, key: str) -> int:
+    """The place of a trial, or of its fine-tuning, among the job's seeds."""
+    return (job.finetuned if key in job.finetuned else job.keys).index(key)
+
+
+def _seed(job: Job, key: str) -> int:
+    return job.seeds[_index(job, key)]
+
+
+def _run_name(job: Job, key: str) -> str:
     """What tells runs apart comes first: MLflow's table cuts names short."""
     if job.block is None:
         return job.name
-    what = f"{job.number} · {job.params[i]['teacher']}" if job.kind == "candidate" else "control"
-    seed = f" · seed {job.seeds[i]}" if len(job.seeds) > 1 else ""
-    return f"{what} · {job.block.label}{seed}"
+    what = f"{job.number} · {job.params[_index(job, key)]['teacher']}" if job.kind == "candidate" else "control"
+    seed = f" · seed {_seed(job, key)}" if len(job.seeds) > 1 else ""
+    phase = " · finetune" if key in job.finetuned else ""
+    return f"{what}{phase} · {job.block.label}{seed}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
+from kdtune.config.metrics import column
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, ObjectiveConfig
-from kdtune.config.trial import TrialConfig
+from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.store import Store
 from kdtune.sweep.prune import clears
 
@@ -31,10 +32,12 @@ class Job:
     seeds: tuple[int, ...]
     values: Mapping[str, Scalar]
     configs: tuple[TrialConfig, ...]
-    """One for each seed, as are the next two."""
+    """One for each seed, as are the next three."""
     keys: tuple[str, ...]
     params: tuple[dict[str, Any], ...]
     """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and what else is searched."""
+    finetuned: tuple[str, ...] = ()
+    """Keys of the fine-tunings that follow, where the trials have one."""
     needs: tuple[str, ...] = ()
     """Keys of the teachers that must be complete first."""
     bars: Mapping[str, float] = field(default_factory=dict)
@@ -54,9 +57,17 @@ class Outcome:
     error: str | None = None
 
 
-def stage_value(evaluations: list[dict[str, Any]], objective: ObjectiveConfig) -> float:
-    """Mean over the seeds of the objective's metric, from one evaluation a seed."""
-    return fmean(evaluation[objective.split][objective.metric] for evaluation in evaluations)
+def stage_value(
+    evaluations: Sequence[Mapping[str, Mapping[str, float]]], objective: ObjectiveConfig, reduce: str
+) -> float | None:
+    """Mean over the seeds of the objective's metric, from one evaluation a seed, as `stage.reduce` takes it.
+
+    None where they do not have it: what an action head alone is measured by exists after fine-tuning only.
+    """
+    name = column(objective.metric, reduce)
+    if any(name not in evaluation[objective.split] for evaluation in evaluations):
+        return None
+    return fmean(evaluation[objective.split][name] for evaluation in evaluations)
 
 
 def outcome_in_store(job: Job, objective: ObjectiveConfig, store: Store) -> Outcome | None:
@@ -65,17 +76,25 @@ def outcome_in_store(job: Job, objective: ObjectiveConfig, store: Store) -> Outc
     A function of the records and the job's bars alone: a trial that another sweep trained further is pruned here at
     the same stage as it would have been if it had been trained here.
     """
-    files = [store.trial(key) for key in job.keys]
-    reached = [trial.stages() for trial in files]
+    first = job.configs[0]
+    phases: list[tuple[tuple[str, ...], list[str]]] = [(job.keys, list(first.stage_epochs))]
+    if job.finetuned:
+        phases.append((job.finetuned, [FINETUNE_STAGE]))
     values: dict[str, float] = {}
-    for stage in job.configs[0].stage_epochs:
-        if not all(stage in stages for stages in reached):
+    for keys, stages in phases:
+        files = [store.trial(key) for key in keys]
+        reached = [trial.stages() for trial in files]
+        for stage in stages:
+            if not all(stage in seen for seen in reached):
+                return None
+            value = stage_value([seen[stage] for seen in reached], objective, first.stage.reduce)
+            if value is None:
+                continue
+            values[stage] = value
+            if not math.isfinite(value):
+                return Outcome("failed", None, values, error=f"{objective.metric} is {value} at stage {stage}")
+            if not clears(value, job.bars.get(stage), objective.mode):
+                return Outcome("pruned", None, values, stage)
+        if any(trial.result() is None for trial in files):
             return None
-        values[stage] = stage_value([stages[stage] for stages in reached], objective)
-        if not math.isfinite(values[stage]):
-            return Outcome("failed", None, values, error=f"{objective.metric} is {values[stage]} at stage {stage}")
-        if not clears(values[stage], job.bars.get(stage), objective.mode):
-            return Outcome("pruned", None, values, stage)
-    if any(trial.result() is None for trial in files):
-        return None
     return Outcome("complete", values.get(objective.stage), values)

@@ -10,7 +10,7 @@ from kdtune.config.key import trial_key
 from kdtune.config.space import Parameter, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, read_json, read_jsonl
+from kdtune.store import Store, read_jsonl
 
 
 def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
@@ -32,7 +32,10 @@ def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
     yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
     teachers = _teachers(sweep)
-    yield f"teachers     {len(teachers)}: " + (", ".join(name for name, _ in teachers) or "none")
+    shown = (f"{name} ({_origin(config)})" for name, config in teachers)
+    yield f"teachers     {len(teachers)}: " + (", ".join(shown) or "none")
+    if trial.finetuned is not None:
+        yield f"fine-tuning  {trial.finetuned.epochs} epochs on {trial.finetuned.data.dataset}, of what is not pruned"
     controls = len(blocks) * len(sweep.search.controls) * seeds
     candidates = sum(sweep.candidates(block) for block in blocks)
     yield f"blocks       {len(blocks)}"
@@ -40,11 +43,14 @@ def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
         yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
         for name, parameter in sweep.space(block).items():
             yield f"      {name:<10} {_values(parameter)}"
+    finetunings = (controls + candidates * seeds) if trial.finetune is not None else 0
     total = len(teachers) + controls + candidates * seeds
     same = total - _different(sweep, teachers)
     yield (
         f"trials       {total} = {len(teachers)} teachers + {controls} controls + {candidates} candidates × {seeds} "
-        f"seed{'s' if seeds > 1 else ''}" + (f"; {same} of them are the same trial as another" if same else "")
+        f"seed{'s' if seeds > 1 else ''}"
+        + (f", and {finetunings} fine-tunings" if finetunings else "")
+        + (f"; {same} of them are the same trial as another" if same else "")
     )
     yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
     yield from _in_store(sweep, store, total)
@@ -61,6 +67,12 @@ def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
                 config = sweep.teacher(str(name), block)
                 found.setdefault(_key(config), (str(name), config))
     return list(found.values())
+
+
+def _origin(config: TrialConfig) -> str:
+    if config.imported is not None:
+        return f"imported {config.imported[:8]}"
+    return f"{config.epochs} epochs, fraction {config.data.fraction:g}"
 
 
 def _key(config: TrialConfig) -> str:
@@ -106,11 +118,11 @@ def _fraction(sweep: SweepConfig, block: Block) -> float:
 
 def _in_store(sweep: SweepConfig, store: Store, total: int) -> Iterator[str]:
     """What the ledger of an earlier run says is done, and what the rest would cost at the speed measured then."""
-    record = read_json(store.sweep(sweep.name).sweep)
-    if record is None:
+    ledger = store.sweep(sweep.name).ledger(sweep.ledger)
+    if not ledger.exists():
         yield "in the store nothing of this sweep yet; hours and disk are known once its first trials have run"
         return
-    rows = read_jsonl(store.sweep(sweep.name).folder / record["ledger"])
+    rows = read_jsonl(ledger)
     keys = {row["job"]: row["keys"] for row in rows if row["event"] == "asked"}
     ended = {row["job"] for row in rows if row["event"] == "ended" and row["state"] != "failed"}
     done = [key for job in ended for key in keys.get(job, [])]

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ray.tune.search import Searcher
 
 from kdtune.clips.catalog import load_catalog
 from kdtune.clips.cores import cores
-from kdtune.clips.dataset import TrialData
 from kdtune.config.space import Scalar, resolve
 from kdtune.config.sweep import ResourceConfig, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -168,8 +167,9 @@ def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list
 def refuse(sweep: SweepConfig, address: str | None) -> None:
     """Raise UserError with everything that can be known to be wrong before a video is decoded."""
     problems = [] if address else check_resources(sweep.resources, cores(), torch.cuda.device_count())
+    parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
     # Blocks and teachers mostly share their data: each set is looked through once.
-    for data in {source_id(config.data, config.clip): config.data for config in _configs(sweep)}.values():
+    for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
         # A synthetic set that is missing will be made.
         if data.dataset != "synthetic" or Path(data.folder).exists():
             try:
@@ -181,22 +181,25 @@ def refuse(sweep: SweepConfig, address: str | None) -> None:
 
 
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Session:
-    """A session with every data set of the sweep prepared. Raises DataError for what cannot be."""
+    """A session with every data set of the sweep prepared. Raises DataError for what cannot be, and UserError for
+    teachers and starts that do not fit."""
     session = Session(store)
+    problems: list[Problem] = []
     for config in _configs(sweep):
         session.prepare(config)
-        TrialData.of(config, session.clips(config))
+        problems += session.problems(config)
+    if problems:
+        raise UserError(dict.fromkeys(problems))
     return session
 
 
 def _configs(sweep: SweepConfig) -> list[TrialConfig]:
-    """Trials and teachers with every data set and clip shape that the sweep can come to."""
+    """Trials with every teacher, data set and clip shape that the sweep can come to."""
     configs = []
     for block in sweep.blocks():
-        variants: list[dict[str, Scalar]] = [{}]
+        variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
         for name, parameter in sweep.space(block).items():
-            if resolve(name).startswith(("data.", "clip.")):
+            if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.")):
                 variants += [{name: value} for value in parameter.extremes]
         configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
-        configs += [sweep.teacher(name, block) for name in sweep.teachers]
     return configs

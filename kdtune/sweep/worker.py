@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from kdtune.config.sweep import ObjectiveConfig
+from kdtune.config.trial import TrialConfig
 from kdtune.sweep.job import Job, stage_value
 from kdtune.sweep.prune import clears
 from kdtune.train.session import Session, choose_device
@@ -20,11 +21,16 @@ Rows = Generator[dict[str, Any], None, None]
 def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str) -> Rows:
     """Train the trials of `job` side by side, stage by stage, yielding every epoch's row with its trial's key.
 
-    At a stage the mean over the seeds is held against the job's bar; where it misses it, all of them stop there.
+    At a stage the mean over the seeds is held against the job's bar; where it misses it, all of them stop there. What
+    clears all bars is trained to its end, and fine-tuned where that was asked for.
     """
     place = choose_device(device)
     with ExitStack() as stack:
-        runs = [stack.enter_context(closing(session.trial(config, place))) for config in job.configs]
+
+        def open_trial(config: TrialConfig) -> Rows:
+            return stack.enter_context(closing(session.trial(config, place)))
+
+        runs = [open_trial(config) for config in job.configs]
         for stage in job.configs[0].stage_epochs:
             evaluations = []
             for key, run in zip(job.keys, runs, strict=True):
@@ -33,9 +39,11 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
                     if row.get("stage") == stage:
                         evaluations.append(row["evaluation"])
                         break
-            if not clears(stage_value(evaluations, objective), job.bars.get(stage), objective.mode):
+            value = stage_value(evaluations, objective, job.configs[0].stage.reduce)
+            if value is not None and not clears(value, job.bars.get(stage), objective.mode):
                 return
-        for key, run in zip(job.keys, runs, strict=True):
+        finetuned = [open_trial(config.finetuned) for config in job.configs if config.finetuned is not None]
+        for key, run in zip([*job.keys, *job.finetuned], [*runs, *finetuned], strict=True):
             for row in run:
                 yield {"key": key, "row": row}
 

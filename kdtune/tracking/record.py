@@ -68,7 +68,8 @@ def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     for split, accuracies in row.get("evaluation", {}).items():
         for name, value in accuracies.items():
             found[f"{split}/{name}"] = value
-            found[f"{row['stage']}/{split}/{name}"] = value
+            if "stage" in row:
+                found[f"{row['stage']}/{split}/{name}"] = value
     return {metric_name(name): float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kdtune.errors import Problem, StoreError
 from kdtune.losses.contrast import MemoryBank
+from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
 from kdtune.store import write_atomic
 
@@ -23,16 +28,33 @@ class TrialState:
 
     network: PclNetwork
     bank: MemoryBank | None
+    projector: FeatureProjector | None
     optimizer: SGD
     scheduler: ReduceLROnPlateau | None
     epoch: int = 0
     """Epochs done."""
     seconds: float = 0.0
     """Spent on them, over all interruptions."""
+    best: dict[str, Any] | None = None
+    """Where `stage.weights` is best: the lowest validation loss so far, its epoch, and the network's weights then."""
+
+    def note_validation(self, epoch: int, loss: float) -> None:
+        """Keep the weights where the validation loss is the lowest so far."""
+        if loss < (math.inf if self.best is None else self.best["loss"]):
+            weights = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+            self.best = {"loss": loss, "epoch": epoch, "network": weights}
+
+    def kept_network(self) -> PclNetwork:
+        """The network that the trial would end with now: its own, or a copy with the best weights."""
+        if self.best is None:
+            return self.network
+        kept = copy.deepcopy(self.network)
+        kept.load_state_dict(self.best["network"])
+        return kept
 
     def save(self, path: Path) -> None:
-        parts: dict[str, Any] = {"epoch": self.epoch, "seconds": self.seconds}
-        for name in ("network", "bank", "optimizer", "scheduler"):
+        parts: dict[str, Any] = {"epoch": self.epoch, "seconds": self.seconds, "best": self.best}
+        for name in PARTS:
             part = getattr(self, name)
             parts[name] = None if part is None else part.state_dict()
         buffer = io.BytesIO()
@@ -44,11 +66,22 @@ class TrialState:
         if not path.exists():
             return
         parts = read_checkpoint(path)
-        for name in ("network", "bank", "optimizer", "scheduler"):
+        for name in PARTS:
             part = getattr(self, name)
             if part is not None:
                 part.load_state_dict(parts[name])
-        self.epoch, self.seconds = parts["epoch"], parts["seconds"]
+        self.epoch, self.seconds, self.best = parts["epoch"], parts["seconds"], parts["best"]
+
+
+#: What of a TrialState has a state dict.
+PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
+
+
+def final_weights(path: Path) -> dict[str, Tensor]:
+    """The weights that the trial of a checkpoint ended with, on the CPU."""
+    parts = read_checkpoint(path)
+    best = parts.get("best")
+    return parts["network"] if best is None else best["network"]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,3 +91,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged file
         what = f"the checkpoint cannot be read ({error}); remove its folder to train it again"
         raise StoreError([Problem(str(path), what.splitlines()[0])]) from error
+
+
+def load_part(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:
+    """Load the tensors `prefix.*` of `weights` into `module`, all of them or, with a StoreError, none."""
+    part = {name.removeprefix(f"{prefix}."): value for name, value in weights.items() if name.startswith(f"{prefix}.")}
+    try:
+        module.load_state_dict(part)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        raise StoreError([Problem(prefix, reason) for reason in reasons]) from error

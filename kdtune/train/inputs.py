@@ -11,7 +11,7 @@ from torch import Tensor
 from kdtune.clips.augment import augment, residual
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.pretext import transform_middle
-from kdtune.clips.tuples import draw_tuples, read_clips
+from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples, read_clips
 from kdtune.config.trial import TrialConfig
 
 #: Evaluations ask every trial the same questions, whatever its seed.
@@ -19,26 +19,29 @@ EVALUATION_SEED = 0
 
 
 @dataclass(frozen=True)
-class TupleBatch:
-    """B tuples ready for a network."""
+class SampleBatch:
+    """B samples ready for a network."""
 
-    clips: Tensor  # (B, 3, 3, T, H, W) float32: tuple, clip, channel, frame, height, width
-    labels: Tensor  # (B,) int64 pretext labels
+    clips: Tensor  # (B, n, 3, T, H, W) float32: sample, clip (3 of a tuple, or 1), channel, frame, height, width
+    labels: Tensor  # (B,) int64, pretext labels or actions
 
 
-def training_tuples(
+def training_samples(
     config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray, device: torch.device
-) -> TupleBatch:
-    """The augmented tuples of `samples` (B,), positions in the one order, in one epoch."""
-    return _tuples(config, data, config.seed, "train", epoch, samples, data.order[samples], device)
+) -> SampleBatch:
+    """The augmented samples at the positions `samples` (B,) of the one order, in one epoch."""
+    draws = _draw(config, data, config.seed, "train", epoch, samples, data.order[samples], train=True)
+    return _samples(config, data, data.order[samples], draws, device)
 
 
-def evaluation_tuples(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> TupleBatch:
-    """Centre-crop tuples of `rows` (B,) of the store, the same at every stage of every trial."""
-    return _tuples(config, data, EVALUATION_SEED, "evaluate", 0, rows, rows, device)
+def evaluation_samples(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> SampleBatch:
+    """One sample of each of `rows` (B,) of the store, the same at every stage of every trial."""
+    train = config.evaluation.transform == "train"
+    draws = _draw(config, data, EVALUATION_SEED, "evaluate", 0, rows, rows, train=train)
+    return _samples(config, data, rows, draws, device)
 
 
-def _tuples(
+def _draw(
     config: TrialConfig,
     data: TrialData,
     seed: int,
@@ -46,22 +49,27 @@ def _tuples(
     epoch: int,
     samples: np.ndarray,
     rows: np.ndarray,
-    device: torch.device,
-) -> TupleBatch:
-    draws = draw_tuples(
-        config,
-        seed=seed,
-        purpose=purpose,
-        epoch=epoch,
-        samples=samples,
-        lengths=data.lengths[rows],
-        train=purpose == "train",
+    *,
+    train: bool,
+) -> ClipDraws:
+    draw = draw_tuples if config.loss.target == "pretext" else draw_clips
+    return draw(
+        config, seed=seed, purpose=purpose, epoch=epoch, samples=samples, lengths=data.lengths[rows], train=train
     )
+
+
+def _samples(
+    config: TrialConfig, data: TrialData, rows: np.ndarray, draws: ClipDraws, device: torch.device
+) -> SampleBatch:
     raw = torch.from_numpy(read_clips(data.clips, rows, draws.start, draws.crop, config.clip)).to(device)
-    clips = transform_middle(augment(raw, draws.colour), draws)
-    if config.clip.modality == "residual":
-        clips = residual(clips)
-    return TupleBatch(clips, torch.from_numpy(draws.label).to(device))
+    clips, labels = augment(raw, draws.colour, config.clip.normalize), data.labels[rows]
+    if isinstance(draws, TupleDraws):
+        clips, labels = transform_middle(clips, draws), draws.label
+    return SampleBatch(_modality(clips, config), torch.from_numpy(labels).to(device))
+
+
+def _modality(clips: Tensor, config: TrialConfig) -> Tensor:
+    return residual(clips) if config.clip.modality == "residual" else clips
 
 
 def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> Tensor:
@@ -74,8 +82,8 @@ def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, 
     start = np.floor(np.linspace(0, 1, n)[None] * last[:, None]).astype(np.int64)
     room = np.array(clip.stored_size) - clip.size
     crop = np.broadcast_to(room // 2, (len(rows), n, 2))
-    clips = augment(torch.from_numpy(read_clips(data.clips, rows, start, crop, clip)).to(device), None)
-    return residual(clips) if clip.modality == "residual" else clips
+    raw = torch.from_numpy(read_clips(data.clips, rows, start, crop, clip)).to(device)
+    return _modality(augment(raw, None, clip.normalize), config)
 
 
 def batches(samples: np.ndarray, size: int) -> list[np.ndarray]:

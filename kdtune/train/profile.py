@@ -5,27 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 
 
-def make_deterministic(threads: int) -> None:
+def make_deterministic(config: TrialConfig) -> None:
     """Fix every setting of torch that bits depend on. Call it before the first CUDA operation."""
     # cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
 
 def _processor() -> str:
@@ -52,15 +53,20 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "threads": config.threads,
-        "precision": "fp32",
+        "precision": config.precision,
         "frames": clips.digest,
     }
 
 
 def weights_digest(network: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer: name, type, shape and bytes, in the state dict's order."""
+    """`state_digest` of every parameter and buffer."""
+    return state_digest(network.state_dict())
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the name, type, shape and bytes of every tensor, in the state's order."""
     sha = hashlib.sha256()
-    for name, value in network.state_dict().items():
+    for name, value in state.items():
         array = value.detach().cpu().contiguous().numpy()
         sha.update(f"{name}:{array.dtype}:{array.shape}".encode())
         sha.update(array.tobytes())

@@ -15,8 +15,9 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.key import ManifestOf, digest, identity, trial_key
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import KdtuneError, Problem, ResourceError
+from kdtune.errors import DataError, KdtuneError, Problem, ResourceError, StoreError
 from kdtune.store import Store, TrialFiles, write_json
+from kdtune.train.checkpoint import final_weights
 from kdtune.train.targets import Targets
 from kdtune.train.trial import train_trial
 
@@ -48,13 +49,52 @@ class Session:
         from kdtune.clips.build import prepare_clips
         from kdtune.clips.synthetic import make_synthetic
 
-        if source_id(config.data, config.clip) not in self.folders:
-            if config.data.dataset == "synthetic" and not Path(config.data.folder).exists():
-                make_synthetic(Path(config.data.folder))
-            clips = prepare_clips(config.data, config.clip, self.store)
-            self.folders[source_id(config.data, config.clip)] = str(clips.folder)
-        if config.teacher is not None:
-            self.prepare(config.teacher)
+        for part in config.lineage():
+            source = source_id(part.data, part.clip)
+            if part.imported is None and source not in self.folders:
+                if part.data.dataset == "synthetic" and not Path(part.data.folder).exists():
+                    make_synthetic(Path(part.data.folder))
+                self.folders[source] = str(prepare_clips(part.data, part.clip, self.store).folder)
+
+    def problems(self, config: TrialConfig) -> list[Problem]:
+        """What only data and store can tell of a prepared trial: heads that do not fit, too few videos, no import."""
+        found: list[Problem] = []
+        for part in config.lineage():
+            if part.imported is not None:
+                found += self._import_problems(part)
+                continue
+            try:
+                TrialData.of(part, self.clips(part))
+            except DataError as error:
+                found += error.problems
+            if part.distils and part.teacher is not None and part.loss.lambda_ > 0:
+                found += self._head_problems(part, part.teacher)
+        return list(dict.fromkeys(found))
+
+    def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
+        """Logits are compared class by class."""
+        own = self.clips(config).actions
+        if teacher.imported is not None and self.files(teacher).result() is not None:
+            head = final_weights(self.files(teacher).checkpoint).get("head.bias")
+            wanted, got = TrialData.of(config, self.clips(config)).classes, 0 if head is None else len(head)
+            if got != wanted:
+                what = f"{teacher.imported} has {got or 'no'} logits, its student {wanted}"
+                return [Problem("teacher.imported", what, "lambda: 0 with beta or gamma; or a start instead")]
+        elif teacher.imported is None and config.loss.target == "action" and own != self.clips(teacher).actions:
+            its = self.clips(teacher).actions
+            what = f"the teacher knows {len(its)} actions {_some(its)}, its student learns {len(own)} {_some(own)}"
+            return [Problem("teacher", f"{what}: with lambda > 0 they must be the same")]
+        return []
+
+    def _import_problems(self, config: TrialConfig) -> list[Problem]:
+        if self.files(config).result() is not None:
+            return []
+        clip = config.clip
+        what = (
+            f"{config.imported} is not in {self.store.root} for {config.architecture} at {clip.frames} frames of "
+            f"{clip.size}², {clip.modality}; import it with `kdtune teacher import`, or say here what it is"
+        )
+        return [Problem("imported", what)]
 
     def clips(self, config: TrialConfig) -> ClipStore:
         source = source_id(config.data, config.clip)
@@ -66,10 +106,7 @@ class Session:
         return trial_key(config, self._manifest_of(config))
 
     def _manifest_of(self, config: TrialConfig) -> ManifestOf:
-        chain = [config]
-        while chain[-1].teacher is not None:
-            chain.append(chain[-1].teacher)
-        return {part.data: self.clips(part).manifest for part in chain}.__getitem__
+        return {part.data: self.clips(part).manifest for part in config.lineage() if part.imported is None}.__getitem__
 
     def files(self, config: TrialConfig) -> TrialFiles:
         return self.store.trial(self.key(config))
@@ -86,18 +123,27 @@ class Session:
                 yield from files.rows()
                 return
             files.clear_failure()
-            targets = None
             try:
+                if config.imported is not None:
+                    raise StoreError(self._import_problems(config))
                 data = TrialData.of(config, self.clips(config))
-                if config.distils and config.teacher is not None:
-                    for _ in self.trial(config.teacher, device):
+                for other in config.needs:
+                    for _ in self.trial(other, device):
                         pass
+                targets = start = None
+                if config.distils and config.teacher is not None:
                     targets = Targets(config, self.key(config.teacher), data, self.store, device)
+                if config.start is not None:
+                    start = final_weights(self.files(config.start).checkpoint)
                 write_json(files.config, identity(config, self._manifest_of(config)))
-                yield from train_trial(config, data, targets, files, device)
+                yield from train_trial(config, data, targets, start, files, device)
             except Exception as error:
                 files.write_failure(plain_words(error))
                 raise
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
 
 
 def plain_words(error: BaseException) -> str:

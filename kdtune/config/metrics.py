@@ -1,0 +1,44 @@
+"""Every figure that an evaluation records for validation and for test; shares of 1, losses in nats.
+
+`knn` and `linear` are the action accuracies of the frozen features: k-NN and linear probe, both learnt from the trial's
+own training videos. `retrieval_k`: one of the k nearest of them shows the action. `pretext`: accuracy on the five
+labels, for one tuple a video. `action`: the same of the action head, for one clip a video; `top1`, `top5`, `precision`,
+`recall` and `f1` (means over the classes) are its figures for a video's averaged logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+#: k of the retrieval figures (PCL).
+RETRIEVED = (1, 5, 10, 20, 50)
+
+OfFeatures = Literal["knn", "linear", "retrieval_1", "retrieval_5", "retrieval_10", "retrieval_20", "retrieval_50"]
+OfPretext = Literal["pretext", "pretext_loss"]
+OfAction = Literal["action", "action_loss", "top1", "top5", "precision", "recall", "f1"]
+Metric = Literal[OfFeatures, OfPretext, OfAction]
+
+#: Each has its `best_…` beside it.
+METRICS: tuple[Metric, ...] = get_args(Metric)
+#: loss.target → what its head alone can be measured by.
+OF_HEAD: dict[str, tuple[str, ...]] = {"pretext": get_args(OfPretext), "action": get_args(OfAction)}
+
+
+def available(metric: str, target: str) -> bool:
+    """Does a trial with this `loss.target` record `metric`?"""
+    return metric in get_args(OfFeatures) or metric in OF_HEAD[target]
+
+
+def column(metric: str, reduce: str) -> str:
+    """The recorded figure that `stage.reduce` picks: the value at the boundary, or the best so far."""
+    return f"best_{metric}" if reduce == "best" else metric
+
+
+def best(metric: str, values: list[Any]) -> Any:
+    """The best of `values`: the lowest loss, the highest of everything else."""
+    return min(values) if metric.endswith("_loss") else max(values)
+
+
+def floor_of(metric: str) -> str:
+    """The figure beside `metric` that says what always answering the most frequent class would score."""
+    return "pretext_floor" if metric.removeprefix("best_").startswith("pretext") else "action_floor"

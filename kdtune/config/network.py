@@ -1,0 +1,49 @@
+"""The networks by name, what of them can be set, and the smallest clip that each can look at."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from kdtune.config.sections import Section
+
+#: With a width, and all but C3D with a depth.
+Own = Literal["r3d", "r21d", "c3d", "tdn"]
+#: torchvision's, as they are.
+Torchvision = Literal[
+    "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"
+]
+
+#: Fewest frames and smallest side in pixels with which a network's pools still have something to pool (tests try each);
+#: the others take any clip.
+SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (5, 18)}
+
+
+class NetworkConfig(Section):
+    """A backbone and its size."""
+
+    backbone: Own | Torchvision = "r3d"
+    """r3d, r21d, c3d: the papers'. tdn: a 2D network with temporal differences. The others are torchvision's."""
+    depth: Literal[10, 18] = 10
+    """r3d, r21d, tdn: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
+    width: Annotated[int, Field(ge=4)] = 64
+    """r3d, r21d, c3d, tdn: channels of the first stage; features have 8 × width."""
+
+    @property
+    def has_width(self) -> bool:
+        return self.backbone in get_args(Own)
+
+    @property
+    def has_depth(self) -> bool:
+        return self.has_width and self.backbone != "c3d"
+
+    @property
+    def knows_places(self) -> bool:
+        """Do its weights hold tables of positions, whose sizes depend on the clip?"""
+        return self.backbone.startswith("mvit")
+
+    @property
+    def smallest_clip(self) -> tuple[int, int]:
+        """Fewest frames, smallest side in pixels."""
+        return SMALLEST.get(self.backbone, (1, 1))

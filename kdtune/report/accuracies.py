@@ -1,0 +1,64 @@
+"""Every accuracy that was measured, scratch beside each candidate: mean and spread over the seeds."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+from typing import Any
+
+from tabulate import tabulate
+
+from kdtune.config.metrics import METRICS, floor_of
+from kdtune.config.trial import FINETUNE_STAGE
+from kdtune.report.tables import STYLES, value_text
+
+#: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
+SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")
+
+#: Only what answers with one class has the majority's floor.
+ONE_ANSWER = ("knn", "linear", "pretext", "action", "top1")
+
+
+def accuracies(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
+    """One table for each block and split: a row for each figure, in the last stage of pre-training and after
+    fine-tuning; a column for scratch and for each candidate, `mean ± standard deviation` over its seeds (n − 1)."""
+    last = [stage for stage in sweep["stages"] if stage != FINETUNE_STAGE][-1:]
+    stages = [*last, *(stage for stage in sweep["stages"] if stage == FINETUNE_STAGE)]
+    tables = []
+    for block in sweep["blocks"]:
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for trial in results["trials"]:
+            if trial["block"] == block and any(stage in trial["stages"] for stage in stages):
+                groups.setdefault((trial["candidate"], trial["params"]["teacher"]), []).append(trial)
+        for split in ("validation", "test") if groups else ():
+            tables.append(f"{block}, {split}\n{_table(list(groups.values()), stages, split, STYLES[form])}")
+    return "\n\n".join(tables) or "no trial has reached its last stage yet"
+
+
+def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, style: str) -> str:
+    rows = []
+    for stage in stages:
+        for metric in SHOWN:
+            figures = [[trial["stages"].get(stage, {}).get(split, {}) for trial in group] for group in groups]
+            found = [[values[metric] for values in group if metric in values] for group in figures]
+            if any(found):
+                floors = [values[floor_of(metric)] for group in figures for values in group if metric in values]
+                floor = f"{floors[0]:.3f}" if metric in ONE_ANSWER else ""
+                rows.append([stage, metric, floor, *map(_spread, found)])
+    heads = ["stage", "accuracy", "floor", *(_title(group) for group in groups)]
+    return tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=["left"] * len(heads))
+
+
+def _title(group: list[dict[str, Any]]) -> str:
+    """As in `0: c3d, λ 1 (n = 3)`."""
+    candidate, params = group[0]["candidate"], group[0]["params"]
+    if candidate is None:
+        name = "scratch" if params["teacher"] == "none" else f"control: {params['teacher']}"
+    else:
+        name = f"{candidate}: {params['teacher']}, λ {value_text(params['lambda'])}"
+    return f"{name} (n = {len(group)})"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

@@ -1,0 +1,96 @@
+"""The trials of a store that can teach, read from their config.json and result.json alone: no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tabulate import tabulate
+
+from kdtune.config.key import TRAINER_SEMANTICS
+from kdtune.errors import Problem, StoreError
+from kdtune.store import Store, TrialFiles, read_json
+
+#: The validation accuracies that are shown, where a trial has them.
+ACCURACIES = ("pretext", "knn", "top1")
+#: Digits of a key in the table: enough to tell trials apart.
+SHORT = 12
+
+
+def teacher_rows(store: Store) -> list[dict[str, Any]]:
+    """One row for each complete trial that this version can look up, by target, network and key.
+
+    Raises StoreError for records that are no trial's.
+    """
+    folder, rows, problems = store.root / "trials", [], []
+    # Names with a dot are copies that an interrupted import left.
+    found = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+    for files in map(TrialFiles, found):
+        try:
+            row = _row(files)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            problems.append(Problem(str(files.folder), "holds no trial's records; remove it"))
+        else:
+            rows += [row] if row is not None else []
+    if problems:
+        raise StoreError(problems)
+    return sorted(rows, key=lambda row: (row["target"], row["network"], row["key"]))
+
+
+def _row(files: TrialFiles) -> dict[str, Any] | None:
+    """The row of a trial, or None for one that is not complete or that another version made."""
+    form, result = read_json(files.config), files.result()
+    if form is None or result is None:
+        return None
+    imported = "imported" in form
+    if not imported and form["semantics"] != TRAINER_SEMANTICS:
+        return None  # no trial's key leads here any more
+    trial = {} if imported else form["trial"]
+    clip, student = (form if imported else trial)["clip"], (form if imported else trial)["student"]
+    last = list(result["stages"].values())[-1]["validation"] if result["stages"] else {}
+    row = {
+        "key": files.key,
+        "network": network_label(student),
+        "target": form["target"] if imported else trial["loss"]["target"],
+        "frames": clip["frames"],
+        "size": clip["size"],
+        "dataset": None if imported else trial["data"]["dataset"],
+        "fraction": None if imported else trial["data"]["fraction"],
+        "epochs": result["epochs"],
+    }
+    for metric in ACCURACIES:
+        row |= {metric: last.get(metric), f"best_{metric}": last.get(f"best_{metric}")}
+    row["source"] = f"imported: {result['imported']['source']}" if imported else "trained"
+    row["heads"] = result["imported"]["heads"] if imported else ["head"]
+    row |= {name: None if imported else form[name] for name in ("teacher", "start")}
+    return row
+
+
+def network_label(student: dict[str, Any]) -> str:
+    """As in `r3d-10 w64`, of a canonical student."""
+    depth = f"-{student['depth']}" if "depth" in student else ""
+    width = f" w{student['width']}" if "width" in student else ""
+    return f"{student['backbone']}{depth}{width}"
+
+
+def teacher_table(rows: list[dict[str, Any]]) -> str:
+    """`rows` of teacher_rows to read: accuracies as at the last stage and, where it was better, the best before it."""
+    if not rows:
+        return "no trial in the store is complete yet"
+    shown = [metric for metric in ACCURACIES if any(row[metric] is not None for row in rows)]
+    chains = [name for name in ("teacher", "start") if any(row[name] for row in rows)]
+    heads = ["key", "network", "target", "clip", "data", "epochs", *shown, "source", *chains]
+    lines = []
+    for row in rows:
+        line = [row["key"][:SHORT], row["network"], row["target"], f"{row['frames']} × {row['size']}²"]
+        line += ["–" if row["dataset"] is None else f"{row['dataset']} {row['fraction']:g}", str(row["epochs"])]
+        line += [_accuracy(row[metric], row[f"best_{metric}"]) for metric in shown]
+        line += [row["source"] + ("" if "head" in row["heads"] else " (backbone only)")]
+        line += [row[name][:SHORT] if row[name] else "–" for name in chains]
+        lines.append(line)
+    return tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=["left"] * len(heads))
+
+
+def _accuracy(last: float | None, best: float | None) -> str:
+    if last is None:
+        return "–"
+    return f"{last:.3f}" + (f" (best {best:.3f})" if best is not None and best > last else "")

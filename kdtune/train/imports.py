@@ -1,0 +1,198 @@
+"""Weights from outside become a trial of the store: a published checkpoint, or a trial of another store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest, identity
+from kdtune.config.sections import DataConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import Problem, StoreError
+from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_json
+from kdtune.train.checkpoint import final_weights
+from kdtune.train.foreign import read_foreign
+from kdtune.train.profile import state_digest
+
+#: What every complete trial's folder holds, and what else of it is worth having: imported weights have no epochs.
+NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("epochs.jsonl", "classes_*.json")
+
+
+# ---- a published checkpoint ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a published checkpoint became."""
+
+    key: str
+    """Of the trial in the store."""
+    imported: str
+    """What `imported:` says in a sweep file: the first 32 hex digits of the SHA-256 over the tensors."""
+    layout: str
+    """pcl or torchvision."""
+    heads: tuple[str, ...]
+    """Those that came along with the backbone: head, projector."""
+    files: TrialFiles
+
+
+def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported:
+    """Put the weights in `file` into the store, as a trial with the network, the clips and the target of `config`.
+
+    The same weights make the same trial, however often and under whatever name they come. Raises StoreError with every
+    problem of the file.
+    """
+    weights = read_foreign(file, config)
+    sha256 = state_digest(weights.tensors)
+    if config.imported not in (None, sha256[:32]):
+        what = f"holds other weights than the configuration names: {sha256[:32]}"
+        raise StoreError([Problem(str(file), what, f"imported: {config.imported}")])
+    form = identity(config.model_copy(update={"imported": sha256[:32]}), _no_manifest)
+    files = store.trial(digest(form))
+    with store.lock(f"trial-{files.key}"):
+        if files.result() is None:
+            files.clear_failure()
+            write_json(files.config, form)
+            buffer = io.BytesIO()
+            torch.save({"network": weights.tensors}, buffer)
+            write_atomic(files.checkpoint, buffer.getvalue())
+            # Last, for a trial with a result is complete.
+            files.write_result(
+                {
+                    "epochs": 0,
+                    "stages": {},
+                    "weights_sha256": sha256,
+                    "seconds": 0.0,
+                    "profile": None,
+                    "imported": {
+                        "source": file.name,
+                        "layout": weights.layout,
+                        "heads": list(weights.heads),
+                        "sha256": _file_sha256(file),
+                    },
+                }
+            )
+    return Imported(files.key, sha256[:32], weights.layout, weights.heads, files)
+
+
+def _no_manifest(data: DataConfig) -> str:
+    raise AssertionError("imported weights belong to no data set")
+
+
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
+    """The lines to paste under `teachers:`, with all that the key depends on: they mean the same in every sweep."""
+    clip = {field: getattr(config.clip, field) for field in ("frames", "size", "modality", "normalize")}
+    loss = {"target": config.loss.target}
+    plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name) and yaml.safe_load(name) == name
+    # Quoted, for some hex digits read as a number.
+    lines = [f"{name if plain else json.dumps(name)}:", f'  imported: "{imported.imported}"']
+    for section, values in (("student", canonical(config)["student"]), ("clip", clip), ("loss", loss)):
+        flow = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000)
+        lines.append(f"  {section}: {flow.strip()}")
+    return "\n".join(f"  {line}" for line in lines)
+
+
+# ---- a trial of another store ----------------------------------------------------------------------------------------
+
+
+def import_trial(folder: Path, store: Store) -> str:
+    """Copy the complete trial `<other store>/trials/<key>/` into `store`; returns its key.
+
+    One that is already there stays. Raises StoreError, and changes nothing, for a trial that is not complete, whose
+    files do not fit each other, or that another version of the trainer made.
+    """
+    source = TrialFiles(folder.resolve())
+    result = _checked_records(source)
+    target = store.trial(source.key)
+    with store.lock(f"trial-{source.key}"):
+        here = target.result()
+        if here is not None:
+            if here["weights_sha256"] != result["weights_sha256"]:
+                # The same trial on another kind of machine: whatever was made with the one here must stay true.
+                what = "is in the store already, with other weights; remove it there to take this one"
+                raise StoreError([Problem(str(source.folder), what)])
+            return source.key
+        # The lock is ours: what an interrupted import left under these names belongs to nobody.
+        copy = TrialFiles(target.folder.with_name(f".{source.key}.import"))
+        replaced = target.folder.with_name(f".{source.key}.replaced")
+        for leftover in (copy.folder, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            for pattern in (*NEEDED, *FURTHER):
+                for file in source.folder.glob(pattern):
+                    write_atomic(copy.folder / file.name, file.read_bytes())
+            _check_weights(copy.checkpoint, result["weights_sha256"], source.checkpoint)
+            if target.folder.exists():  # begun here, not ended
+                os.replace(target.folder, replaced)
+            os.replace(copy.folder, target.folder)
+        finally:
+            for leftover in (copy.folder, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
+    return source.key
+
+
+def _checked_records(source: TrialFiles) -> dict[str, Any]:
+    """The result of a trial whose records fit its name and this version. Raises StoreError with every problem."""
+    if not source.folder.is_dir():
+        raise StoreError([Problem(str(source.folder), "is no trial's folder")])
+    missing = [name for name in NEEDED if not (source.folder / name).is_file()]
+    if missing:
+        what = f"is no complete trial: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
+        raise StoreError([Problem(str(source.folder), what)])
+    form, result = (_record(source.folder / name) for name in ("config.json", "result.json"))
+    problems = []
+    try:
+        key = digest(form)
+    except ValueError:  # NaN, which no trial's identity has
+        key = "nothing"
+    if key != source.key:
+        what = f"is not this trial's: it hashes to {key}, and the folder is named {source.key}"
+        problems.append(Problem(str(source.config), what))
+    weights = result.get("weights_sha256")
+    if not isinstance(weights, str):
+        problems.append(Problem(str(source.folder / "result.json"), "names no weights_sha256"))
+    elif "imported" in form and form["imported"] != weights[:32]:
+        problems.append(Problem(str(source.config), f"names the weights {form['imported']}, the result {weights}"))
+    if "imported" not in form and form.get("semantics") != TRAINER_SEMANTICS:
+        what = f"was made by semantics {form.get('semantics')} of the trainer"
+        problems.append(Problem(str(source.config), what, str(TRAINER_SEMANTICS)))
+    if problems:
+        raise StoreError(problems)
+    return result
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise StoreError([Problem(str(path), f"cannot be read: {error}")]) from error
+    if not isinstance(record, dict):
+        raise StoreError([Problem(str(path), f"must hold an object, got {type(record).__name__}")])
+    return record
+
+
+def _check_weights(copy: Path, sha256: str, source: Path) -> None:
+    """Raises StoreError where a copied checkpoint does not end with the weights that the result names."""
+    try:
+        found = state_digest(final_weights(copy))
+    except StoreError as error:
+        raise StoreError([Problem(str(source), "is damaged: it cannot be read")]) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError([Problem(str(source), "is no trial's checkpoint")]) from error
+    if found != sha256:
+        raise StoreError([Problem(str(source), f"holds weights with SHA-256 {found}, but the result names {sha256}")])

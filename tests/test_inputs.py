@@ -1,0 +1,121 @@
+"""From videos to batches: the samples of training and evaluation, put together by hand."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import FakeClips
+
+from kdtune.clips.augment import augment
+from kdtune.clips.dataset import TrialData
+from kdtune.clips.tuples import draw_clips, draw_tuples
+from kdtune.config.trial import TrialConfig
+from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
+
+torch.set_num_threads(1)
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet
+SIDE, FRAMES, CPU = 24, 8, torch.device("cpu")
+FORM = {"clip": {"frames": FRAMES, "size": SIDE, "interval": 2, "resize": [28, 37]}}
+CONFIG = TrialConfig.model_validate(FORM)
+
+
+@pytest.fixture(scope="module")
+def data() -> TrialData:
+    lengths = [60, 70, 80, 90]
+    clips = FakeClips(lengths, 28, 37)
+    rows, actions = np.arange(4), ("bow", "jump", "wave")
+    return TrialData(clips, rows[::-1].copy(), 4, rows, rows, np.array(lengths), np.array([0, 2, 1, 2]), actions, 5)
+
+
+def normal(frames: np.ndarray) -> np.ndarray:
+    """uint8 (T, H, W, 3) → normalised centre crop (3, T, S, S)."""
+    top, left = (frames.shape[1] - SIDE) // 2, (frames.shape[2] - SIDE) // 2
+    crop = frames[:, top : top + SIDE, left : left + SIDE]
+    return ((crop / 255 - MEAN) / STD).transpose(3, 0, 1, 2)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "residual"])
+def test_an_evaluation_sees_normalised_centre_crops(data: TrialData, modality: str) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "clip": CONFIG.clip.model_copy(update={"modality": modality}),
+            "evaluation": CONFIG.evaluation.model_copy(update={"clips": 3}),
+        }
+    )
+    out = evenly_spaced_clips(config, data, np.array([2, 0]), CPU)
+    assert out.shape == (2, 3, 3, FRAMES, SIDE, SIDE)
+    for i, row in enumerate((2, 0)):
+        length = data.lengths[row]
+        for c, start in enumerate((0, (length - FRAMES) // 2, length - FRAMES)):
+            expected = normal(data.clips.frames(row)[start : start + FRAMES])
+            if modality == "residual":
+                expected = np.roll(expected, 1, 1) - expected
+            np.testing.assert_allclose(out[i, c].numpy(), expected, atol=1e-5)
+
+
+def test_evaluation_samples_are_the_same_questions_for_every_trial(data: TrialData) -> None:
+    rows = np.arange(4)
+    batch = evaluation_samples(CONFIG, data, rows, CPU)
+    draws = draw_tuples(CONFIG, seed=0, purpose="evaluate", epoch=0, samples=rows, lengths=data.lengths, train=False)
+    for i in range(4):
+        for c in (0, 2):
+            first = draws.start[i, c]
+            plain = normal(data.clips.frames(i)[first : first + FRAMES])
+            np.testing.assert_allclose(batch.clips[i, c].numpy(), np.roll(plain, 1, 1) - plain, atol=1e-5)
+    other = CONFIG.model_copy(update={"seed": 5, "augment": CONFIG.augment.model_copy(update={"flip_p": 1.0})})
+    again = evaluation_samples(other, data, rows[::-1].copy(), CPU)
+    assert torch.equal(again.clips.flip(0), batch.clips)
+    assert torch.equal(again.labels.flip(0), batch.labels)
+
+
+def test_an_evaluation_may_be_augmented_as_in_training(data: TrialData) -> None:
+    config = TrialConfig.model_validate({**FORM, "evaluation": {"transform": "train"}})
+    batch = evaluation_samples(config, data, np.arange(4), CPU)
+    named = {"seed": 0, "purpose": "evaluate", "epoch": 0, "samples": np.arange(4), "lengths": data.lengths}
+    draws = draw_tuples(config, **named, train=True)
+    assert draws.colour is not None
+    assert np.array_equal(batch.labels.numpy(), draws.label)
+    for i, c in ((0, 0), (3, 2)):
+        video, (top, left) = data.clips.frames(i), draws.crop[i, c]
+        part = video[draws.start[i, c] :][:FRAMES, top : top + SIDE, left : left + SIDE]
+        # Its own draws alone, which test_transforms.py compares with torchvision.
+        own = {f.name: getattr(draws.colour, f.name) for f in fields(draws.colour)}
+        alone = replace(draws.colour, **{n: a[i : i + 1, c : c + 1] for n, a in own.items() if n != "blur_radius"})
+        plain = augment(torch.from_numpy(part[None, None]), alone)[0, 0].numpy()
+        np.testing.assert_allclose(batch.clips[i, c].numpy(), np.roll(plain, 1, 1) - plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_actions_are_learned_from_single_clips_with_their_labels(data: TrialData, normalize: bool) -> None:
+    config = TrialConfig.model_validate(
+        {**FORM, "clip": {**FORM["clip"], "normalize": normalize}, "loss": {"target": "action"}}
+    )
+    rows = np.array([2, 1])
+    batch = evaluation_samples(config, data, rows, CPU)
+    assert batch.labels.tolist() == [1, 2]
+    assert batch.clips.shape == (2, 1, 3, FRAMES, SIDE, SIDE)
+    named = {"seed": 0, "purpose": "evaluate", "epoch": 0, "samples": rows, "lengths": data.lengths[rows]}
+    start = draw_clips(config, **named, train=False).start
+    for i, row in enumerate(rows.tolist()):
+        plain = normal(data.clips.frames(row)[start[i, 0] :][:FRAMES])
+        if not normalize:
+            plain = plain * STD[:, None, None, None] + MEAN[:, None, None, None]
+        np.testing.assert_allclose(batch.clips[i, 0].numpy(), np.roll(plain, 1, 1) - plain, atol=1e-5)
+    # In training, sample 1 of this order is row 2.
+    trained = training_samples(config, data, 1, np.array([1]), CPU)
+    assert trained.labels.tolist() == [1]
+    assert trained.clips.shape == (1, 1, 3, FRAMES, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("variant", [{}, {"augment": {"per": "frame"}}, {"loss": {"target": "action"}}])
+def test_a_training_sample_is_the_same_in_any_batch_and_at_any_fraction(data: TrialData, variant: dict) -> None:
+    config = TrialConfig.model_validate({**FORM, **variant})
+    part = TrialConfig.model_validate({**FORM, **variant, "data": {"fraction": 0.5}})
+    whole = training_samples(config, data, 3, np.arange(4), CPU)
+    few = training_samples(part, replace(data, size=2), 3, np.array([1, 0]), CPU)
+    assert torch.equal(few.clips, whole.clips[[1, 0]])
+    assert torch.equal(few.labels, whole.labels[[1, 0]])
+    assert not torch.equal(training_samples(config, data, 4, np.arange(4), CPU).clips, whole.clips)

@@ -1,0 +1,156 @@
+"""Sweeps whose candidates are fine-tuned, and what a search is allowed to read (DESIGN 4.3)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+
+from kdtune.config.load import load_sweep
+from kdtune.errors import EXIT_OK, ConfigError
+from kdtune.report.accuracies import accuracies
+from kdtune.report.results import sweep_results
+from kdtune.store import Store, read_json, read_jsonl, write_jsonl
+from kdtune.sweep.driver import Ending, drive
+
+
+def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
+    file = folder / f"{form['name']}.yaml"
+    file.write_text(yaml.safe_dump(form))
+    uri = f"sqlite:///{folder}/mlflow.db"
+    end = drive(load_sweep(file), file.read_text(), Store(folder), address, uri, lambda _: None)
+    assert end.exit_code == EXIT_OK
+    return end
+
+
+@pytest.fixture(scope="module")
+def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
+    """Each candidate learns from the one before; the lesser half ends early; what is left is fine-tuned."""
+    trial = {**sweep_form["trial"], "finetune": {"epochs": 2, "optimizer": {"lr": 0.05}}}
+    search = {"space": {"alpha": {"range": [0.1, 1.0]}}, "candidates": 5, "startup": 1, "window": 1}
+    return {
+        "name": "phases",
+        "trial": trial,
+        "search": search,
+        "objective": {"metric": "pretext_loss", "mode": "min", "stage": "late"},
+        "prune": {"at": ["early"], "keep": 0.5, "min_peers": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phases")
+    run(form, folder, ray_address)
+    return folder
+
+
+def trials_of(folder: Path, name: str = "phases") -> list[dict[str, Any]]:
+    return sweep_results(Store(folder), name, {})["trials"]
+
+
+def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form: dict[str, Any]) -> None:
+    trials = trials_of(swept)
+    states = [trial["state"] for trial in trials]
+    assert states[0] == "complete", "the control"
+    assert {"complete", "pruned"} == set(states[1:]), "nothing to tell apart"
+    for trial in trials:
+        if trial["state"] == "pruned":
+            assert list(trial["stages"]) == ["early"]
+            assert trial["finetune"] is None
+        else:
+            assert list(trial["stages"]) == ["early", "late", "finetune"]
+            assert {"top1", "f1", "best_top1"} <= set(trial["stages"]["finetune"]["test"])
+            assert "pretext" not in trial["stages"]["finetune"]["test"]
+            assert trial["objective"] == trial["stages"]["late"]["validation"]["pretext_loss"]
+    complete = states.count("complete")
+    assert len(list((swept / "trials").iterdir())) == len(trials) + complete
+    results = sweep_results(Store(swept), "phases", {})
+    table = accuracies(results, read_json(Store(swept).sweep("phases").sweep), "markdown")
+    assert table.count("finetune") >= 2 * 10
+    assert f"{trials[0]['stages']['finetune']['test']['top1']:.3f}" in table
+
+
+def test_mlflow_shows_fine_tunings_as_runs_of_their_own(swept: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{swept}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["phases"], output_format="list")
+    phases = [run for run in runs if run.data.tags.get("kdtune.phase") == "finetune"]
+    trials = {trial["finetune"]: trial for trial in trials_of(swept) if trial["finetune"]}
+    assert {run.data.params["key"] for run in phases} == set(trials)
+    for found in phases:
+        trial = trials[found.data.params["key"]]
+        assert found.data.metrics["finetune/test/top1"] == trial["stages"]["finetune"]["test"]["top1"]
+        assert found.data.params["alpha"] == str(trial["params"]["alpha"])
+        assert found.info.status == "FINISHED"
+
+
+def test_another_fine_tuning_shares_the_pre_training(
+    swept: Path, form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    shutil.copytree(swept, tmp_path / "copy")
+    again = run(form, tmp_path / "copy", None)
+    trials = trials_of(swept)
+    assert (again.trained, again.found) == (0, len(trials) + sum(trial["finetune"] is not None for trial in trials))
+    checkpoint = tmp_path / "copy" / "trials" / trials_of(swept)[0]["key"] / "checkpoint.pt"
+    written = checkpoint.stat().st_mtime_ns
+    trial = {**form["trial"], "finetune": {"epochs": 1, "normalize": False, "optimizer": {"lr": 0.05}}}
+    objective = {**form["objective"], "metric": "top1", "mode": "max", "stage": "finetune"}
+    grid = {"space": {"alpha": [0.5]}, "sampler": "grid"}
+    other = {**form, "name": "other", "trial": trial, "objective": objective, "search": grid, "prune": {}}
+    run(other, tmp_path / "copy", ray_address)
+    control, *_ = trials_of(tmp_path / "copy", "other")
+    assert control["key"] == trials_of(swept)[0]["key"]
+    assert control["finetune"] != trials_of(swept)[0]["finetune"]
+    assert control["objective"] == control["stages"]["finetune"]["validation"]["top1"]
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+def rewritten(swept: Path, folder: Path, split: str) -> Path:
+    """A copy of the store in which every figure of `split` is another one, and no sweep is remembered."""
+    shutil.copytree(swept, folder)
+    shutil.rmtree(folder / "sweeps")
+    for path in (folder / "trials").glob("*/epochs.jsonl"):
+        rows = read_jsonl(path)
+        for i, row in enumerate(rows):
+            if "evaluation" in row:
+                figures = row["evaluation"][split]
+                row["evaluation"][split] = {name: (int(path.parent.name[:8], 16) % 97 + i) / 97 for name in figures}
+        write_jsonl(path, rows)
+    return folder
+
+
+def asked(folder: Path) -> list[tuple[Any, ...]]:
+    return [(t["key"], json.dumps(t["params"]), t["state"], t["epochs"]) for t in trials_of(folder)]
+
+
+def test_neither_search_nor_pruning_reads_the_test_list(
+    swept: Path, form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    other = rewritten(swept, tmp_path / "test", "test")
+    assert run(form, other, None).trained == 0
+    assert asked(other) == asked(swept)
+    # Other figures on the list that they do read lead elsewhere, so the above could have failed.
+    misled = rewritten(swept, tmp_path / "validation", "validation")
+    run(form, misled, ray_address)
+    assert asked(misled) != asked(swept)
+
+
+def test_what_is_not_measured_cannot_be_the_objective(form: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    wrong = {**form, "objective": {"metric": "top1", "stage": "late"}, "prune": {"at": ["early"]}}
+    without = {**form, "trial": {**form["trial"], "finetune": "none"}, "objective": {"stage": "finetune"}}
+    searched = {**without, "objective": {}, "search": {**form["search"], "space": {"finetune.epochs": [1, 2]}}}
+    for changed, words in (
+        (wrong, "objective.metric: top1 is not measured at stage late (allowed: knn,"),
+        (wrong, "prune.at.0: top1 is not measured at stage early"),
+        (without, "`finetune` needs trial.finetune (allowed: early, late)"),
+        (searched, "needs trial.finetune, for all trials are fine-tuned or none"),
+    ):
+        file.write_text(yaml.safe_dump(changed))
+        with pytest.raises(ConfigError) as caught:
+            load_sweep(file)
+        assert words in str(caught.value)
