@@ -219,3 +219,14 @@ def test_an_import_that_is_not_in_the_store_is_said_before_training(
     (problem,) = session.problems(config)
     assert f"{'0' * 32} is not in" in str(problem)
     assert "for c3d width 4 at 8 frames of 32², residual" in str(problem)
+
+
+def test_a_complete_trial_needs_its_imported_teacher_no_more(
+    trial_form: dict[str, Any], prepared: Session, tmp_path: Path
+) -> None:
+    config = trial_of(trial_form, teacher={"imported": "0" * 32, "student": {"backbone": "c3d"}})
+    session = Session(Store(tmp_path / "runs"), dict(prepared.folders))
+    assert len(session.problems(config)) == 1
+    session.files(config).write_result({})
+    assert session.problems(config) == []
+    assert session.problems(trial_of(trial_form, teacher=config.model_dump(by_alias=True))) == []

@@ -76,7 +76,7 @@ def spoil(files: TrialFiles) -> None:
 def begin(files: TrialFiles) -> None:
     """What an interrupted training leaves."""
     files.write_failure("out of memory")
-    files.checkpoint.write_bytes(b"of the first epoch")
+    write_json(files.config, {})
 
 
 def held(store: Store) -> dict[str, bytes | None]:

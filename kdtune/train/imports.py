@@ -27,6 +27,10 @@ from kdtune.train.profile import state_digest
 #: What every complete trial's folder holds, and what else of it is worth having: imported weights have no epochs.
 NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("epochs.jsonl", "classes_*.json")
 
+#: The fields of a trial's records, without which it could neither be listed nor looked up.
+TRAINED_FORM, IMPORTED_FORM = {"trial", "data", "teacher", "start", "semantics"}, {"student", "clip", "target"}
+RESULT = {"epochs", "stages", "seconds", "profile"}
+
 
 # ---- a published checkpoint ------------------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ def import_trial(folder: Path, store: Store) -> str:
     with store.lock(f"trial-{source.key}"):
         here = target.result()
         if here is not None:
-            if here["weights_sha256"] != result["weights_sha256"]:
+            if here.get("weights_sha256") != result["weights_sha256"]:
                 # The same trial on another kind of machine: whatever was made with the one here must stay true.
                 what = "is in the store already, with other weights; remove it there to take this one"
                 raise StoreError([Problem(str(source.folder), what)])
@@ -163,6 +167,12 @@ def _checked_records(source: TrialFiles) -> dict[str, Any]:
     if key != source.key:
         what = f"is not this trial's: it hashes to {key}, and the folder is named {source.key}"
         problems.append(Problem(str(source.config), what))
+    for path, record, fields in (
+        (source.config, form, IMPORTED_FORM if "imported" in form else TRAINED_FORM),
+        (source.folder / "result.json", result, RESULT | ({"imported"} if "imported" in form else set())),
+    ):
+        if lacking := sorted(fields - record.keys()):
+            problems.append(Problem(str(path), f"lacks {', '.join(lacking)}"))
     weights = result.get("weights_sha256")
     if not isinstance(weights, str):
         problems.append(Problem(str(source.folder / "result.json"), "names no weights_sha256"))
@@ -179,7 +189,7 @@ def _checked_records(source: TrialFiles) -> dict[str, Any]:
 def _record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError([Problem(str(path), f"cannot be read: {error}")]) from error
     if not isinstance(record, dict):
         raise StoreError([Problem(str(path), f"must hold an object, got {type(record).__name__}")])
@@ -192,7 +202,7 @@ def _check_weights(copy: Path, sha256: str, source: Path) -> None:
         found = state_digest(final_weights(copy))
     except StoreError as error:
         raise StoreError([Problem(str(source), "is damaged: it cannot be read")]) from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # the last for tensors without plain bytes
         raise StoreError([Problem(str(source), "is no trial's checkpoint")]) from error
     if found != sha256:
         raise StoreError([Problem(str(source), f"holds weights with SHA-256 {found}, but the result names {sha256}")])

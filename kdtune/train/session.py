@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Session:
     def problems(self, config: TrialConfig) -> list[Problem]:
         """What only data and store can tell of a prepared trial: heads that do not fit, too few videos, no import."""
         found: list[Problem] = []
-        for part in config.lineage():
+        for part in self._to_train(config):
             if part.imported is not None:
                 found += self._import_problems(part)
                 continue
@@ -70,6 +70,15 @@ class Session:
             if part.distils and part.teacher is not None and part.loss.lambda_ > 0:
                 found += self._head_problems(part, part.teacher)
         return list(dict.fromkeys(found))
+
+    def _to_train(self, config: TrialConfig) -> Iterator[TrialConfig]:
+        """What of the lineage is not complete; a complete trial needs nobody any more."""
+        if self.files(config).result() is None:
+            yield config
+            for other in config.needs:
+                yield from self._to_train(other)
+        if config.finetuned is not None:
+            yield from self._to_train(config.finetuned)
 
     def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
         """Logits are compared class by class."""
@@ -87,8 +96,6 @@ class Session:
         return []
 
     def _import_problems(self, config: TrialConfig) -> list[Problem]:
-        if self.files(config).result() is not None:
-            return []
         clip = config.clip
         what = (
             f"{config.imported} is not in {self.store.root} for {config.architecture} at {clip.frames} frames of "
