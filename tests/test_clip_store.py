@@ -182,8 +182,9 @@ def test_two_processes_build_it_once(built: ClipStore, root: Path, tmp_path: Pat
     children = [start(patch, root, tmp_path) for _ in range(2)]
     for child in children:
         go(child)
-    answers = [child.communicate()[0].split() for child in children]
-    assert [child.returncode for child in children] == [0, 0]
+    said = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    answers = [out.split() for out, _ in said]
     assert sorted(int(count) for count, _ in answers) == [0, len(built.index)]
     assert {digest for _, digest in answers} == {built.digest}
 
