@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kdtune.config.inherit import inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
 from kdtune.config.metrics import Metric
 from kdtune.config.sections import Count, DataConfig, Section
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
-from kdtune.config.trial import TrialConfig, inherit
+from kdtune.config.trial import TrialConfig
 
 
 class SearchConfig(Section):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdtune.config.inherit import inherit
 from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import (
     AugmentConfig,
@@ -26,8 +27,6 @@ from kdtune.config.sections import (
 
 #: The name of the stage that fine-tuning adds to a trial's own.
 FINETUNE_STAGE = "finetune"
-#: What a teacher or a start does not take from the trial that names it.
-NOT_INHERITED = ("teacher", "start", "imported", "finetune")
 
 
 def _none(value: Any) -> Any:
@@ -231,26 +230,3 @@ class TrialConfig(Section):
         In a shorter trial the schedule cannot change a bit: it counts as constant.
         """
         return self.optimizer.schedule == "plateau" and self.epochs >= self.optimizer.patience + 3
-
-
-def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw configuration of a teacher or start: `override` on top of what of `base` is inherited.
-
-    A data fraction `match` is base's.
-    """
-    inherited = {name: value for name, value in base.items() if name not in NOT_INHERITED}
-    data = override.get("data")
-    if isinstance(data, Mapping) and data.get("fraction") == "match":
-        override = {**override, "data": {name: value for name, value in data.items() if name != "fraction"}}
-    return merge(inherited, override)
-
-
-def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` on top of `base`, section by section; neither is changed."""
-    merged = dict(base)
-    for name, value in override.items():
-        below = merged.get(name)
-        # Stages are one value, not a section: naming other stages replaces them all.
-        nested = isinstance(below, Mapping) and isinstance(value, Mapping) and name != "stages"
-        merged[name] = merge(below, value) if nested else value  # type: ignore[arg-type]
-    return merged

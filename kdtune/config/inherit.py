@@ -1,0 +1,32 @@
+"""What a teacher or a start takes from the trial that names it, on raw configurations as they stand in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: What a teacher or a start does not take from the trial that names it.
+NOT_INHERITED = ("teacher", "start", "imported", "finetune")
+
+
+def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw configuration of a teacher or start: `override` on top of what of `base` is inherited.
+
+    A data fraction `match` is base's.
+    """
+    inherited = {name: value for name, value in base.items() if name not in NOT_INHERITED}
+    data = override.get("data")
+    if isinstance(data, Mapping) and data.get("fraction") == "match":
+        override = {**override, "data": {name: value for name, value in data.items() if name != "fraction"}}
+    return merge(inherited, override)
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`override` on top of `base`, section by section; neither is changed."""
+    merged = dict(base)
+    for name, value in override.items():
+        below = merged.get(name)
+        # Stages are one value, not a section: naming other stages replaces them all.
+        nested = isinstance(below, Mapping) and isinstance(value, Mapping) and name != "stages"
+        merged[name] = merge(below, value) if nested else value  # type: ignore[arg-type]
+    return merged
