@@ -144,7 +144,10 @@ def test_what_is_not_measured_cannot_be_the_objective(form: dict[str, Any], tmp_
     wrong = {**form, "objective": {"metric": "top1", "stage": "late"}, "prune": {"at": ["early"]}}
     without = {**form, "trial": {**form["trial"], "finetune": "none"}, "objective": {"stage": "finetune"}}
     searched = {**without, "objective": {}, "search": {**form["search"], "space": {"finetune.epochs": [1, 2]}}}
+    both = {**without, "objective": {"metric": "pretext"}}
+    both["search"] = {**form["search"], "blocks": {"loss.target": ["pretext", "action"]}}
     for changed, words in (
+        (both, "objective.metric: pretext is not measured at stage late (allowed: knn,"),
         (wrong, "objective.metric: top1 is not measured at stage late (allowed: knn,"),
         (wrong, "prune.at.0: top1 is not measured at stage early"),
         (without, "`finetune` needs trial.finetune (allowed: early, late)"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdtune.config.metrics import METRICS, available
+from kdtune.config.metrics import METRICS, OF_HEAD, available
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
@@ -131,8 +131,10 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
 
 
 def _measured(sweep: SweepConfig, stage: str, metric: str | None = None) -> bool:
-    target = "action" if stage == FINETUNE_STAGE else sweep.trial.loss.target
-    return available(metric or sweep.objective.metric, target)
+    """Does every trial record `metric` (the objective's, if none is given) at `stage`?"""
+    named = [str(v) for _, name, values in _placed_values(sweep) if resolve(name) == "loss.target" for v in values]
+    targets = ["action"] if stage == FINETUNE_STAGE else named or [sweep.trial.loss.target]
+    return all(available(metric or sweep.objective.metric, target) for target in targets if target in OF_HEAD)
 
 
 def _search(sweep: SweepConfig) -> Iterable[Problem]:
