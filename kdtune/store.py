@@ -4,8 +4,8 @@
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
   clips/<key>/                            frames.u8  index.parquet  refused.csv  too_short_<n>.csv  store.json
   targets/<key>/epoch_<e>/<kind>_<b>.npy  a teacher's logits, relations or features, in blocks
-  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  classes_<stage>.json
-                                          result.json  failure.json
+  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  checkpoint_before.pt
+                                          classes_<stage>.json  result.json  failure.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  mlflow.json
   locks/                                  one empty file for each thing being made
 """
@@ -101,6 +101,11 @@ class TrialFiles:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The one before, for when the last is damaged; gone when the trial is complete."""
+        return self.folder / "checkpoint_before.pt"
 
     def classes(self, stage: str) -> Path:
         """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""

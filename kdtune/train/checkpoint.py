@@ -1,10 +1,13 @@
-"""All of a trial's state in one file, written whole or not at all."""
+"""All of a trial's state in one file, written whole or not at all, with a checksum, and the one before beside it."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
-from kdtune.store import write_atomic
+from kdtune.store import TrialFiles, write_atomic
 
 
 @dataclass
@@ -52,20 +55,39 @@ class TrialState:
         kept.load_state_dict(self.best["network"])
         return kept
 
-    def save(self, path: Path) -> None:
+    def save(self, files: TrialFiles) -> None:
+        """Write the checkpoint; the last one becomes the one before."""
         parts: dict[str, Any] = {"epoch": self.epoch, "seconds": self.seconds, "best": self.best}
         for name in PARTS:
             part = getattr(self, name)
             parts[name] = None if part is None else part.state_dict()
         buffer = io.BytesIO()
-        torch.save(parts, buffer)
-        write_atomic(path, buffer.getvalue())
+        torch.save({**parts, "sha256": content_digest(parts)}, buffer)
+        if files.checkpoint.exists():
+            os.replace(files.checkpoint, files.checkpoint_before)
+        write_atomic(files.checkpoint, buffer.getvalue())
 
-    def load(self, path: Path) -> None:
-        """Go on from `path` where it exists. Raises StoreError for a file that is not this trial's checkpoint."""
-        if not path.exists():
+    def load(self, files: TrialFiles) -> None:
+        """Go on from the last checkpoint or, where it is damaged or missing, from the one before, if there is one.
+
+        Raises StoreError where there are only damaged ones.
+        """
+        damaged: list[StoreError] = []
+        for path in (files.checkpoint, files.checkpoint_before):
+            if not path.exists():
+                continue
+            try:
+                self._restore(read_checkpoint(path))
+            except StoreError as error:
+                damaged.append(error)
+                continue
+            if damaged:
+                print(f"kdtune: {str(damaged[0]).strip()}: going on from the one before", file=sys.stderr)
             return
-        parts = read_checkpoint(path)
+        if damaged:
+            raise damaged[0]
+
+    def _restore(self, parts: dict[str, Any]) -> None:
         for name in PARTS:
             part = getattr(self, name)
             if part is not None:
@@ -85,12 +107,45 @@ def final_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The parts of a checkpoint, on the CPU. Only tensors and plain values are read: loading never runs code."""
+    """The parts of a checkpoint, on the CPU. Only tensors and plain values are read: loading never runs code.
+
+    Raises StoreError for one that cannot be read, or that is not what was written.
+    """
+    advice = "remove its folder to train it again"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        parts = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        what = f"the checkpoint cannot be read ({error}); remove its folder to train it again"
-        raise StoreError([Problem(str(path), what.splitlines()[0])]) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        what = f"the checkpoint cannot be read ({reason}); {advice}"
+        raise StoreError([Problem(str(path), what)]) from error
+    # torch leaves the checksums in its files unread. Imported weights have their digest in their name.
+    if isinstance(parts, dict) and "sha256" in parts and parts.pop("sha256") != content_digest(parts):
+        raise StoreError([Problem(str(path), f"the checkpoint is damaged: its checksum is another; {advice}")])
+    return parts
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 over a nest of dictionaries, lists, tensors and plain values: types, shapes, bytes, in their order."""
+    sha = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, Mapping):
+            sha.update(f"{{{len(part)}:".encode())
+            for name, below in part.items():
+                add(name)
+                add(below)
+        elif isinstance(part, list | tuple):
+            sha.update(f"[{len(part)}:".encode())
+            for below in part:
+                add(below)
+        elif isinstance(part, Tensor):
+            sha.update(f"{part.dtype}:{tuple(part.shape)}:".encode())
+            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            sha.update(f"{type(part).__name__}:{part!r};".encode())
+
+    add(value)
+    return sha.hexdigest()
 
 
 def load_part(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:

@@ -50,7 +50,7 @@ def train_trial(
     # ---- set-up --------------------------------------------------------------------------------------------------
     make_deterministic(config)
     state = initial_state(config, data, start, device)
-    state.load(files.checkpoint)
+    state.load(files)
     rows = [row for row in files.rows() if row["epoch"] <= state.epoch]
     _rewrite_rows(files, rows)
     yield from rows
@@ -135,7 +135,7 @@ def train_trial(
         row["at"] = time.time()
         state.epoch, state.seconds = epoch, state.seconds + row["seconds"]
         append_jsonl(files.epochs, row)
-        state.save(files.checkpoint)
+        state.save(files)
         rows.append(row)
         yield row
 
@@ -149,6 +149,7 @@ def train_trial(
             "profile": profile(config, device, data.clips),
         }
     )
+    files.checkpoint_before.unlink(missing_ok=True)
 
 
 def initial_state(

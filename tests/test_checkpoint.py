@@ -1,0 +1,106 @@
+"""Checkpoints: a damaged one is noticed and said, and the one before is used, to the same bits (DESIGN 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import CPU, bits, train
+
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import StoreError
+from kdtune.store import Store, TrialFiles
+from kdtune.train.checkpoint import content_digest, read_checkpoint
+from kdtune.train.session import Session
+
+
+@pytest.fixture(scope="module")
+def config(trial_form: dict[str, Any]) -> TrialConfig:
+    """With everything that a checkpoint can hold: banks, a projector, best weights, a schedule that acts."""
+    teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
+    loss = {**trial_form["loss"], "gamma": 0.5}
+    more = {"epochs": 4, "stages": {"late": 4}, "optimizer": {"patience": 0}, "stage": {"weights": "best"}}
+    return TrialConfig.model_validate({**trial_form, **more, "teacher": teacher, "loss": loss})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
+    return train(config, Store(tmp_path_factory.mktemp("undisturbed")), prepared)
+
+
+def stopped(config: TrialConfig, prepared: Session, folder: Path, epoch: int) -> TrialFiles:
+    session = Session(Store(folder), dict(prepared.folders))
+    run = session.trial(config, CPU)
+    for row in run:
+        if row["epoch"] == epoch:
+            break
+    run.close()
+    return session.files(config)
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def one_bit(path: Path) -> None:
+    """Turn over a bit in the middle of a weight, which torch itself reads without a word."""
+    weights = read_checkpoint(path)["network"]["backbone.layer4.0.conv2.0.weight"].numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    at = content.find(weights[:64])
+    assert at > 0
+    content[at + 40] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("damage", [torn, one_bit, lambda path: path.write_bytes(b""), Path.unlink])
+def test_the_one_before_is_used_to_the_same_bits(
+    damage: Callable[[Path], object],
+    config: TrialConfig,
+    prepared: Session,
+    undisturbed: TrialFiles,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = stopped(config, prepared, tmp_path, 3)
+    assert read_checkpoint(files.checkpoint)["epoch"] == 3
+    assert read_checkpoint(files.checkpoint_before)["epoch"] == 2
+    damage(files.checkpoint)
+    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+    said = capsys.readouterr().err
+    if files.checkpoint.exists() and damage is not Path.unlink:
+        assert "going on from the one before" in said
+        assert str(files.checkpoint) in said
+    assert not files.checkpoint_before.exists(), "a complete trial needs it no more"
+
+
+def test_where_both_are_damaged_the_trial_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+    files = stopped(config, prepared, tmp_path, 2)
+    one_bit(files.checkpoint)
+    torn(files.checkpoint_before)
+    with pytest.raises(StoreError, match=r"checkpoint\.pt: the checkpoint is damaged: its checksum is another"):
+        train(config, Store(tmp_path), prepared)
+    assert "remove its folder" in (files.failure() or "")
+
+
+def test_the_checksum_covers_names_types_shapes_order_and_every_byte() -> None:
+    x = torch.arange(6, dtype=torch.float32)
+    base = {"a": x, "b": [1, 2.0, None, {"c": True}]}
+    others: list[Any] = [
+        {"a": x.double(), "b": base["b"]},
+        {"a": x.view(2, 3), "b": base["b"]},
+        {"a": x + 1e-6, "b": base["b"]},
+        {"z": x, "b": base["b"]},
+        {"b": base["b"], "a": x},
+        {"a": x, "b": [1, 2, None, {"c": True}]},
+        {"a": x, "b": [1, 2.0, [None], {"c": True}]},
+        {"a": x, "b": [1, 2.0, None, {"c": False}]},
+        {"a": -0.0 * x, "b": base["b"]},
+        {"a": 0.0 * x, "b": base["b"]},
+    ]
+    digests = [content_digest(value) for value in (base, *others)]
+    assert len(set(digests)) == len(digests)
+    assert content_digest({"a": x.clone(), "b": [1, 2.0, None, {"c": True}]}) == digests[0]
