@@ -72,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
+    does = "train again from nothing and compare every figure, bit for bit"
+    sub = command("replay", commands.replay, does, "replay lambda_tau --sample 3")
+    sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")
+    sub.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn anew each time")
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command("schema", commands.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
     sub = command("ui", commands.ui, "serve MLflow's pages on this machine", "ui --port 5000")
     sub.add_argument("--port", type=int, default=DEFAULT_PORT)

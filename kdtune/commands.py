@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,27 @@ def verify(options: argparse.Namespace) -> int:
         print(problem)
     print(f"{len(folders)} clip stores checked, {len(damaged)} problems")
     return EXIT_FAILED_TRIALS if damaged else EXIT_OK
+
+
+def replay(options: argparse.Namespace) -> int:
+    from kdtune.report.results import keys_of
+    from kdtune.store import Store
+    from kdtune.train.replay import Replay
+    from kdtune.train.session import choose_device
+
+    store, device = Store(options.store), choose_device(options.device)
+    keys = keys_of(store, options.name)
+    if options.sample is not None:
+        # Other ones each time: an audit that is known beforehand is none.
+        keys = random.sample(keys, min(options.sample, len(keys)))
+    same = 0
+    with Replay(store, device) as replays:
+        for key in keys:
+            difference = replays.trial(key)
+            same += difference is None
+            print(f"SAME       {key}" if difference is None else f"DIFFERENT  {key}\n{difference}", flush=True)
+    print(f"SAME {same}/{len(keys)}")
+    return EXIT_OK if same == len(keys) else EXIT_FAILED_TRIALS
 
 
 def teacher_list(options: argparse.Namespace) -> int:

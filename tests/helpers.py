@@ -14,6 +14,7 @@ import torch
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store, TrialFiles
+from kdtune.train.replay import CLOCK
 from kdtune.train.session import Session
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +33,6 @@ def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -
     return done
 
 
-#: Figures of a row that time may change; all others are compared to the last bit.
-CLOCK = ("seconds", "at")
 CPU = torch.device("cpu")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -56,6 +57,16 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     for section, name in unused:
         section.pop(name, None)
     return form
+
+
+def restored(form: dict[str, Any], teacher: TrialConfig | None, start: TrialConfig | None) -> TrialConfig:
+    """A configuration whose canonical form is `form`: what has no effect gets its default."""
+    raw = copy.deepcopy(form)
+    raw["stages"] = dict(raw["stages"])
+    # Left out where it has no effect; the default may have one.
+    raw["optimizer"].setdefault("schedule", "constant")
+    raw |= {"teacher": teacher, "start": start}
+    return TrialConfig.model_validate(raw)
 
 
 def digest(content: Any) -> str:

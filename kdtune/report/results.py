@@ -35,6 +35,22 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     return {"sweep": name, "trials": trials, "best": {block: best_of(trials, block, sweep) for block in blocks}}
 
 
+def keys_of(store: Store, name: str) -> list[str]:
+    """Keys of everything that was trained of a sweep: teachers, controls, candidates and fine-tunings; or, where `name`
+    is no sweep, of the one trial whose key begins so. Raises StoreError where there is none, or more than one."""
+    files = store.sweep(name)
+    sweep = read_json(files.sweep)
+    if sweep is not None:
+        asked = [row for row in read_jsonl(files.folder / sweep["ledger"]) if row["event"] == "asked"]
+        keys = dict.fromkeys(key for row in asked for key in [*row["keys"], *row["finetuned"]])
+        return [key for key in keys if store.trial(key).rows()]
+    found = sorted(path.name for path in store.trial("x").folder.parent.glob(f"{name}*"))
+    if len(found) != 1:
+        what = f"holds no sweep {name!r}, and {len(found) or 'no'} trials whose keys begin so"
+        raise StoreError([Problem(str(store.root), what)])
+    return found
+
+
 def _wanted(job: dict[str, Any], sweep: dict[str, Any]) -> bool:
     """The ledger also knows candidates of an earlier run that asked for more of them."""
     if job["block"] not in sweep["blocks"]:

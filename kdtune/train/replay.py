@@ -1,0 +1,133 @@
+"""Train a trial again from nothing and compare it with what the store says, bit for bit (DESIGN 4.1)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdtune.config.key import TRAINER_SEMANTICS, restored
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import Problem, StoreError
+from kdtune.store import Store, TrialFiles, read_json
+from kdtune.train.imports import import_trial
+from kdtune.train.profile import profile
+from kdtune.train.session import Session, source_id
+
+#: Figures of a row that time may change; all others are compared.
+CLOCK = ("seconds", "at")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first figure that came out otherwise."""
+
+    epoch: int
+    figure: str
+    """As in `evaluation.validation.knn`."""
+    was: Any
+    is_now: Any
+    profile: dict[str, tuple[Any, Any]]
+    """What of the profile is another: then and now."""
+
+    def __str__(self) -> str:
+        lines = [f"epoch {self.epoch}, {self.figure}: was {self.was!r}, is now {self.is_now!r}"]
+        lines += [f"  profile, {name}: was {was!r}, is now {now!r}" for name, (was, now) in self.profile.items()]
+        return "\n".join(lines if self.profile else [*lines, "  the profile is the same"])
+
+
+class Replay:
+    """Replays trials of one store, in a store of its own that is gone afterwards. Teachers are trained again, too."""
+
+    def __init__(self, store: Store, device: torch.device) -> None:
+        self.store, self.device = store, device
+        self._folder = tempfile.TemporaryDirectory(prefix="kdtune-replay-")
+        self.session = Session(Store(self._folder.name))
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def trial(self, key: str) -> Difference | None:
+        """None where every figure of every epoch that the trial has come to, and its weights, are the same.
+
+        Raises StoreError for a trial that cannot be replayed: none of this key, imported, of another version, or with
+        frames that the store no longer has.
+        """
+        files = self.store.trial(key)
+        config = self._restore(files)
+        rows, result = files.rows(), files.result()
+        run = self.session.trial(config, self.device)
+        now: dict[str, Any] = {}
+        for was, row in zip(rows, run, strict=False):
+            now = row
+            for figure, a, b in differences(was, row):
+                run.close()
+                return Difference(row["epoch"], figure, a, b, self._profiles(result, config))
+        if result is None:
+            run.close()  # it had not come to its end
+            return None
+        for _ in run:
+            pass
+        again = self.session.files(config).result() or {}
+        if again["weights_sha256"] != result["weights_sha256"]:
+            profiles = self._profiles(result, config)
+            return Difference(now["epoch"], "weights", result["weights_sha256"], again["weights_sha256"], profiles)
+        return None
+
+    def _restore(self, files: TrialFiles) -> TrialConfig:
+        """The configuration of a trial in the store, with its clips found by their manifest."""
+        identity = read_json(files.config)
+        where = str(files.folder)
+        if identity is None:
+            raise StoreError([Problem(where, "is no trial that was begun")])
+        if "imported" in identity:
+            raise StoreError([Problem(where, "was imported, not trained: there is nothing to replay")])
+        if identity["semantics"] != TRAINER_SEMANTICS:
+            raise StoreError([Problem(where, f"is of semantics {identity['semantics']}", str(TRAINER_SEMANTICS))])
+        others = {name: self._other(identity[name]) for name in ("teacher", "start")}
+        config = restored(identity["trial"], others["teacher"], others["start"])
+        self.session.folders[source_id(config.data, config.clip)] = str(self._clips(identity["data"], config, where))
+        if self.session.key(config) != files.key:
+            raise StoreError([Problem(where, "does not hash to its name: its config.json is not what was trained")])
+        return config
+
+    def _other(self, key: str | None) -> TrialConfig | None:
+        """A teacher or start: imported weights come along as they are, everything else is made again."""
+        if key is None:
+            return None
+        files = self.store.trial(key)
+        identity = read_json(files.config)
+        if identity is None or "imported" not in identity:
+            return self._restore(files)
+        import_trial(files.folder, self.session.store)
+        raw = {name: identity[name] for name in ("imported", "student", "clip")}
+        return TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
+
+    def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
+        for record in sorted(self.store.clips("x").parent.glob("*/store.json")):
+            found = read_json(record)
+            if found["manifest"] == manifest and tuple(found["size"]) == config.clip.stored_size:
+                return record.parent
+        raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
+
+    def _profiles(self, result: dict[str, Any] | None, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
+        now = profile(config, self.device, self.session.clips(config))
+        then = (result or {}).get("profile") or now
+        return {name: (then.get(name), now[name]) for name in now if then.get(name) != now[name]}
+
+
+def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, was, is now) of everything that differs between two rows, clocks apart."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*was, *now]):
+            if path or name not in CLOCK:
+                yield from differences(was.get(name), now.get(name), f"{path}.{name}" if path else name)
+    elif was != now and not (was != was and now != now):  # NaN is NaN
+        yield path, was, now

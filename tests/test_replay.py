@@ -1,0 +1,149 @@
+"""Replay: a trial trained again from nothing has the same bits, and what differs is named (DESIGN 4.1)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import CPU, train
+
+from kdtune.cli import main
+from kdtune.config.key import canonical, restored
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, StoreError
+from kdtune.store import Store, TrialFiles, read_json, read_jsonl, write_json, write_jsonl
+from kdtune.train.replay import Replay, differences
+from kdtune.train.session import Session
+
+
+@pytest.fixture(scope="module")
+def config(trial_form: dict[str, Any]) -> TrialConfig:
+    """Distilled and fine-tuned, so that everything is replayed that a trial can need."""
+    teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
+    return TrialConfig.model_validate({**trial_form, "teacher": teacher, "finetune": {"epochs": 1}})
+
+
+@pytest.fixture(scope="module")
+def store(trial_form: dict[str, Any], config: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("replayed"))
+    session = Session(store)
+    session.prepare(config)
+    assert config.finetuned is not None
+    for part in (config, config.finetuned):
+        train(part, store, session)
+    return store
+
+
+def replayed(store: Store, key: str) -> Any:
+    with Replay(store, CPU) as replays:
+        return replays.trial(key)
+
+
+def files_of(store: Store, config: TrialConfig) -> TrialFiles:
+    session = Session(store)
+    session.prepare(config)
+    return session.files(config)
+
+
+def test_a_trial_its_teacher_and_its_fine_tuning_are_the_same_again(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = sorted(path.name for path in (store.root / "trials").iterdir())
+    assert len(keys) == 3
+    with Replay(store, CPU) as replays:
+        folder = replays.session.store.root
+        assert [replays.trial(key) for key in keys] == [None, None, None]
+        assert sorted(path.name for path in (folder / "trials").iterdir()) == keys, "made again, not looked up"
+    assert not folder.exists()
+    assert main(["replay", keys[0][:10], "--store", str(store.root), "--device", "cpu"]) == EXIT_OK
+    assert capsys.readouterr().out.splitlines() == [f"SAME       {keys[0]}", "SAME 1/1"]
+
+
+def test_the_first_difference_is_named_with_the_profile(
+    store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of(store, config)
+    rows, result = read_jsonl(files.epochs), files.result()
+    assert result is not None
+    changed = json.loads(json.dumps(rows))
+    was = changed[1]["evaluation"]["test"]["knn"]
+    changed[1]["evaluation"]["test"]["knn"] = was + 2**-40
+    changed[1]["weights_sha256"] = "0"
+    write_jsonl(files.epochs, changed)
+    files.write_result({**result, "profile": {**result["profile"], "torch": "1.0", "threads": 7}})
+    try:
+        assert main(["replay", files.key, "--store", str(store.root), "--device", "cpu"]) == EXIT_FAILED_TRIALS
+        out = capsys.readouterr().out
+        assert f"DIFFERENT  {files.key}\nepoch 2, evaluation.test.knn: was {was + 2**-40!r}, is now {was!r}" in out
+        assert "profile, torch: was '1.0', is now" in out
+        assert "profile, threads: was 7, is now 1" in out
+        assert out.endswith("SAME 0/1\n")
+    finally:
+        write_jsonl(files.epochs, rows)
+        files.write_result(result)
+    files.write_result({**result, "weights_sha256": "other"})
+    try:
+        difference = replayed(store, files.key)
+        assert (difference.epoch, difference.figure, difference.was) == (2, "weights", "other")
+        assert "the profile is the same" in str(difference)
+    finally:
+        files.write_result(result)
+
+
+def test_a_trial_that_did_not_end_is_replayed_as_far_as_it_came(
+    config: TrialConfig, store: Store, tmp_path: Path, trial_form: dict[str, Any]
+) -> None:
+    shorter = TrialConfig.model_validate(trial_form)
+    session = Session(store)
+    session.prepare(shorter)
+    run = session.trial(shorter, CPU)
+    next(run)
+    run.close()
+    assert replayed(store, session.key(shorter)) is None
+
+
+def test_what_cannot_be_replayed_is_said(store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    files = files_of(store, config)
+    identity = read_json(files.config)
+    for changed, words in (
+        ({**identity, "semantics": 1}, "is of semantics 1"),
+        ({**identity, "data": "other"}, "frames are no longer in the store"),
+        ({**identity, "trial": {**identity["trial"], "seed": 5}}, "does not hash to its name"),
+        ({"imported": "0" * 32}, "was imported"),
+    ):
+        write_json(files.config, changed)
+        try:
+            with pytest.raises(StoreError, match=words):
+                replayed(store, files.key)
+        finally:
+            write_json(files.config, identity)
+    assert main(["replay", "nothing", "--store", str(store.root)]) == EXIT_USER_ERROR
+    assert "holds no sweep 'nothing', and no trials whose keys begin so" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"optimizer": {"schedule": "constant"}},
+        {"epochs": 8, "loss": {"alpha": 0.0}},
+        {"loss": {"target": "action"}, "student": {"backbone": "s3d"}},
+        {"student": {"backbone": "c3d", "width": 8}, "stages": {"a": 3, "b": 200}, "clip": {"resize": [130, 180]}},
+        {"teacher": {"student": {"backbone": "c3d"}}, "loss": {"lambda": 0.0, "beta": 1.0}},
+    ],
+)
+def test_a_configuration_is_restored_from_its_canonical_form(form: dict[str, Any]) -> None:
+    config = TrialConfig.model_validate(form)
+    again = restored(json.loads(json.dumps(canonical(config))), config.teacher, config.start)
+    assert canonical(again) == canonical(config)
+
+
+def test_differences_are_found_at_any_depth_and_clocks_do_not_count() -> None:
+    row = {"epoch": 1, "seconds": 1.0, "at": 2.0, "train": {"loss": math.nan, "seconds": 3}}
+    assert list(differences(row, {**row, "seconds": 9.0, "at": 9.0})) == []
+    deeper = {**row, "train": {"loss": 0.5, "seconds": 4, "new": 1}}
+    found = [path for path, _, _ in differences(row, deeper)]
+    assert found == ["train.loss", "train.seconds", "train.new"]
