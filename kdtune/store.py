@@ -174,6 +174,11 @@ class Store:
     def trial(self, key: str) -> TrialFiles:
         return TrialFiles(self.root / "trials" / key)
 
+    def trials(self) -> list[TrialFiles]:
+        """Every trial's files, by key; not the copies that an interrupted import left, whose names begin with a dot."""
+        found = sorted((self.root / "trials").glob("*"))
+        return [TrialFiles(path) for path in found if path.is_dir() and not path.name.startswith(".")]
+
     def sweep(self, name: str) -> SweepFiles:
         return SweepFiles(self.root / "sweeps" / name)
 

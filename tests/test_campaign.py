@@ -265,3 +265,14 @@ def test_a_job_is_called_the_same_whatever_ended_first(tmp_path: Path) -> None:
         assert sum("candidate" in name for name in expected) == 3 * 6
         for at_once, order in ((1, 1), (8, 2), (8, 3)):
             assert names(search_seed, at_once, order) == expected
+
+
+def test_teachers_whose_own_teachers_differ_are_different_jobs(tmp_path: Path) -> None:
+    """`small` itself sees all of the data in both blocks, but is taught by one that has seen as much as the student."""
+    form = sweep_of(sampler="grid", space={"teacher": ["small"]}).model_dump(by_alias=True, exclude_unset=True)
+    big = {"student": {"backbone": "c3d"}, "data": {"fraction": "match"}}
+    form["teachers"] = {"big": big, "small": {"student": {"backbone": "r21d"}, "teacher": "big"}}
+    campaign = Campaign(type(sweep_of()).model_validate(form), key_of, tmp_path / "ledger.jsonl")
+    teachers = [job for job in campaign.jobs.values() if job.kind == "teacher"]
+    assert sorted(job.name for job in teachers) == ["teacher small fraction=0.25", "teacher small fraction=1.0"]
+    assert len({key for job in teachers for key in job.keys}) == 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -87,29 +88,37 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
                 if value is not None and value not in known:
                     yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
     for name in sweep.teachers:
-        chain: list[str] = [name]
-        while isinstance(taught_by := sweep.teachers[chain[-1]].teacher, str) and taught_by != "none":
-            if taught_by not in sweep.teachers:
-                others = ", ".join(["none", *(other for other in sweep.teachers if other != name)])
-                yield Problem(f"teachers.{name}.teacher", f"unknown teacher, got {taught_by!r}", others)
-            elif taught_by in chain:
-                yield Problem(f"teachers.{name}.teacher", f"goes in a circle: {' ← '.join([*chain, taught_by])}")
-            if taught_by not in sweep.teachers or taught_by in chain:
-                break
-            chain.append(taught_by)
+        broken = _broken_chain(sweep, name)
+        if broken is not None:
+            yield broken
         else:
-            yield from _teacher(sweep, name)
+            for message in _refusals(partial(sweep.teacher, name, _ALL)):
+                yield Problem(f"teachers.{name}", message)
     if sweep.trial.teacher is not None:
         rule = "a sweep's teachers stand under teachers, and are chosen in search.space or search.blocks"
         yield Problem("trial.teacher", rule)
 
 
-def _teacher(sweep: SweepConfig, name: str) -> Iterable[Problem]:
+def _broken_chain(sweep: SweepConfig, name: str) -> Problem | None:
+    """Does the chain of a teacher's teachers lead nowhere, or in a circle?"""
+    where, chain = f"teachers.{name}.teacher", [name]
+    while isinstance(above := sweep.teachers[chain[-1]].teacher, str) and above != "none":
+        if above not in sweep.teachers:
+            others = ", ".join(["none", *(other for other in sweep.teachers if other != name)])
+            return Problem(where, f"unknown teacher, got {above!r}", others)
+        if above in chain:
+            return Problem(where, f"goes in a circle: {' ← '.join([*chain, above])}")
+        chain.append(above)
+    return None
+
+
+def _refusals(build: Callable[[], object]) -> list[str]:
+    """What pydantic has against the trial that `build` makes, in its words."""
     try:
-        sweep.teacher(name, _ALL)
+        build()
     except ValidationError as error:
-        for found in error.errors():
-            yield Problem(f"teachers.{name}", found["msg"].removeprefix("Input "))
+        return [found["msg"].removeprefix("Input ") for found in error.errors()]
+    return []
 
 
 def _stages(sweep: SweepConfig) -> Iterable[Problem]:
@@ -157,18 +166,12 @@ def _search(sweep: SweepConfig) -> Iterable[Problem]:
 
 def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
     """Values that are right by themselves may clash (for instance c3d and its fewest frames)."""
+    seed = sweep.search.seeds[0]
     for block, control in itertools.product(sweep.blocks(), sweep.search.controls):
-        try:
-            sweep.build(block, control, sweep.search.seeds[0])
-        except ValidationError as error:
-            for found in error.errors():
-                yield Problem("search.blocks", f"{block.label}: {found['msg'].removeprefix('Input ')}")
+        for message in _refusals(partial(sweep.build, block, control, seed)):
+            yield Problem("search.blocks", f"{block.label}: {message}")
     for block in sweep.blocks():
         for name, parameter in sweep.space(block).items():
             for value in parameter.extremes:
-                try:
-                    sweep.build(block, {name: value}, sweep.search.seeds[0])
-                except ValidationError as error:
-                    for found in error.errors():
-                        message = found["msg"].removeprefix("Input ")
-                        yield Problem(f"search.space.{name}", f"{value!r} in block {block.label}: {message}")
+                for message in _refusals(partial(sweep.build, block, {name: value}, seed)):
+                    yield Problem(f"search.space.{name}", f"{value!r} in block {block.label}: {message}")

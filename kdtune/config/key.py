@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdtune.config.sections import DataConfig
-from kdtune.config.trial import TrialConfig
+from kdtune.config.trial import SEEN, TrialConfig
 
 #: Raised by hand when a change to the trainer alters results; the golden values catch a forgotten one.
 TRAINER_SEMANTICS = 2
@@ -82,7 +82,7 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
     """
     if config.imported is not None:
         form = canonical(config)
-        clip = {name: form["clip"][name] for name in ("frames", "size", "modality", "normalize")}
+        clip = {name: form["clip"][name] for name in SEEN}
         return {"imported": config.imported, "student": form["student"], "clip": clip, "target": config.loss.target}
     teacher = config.teacher if config.distils else None
     return {

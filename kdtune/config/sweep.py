@@ -176,13 +176,26 @@ class SweepConfig(Section):
         """
         raw, entry = self._shared(), self.teachers[name]
         for parameter, value in {**block.values, **(values or {})}.items():
-            is_fraction = resolve(parameter) == "data.fraction"
-            if follows_block(parameter) or (is_fraction and entry.data.fraction == "match"):
+            if self.follows(name, parameter):
                 set_path(raw, resolve(parameter), value)
         own = entry.model_dump(by_alias=True, exclude_unset=True)
         if isinstance(entry.teacher, str):
             own["teacher"] = None if entry.teacher == "none" else self.teacher(entry.teacher, block, values)
         return TrialConfig.model_validate(inherit(raw, own))
+
+    def follows(self, teacher: str, parameter: str) -> bool:
+        """Does the teacher take this value from its student? Data, clips and target; the fraction where it matches."""
+        path = resolve(parameter)
+        if path == "data.fraction":
+            return self.teachers[teacher].data.fraction == "match"
+        return path.startswith(("data.", "clip.", "loss.target"))
+
+    def chain(self, teacher: str) -> list[str]:
+        """The teacher's name, that of its teacher, and so on. Circles have been refused with the file."""
+        names = [teacher]
+        while (above := self.teachers[names[-1]].teacher) in self.teachers:
+            names.append(str(above))
+        return names
 
     def build(self, block: Block, values: Mapping[str, Scalar], seed: int) -> TrialConfig:
         """The trial of a candidate (or control) of `block`. Raises pydantic's ValidationError for values that clash."""
@@ -213,12 +226,6 @@ class SweepConfig(Section):
 def values_label(values: Mapping[str, Scalar]) -> str:
     """As in `fraction=0.25 student=r3d`: each name's last part with its value."""
     return " ".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in values.items())
-
-
-def follows_block(parameter: str) -> bool:
-    """Do teachers take this value from their student? Data, clips and target, but not the fraction of the data."""
-    path = resolve(parameter)
-    return path.startswith(("data.", "clip.", "loss.target")) and path != "data.fraction"
 
 
 def _covers(values: Mapping[str, Scalar], part: Mapping[str, Scalar]) -> bool:

@@ -27,16 +27,18 @@ from kdtune.config.sections import (
 
 #: The name of the stage that fine-tuning adds to a trial's own.
 FINETUNE_STAGE = "finetune"
+#: The fields of `clip` that say what a network sees: a teacher's are its student's, imported weights are for them.
+SEEN = ("frames", "size", "modality", "normalize")
 
 
 def _none(value: Any) -> Any:
     if isinstance(value, str) and value != "none":
         rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
         raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
-    return None if value == "none" else value
+    return _absent(value)
 
 
-def _no_finetune(value: Any) -> Any:
+def _absent(value: Any) -> Any:
     return None if value == "none" else value
 
 
@@ -67,7 +69,7 @@ class TrialConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Annotated[
         FinetuneConfig | None,
-        BeforeValidator(_no_finetune, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
+        BeforeValidator(_absent, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
     ] = None
     """`none`, or what follows pre-training: `{}` is PCL's protocol. It has its own key: other fine-tunings share this
     trial's pre-training."""
@@ -126,7 +128,7 @@ class TrialConfig(Section):
 
     def _teacher_fits(self, teacher: TrialConfig) -> None:
         """It sees the student's very samples, and its logits are compared with the student's."""
-        for name in ("frames", "size", "modality", "normalize"):
+        for name in SEEN:
             own, its = getattr(self.clip, name), getattr(teacher.clip, name)
             if own != its:
                 raise PydanticCustomError(
@@ -220,8 +222,8 @@ class TrialConfig(Section):
         yield self
         for other in self.needs:
             yield from other.lineage()
-        if self.finetuned is not None:
-            yield self.finetuned
+        if (finetuned := self.finetuned) is not None:
+            yield finetuned
 
     @property
     def schedule_acts(self) -> bool:

@@ -44,7 +44,7 @@ def keys_of(store: Store, name: str) -> list[str]:
         asked = [row for row in read_jsonl(files.folder / sweep["ledger"]) if row["event"] == "asked"]
         keys = dict.fromkeys(key for row in asked for key in [*row["keys"], *row["finetuned"]])
         return [key for key in keys if store.trial(key).rows()]
-    found = sorted(path.name for path in store.trial("x").folder.parent.glob(f"{name}*"))
+    found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:
         what = f"holds no sweep {name!r}, and {len(found) or 'no'} trials whose keys begin so"
         raise StoreError([Problem(str(store.root), what)])

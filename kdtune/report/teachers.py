@@ -21,10 +21,8 @@ def teacher_rows(store: Store) -> list[dict[str, Any]]:
 
     Raises StoreError for records that are no trial's.
     """
-    folder, rows, problems = store.root / "trials", [], []
-    # Names with a dot are copies that an interrupted import left.
-    found = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
-    for files in map(TrialFiles, found):
+    rows, problems = [], []
+    for files in store.trials():
         try:
             row = _row(files)
         except (ValueError, KeyError, TypeError, AttributeError):

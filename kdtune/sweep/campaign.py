@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
-from kdtune.config.sweep import Block, SweepConfig, follows_block, values_label
+from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
 from kdtune.store import append_jsonl, read_jsonl
 from kdtune.sweep.job import Job, Kind, Outcome
@@ -178,19 +178,16 @@ class Campaign:
         if key not in self._teacher_of:
             # Named by content, not by who asks first: one teacher is another trial on another block's data.
             chosen = {**block.values, **values}
-            where = {p: v for p, v in chosen.items() if follows_block(p) or self._matches(p, chosen.get("teacher"))}
-            name = f"teacher {chosen.get('teacher')} {values_label(where)}".rstrip()
+            teacher = str(chosen["teacher"])
+            links = self.sweep.chain(teacher)
+            where = {p: v for p, v in chosen.items() if any(self.sweep.follows(link, p) for link in links)}
+            name = f"teacher {teacher} {values_label(where)}".rstrip()
             self._teacher_of[key] = name
             params = (flat_params(config.teacher),)
             self._remember(
                 Job("teacher", name, None, None, (config.teacher.seed,), {}, (config.teacher,), (key,), params)
             )
         return key
-
-    def _matches(self, parameter: str, teacher: Scalar) -> bool:
-        """Does the teacher take its data fraction from its student?"""
-        entry = self.sweep.teachers.get(str(teacher))
-        return entry is not None and entry.data.fraction == "match" and resolve(parameter) == "data.fraction"
 
 
 def _control_name(index: int, seed: int, sweep: SweepConfig) -> str:

@@ -17,7 +17,7 @@ import yaml
 
 from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest, identity
 from kdtune.config.sections import DataConfig
-from kdtune.config.trial import TrialConfig
+from kdtune.config.trial import SEEN, TrialConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_json
 from kdtune.train.checkpoint import final_weights
@@ -100,7 +100,7 @@ def _file_sha256(file: Path) -> str:
 
 def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
     """The lines to paste under `teachers:`, with all that the key depends on: they mean the same in every sweep."""
-    clip = {field: getattr(config.clip, field) for field in ("frames", "size", "modality", "normalize")}
+    clip = {field: getattr(config.clip, field) for field in SEEN}
     loss = {"target": config.loss.target}
     plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name) and yaml.safe_load(name) == name
     # Quoted, for some hex digits read as a number.

@@ -77,8 +77,9 @@ class Session:
             yield config
             for other in config.needs:
                 yield from self._to_train(other)
-        if config.finetuned is not None:
-            yield from self._to_train(config.finetuned)
+        finetuned = config.finetuned
+        if finetuned is not None and self.files(finetuned).result() is None:
+            yield finetuned  # what it needs is this trial
 
     def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
         """Logits are compared class by class."""
