@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -20,11 +20,11 @@ from kdtune.clips.catalog import load_catalog, video_path
 from kdtune.clips.cores import cores
 from kdtune.clips.decode import Decoded, Refused, decode, decoder_versions
 from kdtune.clips.manifest import manifest_digest
-from kdtune.clips.store import FORMAT, ClipStore, chain, damaged
+from kdtune.clips.store import FORMAT, ClipStore, damaged, write_frames, write_record
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store, write_atomic, write_json
+from kdtune.store import Store, write_atomic
 
 GIB = 2**30
 #: Stores up to this size are checked frame by frame whenever they are prepared.
@@ -76,37 +76,21 @@ def build(
     Returns the refused videos (video, reason). `threads` are as many as there are cores by default; the bytes are the
     same whatever their number.
     """
-    rows: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
-    offset = 0
     videos: list[dict[str, Any]] = catalog.to_dict("records")  # type: ignore[assignment]
-    with (folder / "frames.u8").open("wb") as file:
+
+    def accepted() -> Iterator[tuple[dict[str, Any], np.ndarray, str]]:
         outcomes = _decoded([video_path(root, row["video"]) for row in videos], size, threads or cores())
         for row, outcome in zip(videos, _progress(outcomes, len(videos)), strict=True):
             if isinstance(outcome, Refused):
                 refused.append((row["video"], str(outcome)))
-                continue
-            frames = outcome.frames
-            file.write(frames.data)
-            sha256 = hashlib.sha256(frames.data).hexdigest()
-            rows.append({**row, "frames": len(frames), "offset": offset, "sha256": sha256, "decoder": outcome.decoder})
-            offset += len(frames)
-        file.flush()
-        os.fsync(file.fileno())
-    index = pd.DataFrame(rows, columns=[*catalog.columns, "frames", "offset", "sha256", "decoder"])
-    index_bytes = index.to_parquet(index=False)
+            else:
+                yield row, outcome.frames, outcome.decoder
+
+    totals = write_frames(folder, accepted(), list(catalog.columns))
     refused_table = pd.DataFrame(refused, columns=["video", "reason"])
-    write_atomic(folder / "index.parquet", index_bytes)
     write_atomic(folder / "refused.csv", refused_table.to_csv(index=False))
-    totals = {
-        "videos": len(index),
-        "refused": len(refused),
-        "frames": offset,
-        "bytes": offset * size[0] * size[1] * 3,
-        "digest": chain(index),
-        "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
-    }
-    write_json(folder / "store.json", {"format": FORMAT, "size": list(size), **totals, **made_from})
+    write_record(folder, size, {**totals, "refused": len(refused), **made_from})
     return refused_table
 
 

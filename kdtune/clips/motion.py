@@ -20,6 +20,7 @@ SPRITES = 3
 SPRITE_PX = 64  # side of a sprite's picture
 LEAST_PX, LARGEST_PX = 28.0, 75.0  # diameters of a sprite on the canvas
 FRAMES = (90, 110)  # least and most frames of a video
+TEST_SHARE = 0.2  # of the groups
 
 CLASSES = ("SpinLeft", "Slide", "Rise", "Fall", "Grow", "Shrink", "Shake", "Orbit")
 #: Known too, but the random horizontal flip of the trainer makes it SpinLeft.
@@ -95,6 +96,22 @@ def motion(action: str, n: int, draws: np.ndarray) -> list[list[Pose]]:
             )
         frames.append(poses)
     return frames
+
+
+def videos_of(seed: int, classes: tuple[str, ...], groups: int, clips: int) -> list[Video]:
+    """classes × groups × clips videos; groups and clips are counted from 1."""
+    return [
+        Video(seed, action, group, clip)
+        for action in classes
+        for group in range(1, groups + 1)
+        for clip in range(1, clips + 1)
+    ]
+
+
+def test_groups(groups: int, split: int) -> set[int]:
+    """The first fifth of the groups is the test list of split 1, the next of split 2, …"""
+    share = max(1, round(TEST_SHARE * groups))
+    return {(share * (split - 1) + k) % groups + 1 for k in range(share)}
 
 
 def frames_of(video: Video) -> Iterator[Image.Image]:

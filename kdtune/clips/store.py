@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from kdtune.errors import DataError, Problem, StoreError
-from kdtune.store import read_json, write_atomic
+from kdtune.store import read_json, write_atomic, write_json
 
 #: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
 FORMAT = 1
@@ -112,6 +113,35 @@ class ClipStore:
         if chain(self.index) != self.digest:
             problems.append("the digest in store.json is not the one of index.parquet")
         return problems
+
+
+def write_frames(
+    folder: Path, videos: Iterable[tuple[dict[str, Any], np.ndarray, str]], columns: list[str]
+) -> dict[str, Any]:
+    """Write frames.u8 and index.parquet of a new store; returns what `write_record` is to say of them.
+
+    A video is its row of the catalog, with these columns, its frames (n, h, w, 3) uint8, and what decoded them.
+    """
+    rows: list[dict[str, Any]] = []
+    offset = size = 0
+    with (folder / "frames.u8").open("wb") as file:
+        for row, frames, decoder in videos:
+            sha256 = hashlib.sha256(frames.data).hexdigest()
+            rows.append({**row, "frames": len(frames), "offset": offset, "sha256": sha256, "decoder": decoder})
+            offset += len(frames)
+            size += file.write(frames.data)
+        file.flush()
+        os.fsync(file.fileno())
+    index = pd.DataFrame(rows, columns=[*columns, "frames", "offset", "sha256", "decoder"])
+    index_bytes = index.to_parquet(index=False)
+    write_atomic(folder / "index.parquet", index_bytes)
+    totals = {"videos": len(index), "frames": offset, "bytes": size, "digest": chain(index)}
+    return {**totals, "index_sha256": hashlib.sha256(index_bytes).hexdigest()}
+
+
+def write_record(folder: Path, size: tuple[int, int], record: dict[str, Any]) -> None:
+    """Write store.json, with which a store is complete."""
+    write_json(folder / "store.json", {"format": FORMAT, "size": list(size), **record})
 
 
 def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:

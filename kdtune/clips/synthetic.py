@@ -21,13 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from kdtune.clips.cores import cores
-from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of
+from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, test_groups, videos_of
 from kdtune.errors import DataError, Problem
 from kdtune.store import read_json, write_atomic
 
 VERSION = 1
 FPS = 25
-TEST_SHARE = 0.2
 #: Fewer videos than this are made here: starting workers would take longer.
 WORTH_WORKERS = 24
 #: Brightness 0..255 becomes 16..235 and colour 16..240, as in video files.
@@ -64,12 +63,7 @@ def make_synthetic(
         shutil.rmtree(making, ignore_errors=True)  # left by a run that was killed
         for action in classes:
             (making / action).mkdir(parents=True)
-        videos = [
-            Video(seed, action, group, clip)
-            for action in classes
-            for group in range(1, groups + 1)
-            for clip in range(1, clips + 1)
-        ]
+        videos = videos_of(seed, classes, groups, clips)
         try:
             _make_all(videos, making)
             _write_lists(making, classes, videos, groups)
@@ -139,11 +133,10 @@ def _die_with_parent() -> None:
 
 
 def _write_lists(folder: Path, classes: tuple[str, ...], videos: list[Video], groups: int) -> None:
-    """UCF101's three lists: the first fifth of the groups is the test list of split 1, the next of split 2, …"""
+    """UCF101's three lists, for each of the three splits."""
     write_atomic(folder / "classInd.txt", "".join(f"{k} {action}\n" for k, action in enumerate(classes, 1)))
-    share = max(1, round(TEST_SHARE * groups))
     for split in (1, 2, 3):
-        test = {(share * (split - 1) + k) % groups + 1 for k in range(share)}
+        test = test_groups(groups, split)
         train_lines = [f"{v.name} {classes.index(v.action) + 1}\n" for v in videos if v.group not in test]
         test_lines = [f"{v.name}\n" for v in videos if v.group in test]
         write_atomic(folder / f"trainlist{split:02d}.txt", "".join(train_lines))
