@@ -39,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, but got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kdtune",
@@ -68,14 +74,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", commands.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    does = "processes that read its batches ahead (default: 0); their number changes no bit"
+    sub.add_argument("--workers", type=_count, default=0, metavar="N", help=does)
     sub = command("results", commands.results, "print a sweep's trials", "results lambda_tau --format markdown")
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
-    does = "train again from nothing and compare every figure, bit for bit"
+    does = "train again, from nothing or from a stage, and compare every figure, bit for bit"
     sub = command("replay", commands.replay, does, "replay lambda_tau --sample 3")
     sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")
-    sub.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn anew each time")
+    sub.add_argument("--sample", type=_count, metavar="N", help="only N of them, drawn anew each time")
+    does = "begin with the checkpoint of this stage; its teachers are taken as they are"
+    sub.add_argument("--from", dest="from_stage", metavar="STAGE", help=does)
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command("schema", commands.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
     sub = command("ui", commands.ui, "serve MLflow's pages on this machine", "ui --port 5000")

@@ -73,7 +73,8 @@ def train(options: argparse.Namespace) -> int:
     from kdtune.store import Store
     from kdtune.train.session import Session, choose_device
 
-    session, device = Session(Store(options.store)), choose_device(options.device)
+    session = Session(Store(options.store), workers=options.workers)
+    device = choose_device(options.device)
     session.prepare(config)
     if problems := session.problems(config):
         raise UserError(problems)
@@ -186,11 +187,16 @@ def replay(options: argparse.Namespace) -> int:
 
     store, device = Store(options.store), choose_device(options.device)
     keys = keys_of(store, options.name)
+    if options.from_stage is not None:
+        found, keys = len(keys), [key for key in keys if store.trial(key).stage_checkpoint(options.from_stage).exists()]
+        _say(f"{len(keys)} of {found} trials have a checkpoint of stage {options.from_stage}")
+        if not keys:
+            raise UserError([Problem("--from", f"got {options.from_stage}, but no checkpoint of it was kept")])
     if options.sample is not None:
         # Other ones each time: an audit that is known beforehand is none.
         keys = random.sample(keys, min(options.sample, len(keys)))
     same = 0
-    with Replay(store, device) as replays:
+    with Replay(store, device, options.from_stage) as replays:
         for key in keys:
             difference = replays.trial(key)
             same += difference is None

@@ -4,8 +4,9 @@
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
   clips/<key>/                            frames.u8  index.parquet  refused.csv  too_short_<n>.csv  store.json
   targets/<key>/epoch_<e>/<kind>_<b>.npy  a teacher's logits, relations or features, in blocks
-  trials/<key>/                           config.json  epochs.jsonl  checkpoint.pt  checkpoint_before.pt
-                                          classes_<stage>.json  result.json  failure.json
+  trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
+                                          checkpoint.pt  checkpoint_before.pt
+                                          stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  mlflow.json
   locks/                                  one empty file for each thing being made
 """
@@ -106,6 +107,10 @@ class TrialFiles:
     def checkpoint_before(self) -> Path:
         """The one before, for when the last is damaged; gone when the trial is complete."""
         return self.folder / "checkpoint_before.pt"
+
+    def stage_checkpoint(self, stage: str) -> Path:
+        """The checkpoint as it was at a stage before the last epoch, for `replay --from`."""
+        return self.folder / f"stage_{stage}.pt"
 
     def classes(self, stage: str) -> Path:
         """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""

@@ -15,6 +15,7 @@ from kdtune.errors import StoreError
 from kdtune.store import Store, TrialFiles
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.session import Session
+from kdtune.train.state import TrialState
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,68 @@ def stopped(config: TrialConfig, prepared: Session, folder: Path, epoch: int) ->
             break
     run.close()
     return session.files(config)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_checkpoint_within_an_epoch_holds_the_position(
+    step: int,
+    config: TrialConfig,
+    prepared: Session,
+    undisturbed: TrialFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its last step included, after which the epoch's figures are still to come."""
+
+    def save_and_stop(state: TrialState, files: TrialFiles) -> None:
+        if state.epoch == 1 and state.progress.steps == step:
+            state.save(files)
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialState, "save_if_due", save_and_stop)
+        with pytest.raises(Stop):
+            train(config, Store(tmp_path), prepared)
+    files = Session(Store(tmp_path), dict(prepared.folders)).files(config)
+    parts = read_checkpoint(files.checkpoint)
+    assert parts["epoch"] == 1
+    assert len(parts["progress"]["losses"]) == step
+    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+
+
+def test_long_epochs_have_checkpoints_within(
+    config: TrialConfig, prepared: Session, undisturbed: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at: list[tuple[int, int]] = []
+    saved = TrialState.save
+
+    def save(state: TrialState, files: TrialFiles, stage: str | None = None) -> None:
+        at.append((state.epoch, state.progress.steps))
+        saved(state, files, stage)
+
+    monkeypatch.setattr(TrialState, "save", save)
+    train(config, Store(tmp_path / "seldom"), prepared)
+    assert [place for place in at if place[1] > 0] == [], "a short epoch has none"
+    at.clear()
+    monkeypatch.setattr("kdtune.train.state.CHECKPOINT_EVERY_S", 0.0)
+    assert bits(train(config, Store(tmp_path / "often"), prepared)) == bits(undisturbed)
+    steps = max(step for _, step in at)
+    assert steps > 1
+    # The teacher's epoch, then the trial's own.
+    of_an_epoch = lambda epoch: [*((epoch, step) for step in range(1, steps + 1)), (epoch + 1, 0)]  # noqa: E731
+    assert at == [place for epoch in (0, 0, 1, 2, 3) for place in of_an_epoch(epoch)]
+
+
+def test_a_checkpoint_of_another_version_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+    files = stopped(config, prepared, tmp_path, 1)
+    parts = torch.load(files.checkpoint, weights_only=True)
+    torch.save({name: value for name, value in parts.items() if name not in ("sha256", "samples")}, files.checkpoint)
+    with pytest.raises(StoreError, match="of another version: it has no samples; remove its folder"):
+        train(config, Store(tmp_path), prepared)
 
 
 def torn(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -39,6 +40,57 @@ def test_two_runs_have_the_same_bits(
     again = train(distilled, Store(tmp_path), prepared)
     assert again.key == reference.key
     assert bits(again) == bits(reference)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_loader_workers_change_no_bit(
+    workers: int, distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    session = Session(Store(tmp_path), dict(prepared.folders), workers)
+    for row in session.trial(distilled, CPU):
+        if row["epoch"] < distilled.epochs:
+            assert len(multiprocessing.active_children()) == workers, "so many processes read ahead"
+    assert multiprocessing.active_children() == [], "they end with the trial"
+    assert bits(session.files(distilled)) == bits(reference)
+
+
+def test_frames_decoded_anew_change_no_bit(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    session = Session(Store(tmp_path))
+    session.prepare(distilled)
+    assert session.folders.keys() == prepared.folders.keys()
+    assert session.folders != prepared.folders
+    assert bits(train(distilled, Store(tmp_path), session)) == bits(reference)
+
+
+def test_another_start_time_changes_no_bit(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "time", lambda: 4e9 + clock())
+    monkeypatch.setattr(time, "perf_counter", lambda: 1e6 + 3 * clock())
+    files = train(distilled, Store(tmp_path), prepared)
+    assert all(row["at"] > 4e9 for row in files.rows())
+    assert bits(files) == bits(reference)
+
+
+def test_beside_three_other_trials_the_bits_are_those_of_one_alone(
+    distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
+) -> None:
+    """Four processes at once, in one store: they share the teacher and what it says."""
+    loss = distilled.loss.model_copy(update={"lambda_": 0.5})
+    others = [distilled.model_copy(update=update) for update in ({"seed": 1}, {"loss": loss}, {"teacher": None})]
+    arguments = [str(tmp_path), json.dumps(prepared.folders)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", KILLED, config.model_dump_json(by_alias=True), *arguments])
+        for config in (distilled, *others)
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0, 0]
+    session = Session(Store(tmp_path), dict(prepared.folders))
+    assert bits(session.files(distilled)) == bits(reference)
+    assert len({session.files(config).key for config in others} - {reference.key}) == 3
+    assert all(bits(session.files(config)) != bits(reference) for config in others)
 
 
 def test_warm_targets_change_no_bit_and_load_no_teacher(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import CPU, train
 
 from kdtune.cli import main
@@ -15,6 +16,7 @@ from kdtune.config.key import canonical, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, StoreError
 from kdtune.store import Store, TrialFiles, read_json, read_jsonl, write_json, write_jsonl
+from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import Replay, differences
 from kdtune.train.session import Session
 
@@ -91,6 +93,45 @@ def test_the_first_difference_is_named_with_the_profile(
         assert "the profile is the same" in str(difference)
     finally:
         files.write_result(result)
+
+
+def test_from_a_stage_only_what_follows_is_trained_again(
+    store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of(store, config)
+    with Replay(store, CPU, "early") as replays:
+        assert replays.trial(files.key) is None
+    rows = read_jsonl(files.epochs)
+    for epoch, notices in ((1, False), (2, True)):
+        changed = json.loads(json.dumps(rows))
+        changed[epoch - 1]["train"]["loss"] += 2**-40
+        write_jsonl(files.epochs, changed)
+        try:
+            with Replay(store, CPU, "early") as replays:
+                difference = replays.trial(files.key)
+            assert (difference is not None) == notices, "the first epoch is the checkpoint's"
+            assert replayed(store, files.key).epoch == epoch
+        finally:
+            write_jsonl(files.epochs, rows)
+    # Another state at the stage is another trial after it.
+    other = files.stage_checkpoint("early").read_bytes()
+    parts = read_checkpoint(files.stage_checkpoint("early"))
+    parts["network"]["head.bias"][0] += 1
+    torch.save({**parts, "sha256": content_digest(parts)}, files.stage_checkpoint("early"))
+    try:
+        assert main(["replay", files.key, "--store", str(store.root), "--from", "early"]) == EXIT_FAILED_TRIALS
+        printed = capsys.readouterr()
+        assert "epoch 2, train.loss: was " in printed.out
+        assert "1 of 1 trials have a checkpoint of stage early" in printed.err
+    finally:
+        files.stage_checkpoint("early").write_bytes(other)
+    assert main(["replay", files.key, "--store", str(store.root), "--from", "late"]) == EXIT_USER_ERROR
+    assert "--from: got late, but no checkpoint of it was kept" in capsys.readouterr().err
+    with (
+        pytest.raises(StoreError, match=r"no checkpoint of a stage 'mid'.*early"),
+        Replay(store, CPU, "mid") as replays,
+    ):
+        replays.trial(files.key)
 
 
 def test_a_trial_that_did_not_end_is_replayed_as_far_as_it_came(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from kdtune.config.load import load_sweep
@@ -18,6 +19,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
 from kdtune.report.results import sweep_results
 from kdtune.store import Store, append_jsonl, read_json
 from kdtune.sweep.driver import Ending, drive
+from kdtune.train.replay import Replay
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,13 +106,23 @@ def test_resuming_a_finished_sweep_trains_nothing_and_needs_no_ray(
     assert outcome(swept[0]) == before
 
 
-def test_parallelism_changes_neither_candidates_nor_prunings_nor_bits(
+def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_nor_bits(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
     # A trial that wants both cores leaves no room for a second one. Threads belong to the trial and stay the same.
-    end, _ = run(sweep_file, tmp_path, ray_address, ("resources.cpu=2",))
+    end, _ = run(sweep_file, tmp_path, ray_address, ("resources.cpu=2", "resources.workers=1"))
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_trial_that_ray_ran_has_the_same_bits_without_ray(swept: tuple[Path, Ending]) -> None:
+    """A whole candidate with its teacher, again from nothing, in this process."""
+    store = Store(swept[0])
+    trials = sweep_results(store, "tiny", {})["trials"]
+    complete = [trial["key"] for trial in trials if trial["state"] == "complete" and trial["candidate"] is not None]
+    with Replay(store, torch.device("cpu")) as replays:
+        assert replays.trial(complete[0]) is None
+        assert len(replays.session.store.trials()) == 2
 
 
 def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(

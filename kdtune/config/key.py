@@ -34,7 +34,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
-    del form["stage"]["reduce"]  # what is read from the records, not what stands in them
+    del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     loss, optimizer = form["loss"], form["optimizer"]
     unused: list[tuple[dict[str, Any], str]] = []
     if not config.distils:

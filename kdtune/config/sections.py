@@ -216,6 +216,8 @@ class StageConfig(Section):
     (PCL's best_model)."""
     every: Annotated[int, Field(ge=0)] = 0
     """Also evaluate after every so many epochs, for a finer best-so-far; 0 is at the stages alone."""
+    keep: bool = True
+    """Keep the checkpoint of each stage, with which `replay --from STAGE` begins. No part of a trial's key."""
 
 
 class FinetuneAugment(AugmentConfig):

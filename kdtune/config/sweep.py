@@ -70,6 +70,8 @@ class ResourceConfig(Section):
     """Cores. How many threads a trial computes with is `trial.threads`: that changes bits, this does not."""
     gpu: Annotated[float, Field(ge=0)] = 0
     """GPUs, or a share of one: 0.25 puts four trials on a GPU."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes of a trial that draw and read its batches ahead, beside the trainer; their number changes no bit."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a failed trial is started again from its checkpoint before it is marked failed."""
 

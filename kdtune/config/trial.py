@@ -63,7 +63,7 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: Count = 200
-    stages: dict[str, Count] | None = None
+    stages: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Count] | None = None
     """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and the whole."""
     stage: StageConfig = StageConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

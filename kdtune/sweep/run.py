@@ -183,7 +183,7 @@ def refuse(sweep: SweepConfig, address: str | None) -> None:
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Session:
     """A session with every data set of the sweep prepared. Raises DataError for what cannot be, and UserError for
     teachers and starts that do not fit."""
-    session = Session(store)
+    session = Session(store, workers=sweep.resources.workers)
     problems: list[Problem] = []
     for config in _configs(sweep):
         session.prepare(config)

@@ -1,8 +1,10 @@
-"""From sample numbers to what a network eats: draw, read, augment, transform, take residuals."""
+"""From sample numbers to what a network eats: draw and read (any process), augment, transform, take residuals."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,35 @@ EVALUATION_SEED = 0
 
 
 @dataclass(frozen=True)
+class RawBatch:
+    """B samples drawn and read: what a loader process hands over."""
+
+    samples: np.ndarray  # (B,) positions in the one order
+    rows: np.ndarray  # (B,) of the store
+    draws: ClipDraws
+    clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (3 of a tuple, or 1), frame, height, width, channel
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that was drawn, in hex: the same on every machine and device."""
+        sha = hashlib.sha256()
+
+        def add(name: str, value: Any) -> None:
+            if is_dataclass(value):
+                for field in fields(value):
+                    add(f"{name}.{field.name}", getattr(value, field.name))
+            elif isinstance(value, np.ndarray):
+                sha.update(f"{name}:{value.dtype.str}:{value.shape}".encode())
+                sha.update(np.ascontiguousarray(value).tobytes())
+            else:
+                sha.update(f"{name}:{value!r}".encode())
+
+        for name, value in (("samples", self.samples), ("rows", self.rows), ("draws", self.draws)):
+            add(name, value)
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
 class SampleBatch:
     """B samples ready for a network."""
 
@@ -26,19 +57,25 @@ class SampleBatch:
     labels: Tensor  # (B,) int64, pretext labels or actions
 
 
+def read_training(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray) -> RawBatch:
+    """Draw and read the samples at the positions `samples` (B,) of the one order, in one epoch."""
+    rows = data.order[samples]
+    draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
+    return _read(config, data, samples, rows, draws)
+
+
 def training_samples(
     config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray, device: torch.device
 ) -> SampleBatch:
     """The augmented samples at the positions `samples` (B,) of the one order, in one epoch."""
-    draws = _draw(config, data, config.seed, "train", epoch, samples, data.order[samples], train=True)
-    return _samples(config, data, data.order[samples], draws, device)
+    return on_device(config, data, read_training(config, data, epoch, samples), device)
 
 
 def evaluation_samples(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> SampleBatch:
     """One sample of each of `rows` (B,) of the store, the same at every stage of every trial."""
     train = config.evaluation.transform == "train"
     draws = _draw(config, data, EVALUATION_SEED, "evaluate", 0, rows, rows, train=train)
-    return _samples(config, data, rows, draws, device)
+    return on_device(config, data, _read(config, data, rows, rows, draws), device)
 
 
 def _draw(
@@ -58,11 +95,16 @@ def _draw(
     )
 
 
-def _samples(
-    config: TrialConfig, data: TrialData, rows: np.ndarray, draws: ClipDraws, device: torch.device
-) -> SampleBatch:
-    raw = torch.from_numpy(read_clips(data.clips, rows, draws.start, draws.crop, config.clip)).to(device)
-    clips, labels = augment(raw, draws.colour, config.clip.normalize), data.labels[rows]
+def _read(config: TrialConfig, data: TrialData, samples: np.ndarray, rows: np.ndarray, draws: ClipDraws) -> RawBatch:
+    clips = read_clips(data.clips, rows, draws.start, draws.crop, config.clip)
+    return RawBatch(samples, rows, draws, torch.from_numpy(clips))
+
+
+def on_device(config: TrialConfig, data: TrialData, raw: RawBatch, device: torch.device) -> SampleBatch:
+    """Apply what was drawn: augmentation, pretext transform, residual."""
+    draws = raw.draws
+    clips = augment(raw.clips.to(device), draws.colour, config.clip.normalize)
+    labels = data.labels[raw.rows]
     if isinstance(draws, TupleDraws):
         clips, labels = transform_middle(clips, draws), draws.label
     return SampleBatch(_modality(clips, config), torch.from_numpy(labels).to(device))

@@ -47,7 +47,7 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
         "device": torch.cuda.get_device_name(device) if cuda else _processor(),
         "device_kind": device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "numpy": np.__version__,

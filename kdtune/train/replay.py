@@ -1,4 +1,4 @@
-"""Train a trial again from nothing and compare it with what the store says, bit for bit (DESIGN 4.1)."""
+"""Train a trial again, from nothing or from a stage, and compare it bit for bit with what the store says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles, read_json
+from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_jsonl
+from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.profile import profile
 from kdtune.train.session import Session, source_id
@@ -41,10 +42,14 @@ class Difference:
 
 
 class Replay:
-    """Replays trials of one store, in a store of its own that is gone afterwards. Teachers are trained again, too."""
+    """Replays trials of one store, in a store of its own that is gone afterwards.
 
-    def __init__(self, store: Store, device: torch.device) -> None:
-        self.store, self.device = store, device
+    From nothing: teachers are trained again, too. With `from_stage`, from the checkpoint that was kept there: teachers
+    are then taken as they are.
+    """
+
+    def __init__(self, store: Store, device: torch.device, from_stage: str | None = None) -> None:
+        self.store, self.device, self.from_stage = store, device, from_stage
         self._folder = tempfile.TemporaryDirectory(prefix="kdtune-replay-")
         self.session = Session(Store(self._folder.name))
 
@@ -58,18 +63,20 @@ class Replay:
         """None where every figure of every epoch that the trial has come to, and its weights, are the same.
 
         Raises StoreError for a trial that cannot be replayed: none of this key, imported, of another version, or with
-        frames that the store no longer has.
+        frames, or a stage's checkpoint, that the store does not have.
         """
         files = self.store.trial(key)
         config = self._restore(files)
         rows, result = files.rows(), files.result()
+        if self.from_stage is not None:
+            self._begin_at(self.from_stage, files, config)
         run = self.session.trial(config, self.device)
         now: dict[str, Any] = {}
         for was, row in zip(rows, run, strict=False):
             now = row
             for figure, a, b in differences(was, row):
                 run.close()
-                return Difference(row["epoch"], figure, a, b, self._profiles(result, config))
+                return Difference(row["epoch"], figure, a, b, self._profiles(files, config))
         if result is None:
             run.close()  # it had not come to its end
             return None
@@ -77,9 +84,19 @@ class Replay:
             pass
         again = self.session.files(config).result() or {}
         if again["weights_sha256"] != result["weights_sha256"]:
-            profiles = self._profiles(result, config)
+            profiles = self._profiles(files, config)
             return Difference(now["epoch"], "weights", result["weights_sha256"], again["weights_sha256"], profiles)
         return None
+
+    def _begin_at(self, stage: str, files: TrialFiles, config: TrialConfig) -> None:
+        checkpoint = files.stage_checkpoint(stage)
+        if not checkpoint.exists():
+            kept = [name for name in config.stage_epochs if files.stage_checkpoint(name).exists()]
+            what = f"has no checkpoint of a stage {stage!r}"
+            raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from nothing")])
+        again = self.session.files(config)
+        write_atomic(again.checkpoint, checkpoint.read_bytes())
+        write_jsonl(again.epochs, [row for row in files.rows() if row["epoch"] <= config.stage_epochs[stage]])
 
     def _restore(self, files: TrialFiles) -> TrialConfig:
         """The configuration of a trial in the store, with its clips found by their manifest."""
@@ -105,7 +122,10 @@ class Replay:
         files = self.store.trial(key)
         identity = read_json(files.config)
         if identity is None or "imported" not in identity:
-            return self._restore(files)
+            config = self._restore(files)
+            if self.from_stage is not None:
+                import_trial(files.folder, self.session.store)
+            return config
         import_trial(files.folder, self.session.store)
         raw = {name: identity[name] for name in ("imported", "student", "clip")}
         return TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
@@ -117,10 +137,14 @@ class Replay:
                 return record.parent
         raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
 
-    def _profiles(self, result: dict[str, Any] | None, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
-        now = profile(config, self.device, self.session.clips(config))
-        then = (result or {}).get("profile") or now
-        return {name: (then.get(name), now[name]) for name in now if then.get(name) != now[name]}
+    def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
+        """What differs between now and any profile under which the trial was trained."""
+        now, result = profile(config, self.device, self.session.clips(config)), files.result()
+        if result is not None:
+            then = [entry["profile"] for entry in result.get("earlier_profiles", [])] + [result["profile"]]
+        else:
+            then = [entry["profile"] for entry in read_checkpoint(files.checkpoint).get("profiles", [])]
+        return {name: (was.get(name), now[name]) for was in then for name in now if was.get(name) != now[name]}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

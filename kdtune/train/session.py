@@ -38,10 +38,12 @@ class Session:
     store: Store
     folders: dict[str, str] = field(default_factory=dict)
     """source_id → folder of the ClipStore."""
+    workers: int = 0
+    """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     _opened: dict[str, ClipStore] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "folders": self.folders, "_opened": {}}  # memory maps stay here
+        return {**vars(self), "_opened": {}}  # memory maps stay here
 
     def prepare(self, config: TrialConfig) -> None:
         """Make the ClipStores that `config` and its teachers need; a missing synthetic data set is made, too."""
@@ -144,7 +146,7 @@ class Session:
                 if config.start is not None:
                     start = final_weights(self.files(config.start).checkpoint)
                 write_json(files.config, identity(config, self._manifest_of(config)))
-                yield from train_trial(config, data, targets, start, files, device)
+                yield from train_trial(config, data, targets, start, files, device, self.workers)
             except Exception as error:
                 files.write_failure(plain_words(error))
                 raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.draws import shuffled
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
 from kdtune.losses.contrast import MemoryBank, in_batch_loss
@@ -26,10 +26,12 @@ from kdtune.losses.relations import relation_loss
 from kdtune.models.backbones import feature_size
 from kdtune.models.heads import build_network
 from kdtune.store import TrialFiles, append_jsonl, write_json, write_jsonl
-from kdtune.train.checkpoint import TrialState, load_part
+from kdtune.train.checkpoint import content_digest, load_part
 from kdtune.train.evaluate import evaluate, head_scores, with_best
-from kdtune.train.inputs import batches, training_samples
+from kdtune.train.inputs import on_device
+from kdtune.train.loader import steps_of_an_epoch, training_batches
 from kdtune.train.profile import make_deterministic, profile, weights_digest
+from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
 
@@ -40,17 +42,19 @@ def train_trial(
     start: Mapping[str, Tensor] | None,
     files: TrialFiles,
     device: torch.device,
+    workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Train from the last checkpoint to the end, yielding each epoch's row after everything of it is on disk.
 
-    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row: the next call
-    goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
-    the step, when a loss is not finite.
+    `start` holds the weights whose backbone a fresh trial begins with; `workers` processes read batches ahead. The
+    caller may stop after any row: the next call goes on from there, to the same bits. The rows of epochs that are
+    already done come first. Raises TrialError, naming the step, when a loss is not finite.
     """
     # ---- set-up --------------------------------------------------------------------------------------------------
     make_deterministic(config)
     state = initial_state(config, data, start, device)
     state.load(files)
+    state.note_profile(profile(config, device, data.clips))
     rows = [row for row in files.rows() if row["epoch"] <= state.epoch]
     _rewrite_rows(files, rows)
     yield from rows
@@ -58,18 +62,19 @@ def train_trial(
     target, loss = config.loss.target, config.loss
     weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
     weights["features"] = loss.gamma
+    steps = steps_of_an_epoch(config, data)
+    reader = training_batches(config, data, state.epoch + 1, state.progress.steps, workers)
 
     while state.epoch < config.epochs:
-        # ---- one epoch -------------------------------------------------------------------------------------------
-        epoch, started = state.epoch + 1, time.perf_counter()
+        # ---- one epoch, or what is left of it ----------------------------------------------------------------------
+        epoch, progress = state.epoch + 1, state.progress
+        progress.start_clock()
         rate = optimizer.param_groups[0]["lr"]
         taught = targets.epoch(epoch) if targets is not None else {}
         network.train()
-        losses, hits = [], torch.zeros((), dtype=torch.long, device=device)
-        order = shuffled(len(data.order), seed=config.seed, epoch=epoch)
-        for samples in batches(order[order < data.size], config.optimizer.batch):
-            batch = training_samples(config, data, epoch, samples, device)
-            at = torch.from_numpy(samples).to(device)
+        for raw in islice(reader, steps - progress.steps):
+            batch = on_device(config, data, raw, device)
+            at = torch.from_numpy(raw.samples).to(device)
 
             # ---- forward -----------------------------------------------------------------------------------------
             features = network.features(batch.clips)
@@ -78,7 +83,7 @@ def train_trial(
             if target == "pretext" and loss.alpha > 0:
                 first, last = network.projections(features)
                 if bank is not None:
-                    negatives = bank.draw_negatives(epoch, samples).to(device)
+                    negatives = bank.draw_negatives(epoch, raw.samples).to(device)
                     terms["contrast"] = bank.loss(first, last, at, negatives)
                     bank.update(first, last, at)
                 else:
@@ -95,21 +100,28 @@ def train_trial(
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
-            losses.append(torch.stack((total, *terms.values())).detach() * len(samples))
-            hits += (logits.argmax(1) == batch.labels).sum()
+
+            # ---- position --------------------------------------------------------------------------------------------
+            progress.terms = ("loss", *terms)
+            progress.losses.append(torch.stack((total, *terms.values())).detach() * len(raw.samples))
+            progress.hits = progress.hits + (logits.argmax(1) == batch.labels).sum()
+            progress.count_time()
+            state.note_samples(raw.digest)
+            state.save_if_due(files)
 
         # ---- the epoch's figures ---------------------------------------------------------------------------------
-        steps = torch.stack(losses).double().cpu()
-        bad = (~steps.isfinite().all(1)).nonzero()
+        losses = torch.stack(progress.losses).double().cpu()
+        bad = (~losses.isfinite().all(1)).nonzero()
         if len(bad) > 0:
             raise TrialError(
-                f"the loss is not finite at epoch {epoch}, step {int(bad[0]) + 1} of {len(steps)} (rate {rate:g}): "
+                f"the loss is not finite at epoch {epoch}, step {int(bad[0]) + 1} of {steps} (rate {rate:g}): "
                 "a lower optimizer.lr or weight of the loss may help"
             )
-        means = (steps.sum(0) / data.size).tolist()
+        means = (losses.sum(0) / data.size).tolist()
         row: dict[str, Any] = {"epoch": epoch, "lr": rate}
-        row["train"] = dict(zip(("loss", *terms), means, strict=True))
-        row["train"][f"{target}_accuracy"] = int(hits) / data.size
+        row["train"] = dict(zip(progress.terms, means, strict=True))
+        row["train"][f"{target}_accuracy"] = int(progress.hits) / data.size
+        row["samples_sha256"] = state.samples
 
         # ---- schedule and stages ---------------------------------------------------------------------------------
         if config.watches_validation:
@@ -125,17 +137,18 @@ def train_trial(
             evaluation = evaluate(measured, config, data)
             row["evaluation"] = with_best(evaluation.scores, rows)
             row["weights_sha256"] = weights_digest(measured)
+            row["optimizer_sha256"] = content_digest(optimizer.state_dict()["state"])
         if stage is not None:
             row["stage"] = stage
             if evaluation.classes is not None:
                 write_json(files.classes(stage), evaluation.classes)
 
         # ---- to disk: the row first, for a row without its checkpoint is dropped at the next start -----------------
-        row["seconds"] = time.perf_counter() - started
+        row["seconds"] = progress.count_time()
         row["at"] = time.time()
-        state.epoch, state.seconds = epoch, state.seconds + row["seconds"]
+        state.epoch, state.seconds, state.progress = epoch, state.seconds + row["seconds"], EpochProgress()
         append_jsonl(files.epochs, row)
-        state.save(files)
+        state.save(files, stage if config.stage.keep and epoch < config.epochs else None)
         rows.append(row)
         yield row
 
@@ -146,7 +159,8 @@ def train_trial(
             "weights_sha256": weights_digest(state.kept_network()),
             "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
             "seconds": state.seconds,
-            "profile": profile(config, device, data.clips),
+            "profile": state.profiles[-1]["profile"],
+            "earlier_profiles": state.profiles[:-1],
         }
     )
     files.checkpoint_before.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Everything that changes while a trial trains, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from kdtune.errors import Problem, StoreError
+from kdtune.losses.contrast import MemoryBank
+from kdtune.losses.features import FeatureProjector
+from kdtune.models.heads import PclNetwork
+from kdtune.store import TrialFiles, write_atomic
+from kdtune.train.checkpoint import ADVICE, content_digest, read_checkpoint
+
+#: A checkpoint is written after every epoch, and within one after a step when the last was so many seconds ago.
+CHECKPOINT_EVERY_S = 240.0
+
+#: What of a TrialState is a plain value, and what has a state dict.
+PLAIN = ("epoch", "seconds", "samples", "profiles", "best")
+PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
+
+
+@dataclass
+class EpochProgress:
+    """How far the epoch under way has come."""
+
+    terms: tuple[str, ...] = ()
+    """Names of the loss's terms."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Of each step: the loss and its terms, summed over the batch."""
+    hits: Tensor | int = 0
+    """Samples whose label the head has found."""
+    seconds: float = 0.0
+    """Spent on it, over all interruptions."""
+    _since: float = 0.0
+
+    def start_clock(self) -> None:
+        self._since = time.perf_counter()
+
+    def count_time(self) -> float:
+        """Add what has passed since this or the start was last called; returns the seconds so far."""
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        return self.seconds
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        losses = torch.stack(self.losses) if self.losses else None
+        return {"terms": list(self.terms), "losses": losses, "hits": self.hits, "seconds": self.seconds}
+
+    @classmethod
+    def restored(cls, parts: dict[str, Any], device: torch.device) -> EpochProgress:
+        losses, hits = parts["losses"], parts["hits"]
+        return cls(
+            tuple(parts["terms"]),
+            [] if losses is None else list(losses.to(device).unbind()),
+            hits.to(device) if isinstance(hits, Tensor) else hits,
+            parts["seconds"],
+        )
+
+
+@dataclass
+class TrialState:
+    """Everything that changes while a trial trains. Random draws need no state: they are functions of the position."""
+
+    network: PclNetwork
+    bank: MemoryBank | None
+    projector: FeatureProjector | None
+    optimizer: SGD
+    scheduler: ReduceLROnPlateau | None
+    epoch: int = 0
+    """Epochs done."""
+    seconds: float = 0.0
+    """Spent on them, over all interruptions."""
+    progress: EpochProgress = field(default_factory=EpochProgress)
+    """Of the epoch after them."""
+    samples: str = ""
+    """Digest of all samples drawn so far, each batch's chained to those before."""
+    profiles: list[dict[str, Any]] = field(default_factory=list)
+    """{"epoch": the first that began or went on under it, "profile": …}: one, unless it changed before a resume."""
+    best: dict[str, Any] | None = None
+    """Where `stage.weights` is best: the lowest validation loss so far, its epoch, and the network's weights then."""
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def note_validation(self, epoch: int, loss: float) -> None:
+        """Keep the weights where the validation loss is the lowest so far."""
+        if loss < (math.inf if self.best is None else self.best["loss"]):
+            weights = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+            self.best = {"loss": loss, "epoch": epoch, "network": weights}
+
+    def kept_network(self) -> PclNetwork:
+        """The network that the trial would end with now: its own, or a copy with the best weights."""
+        if self.best is None:
+            return self.network
+        kept = copy.deepcopy(self.network)
+        kept.load_state_dict(self.best["network"])
+        return kept
+
+    def note_samples(self, digest: str) -> None:
+        """Chain the digest of a batch to those before."""
+        self.samples = hashlib.sha256(f"{self.samples}{digest}".encode()).hexdigest()
+
+    def note_profile(self, profile: dict[str, Any]) -> None:
+        """Bits depend on it: where a resumed trial's has changed, that is said and recorded."""
+        if self.profiles:
+            before = self.profiles[-1]["profile"]
+            if before == profile:
+                return
+            changed = [f"{name} {before.get(name)} → {now}" for name, now in profile.items() if now != before.get(name)]
+            what = f"going on under another profile ({', '.join(changed)}): the bits may be others"
+            print(f"kdtune: {what}", file=sys.stderr)
+        self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
+
+    def save(self, files: TrialFiles, stage: str | None = None) -> None:
+        """Write the checkpoint, at a `stage` to keep also as its own; the last one becomes the one before."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
+        for name in PARTS:
+            part = getattr(self, name)
+            parts[name] = None if part is None else part.state_dict()
+        parts["progress"] = self.progress.state_dict()
+        buffer = io.BytesIO()
+        torch.save({**parts, "sha256": content_digest(parts)}, buffer)
+        if stage is not None:  # first, so that the trial never is beyond a stage without its checkpoint
+            write_atomic(files.stage_checkpoint(stage), buffer.getvalue())
+        if files.checkpoint.exists():
+            os.replace(files.checkpoint, files.checkpoint_before)
+        write_atomic(files.checkpoint, buffer.getvalue())
+        self._saved_at = time.monotonic()
+
+    def save_if_due(self, files: TrialFiles) -> None:
+        """Within a long epoch."""
+        if time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self.save(files)
+
+    def load(self, files: TrialFiles) -> None:
+        """Go on from the last checkpoint or, where it is damaged or missing, from the one before, if there is one.
+
+        Raises StoreError where there are only damaged ones.
+        """
+        damaged: list[StoreError] = []
+        for path in (files.checkpoint, files.checkpoint_before):
+            if not path.exists():
+                continue
+            try:
+                self._restore(path)
+            except StoreError as error:
+                damaged.append(error)
+                continue
+            if damaged:
+                print(f"kdtune: {str(damaged[0]).strip()}: going on from the one before", file=sys.stderr)
+            return
+        if damaged:
+            raise damaged[0]
+
+    def _restore(self, path: Path) -> None:
+        parts = read_checkpoint(path)
+        if absent := {*PLAIN, *PARTS, "progress"} - set(parts):
+            what = f"the checkpoint is of another version: it has no {', '.join(sorted(absent))}; {ADVICE}"
+            raise StoreError([Problem(str(path), what)])
+        for name in PARTS:
+            part = getattr(self, name)
+            if part is not None:
+                part.load_state_dict(parts[name])
+        for name in PLAIN:
+            setattr(self, name, parts[name])
+        self.progress = EpochProgress.restored(parts["progress"], next(self.network.parameters()).device)

@@ -1,0 +1,89 @@
+"""What is recorded so that two runs can be compared: digests of weights, optimiser and samples, and the profile."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import CPU, bits, train
+
+from kdtune.clips.dataset import TrialData
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store
+from kdtune.train import trial as trial_module
+from kdtune.train.checkpoint import content_digest, read_checkpoint
+from kdtune.train.loader import steps_of_an_epoch, training_batches
+from kdtune.train.profile import state_digest
+from kdtune.train.session import Session
+
+
+def test_each_stage_records_digests_of_weights_optimiser_and_samples(
+    tiny: TrialConfig, prepared: Session, tmp_path: Path
+) -> None:
+    files = train(tiny, Store(tmp_path), prepared)
+    assert [path.name for path in sorted(files.folder.glob("*.pt"))] == ["checkpoint.pt", "stage_early.pt"]
+    rows = {row.get("stage", row["epoch"]): row for row in files.rows()}
+    for stage, path in (("early", files.stage_checkpoint("early")), ("late", files.checkpoint)):
+        parts = read_checkpoint(path)
+        assert parts["epoch"] == tiny.stage_epochs[stage]
+        assert state_digest(parts["network"]) == rows[stage]["weights_sha256"]
+        assert content_digest(parts["optimizer"]["state"]) == rows[stage]["optimizer_sha256"]
+        assert parts["samples"] == rows[stage]["samples_sha256"]
+    forgetful = tiny.model_copy(update={"stage": tiny.stage.model_copy(update={"keep": False})})
+    again = train(forgetful, Store(tmp_path / "again"), prepared)
+    assert again.key == files.key
+    assert bits(again) == bits(files)
+    assert [path.name for path in again.folder.glob("*.pt")] == ["checkpoint.pt"]
+
+
+def test_the_samples_digest_is_of_what_was_drawn_alone(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+    def digests(name: str, **update: Any) -> list[str]:
+        rows = train(tiny.model_copy(update=update), Store(tmp_path / name), prepared).rows()
+        return [row["samples_sha256"] for row in rows]
+
+    reference = digests("reference")
+    assert len(set(reference)) == 2
+    other_network = tiny.student.model_copy(update={"backbone": "c3d"})
+    assert digests("network", student=other_network, precision="bf16") == reference
+    by_hand = ""
+    data = TrialData.of(tiny, prepared.clips(tiny))
+    for raw in islice(training_batches(tiny, data, 1, 0, 0), steps_of_an_epoch(tiny, data)):
+        by_hand = hashlib.sha256((by_hand + raw.digest).encode()).hexdigest()
+    assert by_hand == reference[0]
+    for name, update in (
+        ("seed", {"seed": 1}),
+        ("augment", {"augment": tiny.augment.model_copy(update={"hue": 0.05})}),
+        ("pretext", {"pretext": tiny.pretext.model_copy(update={"spatial": "random"})}),
+        ("batch", {"optimizer": tiny.optimizer.model_copy(update={"batch": 8})}),
+    ):
+        assert not set(digests(name, **update)) & set(reference), name
+
+
+def test_a_changed_profile_is_said_and_recorded(
+    tiny: TrialConfig,
+    prepared: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = Session(Store(tmp_path), dict(prepared.folders))
+    run = session.trial(tiny, CPU)
+    next(run)
+    run.close()
+    now = trial_module.profile
+
+    def elsewhere(*arguments: Any) -> dict[str, Any]:
+        return {**now(*arguments), "device": "another"}
+
+    monkeypatch.setattr(trial_module, "profile", elsewhere)
+    files = train(tiny, Store(tmp_path), prepared)
+    assert "going on under another profile (device " in capsys.readouterr().err
+    result = files.result()
+    assert result is not None
+    assert result["profile"]["device"] == "another"
+    [before] = result["earlier_profiles"]
+    assert before["epoch"] == 1
+    assert before["profile"] == {**result["profile"], "device": before["profile"]["device"]}
