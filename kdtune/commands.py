@@ -27,7 +27,7 @@ def sweep(options: argparse.Namespace) -> int:
     sweep = load_sweep(options.file, options.set)
     if options.dry_run:
         return plan(options)
-    from kdtune.report.results import sweep_results
+    from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
     from kdtune.store import Store, read_json
     from kdtune.sweep.driver import drive
@@ -40,7 +40,7 @@ def sweep(options: argparse.Namespace) -> int:
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     print(f"{end.trained} trials trained, {end.found} found in {options.store}; {_duration(end.seconds)}.")
-    for note in end.notes:
+    for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
     print("Look at it:  python -m kdtune ui")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
@@ -118,7 +118,7 @@ def _figures(evaluation: dict[str, float]) -> str:
 
 
 def results(options: argparse.Namespace) -> int:
-    from kdtune.report.results import sweep_results
+    from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import render
     from kdtune.store import Store, read_json
     from kdtune.tracking.location import tracking_uri
@@ -127,6 +127,8 @@ def results(options: argparse.Namespace) -> int:
     store = Store(options.store)
     files = store.sweep(options.sweep)
     results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
+    if note := mixed_profiles(results["trials"]):
+        _say(f"note: {note}")
     if options.accuracies:
         from kdtune.report.accuracies import accuracies
         from kdtune.report.tables import STYLES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kdtune.report.results import best_of
+from kdtune.report.results import best_of, mixed_profiles
 from kdtune.report.tables import FORMATS, render, summary
 
 SWEEP = {
@@ -115,3 +115,21 @@ def test_every_format_holds_every_trial(results: dict[str, Any], form: str) -> N
     else:
         assert text.count("complete") == 5
         assert text.count("pruned at early") == 1
+
+
+def test_mixed_profiles_are_said() -> None:
+    profile = {"device": "a CPU", "torch": "2.15", "cuda": None, "frames": "f", "threads": 1, "precision": "fp32"}
+
+    def ran(*profiles: dict[str, Any] | None) -> str | None:
+        return mixed_profiles([{**trial(0, 0.5), "profile": each} for each in profiles])
+
+    own = {"frames": "of another block", "threads": 2, "precision": "bf16"}
+    assert ran(profile, None, profile, {**profile, **own}) is None
+    said = ran(profile, {**profile, "torch": "2.11", "cuda": "13.0"}, profile) or ""
+    assert "several profiles (cuda None | 13.0; torch 2.15 | 2.11)" in said
+    resumed = {
+        **trial(0, 0.5),
+        "profile": profile,
+        "earlier_profiles": [{"epoch": 1, "profile": {**profile, "torch": "2.11"}}],
+    }
+    assert "torch 2.11 | 2.15" in (mixed_profiles([resumed]) or "")

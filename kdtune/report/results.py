@@ -92,7 +92,30 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         "profile": result.get("profile"),
         "mlflow_run_id": run_ids.get(files.key),
         "error": end["error"] if end is not None else None,
-    } | ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
+    } | (
+        ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
+        | ({"earlier_profiles": result["earlier_profiles"]} if result.get("earlier_profiles") else {})
+    )
+
+
+#: Fields of a profile that are a trial's own, or its data's: those may differ within one sweep on one machine.
+OWN = ("frames", "threads", "precision")
+
+
+def mixed_profiles(trials: list[dict[str, Any]]) -> str | None:
+    """What differs between the machines and versions that the trials ran on, in words; None where nothing does."""
+    seen: dict[str, list[str]] = {}
+    for trial in trials:
+        later = [trial["profile"]] if trial["profile"] is not None else []
+        for profile in [entry["profile"] for entry in trial.get("earlier_profiles", [])] + later:
+            for name in profile.keys() - OWN:
+                values = seen.setdefault(name, [])
+                if str(profile[name]) not in values:
+                    values.append(str(profile[name]))
+    mixed = [f"{name} {' | '.join(values)}" for name, values in sorted(seen.items()) if len(values) > 1]
+    if not mixed:
+        return None
+    return f"the trials ran under several profiles ({'; '.join(mixed)}): bits repeat only within one"
 
 
 def best_of(trials: list[dict[str, Any]], block: str, sweep: dict[str, Any]) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ from kdtune.config.metrics import floor_of
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Those that are tables, with tabulate's names.
 STYLES = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
+#: Fields of a trial that are no column: params and stages become several.
+NESTED = ("params", "stages", "profile", "earlier_profiles")
 #: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
 SHOWN = 5
 
@@ -110,7 +112,7 @@ def _csv(results: dict[str, Any]) -> str:
     """One row a trial; stage accuracies as columns like `late.validation.knn`."""
     rows = []
     for trial in results["trials"]:
-        flat = {name: value for name, value in trial.items() if name not in ("params", "stages", "profile")}
+        flat = {name: value for name, value in trial.items() if name not in NESTED}
         flat |= trial["params"]
         for stage, splits in trial["stages"].items():
             flat |= {f"{stage}.{split}.{metric}": v for split, values in splits.items() for metric, v in values.items()}
