@@ -139,6 +139,11 @@ class TrialFiles:
     def write_failure(self, error: str) -> None:
         write_json(self.folder / "failure.json", {"error": error})
 
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process had not finished writing: for the holder of the trial's lock alone."""
+        for path in self.folder.glob(".*"):
+            path.unlink()
+
     def clear_failure(self) -> None:
         (self.folder / "failure.json").unlink(missing_ok=True)
 

@@ -193,10 +193,7 @@ def test_a_step_on_the_smallest_clips_repeats_bit_for_bit_and_draws_nothing(back
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
-@pytest.mark.parametrize(
-    ("backbone", "shape"),
-    [(name, shape) for name, (t, s) in SMALLEST.items() for shape in ((t - 1, s), (t, s - 2))],
-)
+@pytest.mark.parametrize(("backbone", "shape"), [("c3d", (7, 16)), ("c3d", (8, 14)), ("s3d", (8, 16))])
 def test_no_smaller_clips_fit(backbone: str, shape: tuple[int, int]) -> None:
     net = network(backbone, width=4, shape=shape)
     with pytest.raises(RuntimeError, match="too small"):
@@ -205,14 +202,18 @@ def test_no_smaller_clips_fit(backbone: str, shape: tuple[int, int]) -> None:
 
 def test_a_trial_with_smaller_clips_is_refused() -> None:
     raw = {"student": {"backbone": "s3d"}, "clip": {"size": 16}}
-    with pytest.raises(ValidationError, match=r"s3d needs clip\.frames >= 5 and clip\.size >= 18"):
+    with pytest.raises(ValidationError, match=r"s3d needs clip\.frames >= 8 and clip\.size >= 18"):
         TrialConfig.model_validate(raw)
 
 
 @pytest.mark.parametrize("backbone", EVERY)
 def test_gradients_are_deterministic_on_cuda(backbone: str) -> None:
-    """There torch has none for average pools and linear interpolation; whole averages are sums, and no pools."""
+    """There torch has none for average pools, linear interpolation and, but for its newest versions, max-pools.
+
+    Whole averages are sums, and no pools. test_cuda.py tries the gradients themselves.
+    """
     net = network(backbone, width=4, shape=(8, 18))
+    assert not [name for name, part in net.named_modules() if type(part) is nn.MaxPool3d]
     todo, seen = [net(clips(2, 3, 8, 18, 18)).grad_fn], set()
     while todo:
         step = todo.pop()

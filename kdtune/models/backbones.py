@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import ClipConfig
+from kdtune.models.pools import MaxPool3d
 
 #: Dimension of the pooled features of torchvision's networks.
 TORCHVISION_FEATURES = {
@@ -127,7 +128,7 @@ class C3D(nn.Module):
         channels = 3
         for stage, multiples in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8))):
             if stage > 0:
-                layers.append(nn.MaxPool3d((1, 2, 2) if stage == 1 else 2))
+                layers.append(MaxPool3d((1, 2, 2) if stage == 1 else 2))
             for multiple in multiples:
                 layers += [
                     nn.Conv3d(channels, multiple * width, 3, padding=1),

@@ -1,7 +1,7 @@
 """torchvision's video networks as backbones: clips (B, 3, T, H, W) in, pooled features (B, F) out.
 
 They are torchvision's own modules without the classifier, so torchvision's state dicts fit by their names once `fc.*`,
-`classifier.*` or `head.*` is left out. Beside that, four things are not torchvision's:
+`classifier.*` or `head.*` is left out. Beside that, five things are not torchvision's:
 
 - Dropout and stochastic depth are off. They would draw from torch's global generators, which no trial carries.
 - S3D ends in the global average. torchvision's windows of 2×7×7 do not fit into small clips, and their gradient is not
@@ -10,6 +10,7 @@ They are torchvision's own modules without the classifier, so torchvision's stat
   their initial values for a thousand steps, and with them every evaluation.
 - MViT is built for the trial's clips. At 16×224² it is torchvision's, tensor for tensor; for other clips its position
   tables have other lengths, and torchvision's weights do not fit.
+- S3D's and MViT's max-pools are ours: the same values, and gradients that repeat on CUDA.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torchvision.models.video.mvit import MSBlockConfig, MultiscaleBlock
 from torchvision.ops import StochasticDepth
 
 from kdtune.config.sections import ClipConfig
+from kdtune.models.pools import replace_max_pools
 from kdtune.models.published import CLASSIFIERS
 
 
@@ -42,6 +44,7 @@ def build_torchvision(name: str, clip: ClipConfig) -> nn.Module:
         for part in network.modules():
             if isinstance(part, nn.BatchNorm3d):
                 part.momentum = 0.1
+    replace_max_pools(network)
     return network
 
 

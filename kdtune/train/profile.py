@@ -27,8 +27,8 @@ def make_deterministic(config: TrialConfig) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
-    # oneDNN's weight gradient of a bf16 convolution reads memory that nobody wrote (seen on a CPU with AVX-512 and torch
-    # 2.15: other bits in each run, or NaN). Without oneDNN bf16 repeats on a CPU; CUDA does not ask it.
+    # oneDNN's weight gradient of a bf16 convolution reads memory that nobody wrote (seen with torch 2.15 on a CPU with
+    # AVX-512: other bits in each run, or NaN). Without oneDNN bf16 repeats on a CPU; CUDA does not ask it.
     torch.backends.mkldnn.set_flags(_enabled=config.precision != "bf16")
 
 

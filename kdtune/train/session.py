@@ -132,6 +132,7 @@ class Session:
             if files.result() is not None:
                 yield from files.rows()
                 return
+            files.clear_leftovers()
             files.clear_failure()
             try:
                 if config.imported is not None:

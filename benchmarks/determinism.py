@@ -1,0 +1,240 @@
+"""What determinism costs: the time of a training step with deterministic algorithms over that with torch's own choices.
+
+    python benchmarks/determinism.py                  # small clips on the CPU, the papers' on a GPU where there is one
+    python benchmarks/determinism.py --device cuda --frames 16 --batch 16 --out determinism.json
+
+The step is a trial's: three clips through the network, cross-entropy and in-batch contrast, backward, SGD. Its clips
+are random numbers that lie on the device already. The ways to choose algorithms (WAYS) each have a process of their
+own, for torch goes on with the convolutions that it has once chosen, whatever is set later, and cuBLAS reads its
+workspace once. They take turns: in each round every way trains for about TURN_S, while the others wait. A ratio is of
+two turns of one round; printed are the median over the rounds and, in brackets, the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+
+from kdtune.clips.tuples import PRETEXT_CLASSES
+from kdtune.config.trial import TrialConfig
+from kdtune.losses.contrast import in_batch_loss
+from kdtune.models.heads import build_network
+from kdtune.models.pools import MaxPool3d
+from kdtune.train.profile import make_deterministic, profile
+
+WAYS = {
+    "default": "torch's choices and torch's MaxPool3d; all others are compared with this",
+    "benchmark": "the same, and cuDNN tries its algorithms to take the fastest (CUDA alone)",
+    "deterministic": "as in every trial, with our MaxPool3d",
+    "unfilled": "the same, but torch does not fill the memory of new tensors (torch.utils.deterministic)",
+}
+NETWORKS = ("c3d", "r3d", "r21d")
+SHAPES = {
+    "cpu": {"frames": 8, "size": 32, "width": 8, "batch": 8},
+    "cuda": {"frames": 10, "size": 112, "width": 64, "batch": 8},
+}
+WARM_UP = 3  # steps before the first turn
+TURN_S = 0.3
+
+
+def main() -> None:
+    args = parse()
+    rows, machines = [], {}
+    for device in [args.device] if args.device else ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+        given = {name: getattr(args, name) for name in SHAPES[device] if getattr(args, name) is not None}
+        shape = SHAPES[device] | given
+        ways = [way for way in WAYS if device == "cuda" or way != "benchmark"]
+        for precision in args.precision or (["fp32", "bf16"] if device == "cuda" else ["fp32"]):
+            for backbone in NETWORKS:
+                config = trial(backbone, precision, shape)
+                print(f"{device}, {precision}, {backbone} …", file=sys.stderr)
+                seconds = measure(config, shape["batch"], device, ways, args.rounds)
+                row = {"device": device, **shape, "precision": precision, "backbone": backbone}
+                rows.append({**row, "threads": config.threads, "step_seconds": seconds})
+                machines[device] = machine(config, device)
+    for device, found in machines.items():
+        print_table(device, found, [row for row in rows if row["device"] == device])
+    if args.out:
+        args.out.write_text(json.dumps({"ways": WAYS, "machines": machines, "rows": rows}, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for name, what in (
+        ("frames", "T, frames in a clip"),
+        ("size", "side of a clip in pixels"),
+        ("width", "channels of a network's first stage"),
+        ("batch", "tuples of three clips a step"),
+    ):
+        defaults = ", ".join(f"{shape[name]} on {device}" for device, shape in SHAPES.items())
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {defaults})")
+    parser.add_argument("--device", choices=list(SHAPES), help="default: every one there is")
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on CUDA also bf16")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each way, at least 2 (default: 15)")
+    parser.add_argument("--out", type=Path, help="also write every turn's figure to this file, as JSON")
+    args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error("--rounds must be at least 2: quartiles need two figures")
+    return args
+
+
+def trial(backbone: str, precision: str, shape: dict[str, int]) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {
+            "clip": {"frames": shape["frames"], "size": shape["size"]},
+            "student": {"backbone": backbone, "width": shape["width"]},
+            "loss": {"contrast": "in_batch"},
+            "precision": precision,
+        }
+    )
+
+
+def machine(config: TrialConfig, device: str) -> dict[str, Any]:
+    """A trial's profile without what is not the machine's."""
+    found = profile(config, torch.device(device), SimpleNamespace(digest=None))
+    return {name: value for name, value in found.items() if name not in ("frames", "precision")}
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure(config: TrialConfig, batch: int, device: str, ways: list[str], rounds: int) -> dict[str, list[float]]:
+    """Way → seconds of a step, one figure a round."""
+    with workers(config, batch, device, ways) as pipes:
+        steps = max(1, math.ceil(TURN_S / ask(pipes["default"], 1)))
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, pipe in pipes.items():
+                seconds[way].append(ask(pipe, steps))
+    return seconds
+
+
+@contextmanager
+def workers(config: TrialConfig, batch: int, device: str, ways: list[str]) -> Iterator[dict[str, Connection]]:
+    """Way → the pipe to its process, when all have warmed up."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for way in ways:
+        pipes[way], theirs = context.Pipe()
+        processes.append(context.Process(target=work, args=(theirs, way, config, batch, device), daemon=True))
+        processes[-1].start()
+        theirs.close()
+    for pipe in pipes.values():
+        ask(pipe, WARM_UP)
+    yield pipes
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send(0)
+        process.join()
+
+
+def ask(pipe: Connection, steps: int) -> float:
+    """Seconds of a step, as the mean over `steps`."""
+    try:
+        pipe.send(steps)
+        return pipe.recv()
+    except (EOFError, ConnectionError):
+        sys.exit("a process has ended: its error stands above")
+
+
+def work(pipe: Connection, way: str, config: TrialConfig, batch: int, device: str) -> None:
+    """Train as many steps as asked for, again and again; 0 ends it."""
+    choose(way, config)
+    step = training_step(way, config, batch, torch.device(device))
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    while (steps := pipe.recv()) > 0:
+        synchronize()
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        synchronize()
+        pipe.send((time.perf_counter() - started) / steps)
+
+
+def choose(way: str, config: TrialConfig) -> None:
+    """Set this process's algorithms."""
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    make_deterministic(config)  # threads and TF32, too, which all ways are to have in common
+    if way in ("default", "benchmark"):
+        del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.benchmark = way == "benchmark"
+        torch.backends.mkldnn.set_flags(_enabled=True)
+    torch.utils.deterministic.fill_uninitialized_memory = way != "unfilled"
+
+
+def training_step(way: str, config: TrialConfig, batch: int, device: torch.device) -> Callable[[], None]:
+    network = build_network(config)
+    if way in ("default", "benchmark"):
+        use_torchs_pools(network)
+    network.to(device).train()
+    # A rate so small that the hundredth step is like the first.
+    optimizer = SGD(network.parameters(), lr=1e-9, momentum=0.9, weight_decay=config.optimizer.weight_decay)
+    generator = torch.Generator().manual_seed(0)
+    size = (config.clip.frames, config.clip.size, config.clip.size)
+    clips = torch.randn(batch, 3, 3, *size, generator=generator).to(device)
+    labels = torch.randint(PRETEXT_CLASSES, (batch,), generator=generator).to(device)
+
+    def step() -> None:
+        features = network.features(clips)
+        first, last = network.projections(features)
+        contrast = in_batch_loss(first, last, config.loss.temperature)
+        loss = cross_entropy(network.logits(features), labels) + config.loss.alpha * contrast
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def use_torchs_pools(network: nn.Module) -> None:
+    for parent in list(network.modules()):
+        for name, pool in list(parent.named_children()):
+            if isinstance(pool, MaxPool3d):
+                setattr(parent, name, nn.MaxPool3d(pool.kernel_size, pool.stride, pool.padding))
+
+
+# ---- printing --------------------------------------------------------------------------------------------------------
+
+
+def print_table(device: str, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    shape = ", ".join(f"{name} {rows[0][name]}" for name in SHAPES[device])
+    print(f"\n{shape}\n" + ", ".join(f"{name} {value}" for name, value in found.items() if value is not None))
+    others = [way for way in rows[0]["step_seconds"] if way != "default"]
+    print(f"\n| network | precision | default, ms | {' | '.join(f'{way} ÷ default' for way in others)} |")
+    print(f"| --- | --- | {'--- | ' * (1 + len(others))}".rstrip())
+    for row in rows:
+        seconds = row["step_seconds"]
+        default = statistics.median(seconds["default"]) * 1e3
+        ratios = " | ".join(ratio(seconds[way], seconds["default"]) for way in others)
+        print(f"| {row['backbone']} | {row['precision']} | {default:.1f} | {ratios} |")
+
+
+def ratio(own: list[float], default: list[float]) -> str:
+    """As in 1.08 (1.05–1.12): the median of the rounds' ratios and their quartiles."""
+    ratios = [a / b for a, b in zip(own, default, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+if __name__ == "__main__":
+    main()
