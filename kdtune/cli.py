@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     does = "begin with the checkpoint of this stage; its teachers are taken as they are"
     sub.add_argument("--from", dest="from_stage", metavar="STAGE", help=does)
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    does = "say whether this machine is ready, and what would not be deterministic on it"
+    sub = command("doctor", commands.doctor, does, "doctor --device cpu")
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: every one there is")
+    sub.add_argument("--full", action="store_true", help="trials of the papers' sizes, for a GPU")
     command("schema", commands.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
     sub = command("ui", commands.ui, "serve MLflow's pages on this machine", "ui --port 5000")
     sub.add_argument("--port", type=int, default=DEFAULT_PORT)

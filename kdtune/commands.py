@@ -207,6 +207,22 @@ def replay(options: argparse.Namespace) -> int:
     return EXIT_OK if same == len(keys) else EXIT_FAILED_TRIALS
 
 
+def doctor(options: argparse.Namespace) -> int:
+    from kdtune.store import Store
+    from kdtune.train.doctor import PACKED, TRIAL, examine
+
+    tried = problems = 0
+    for finding in examine(Store(options.store), options.device, full=options.full):
+        print(finding, flush=True)
+        tried += finding.name in (TRIAL, PACKED)
+        problems += finding.state == "problem"
+    if problems:
+        print(f"{problems} problem{'s' if problems != 1 else ''}")
+        return EXIT_FAILED_TRIALS
+    print(f"ready: every trial repeated its bits ({tried}/{tried})")
+    return EXIT_OK
+
+
 def teacher_list(options: argparse.Namespace) -> int:
     from kdtune.report.teachers import teacher_rows, teacher_table
     from kdtune.store import Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -63,7 +64,7 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: Count = 200
-    stages: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], Count] | None = None
+    stages: dict[str, Count] | None = None
     """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and the whole."""
     stage: StageConfig = StageConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -93,6 +94,9 @@ class TrialConfig(Section):
     @classmethod
     def _stages_rise(cls, stages: dict[str, int] | None) -> dict[str, int] | None:
         if stages is not None:
+            if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]*", name)]:  # they name files
+                rule = "stages must have names of letters, digits, `_`, `-` and `.`"
+                raise PydanticCustomError("stages", f"{rule}, but got {', '.join(map(repr, unfit))}")
             epochs = list(stages.values())
             if not epochs or any(a >= b for a, b in pairwise(epochs)):
                 raise PydanticCustomError("stages", f"stages must name rising epochs, but got {stages}")
