@@ -104,6 +104,13 @@ WRONG = [
     ("  seeds: [0, 1]", "  seeds: [1, 1]", "search.seeds", "got [1, 1]", "differ"),
     ("  seed: 0", "  seed: 0\nprune: {at: [never]}", "prune.at.0", "got 'never'", "early, mid, late"),
     ("  seed: 0", "  seed: 0\nobjective: {stage: soon}", "objective.stage", "got 'soon'", "early, mid, late"),
+    (
+        "  stages: {early: 2, mid: 6, late: 8}",
+        "  stages: {a/b: 2, late: 8}",
+        "trial.stages",
+        "got 'a/b'",
+        "letters, digits",
+    ),
 ]
 
 

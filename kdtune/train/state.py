@@ -164,6 +164,9 @@ class TrialState:
                 continue
             if damaged:
                 print(f"kdtune: {str(damaged[0]).strip()}: going on from the one before", file=sys.stderr)
+            if path != files.checkpoint:
+                # The next one written makes the last the one before: that must not be the damaged one.
+                os.replace(path, files.checkpoint)
             return
         if damaged:
             raise damaged[0]

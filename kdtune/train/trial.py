@@ -152,6 +152,8 @@ def train_trial(
         rows.append(row)
         yield row
 
+    # Before the result: a trial that has one is complete, and not touched again.
+    files.checkpoint_before.unlink(missing_ok=True)
     files.write_result(
         {
             "epochs": state.epoch,
@@ -163,7 +165,6 @@ def train_trial(
             "earlier_profiles": state.profiles[:-1],
         }
     )
-    files.checkpoint_before.unlink(missing_ok=True)
 
 
 def initial_state(
