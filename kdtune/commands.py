@@ -173,7 +173,7 @@ def verify(options: argparse.Namespace) -> int:
     from kdtune.clips.store import ClipStore
     from kdtune.store import Store
 
-    folders = sorted(Store(options.store).clips("x").parent.glob("*"))
+    folders = Store(options.store).clip_stores()
     damaged = [problem for folder in folders for problem in ClipStore.open(folder).verify()]
     for problem in damaged:
         print(problem)

@@ -178,6 +178,10 @@ class Store:
     def clips(self, key: str) -> Path:
         return self.root / "clips" / key
 
+    def clip_stores(self) -> list[Path]:
+        """The folder of each; what is still being made has a name with a dot."""
+        return sorted(path for path in (self.root / "clips").glob("[!.]*") if path.is_dir())
+
     def targets(self, key: str, epoch: int, kind: str, block: int) -> Path:
         return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"{kind}_{block:05d}.npy"
 

@@ -186,6 +186,10 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     assert prepared.returncode == 0, prepared.stderr
     assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
     (frames,) = store.glob("clips/*/frames.u8")
+    # Beside finished ones: the list that a refused build leaves, and one that is being built.
+    frames.parent.with_name("other.refused.csv").touch()
+    frames.parent.with_name(".other.making").mkdir()
+    assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
     with frames.open("r+b") as file:
         file.seek(1000)
         byte = file.read(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kdtune.clips.store import ClipStore
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
@@ -131,10 +132,10 @@ class Replay:
         return TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
 
     def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
-        for record in sorted(self.store.clips("x").parent.glob("*/store.json")):
-            found = read_json(record)
+        for folder in self.store.clip_stores():
+            found = ClipStore.open(folder).record
             if found["manifest"] == manifest and tuple(found["size"]) == config.clip.stored_size:
-                return record.parent
+                return folder
         raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
