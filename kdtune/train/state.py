@@ -163,7 +163,8 @@ class TrialState:
                 damaged.append(error)
                 continue
             if damaged:
-                print(f"kdtune: {str(damaged[0]).strip()}: going on from the one before", file=sys.stderr)
+                what = str(damaged[0]).strip().removesuffix(f"; {ADVICE}")
+                print(f"kdtune: {what}; going on from the one before", file=sys.stderr)
             if path != files.checkpoint:
                 # The next one written makes the last the one before: that must not be the damaged one.
                 os.replace(path, files.checkpoint)
