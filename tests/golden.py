@@ -166,7 +166,8 @@ def as_json(value: Any, indent: str = "") -> str:
 # ---- comparing with what is recorded ---------------------------------------------------------------------------------
 
 #: How far a loss may be off under another profile: by this share of it or, of one below 1, by this much.
-#: Seen with other instruction sets (SSE4.1, AVX, AVX2 for AVX-512): 7e-6 in fp32, 3e-4 in bf16; over tenfold is allowed.
+#: Seen with other instruction sets (SSE4.1, AVX, AVX2 instead of AVX-512): 7e-6 in fp32, 3e-4 in bf16. Tenfold and more
+#: is allowed.
 LOSS = {"fp32": 1e-4, "bf16": 5e-3}
 #: How far an accuracy: one of 16 videos. Nothing was seen.
 SHARE = 1 / 16
