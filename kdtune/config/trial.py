@@ -114,6 +114,10 @@ class TrialConfig(Section):
                 f"{self.student.backbone} needs clip.frames >= {frames} and clip.size >= {size}, "
                 f"but got frames={self.clip.frames}, size={self.clip.size}",
             )
+        if self.student.backbone == "tdn" and self.student.width < 8 and self.memory_format == "channels_last":
+            # Without AVX-512 oneDNN writes past its workspace there: 1×1 convolutions of 4 channels and stride 2.
+            rule = "tdn needs student.width >= 8 where memory_format is channels_last"
+            raise PydanticCustomError("network", f"{rule}, but got width={self.student.width}")
         if self.augment.blur_radius >= self.clip.size:
             widest = self.augment.blur_sigma[1]
             raise PydanticCustomError(
