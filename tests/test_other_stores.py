@@ -18,7 +18,7 @@ from kdtune.config.key import TRAINER_SEMANTICS, digest, trial_key
 from kdtune.config.trial import TrialConfig
 from kdtune.report.teachers import teacher_rows, teacher_table
 from kdtune.store import Store, TrialFiles, read_json, write_json
-from kdtune.train.checkpoint import final_weights, read_checkpoint
+from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
 from kdtune.train.imports import Imported, import_checkpoint, import_trial, yaml_lines
 from kdtune.train.session import Session
 
@@ -70,7 +70,7 @@ def copied(files: TrialFiles, folder: Path, **fields: Any) -> TrialFiles:
 def spoil(files: TrialFiles) -> None:
     parts = read_checkpoint(files.checkpoint)
     parts["network"]["head.bias"][0] += 1e-3
-    torch.save(parts, files.checkpoint)
+    torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)
 
 
 def begin(files: TrialFiles) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 import yaml
 
 from kdtune.config.load import load_sweep
-from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.report.results import sweep_results
 from kdtune.store import Store, append_jsonl, read_json
-from kdtune.sweep.driver import Ending, drive
+from kdtune.sweep.driver import Ending, _Watch, drive
 from kdtune.train.replay import Replay
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +158,25 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     end, _ = run(sweep_file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = _Watch._line
+
+    def interrupted(watch: _Watch, text: str) -> None:
+        line(watch, text)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Watch, "_line", interrupted)
+        end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_INTERRUPTED, said
+    assert end.trained < swept[1].trained
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_failing_trial_is_retried_then_marked_and_the_sweep_goes_on(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.store import Store, write_json
 from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.run import prepare_sweep, refuse, run_campaign
 from kdtune.tracking.publish import Publisher, TrackedTrial
@@ -54,11 +54,11 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         session.prepare(config)
         return session.key(config)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end of either kind is a KeyboardInterrupt
     state = "interrupted"
     try:
-        campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
-        run_campaign(campaign, session, address, watch.on_row)
+        with Interrupts() as interrupts:
+            campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
+            run_campaign(campaign, session, address, watch.on_row, interrupts)
         state = "complete"
     except KeyboardInterrupt:
         say("interrupted: the same command goes on from the last checkpoints")

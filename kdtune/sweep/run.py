@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem, ResourceError, UserError
 from kdtune.store import Store
 from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
 from kdtune.sweep.worker import TrialWorker
 from kdtune.train.session import Session, source_id
@@ -103,20 +103,25 @@ class Dispatcher(Searcher):
 
 
 class _Rows(tune.Callback):
-    """Passes what workers report to `on_row`."""
+    """Passes what workers report to `on_row`, and ends the sweep where an interrupt was swallowed."""
 
-    def __init__(self, on_row: OnRow) -> None:
-        self.on_row = on_row
+    def __init__(self, on_row: OnRow, interrupts: Interrupts) -> None:
+        self.on_row, self.interrupts = on_row, interrupts
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self.interrupts.check()
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "row" in result:
             self.on_row(trial.config["job"], result["key"], result["row"])
 
 
-def run_campaign(campaign: Campaign, session: Session, address: str | None, on_row: OnRow) -> None:
+def run_campaign(
+    campaign: Campaign, session: Session, address: str | None, on_row: OnRow, interrupts: Interrupts
+) -> None:
     """Bring every job of `campaign` to its end. Ray starts only where something has to be trained.
 
     Raises ResourceError, before Ray starts a trial, where a trial can never fit.
@@ -127,7 +132,7 @@ def run_campaign(campaign: Campaign, session: Session, address: str | None, on_r
         return
     os.environ.update(_TUNE_SETTINGS)
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has just put its own handler there
+    interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     try:
         total = ray.cluster_resources()
@@ -145,7 +150,7 @@ def run_campaign(campaign: Campaign, session: Session, address: str | None, on_r
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=scratch,
-                callbacks=[_Rows(on_row)],
+                callbacks=[_Rows(on_row, interrupts)],
                 failure_config=tune.FailureConfig(max_failures=sweep.resources.retries),
                 verbose=0,
             ),
