@@ -52,6 +52,17 @@ def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
     return session.files(config)
 
 
+def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) -> TrialFiles:
+    """Train `config` as `train` does, but stop after `epoch`."""
+    session = Session(store, dict(prepared.folders))
+    run = session.trial(config, CPU)
+    for row in run:
+        if row["epoch"] == epoch:
+            break
+    run.close()
+    return session.files(config)
+
+
 class FakeClips:
     """Stands in for a ClipStore where frames are only read: random videos of the given lengths."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, bits, train
+from helpers import bits, stopped, train
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import StoreError
@@ -30,16 +30,6 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 @pytest.fixture(scope="module")
 def undisturbed(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     return train(config, Store(tmp_path_factory.mktemp("undisturbed")), prepared)
-
-
-def stopped(config: TrialConfig, prepared: Session, folder: Path, epoch: int) -> TrialFiles:
-    session = Session(Store(folder), dict(prepared.folders))
-    run = session.trial(config, CPU)
-    for row in run:
-        if row["epoch"] == epoch:
-            break
-    run.close()
-    return session.files(config)
 
 
 class Stop(Exception):
@@ -97,7 +87,7 @@ def test_long_epochs_have_checkpoints_within(
 
 
 def test_a_checkpoint_of_another_version_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, prepared, tmp_path, 1)
+    files = stopped(config, Store(tmp_path), prepared, 1)
     parts = read_checkpoint(files.checkpoint)
     del parts["samples"]
     torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)
@@ -129,7 +119,7 @@ def test_the_one_before_is_used_to_the_same_bits(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = stopped(config, prepared, tmp_path, 3)
+    files = stopped(config, Store(tmp_path), prepared, 3)
     assert read_checkpoint(files.checkpoint)["epoch"] == 3
     assert read_checkpoint(files.checkpoint_before)["epoch"] == 2
     damage(files.checkpoint)
@@ -142,14 +132,14 @@ def test_the_one_before_is_used_to_the_same_bits(
 
 
 def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, prepared, tmp_path, 1)
+    files = stopped(config, Store(tmp_path), prepared, 1)
     torch.save(read_checkpoint(files.checkpoint), files.checkpoint)
     with pytest.raises(StoreError, match="its checksum is another"):
         read_checkpoint(files.checkpoint)
 
 
 def test_where_both_are_damaged_the_trial_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, prepared, tmp_path, 2)
+    files = stopped(config, Store(tmp_path), prepared, 2)
     one_bit(files.checkpoint)
     torn(files.checkpoint_before)
     with pytest.raises(StoreError, match=r"checkpoint\.pt: the checkpoint is damaged: its checksum is another"):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import CPU, ROOT, bits, train
+from helpers import ROOT, bits, stopped, train
 from lives import KINDS, Lives, left
 
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, TrialFiles, append_jsonl
+from kdtune.store import Store, append_jsonl
 from kdtune.train.session import Session
 
 
@@ -67,16 +67,6 @@ def lives(killed: subprocess.Popen[str], tmp_path: Path) -> Lives:
     return lives
 
 
-def stopped(config: TrialConfig, prepared: Session, store: Store, epoch: int) -> TrialFiles:
-    session = Session(store, dict(prepared.folders))
-    run = session.trial(config, CPU)
-    for row in run:
-        if row["epoch"] == epoch:
-            break
-    run.close()
-    return session.files(config)
-
-
 def test_a_trial_killed_at_any_line_ends_in_the_same_bits(lives: Lives, whole: Store, tmp_path: Path) -> None:
     life = 0
     while min(lives.counts()[kind] for kind in KINDS) < 3:
@@ -105,7 +95,7 @@ def test_a_killed_trial_whose_last_checkpoint_is_damaged_too_ends_in_the_same_bi
     lives: Lives, config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
     begun, life = Store(tmp_path / "begun"), 0
-    stopped(config, prepared, begun, 2)
+    stopped(config, begun, prepared, 2)
     while lives.damaged < 5:
         store = Store(shutil.copytree(begun.root, tmp_path / str(life)))
         lives.live(store, damaging=0.8)
@@ -129,7 +119,7 @@ def test_a_trial_may_be_killed_at_each_of_the_last_lines_of(
     tmp_path: Path,
 ) -> None:
     begun = Store(tmp_path / "begun")
-    files = stopped(config, prepared, begun, epochs)
+    files = stopped(config, begun, prepared, epochs)
     if torn:
         files.checkpoint.write_bytes(files.checkpoint.read_bytes()[:-3000])
 
@@ -172,7 +162,7 @@ def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_bits(
 ) -> None:
     store = Store(tmp_path)
     for epoch in range(1, config.epochs + 1):
-        stopped(config, prepared, store, epoch)
+        stopped(config, store, prepared, epoch)
     train(config, store, prepared)
     assert left(store) == left(whole)
 
@@ -180,7 +170,7 @@ def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_bits(
 def test_rows_beyond_the_checkpoint_are_dropped(
     config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
-    files = stopped(config, prepared, Store(tmp_path), 1)
+    files = stopped(config, Store(tmp_path), prepared, 1)
     # A crash between the row and the checkpoint leaves the row alone.
     append_jsonl(files.epochs, {"epoch": 2, "lr": 9.0, "train": {}, "seconds": 1.0, "at": 0.0})
     files.write_failure("from an earlier attempt")
@@ -204,5 +194,5 @@ def test_the_rate_falls_on_a_plateau_of_the_validation_loss_and_survives_a_stop(
             best = loss
         else:
             rate = max(rate * 0.5, 1e-4)
-    stopped(config, prepared, Store(tmp_path / "stopped"), 3)
+    stopped(config, Store(tmp_path / "stopped"), prepared, 3)
     assert bits(train(config, Store(tmp_path / "stopped"), prepared)) == bits(whole)
