@@ -42,7 +42,7 @@ VIDEOS: dict[str, Any] = {"classes": ("SpinLeft", "Rise", "Grow", "Shake"), "gro
 #: Rates are this low because fresh networks are chaotic: at 0.01 the last bits of the first step change a loss of the
 #: sixth by up to a tenth, and no tolerance could tell another trainer from another CPU. The decay is this high to show
 #: beside them.
-OPTIMIZER = {"batch": 8, "lr": 1e-4, "weight_decay": 10.0}
+OPTIMIZER: dict[str, Any] = {"batch": 8, "lr": 1e-4, "weight_decay": 10.0}
 TINY: dict[str, Any] = {
     "data": {"dataset": "synthetic", "root": "rendered", "fraction": 0.5},
     "clip": {"frames": 8, "size": 32},
@@ -66,9 +66,13 @@ TAUGHT = {
 }
 
 
+#: Of the more chaotic networks: where many normalised layers follow each other, or each normalises few values. S3D's
+#: last ones have a single value a clip.
+RATES = {"r21d": 1e-6, "r2plus1d_18": 1e-6, "s3d": 1e-9}
+
+
 def _network(backbone: str, depth: int = 10) -> dict[str, Any]:
-    """The more normalised layers follow each other, the more chaotic a network: twice as many in R(2+1)D as in R3D."""
-    rate = 1e-4 * (0.01 if backbone == "r21d" else 1.0) * (0.1 if depth == 18 else 1.0)
+    rate = RATES.get(backbone, OPTIMIZER["lr"]) * (0.1 if depth == 18 else 1.0)
     return {"student": {"backbone": backbone, "depth": depth}, "optimizer": {"lr": rate}}
 
 
@@ -91,9 +95,13 @@ def _trials() -> dict[str, TrialConfig]:
         "rgb": [SHORT, {"clip": {"modality": "rgb"}}],
         "start": [SHORT, {"start": SHORT}],
         "augmented per frame": [SHORT, {"augment": {"per": "frame"}}],
-        # 1e-4 twice, 2e-5, and then not 4e-6 but the least.
-        "plateau": [{"optimizer": {"patience": 0, "factor": 0.2, "min_lr": 5e-6}, "epochs": 4, "stages": {"late": 4}}],
-        "best weights": [{"stage": {"weights": "best"}}],
+        # With this seed the validation loss rises from the first epoch on: the rate is 1e-4 twice, 2e-5, and then not
+        # 4e-6 but the least; and the first weights are the best.
+        "plateau": [
+            {"seed": 3, "optimizer": {"patience": 0, "factor": 0.2, "min_lr": 5e-6}},
+            {"epochs": 4, "stages": {"late": 4}},
+        ],
+        "best weights": [{"seed": 3, "stage": {"weights": "best"}}],
         "other readings": [
             SHORT,
             {"seed": 1, "data": {"subset_seed": 1}, "clip": {"stride": "vcop", "interval": 4, "normalize": False}},
@@ -101,7 +109,7 @@ def _trials() -> dict[str, TrialConfig]:
             {"evaluation": {"transform": "train", "neighbors": 3}},
         ],
     }
-    few = {"data": {"fraction": 1 / 6}, "optimizer": {"batch": 4}}
+    few = {"data": {"fraction": 1 / 3}}
     changes |= {backbone: [_network(backbone), IN_BATCH, SHORT, few] for backbone in LARGE}
     trials = {name: TrialConfig.model_validate(reduce(merge, parts, TINY)) for name, parts in changes.items()}
     finetune = {"epochs": 2, "optimizer": OPTIMIZER}
@@ -165,11 +173,13 @@ def as_json(value: Any, indent: str = "") -> str:
 
 # ---- comparing with what is recorded ---------------------------------------------------------------------------------
 
-#: How far a loss may be off under another profile: by this share of it or, of one below 1, by this much.
-#: Seen with other instruction sets (SSE4.1, AVX, AVX2 instead of AVX-512): 7e-6 in fp32, 3e-4 in bf16. Tenfold and more
-#: is allowed.
+#: How far a loss may be off under another profile: by this share of it or, where it is below 1, by this much.
+#: Tried on one CPU with AVX-512, in ten ways: as others compute (ATEN_CPU_CAPABILITY default and avx2, with or without
+#: ONEDNN_MAX_CPU_ISA from SSE41 to AVX512_CORE and MKL_CBWR COMPATIBLE or AVX2), without oneDNN, with two threads.
+#: Not tried at their present size and rate: torchvision's networks.
+#: The most that was seen was 1e-5, in R(2+1)D; in the others 3e-6; in bf16 6e-4, which is as far as fp32 is from it.
 LOSS = {"fp32": 1e-4, "bf16": 5e-3}
-#: How far an accuracy: one of 16 videos. Nothing was seen.
+#: How far an accuracy: one of 16 videos. Not one was seen to change.
 SHARE = 1 / 16
 #: How far these, means over four classes, of which one video may move one by 1.
 PER_CLASS, SHARE_PER_CLASS = ("precision", "recall", "f1"), 1 / 4
@@ -190,7 +200,7 @@ def complaint(golden: dict[str, Any], name: str, got: Trained) -> str:
     mode = f"tolerant: {'; '.join(others)}" if others else "exact: the profile is the recorded one"
     found = [
         f"  {', '.join(path.split('.', 1))}: recorded {a!r}, got {b!r}"
-        for path, a, b in differences(golden["trials"][name], got.figures)
+        for path, b, a in differences(got.figures, golden["trials"][name])  # in the order in which they came about
         if not (others and _near(path, a, b, TRIALS[name].precision))
     ]
     if len(found) > SHOWN:
