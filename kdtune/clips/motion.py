@@ -108,7 +108,7 @@ def videos_of(seed: int, classes: tuple[str, ...], groups: int, clips: int) -> l
     ]
 
 
-def test_groups(groups: int, split: int) -> set[int]:
+def groups_to_test(groups: int, split: int) -> set[int]:
     """The first fifth of the groups is the test list of split 1, the next of split 2, …"""
     share = max(1, round(TEST_SHARE * groups))
     return {(share * (split - 1) + k) % groups + 1 for k in range(share)}

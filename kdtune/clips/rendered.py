@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kdtune.clips.catalog import COLUMNS
-from kdtune.clips.motion import frames_of, test_groups, videos_of
+from kdtune.clips.motion import frames_of, groups_to_test, videos_of
 from kdtune.clips.store import ClipStore, write_frames, write_record
 
 
@@ -22,7 +22,7 @@ def rendered_clips(
 ) -> ClipStore:
     """Make classes × groups × clips videos at `size` = (height, width) in the new `folder`; split as `data synth`."""
     folder.mkdir(parents=True)
-    test = test_groups(groups, 1)
+    test = groups_to_test(groups, 1)
 
     def rendered() -> Iterator[tuple[dict[str, Any], np.ndarray, str]]:
         # Sorted by name, as every catalog.

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from kdtune.clips.cores import cores
-from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, test_groups, videos_of
+from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
 from kdtune.store import read_json, write_atomic
 
@@ -136,7 +136,7 @@ def _write_lists(folder: Path, classes: tuple[str, ...], videos: list[Video], gr
     """UCF101's three lists, for each of the three splits."""
     write_atomic(folder / "classInd.txt", "".join(f"{k} {action}\n" for k, action in enumerate(classes, 1)))
     for split in (1, 2, 3):
-        test = test_groups(groups, split)
+        test = groups_to_test(groups, split)
         train_lines = [f"{v.name} {classes.index(v.action) + 1}\n" for v in videos if v.group not in test]
         test_lines = [f"{v.name}\n" for v in videos if v.group in test]
         write_atomic(folder / f"trainlist{split:02d}.txt", "".join(train_lines))

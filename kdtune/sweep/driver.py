@@ -55,15 +55,15 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         return session.key(config)
 
     state = "interrupted"
-    try:
-        with Interrupts() as interrupts:
+    with Interrupts() as interrupts:
+        try:
             campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
             run_campaign(campaign, session, address, watch.on_row, interrupts)
-        state = "complete"
-    except KeyboardInterrupt:
-        say("interrupted: the same command goes on from the last checkpoints")
-    finally:
-        unsent = publisher.close(state)
+            state = "complete"
+        except KeyboardInterrupt:
+            say("interrupted: the same command goes on from the last checkpoints")
+        finally:
+            unsent = publisher.close(state)
     failed = any(outcome.state == "failed" for outcome in campaign.outcomes.values())
     code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
     found = trained = 0

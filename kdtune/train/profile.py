@@ -61,6 +61,11 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
     }
 
 
+def profile_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Field → (then, now) of everything in which the profile `now` is another than `was`."""
+    return {name: (was.get(name), value) for name, value in now.items() if was.get(name) != value}
+
+
 def weights_digest(network: nn.Module) -> str:
     """`state_digest` of every parameter and buffer."""
     return state_digest(network.state_dict())

@@ -17,7 +17,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_jsonl
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.imports import import_trial
-from kdtune.train.profile import profile
+from kdtune.train.profile import profile, profile_changes
 from kdtune.train.session import Session, source_id
 
 #: Figures of a row that time may change; all others are compared.
@@ -145,7 +145,7 @@ class Replay:
             then = [entry["profile"] for entry in result.get("earlier_profiles", [])] + [result["profile"]]
         else:
             then = [entry["profile"] for entry in read_checkpoint(files.checkpoint).get("profiles", [])]
-        return {name: (was.get(name), now[name]) for was in then for name in now if was.get(name) != now[name]}
+        return {name: both for was in then for name, both in profile_changes(was, now).items()}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -24,6 +24,7 @@ from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
 from kdtune.store import TrialFiles, write_atomic
 from kdtune.train.checkpoint import ADVICE, content_digest, read_checkpoint
+from kdtune.train.profile import profile_changes
 
 #: A checkpoint is written after every epoch, and within one after a step when the last was so many seconds ago.
 CHECKPOINT_EVERY_S = 240.0
@@ -122,7 +123,7 @@ class TrialState:
             before = self.profiles[-1]["profile"]
             if before == profile:
                 return
-            changed = [f"{name} {before.get(name)} → {now}" for name, now in profile.items() if now != before.get(name)]
+            changed = [f"{name} {was} → {now}" for name, (was, now) in profile_changes(before, profile).items()]
             what = f"going on under another profile ({', '.join(changed)}): the bits may be others"
             print(f"kdtune: {what}", file=sys.stderr)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
