@@ -33,6 +33,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.sweep.driver import drive
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
+    from kdtune.train.targets import TARGET_COUNTS
 
     store, uri = Store(options.store), tracking_uri()
     end = drive(sweep, options.file.read_text(), store, options.address, uri, _say)
@@ -40,6 +41,9 @@ def sweep(options: argparse.Namespace) -> int:
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     print(f"{end.trained} trials trained, {end.found} found in {options.store}; {_duration(end.seconds)}.")
+    if end.targets:
+        computed, found = (end.targets[name] for name in TARGET_COUNTS)
+        print(f"Teachers' targets, a sample's of an epoch each: {computed:,} computed, {found:,} found.")
     for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
     print("Look at it:  python -m kdtune ui")

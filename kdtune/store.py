@@ -40,6 +40,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise
 
 
+def clear_unfinished(path: Path) -> None:
+    """Remove what killed processes had not finished writing to `path`: for the holder of its lock alone."""
+    for unfinished in path.parent.glob(f".{path.name}.*"):
+        unfinished.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

@@ -19,6 +19,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
 from kdtune.store import Store
 from kdtune.train.inputs import training_samples
+from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import BLOCK, Targets, load_teacher
 
@@ -145,7 +146,7 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     session = Session(store, dict(prepared.folders))
     data = TrialData.of(config, session.clips(config))
     assert config.teacher is not None
-    targets = Targets(config, session.key(config.teacher), data, store, CPU)
+    targets = Targets(Samples(config, data, CPU), session.key(config.teacher), store)
     taught = targets.epoch(1)
     assert set(taught) == {"relations", "features"}
     assert taught["features"].shape == (data.size, 3, 48)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.run import prepare_sweep, refuse, run_campaign
 from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.train.targets import TARGET_COUNTS
 
 Say = Callable[[str], object]
 
@@ -32,6 +34,8 @@ class Ending:
     """Trials that this run trained, teachers included."""
     found: int
     """Trials that were in the store."""
+    targets: Counter[str]
+    """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
     notes: list[str]
 
 
@@ -71,7 +75,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         job = campaign.jobs[name]
         trials = len(job.keys) + (len(job.finetuned) if outcome.state == "complete" else 0)
         found, trained = (found + trials, trained) if name in campaign.cached else (found, trained + trials)
-    return Ending(code, time.monotonic() - started, trained, found, campaign.notes + unsent)
+    return Ending(code, time.monotonic() - started, trained, found, watch.targets, campaign.notes + unsent)
 
 
 def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
@@ -99,11 +103,14 @@ class _Watch:
 
     def __init__(self, sweep: SweepConfig, store: Store, publisher: Publisher, say: Say) -> None:
         self.sweep, self.store, self.publisher, self.say = sweep, store, publisher, say
-        self.started = time.monotonic()
+        self.started, self._began = time.monotonic(), time.time()
+        self.targets: Counter[str] = Counter()
         self._seen: set[tuple[str, str]] = set()
 
     def on_row(self, job: Job, key: str, row: dict[str, Any]) -> None:
         self._publish(job, key, "running", None)
+        if row["at"] >= self._began:  # else it is of an earlier run, handed over by a trial that goes on
+            self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
         if "stage" in row and (key, row["stage"]) not in self._seen:
             self._seen.add((key, row["stage"]))
             figures = row["evaluation"][self.sweep.objective.split]

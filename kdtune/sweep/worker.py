@@ -49,15 +49,23 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
 
 
 class TrialWorker(tune.Trainable):
-    """Ray's view of a job: one step is one epoch of one trial. The actor is reused from job to job."""
+    """Ray's view of a job: one step is one epoch of one trial.
+
+    The actor is reused from job to job: imports, the GPU's context, opened data sets and prepared samples stay.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.rows = run_job(config["job"], config["objective"], config["session"], config["device"])
+        self.session: Session = config["session"]
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.rows.close()
-        self.setup(new_config)
+        self.session.folders.update(new_config["session"].folders)
+        self._begin(new_config)
         return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.rows = run_job(config["job"], config["objective"], self.session, config["device"])
 
     def step(self) -> dict[str, Any]:
         try:

@@ -13,12 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdtune.clips.dataset import TrialData
 from kdtune.config.metrics import METRICS, RETRIEVED, best
-from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
-from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips
 from kdtune.train.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
+from kdtune.train.samples import Samples
 
 #: Videos in one evaluation pass. Fixed, because the batch size can change bits.
 EVALUATION_BATCH = 32
@@ -35,13 +33,13 @@ class Evaluation:
 
 
 @torch.no_grad()
-def head_scores(network: PclNetwork, config: TrialConfig, data: TrialData, rows: np.ndarray) -> dict[str, float]:
+def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray) -> dict[str, float]:
     """Accuracy, mean cross-entropy in nats and majority-class floor of the head, for one sample of each of `rows`."""
-    device, target = next(network.parameters()).device, config.loss.target
+    target = samples.config.loss.target
     network.eval()
     hits, loss, labels = 0, 0.0, []
     for part in _passes(rows):
-        batch = evaluation_samples(config, data, part, device)
+        batch = samples.evaluation(part)
         logits = network.logits(network.features(batch.clips))
         hits += int((logits.argmax(1) == batch.labels).sum())
         loss += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
@@ -51,29 +49,25 @@ def head_scores(network: PclNetwork, config: TrialConfig, data: TrialData, rows:
 
 
 @torch.no_grad()
-def video_features(network: PclNetwork, config: TrialConfig, data: TrialData, rows: np.ndarray) -> Tensor:
+def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> Tensor:
     """(V,) rows → (V, F) float32 on the CPU: the features of evenly spaced clips, averaged."""
-    device = next(network.parameters()).device
     network.eval()
-    parts = []
-    for part in _passes(rows):
-        clips = evenly_spaced_clips(config, data, part, device)
-        parts.append(network.features(clips).mean(1).cpu())
-    return torch.cat(parts)
+    return torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in _passes(rows)]).cpu()
 
 
 def _passes(rows: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
 
 
-def evaluate(network: PclNetwork, config: TrialConfig, data: TrialData) -> Evaluation:
+def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
     """Every figure of `network` on both splits."""
-    gallery = video_features(network, config, data, data.train)
+    config, data = samples.config, samples.data
+    gallery = video_features(network, samples, data.train)
     labels = torch.from_numpy(data.labels[data.train])
     classes = len(data.actions)
     splits = {"validation": data.validation, "test": data.test}
     # Asked together, for the probe is fitted once.
-    features = torch.cat([video_features(network, config, data, rows) for rows in splits.values()])
+    features = torch.cat([video_features(network, samples, rows) for rows in splits.values()])
     order, similarity = nearest(gallery, features)
     knn = vote(order, similarity, labels, config.evaluation.neighbors, classes)
     linear = probe_predictions(gallery, labels, features, classes)
@@ -83,7 +77,7 @@ def evaluate(network: PclNetwork, config: TrialConfig, data: TrialData) -> Evalu
         first += len(rows)
         truth = torch.from_numpy(data.labels[rows])
         scores[split] = {
-            **head_scores(network, config, data, rows),
+            **head_scores(network, samples, rows),
             "knn": float((knn[asked] == truth).double().mean()),
             "linear": float((linear[asked] == truth).double().mean()),
             **{f"retrieval_{k}": retrieved(order[asked], labels, truth, k) for k in RETRIEVED},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ class RawBatch:
     rows: np.ndarray  # (B,) of the store
     draws: ClipDraws
     clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (3 of a tuple, or 1), frame, height, width, channel
+
+    def pin_memory(self) -> RawBatch:
+        """With the clips in page-locked memory; torch's DataLoader calls this."""
+        return replace(self, clips=self.clips.pin_memory())
 
     @property
     def digest(self) -> str:
@@ -103,11 +107,11 @@ def _read(config: TrialConfig, data: TrialData, samples: np.ndarray, rows: np.nd
 def on_device(config: TrialConfig, data: TrialData, raw: RawBatch, device: torch.device) -> SampleBatch:
     """Apply what was drawn: augmentation, pretext transform, residual."""
     draws = raw.draws
-    clips = augment(raw.clips.to(device), draws.colour, config.clip.normalize)
+    clips = augment(raw.clips.to(device, non_blocking=True), draws.colour, config.clip.normalize)
     labels = data.labels[raw.rows]
     if isinstance(draws, TupleDraws):
         clips, labels = transform_middle(clips, draws), draws.label
-    return SampleBatch(_modality(clips, config), torch.from_numpy(labels).to(device))
+    return SampleBatch(_modality(clips, config), torch.from_numpy(labels).to(device, non_blocking=True))
 
 
 def _modality(clips: Tensor, config: TrialConfig) -> Tensor:

@@ -36,23 +36,28 @@ def steps_of_an_epoch(config: TrialConfig, data: TrialData) -> int:
     return len(batches(data.train, config.optimizer.batch))
 
 
-def training_batches(config: TrialConfig, data: TrialData, epoch: int, step: int, workers: int) -> Iterator[RawBatch]:
+def training_batches(
+    config: TrialConfig, data: TrialData, epoch: int, step: int, workers: int, pinned: bool = False
+) -> Iterator[RawBatch]:
     """Every batch of the trial in order, from step `step` of `epoch` (counted from 0 and from 1) to the last epoch's.
 
-    With `workers` 0 a batch is read when it is asked for; else so many processes read two batches each ahead.
+    With `workers` 0 a batch is read when it is asked for; else so many processes read two batches each ahead. `pinned`
+    puts the clips into page-locked memory, from which a GPU copies them while it computes.
     """
     loader = DataLoader(
         _Batches(config, data),
-        sampler=_places(config, data, epoch, step),
+        sampler=training_places(config, data, epoch, step),
         batch_size=None,  # a place is a whole batch
         num_workers=workers,
+        pin_memory=pinned,
         worker_init_fn=_leave_interrupts_to_the_trainer,
         generator=torch.Generator(),  # it would seed workers that draw nothing from torch's global one
     )
     return iter(loader)
 
 
-def _places(config: TrialConfig, data: TrialData, epoch: int, step: int) -> Iterator[Place]:
+def training_places(config: TrialConfig, data: TrialData, epoch: int, step: int) -> Iterator[Place]:
+    """Where the batches of `training_batches` stand."""
     while epoch <= config.epochs:
         order = shuffled(len(data.order), seed=config.seed, epoch=epoch)
         for samples in batches(order[order < data.size], config.optimizer.batch)[step:]:

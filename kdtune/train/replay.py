@@ -19,9 +19,10 @@ from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.profile import profile, profile_changes
 from kdtune.train.session import Session, source_id
+from kdtune.train.targets import TARGET_COUNTS
 
-#: Figures of a row that time may change; all others are compared.
-CLOCK = ("seconds", "at")
+#: Figures of a row that tell when it was made, and what was there by then; all others are compared.
+CLOCK = ("seconds", "at", *TARGET_COUNTS)
 
 
 @dataclass(frozen=True)

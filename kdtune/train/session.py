@@ -18,6 +18,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, KdtuneError, Problem, ResourceError, StoreError
 from kdtune.store import Store, TrialFiles, write_json
 from kdtune.train.checkpoint import final_weights
+from kdtune.train.samples import Kept, Samples
 from kdtune.train.targets import Targets
 from kdtune.train.trial import train_trial
 
@@ -40,10 +41,12 @@ class Session:
     """source_id → folder of the ClipStore."""
     workers: int = 0
     """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
+    kept: Kept = field(default_factory=Kept)
+    """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
     _opened: dict[str, ClipStore] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_opened": {}}  # memory maps stay here
+        return {**vars(self), "_opened": {}, "kept": Kept(self.kept.budget)}  # memory maps and batches stay here
 
     def prepare(self, config: TrialConfig) -> None:
         """Make the ClipStores that `config` and its teachers need; a missing synthetic data set is made, too."""
@@ -141,13 +144,14 @@ class Session:
                 for other in config.needs:
                     for _ in self.trial(other, device):
                         pass
+                samples = Samples(config, data, device, self.workers, self.kept)
                 targets = start = None
                 if config.distils and config.teacher is not None:
-                    targets = Targets(config, self.key(config.teacher), data, self.store, device)
+                    targets = Targets(samples, self.key(config.teacher), self.store)
                 if config.start is not None:
                     start = final_weights(self.files(config.start).checkpoint)
                 write_json(files.config, identity(config, self._manifest_of(config)))
-                yield from train_trial(config, data, targets, start, files, device, self.workers)
+                yield from train_trial(samples, targets, start, files)
             except Exception as error:
                 files.write_failure(plain_words(error))
                 raise

@@ -9,25 +9,36 @@ fraction belongs to it.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import Timeout
 from torch import Tensor
 
-from kdtune.clips.dataset import TrialData
-from kdtune.config.key import canonical, digest
+from kdtune.config.key import digest
 from kdtune.config.trial import TrialConfig
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import Store, write_atomic
+from kdtune.store import Store, clear_unfinished, write_atomic
 from kdtune.train.checkpoint import final_weights, load_part
 from kdtune.train.inputs import training_samples
 from kdtune.train.profile import profile
+from kdtune.train.samples import Samples, stream_digest
 
 #: Samples in a block, and in one pass of the teacher: part of what a target is, so it never changes.
 BLOCK = 64
+#: Of a stream: blocks k, k + LOCKS, … share one.
+LOCKS = 16
+
+#: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
+TARGET_COUNTS = ("targets_computed", "targets_found")
+
+#: Kind → what the teacher says of a block's samples, one row each.
+Said = dict[str, np.ndarray]
 
 
 def load_teacher(config: TrialConfig, checkpoint: Path, classes: int, head: bool, device: torch.device) -> PclNetwork:
@@ -42,50 +53,82 @@ def load_teacher(config: TrialConfig, checkpoint: Path, classes: int, head: bool
 class Targets:
     """The targets of one trial: finds what is in the store, computes what is not. Loads the teacher only for that."""
 
-    def __init__(self, config: TrialConfig, teacher_key: str, data: TrialData, store: Store, device: torch.device):
+    def __init__(self, samples: Samples, teacher_key: str, store: Store):
+        config = samples.config
         assert config.teacher is not None
-        self.config, self.teacher, self.teacher_key = config, config.teacher, teacher_key
-        self.data, self.store, self.device = data, store, device
+        self.samples, self.teacher, self.teacher_key, self.store = samples, config.teacher, teacher_key, store
+        self.config, self.data, self.device = config, samples.data, samples.device
+        self.computed = self.found = 0
         loss = config.loss
         weights = {"logits": loss.lambda_, "relations": loss.beta, "features": loss.gamma}
         self.kinds = tuple(kind for kind, weight in weights.items() if weight > 0)
-        form = canonical(config)
-        del form["data"]["fraction"]
         trained = store.trial(teacher_key).result()
         assert trained is not None, "a teacher is trained before its targets are asked for"
         self.key = digest(
-            {name: form.get(name) for name in ("data", "clip", "pretext", "augment", "seed")}
             # By its weights rather than its key, and with the profile: machines that differ may share a store.
-            | {"teacher": trained["weights_sha256"], "target": loss.target, "block": BLOCK}
+            {"samples": stream_digest(config, self.data, "seed"), "teacher": trained["weights_sha256"], "block": BLOCK}
             | {name: getattr(self.teacher, name) for name in ("memory_format", "precision")}
-            | {"profile": profile(config, device, data.clips)}
+            | {"profile": profile(config, self.device, self.data.clips)}
         )
         self._network: PclNetwork | None = None
 
     def epoch(self, epoch: int) -> dict[str, Tensor]:
         """By kind, on the training device, one row a sample of the trial's fraction: logits (size, classes), relations
-        (size, 6), features (size, n, F), all float32."""
-        blocks = [self._block(epoch, block) for block in range(-(-self.data.size // BLOCK))]
+        (size, 6), features (size, n, F), all float32.
+
+        Trials that need the same blocks at the same time share the work: each computes those that nobody is at.
+        """
+        size = self.data.size
+        blocks = {block: self._found(epoch, block) for block in range(-(-size // BLOCK))}
+        for wait in (False, True):
+            for block in [block for block, said in blocks.items() if said is None]:
+                blocks[block] = self._made(epoch, block, wait)
+        said = [block for block in blocks.values() if block is not None]
         return {
-            kind: torch.from_numpy(np.concatenate([block[kind] for block in blocks])[: self.data.size]).to(self.device)
+            kind: torch.from_numpy(np.concatenate([block[kind] for block in said])[:size]).to(self.device)
             for kind in self.kinds
         }
 
-    def _block(self, epoch: int, block: int) -> dict[str, np.ndarray]:
-        paths = {kind: self.store.targets(self.key, epoch, kind, block) for kind in self.kinds}
-        if not all(path.exists() for path in paths.values()):
-            with self.store.lock(f"targets-{self.key}"):
-                missing = [kind for kind, path in paths.items() if not path.exists()]
-                if missing:
+    def counts(self) -> dict[str, int]:
+        """The TARGET_COUNTS since this was last called."""
+        counts = dict(zip(TARGET_COUNTS, (self.computed, self.found), strict=True))
+        self.computed = self.found = 0
+        return counts
+
+    def _found(self, epoch: int, block: int) -> Said | None:
+        """What the store holds of a block, or None where a kind of it is missing or damaged."""
+        said = {kind: _read(path) for kind, path in self._paths(epoch, block).items()}
+        if any(array is None for array in said.values()):
+            return None
+        self.found += self._asked(block)
+        return {kind: array for kind, array in said.items() if array is not None}
+
+    def _made(self, epoch: int, block: int, wait: bool) -> Said | None:
+        """A block, computed where still nobody has; None where another trial is at it and we shall not `wait`."""
+        try:
+            with self.store.lock(f"targets-{self.key}-{block % LOCKS}").acquire(blocking=wait):
+                said = self._found(epoch, block)
+                if said is None:
                     said = self._compute(epoch, block)
-                    for kind in missing:
-                        buffer = io.BytesIO()
-                        np.save(buffer, said[kind])
-                        write_atomic(paths[kind], buffer.getvalue())
-        return {kind: np.load(path) for kind, path in paths.items()}
+                    self.computed += self._asked(block)
+                    for kind, path in self._paths(epoch, block).items():
+                        if path.exists() and _read(path) is None:
+                            print(f"kdtune: {path} was damaged; computed again", file=sys.stderr)
+                        clear_unfinished(path)
+                        write_atomic(path, _packed(said[kind]))
+                return said
+        except Timeout:
+            return None
+
+    def _paths(self, epoch: int, block: int) -> dict[str, Path]:
+        return {kind: self.store.targets(self.key, epoch, kind, block) for kind in self.kinds}
+
+    def _asked(self, block: int) -> int:
+        """How many of the block's samples are of this trial's fraction."""
+        return min(BLOCK, self.data.size - block * BLOCK)
 
     @torch.no_grad()
-    def _compute(self, epoch: int, block: int) -> dict[str, np.ndarray]:
+    def _compute(self, epoch: int, block: int) -> Said:
         network = self._network
         if network is None:
             checkpoint = self.store.trial(self.teacher_key).checkpoint
@@ -100,3 +143,20 @@ class Targets:
         if "relations" in self.kinds:
             said["relations"] = relations(said["features"])
         return {kind: said[kind].cpu().numpy() for kind in self.kinds}
+
+
+def _packed(array: np.ndarray) -> bytes:
+    """As a .npy file, with the SHA-256 of all that at its end, where NumPy does not look."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The array of a file that `_packed` made; None where there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    saved, sha256 = content[:-32], content[-32:]
+    return np.load(io.BytesIO(saved)) if hashlib.sha256(saved).digest() == sha256 else None

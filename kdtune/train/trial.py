@@ -28,28 +28,23 @@ from kdtune.models.heads import build_network
 from kdtune.store import TrialFiles, append_jsonl, write_json, write_jsonl
 from kdtune.train.checkpoint import content_digest, load_part
 from kdtune.train.evaluate import evaluate, head_scores, with_best
-from kdtune.train.inputs import on_device
-from kdtune.train.loader import steps_of_an_epoch, training_batches
+from kdtune.train.loader import steps_of_an_epoch
 from kdtune.train.profile import make_deterministic, profile, weights_digest
+from kdtune.train.samples import Samples
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
 
 def train_trial(
-    config: TrialConfig,
-    data: TrialData,
-    targets: Targets | None,
-    start: Mapping[str, Tensor] | None,
-    files: TrialFiles,
-    device: torch.device,
-    workers: int = 0,
+    samples: Samples, targets: Targets | None, start: Mapping[str, Tensor] | None, files: TrialFiles
 ) -> Iterator[dict[str, Any]]:
     """Train from the last checkpoint to the end, yielding each epoch's row after everything of it is on disk.
 
-    `start` holds the weights whose backbone a fresh trial begins with; `workers` processes read batches ahead. The
-    caller may stop after any row: the next call goes on from there, to the same bits. The rows of epochs that are
-    already done come first. Raises TrialError, naming the step, when a loss is not finite.
+    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row: the next call
+    goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
+    the step, when a loss is not finite.
     """
+    config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
     make_deterministic(config)
     state = initial_state(config, data, start, device)
@@ -63,7 +58,7 @@ def train_trial(
     weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
     weights["features"] = loss.gamma
     steps = steps_of_an_epoch(config, data)
-    reader = training_batches(config, data, state.epoch + 1, state.progress.steps, workers)
+    batches = samples.training(state.epoch + 1, state.progress.steps)
 
     while state.epoch < config.epochs:
         # ---- one epoch, or what is left of it ----------------------------------------------------------------------
@@ -72,9 +67,8 @@ def train_trial(
         rate = optimizer.param_groups[0]["lr"]
         taught = targets.epoch(epoch) if targets is not None else {}
         network.train()
-        for raw in islice(reader, steps - progress.steps):
-            batch = on_device(config, data, raw, device)
-            at = torch.from_numpy(raw.samples).to(device)
+        for batch in islice(batches, steps - progress.steps):
+            at = torch.from_numpy(batch.samples).to(device, non_blocking=True)
 
             # ---- forward -----------------------------------------------------------------------------------------
             features = network.features(batch.clips)
@@ -83,7 +77,7 @@ def train_trial(
             if target == "pretext" and loss.alpha > 0:
                 first, last = network.projections(features)
                 if bank is not None:
-                    negatives = bank.draw_negatives(epoch, raw.samples).to(device)
+                    negatives = bank.draw_negatives(epoch, batch.samples).to(device, non_blocking=True)
                     terms["contrast"] = bank.loss(first, last, at, negatives)
                     bank.update(first, last, at)
                 else:
@@ -103,10 +97,10 @@ def train_trial(
 
             # ---- position --------------------------------------------------------------------------------------------
             progress.terms = ("loss", *terms)
-            progress.losses.append(torch.stack((total, *terms.values())).detach() * len(raw.samples))
+            progress.losses.append(torch.stack((total, *terms.values())).detach() * len(batch.samples))
             progress.hits = progress.hits + (logits.argmax(1) == batch.labels).sum()
             progress.count_time()
-            state.note_samples(raw.digest)
+            state.note_samples(batch.digest)
             state.save_if_due(files)
 
         # ---- the epoch's figures ---------------------------------------------------------------------------------
@@ -125,7 +119,7 @@ def train_trial(
 
         # ---- schedule and stages ---------------------------------------------------------------------------------
         if config.watches_validation:
-            row["validation"] = head_scores(network, config, data, data.validation)
+            row["validation"] = head_scores(network, samples, data.validation)
             watched = row["validation"][f"{target}_loss"]
             if state.scheduler is not None:
                 state.scheduler.step(watched)
@@ -134,7 +128,7 @@ def train_trial(
         stage = next((name for name, at_epoch in config.stage_epochs.items() if at_epoch == epoch), None)
         if stage is not None or (config.stage.every > 0 and epoch % config.stage.every == 0):
             measured = state.kept_network()
-            evaluation = evaluate(measured, config, data)
+            evaluation = evaluate(measured, samples)
             row["evaluation"] = with_best(evaluation.scores, rows)
             row["weights_sha256"] = weights_digest(measured)
             row["optimizer_sha256"] = content_digest(optimizer.state_dict()["state"])
@@ -144,6 +138,8 @@ def train_trial(
                 write_json(files.classes(stage), evaluation.classes)
 
         # ---- to disk: the row first, for a row without its checkpoint is dropped at the next start -----------------
+        if targets is not None:
+            row |= targets.counts()
         row["seconds"] = progress.count_time()
         row["at"] = time.time()
         state.epoch, state.seconds, state.progress = epoch, state.seconds + row["seconds"], EpochProgress()
