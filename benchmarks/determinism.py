@@ -13,7 +13,6 @@ two turns of one round; printed are the median over the rounds and, in brackets,
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -23,8 +22,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,12 +29,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
+from common import machine, machine_line, parser, print_table, ratios, spread, write_json
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.losses.contrast import in_batch_loss
 from kdtune.models.heads import build_network
 from kdtune.models.pools import MaxPool3d
-from kdtune.train.profile import make_deterministic, profile
+from kdtune.train.profile import make_deterministic
 
 WAYS = {
     "default": "torch's choices and torch's MaxPool3d; all others are compared with this",
@@ -70,15 +68,12 @@ def main() -> None:
                 rows.append({**row, "threads": config.threads, "step_seconds": seconds})
                 machines[device] = machine(config, device)
     for device, found in machines.items():
-        print_table(device, found, [row for row in rows if row["device"] == device])
-    if args.out:
-        args.out.write_text(json.dumps({"ways": WAYS, "machines": machines, "rows": rows}, indent=1) + "\n")
+        print_ratios(device, found, [row for row in rows if row["device"] == device])
+    write_json(args.out, {"ways": WAYS, "machines": machines, "rows": rows})
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    made = parser(__doc__, "also write every turn's figure to this file, as JSON")
     for name, what in (
         ("frames", "T, frames in a clip"),
         ("size", "side of a clip in pixels"),
@@ -86,14 +81,13 @@ def parse() -> argparse.Namespace:
         ("batch", "tuples of three clips a step"),
     ):
         defaults = ", ".join(f"{shape[name]} on {device}" for device, shape in SHAPES.items())
-        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {defaults})")
-    parser.add_argument("--device", choices=list(SHAPES), help="default: every one there is")
-    parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on CUDA also bf16")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each way, at least 2 (default: 15)")
-    parser.add_argument("--out", type=Path, help="also write every turn's figure to this file, as JSON")
-    args = parser.parse_args()
+        made.add_argument(f"--{name}", type=int, help=f"{what} (default: {defaults})")
+    made.add_argument("--device", choices=list(SHAPES), help="default: every one there is")
+    made.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on CUDA also bf16")
+    made.add_argument("--rounds", type=int, default=15, help="turns of each way, at least 2 (default: 15)")
+    args = made.parse_args()
     if args.rounds < 2:
-        parser.error("--rounds must be at least 2: quartiles need two figures")
+        made.error("--rounds must be at least 2: quartiles need two figures")
     return args
 
 
@@ -106,12 +100,6 @@ def trial(backbone: str, precision: str, shape: dict[str, int]) -> TrialConfig:
             "precision": precision,
         }
     )
-
-
-def machine(config: TrialConfig, device: str) -> dict[str, Any]:
-    """A trial's profile without what is not the machine's."""
-    found = profile(config, torch.device(device), SimpleNamespace(digest=None))
-    return {name: value for name, value in found.items() if name not in ("frames", "precision")}
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -216,24 +204,17 @@ def use_torchs_pools(network: nn.Module) -> None:
 # ---- printing --------------------------------------------------------------------------------------------------------
 
 
-def print_table(device: str, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def print_ratios(device: str, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     shape = ", ".join(f"{name} {rows[0][name]}" for name in SHAPES[device])
-    print(f"\n{shape}\n" + ", ".join(f"{name} {value}" for name, value in found.items() if value is not None))
+    print(f"\n{shape}\n{machine_line(found)}")
     others = [way for way in rows[0]["step_seconds"] if way != "default"]
-    print(f"\n| network | precision | default, ms | {' | '.join(f'{way} ÷ default' for way in others)} |")
-    print(f"| --- | --- | {'--- | ' * (1 + len(others))}".rstrip())
+    table = []
     for row in rows:
         seconds = row["step_seconds"]
         default = statistics.median(seconds["default"]) * 1e3
-        ratios = " | ".join(ratio(seconds[way], seconds["default"]) for way in others)
-        print(f"| {row['backbone']} | {row['precision']} | {default:.1f} | {ratios} |")
-
-
-def ratio(own: list[float], default: list[float]) -> str:
-    """As in 1.08 (1.05–1.12): the median of the rounds' ratios and their quartiles."""
-    ratios = [a / b for a, b in zip(own, default, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+        slower = [spread(ratios(seconds[way], seconds["default"])) for way in others]
+        table.append([row["backbone"], row["precision"], f"{default:.1f}", *slower])
+    print_table(["network", "precision", "default, ms", *(f"{way} ÷ default" for way in others)], table)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from kdtune import __version__, commands
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.report.tables import FORMATS
+from kdtune.store import disk_full, disk_full_words
 from kdtune.tracking.location import DEFAULT_PORT
 
 DEFAULT_STORE = "runs"
@@ -34,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        print(f"kdtune: {disk_full_words(error)}; free some space (--store {options.store})", file=sys.stderr)
+        return EXIT_USER_ERROR
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import argparse
 import json
 import random
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
@@ -33,17 +34,14 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.sweep.driver import drive
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
-    from kdtune.train.targets import TARGET_COUNTS
 
     store, uri = Store(options.store), tracking_uri()
     end = drive(sweep, options.file.read_text(), store, options.address, uri, _say)
     files = store.sweep(sweep.name)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
-    print(f"{end.trained} trials trained, {end.found} found in {options.store}; {_duration(end.seconds)}.")
-    if end.targets:
-        computed, found = (end.targets[name] for name in TARGET_COUNTS)
-        print(f"Teachers' targets, a sample's of an epoch each: {computed:,} computed, {found:,} found.")
+    for line in end.account(options.store):
+        print(line)
     for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
     print("Look at it:  python -m kdtune ui")
@@ -52,11 +50,6 @@ def sweep(options: argparse.Namespace) -> int:
         more = f"--set search.candidates={2 * sweep.search.candidates}"
         print(f"Go on:       python -m kdtune sweep {options.file} {more}")
     return end.exit_code
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -162,26 +155,30 @@ def synth(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
+    from kdtune.clips.build import described
+    from kdtune.clips.store import ClipStore
     from kdtune.config.load import load_trial
     from kdtune.store import Store
     from kdtune.train.session import Session
 
     session = Session(Store(options.store))
     session.prepare(load_trial(options.file, options.set))
-    for folder in session.folders.values():
-        print(folder)
+    for clips in map(ClipStore.open, map(Path, dict.fromkeys(session.folders.values()))):
+        print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
     return EXIT_OK
 
 
 def verify(options: argparse.Namespace) -> int:
-    from kdtune.clips.store import ClipStore
+    from kdtune.clips.cores import cores
+    from kdtune.clips.repair import problems_of
     from kdtune.store import Store
 
     folders = Store(options.store).clip_stores()
-    damaged = [problem for folder in folders for problem in ClipStore.open(folder).verify()]
-    for problem in damaged:
-        print(problem)
+    damaged = [problem for folder in folders for problem in problems_of(folder, cores())]
+    print("".join(f"{problem}\n" for problem in damaged), end="")
     print(f"{len(folders)} clip stores checked, {len(damaged)} problems")
+    if damaged:
+        _say("the next `data prepare` or sweep on their videos decodes again what is damaged")
     return EXIT_FAILED_TRIALS if damaged else EXIT_OK
 
 

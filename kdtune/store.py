@@ -2,7 +2,8 @@
 
 <store>/
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
-  clips/<key>/                            frames.u8  index.parquet  refused.csv  too_short_<n>.csv  store.json
+  clips/<key>/                            frames.u8 or frames.jpeg, frames.npy  index.parquet  refused.csv
+                                          too_short_<n>.csv  store.json  verified.json
   targets/<key>/epoch_<e>/<kind>_<b>.npy  a teacher's logits, relations or features, in blocks
   trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
                                           checkpoint.pt  checkpoint_before.pt
@@ -13,10 +14,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,34 @@ from typing import Any
 from filelock import FileLock
 
 
+def disk_full(error: BaseException) -> bool:
+    """Is it that the disk, or what the user may have of it, is used up?"""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full_words(error: BaseException) -> str:
+    """What to say of it, with the file that could not be written where that is known."""
+    name = getattr(error, "filename", None)
+    return "the disk is full" + (f": {name} could not be written" if name else "")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An OSError of a write knows no file name; whoever reads of a full disk wants to know which disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write so that a reader sees the whole file or none, also after a power cut: temporary file, fsync, rename."""
+    with _named(path):
+        _write_atomic(path, content)
+
+
+def _write_atomic(path: Path, content: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -60,6 +89,11 @@ def read_json(path: Path) -> Any:
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts."""
+    with _named(path):
+        _append_jsonl(path, row)
+
+
+def _append_jsonl(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         whole = file.seek(0, os.SEEK_END)
@@ -183,6 +217,10 @@ class Store:
 
     def clips(self, key: str) -> Path:
         return self.root / "clips" / key
+
+    def making_clips(self, key: str) -> Path:
+        """Beside its place: a ClipStore that is being made, or whose making was interrupted."""
+        return self.root / "clips" / f".{key}.making"
 
     def clip_stores(self) -> list[Path]:
         """The folder of each; what is still being made has a name with a dot."""

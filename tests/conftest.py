@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kdtune.clips import parts
+from kdtune.clips.decode import decode
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
@@ -89,6 +92,42 @@ def sweep_file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("sweeps") / "tiny.yaml"
     path.write_text(yaml.safe_dump(sweep_form, sort_keys=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def eight_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 8 real video files, for what is done to the files rather than learned from them."""
+    root = tmp_path_factory.mktemp("eight") / "set"
+    make_synthetic(root, classes=("SpinLeft", "Rise"), groups=2, clips=2)
+    return root
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The videos that were decoded, by name."""
+    names: list[str] = []
+
+    def counted(path: Path, size: tuple[int, int]):
+        names.append(path.name)
+        return decode(path, size)
+
+    monkeypatch.setattr(parts, "decode", counted)
+    return names
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A real file system of 4 MiB, or of so many as the test's parameter says."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = f"size={getattr(request, 'param', 4)}m"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdtune.clips.decode import decode
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store, TrialFiles
@@ -63,6 +65,32 @@ def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) ->
     return session.files(config)
 
 
+def decoded(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """A whole video's frames (n, h, w, 3), and who decoded them."""
+    frames: list[np.ndarray] = []
+    by = ""
+    for number, pixels, decoder in decode(path, size):
+        del frames[number:]
+        frames.append(pixels)
+        by = decoder
+    return np.stack(frames), by
+
+
+def flip_a_byte(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def fill_disk(folder: Path, leave: int) -> Path:
+    """A file that fills the disk of `folder` but for about so many bytes."""
+    filler = folder / "filler"
+    filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
+    return filler
+
+
 class FakeClips:
     """Stands in for a ClipStore where frames are only read: random videos of the given lengths."""
 
@@ -73,6 +101,9 @@ class FakeClips:
 
     def frames(self, row: int) -> np.ndarray:
         return self.videos[row]
+
+    def clip(self, row: int, start: int, count: int) -> np.ndarray:
+        return self.videos[row][start : start + count]
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import fill_disk
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -198,6 +199,19 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     damaged = kdtune("data", "verify", store=store)
     assert damaged.returncode == 1
     assert "have changed" in damaged.stdout
+    mended = kdtune("data", "prepare", str(tmp_path / "trial.yaml"), store=store)
+    assert (mended.returncode, mended.stdout) == (0, prepared.stdout)
+    assert "1 of 24 videos are damaged, and decoded again" in mended.stderr
+    assert "0 problems" in kdtune("data", "verify", store=store).stdout
+
+
+def test_a_full_disk_is_one_plain_line(videos: Path, small_disk: Path, tmp_path: Path) -> None:
+    form = {"data": {"dataset": "synthetic", "root": str(videos)}, "clip": {"frames": 8, "size": 32}}
+    (small_disk / "runs").mkdir()
+    fill_disk(small_disk, leave=0)
+    said = refused(kdtune("data", "prepare", write(tmp_path / "trial.yaml", form), store=small_disk / "runs"))
+    assert said.startswith(f"kdtune: the disk is full: {small_disk / 'runs'}")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -1,55 +1,34 @@
-"""The ClipStore: built once and whole, the same bytes whatever the threads, and never silently used when damaged."""
+"""The ClipStore: built once, whole, the same bytes whatever threads and kills; not silently used when damaged."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import decoded, flip_a_byte
 
 from kdtune.clips import build as building
-from kdtune.clips.build import build, prepare_clips
+from kdtune.clips.build import prepare_clips
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.decode import decode
 from kdtune.clips.store import ClipStore, usable
-from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
 from kdtune.store import Store
 
 ROOT = Path(__file__).parents[1]
 CLIP = ClipConfig(frames=8, size=32)
-#: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store.
-CHILD = """
-import sys, threading
-from kdtune.clips import build
-from kdtune.clips.build import prepare_clips
-from kdtune.config.sections import ClipConfig, DataConfig
-from kdtune.store import Store
-decode, count = build.decode, []
-{patch}
-print("ready", flush=True)
-sys.stdin.readline()
-data = DataConfig(dataset="synthetic", root=sys.argv[1])
-clips = prepare_clips(data, ClipConfig(frames=8, size=32), Store(sys.argv[2]))
-print(len(count), clips.digest, flush=True)
-"""
+RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
+JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip_store") / "set"
-    make_synthetic(folder, classes=("SpinLeft", "Rise"), groups=2, clips=2)
-    return folder
+def root(eight_videos: Path) -> Path:
+    return eight_videos
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +50,6 @@ def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
     return ClipStore.open(folder)
 
 
-def start(patch: str, root: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD.replace("{patch}", patch), str(root), str(store)]
-    pipe = subprocess.PIPE
-    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    return child
-
-
-def go(child: subprocess.Popen[str]) -> None:
-    assert child.stdin is not None
-    child.stdin.write("\n")
-    child.stdin.flush()
-
-
 def test_it_holds_what_decodes(built: ClipStore, data: DataConfig, root: Path) -> None:
     catalog = load_catalog(data)
     pd.testing.assert_frame_equal(built.index[list(catalog.columns)], catalog, check_dtype=False)
@@ -97,9 +61,11 @@ def test_it_holds_what_decodes(built: ClipStore, data: DataConfig, root: Path) -
         assert frames.dtype == np.uint8
         assert not frames.flags.writeable
         assert not frames.flags.owndata
-        np.testing.assert_array_equal(frames, decode(root / row.video, (37, 49)).frames)
+        np.testing.assert_array_equal(frames, decoded(root / row.video, (37, 49))[0])
         assert hashlib.sha256(frames.tobytes()).hexdigest() == row.sha256
-    assert built.verify() == []
+        np.testing.assert_array_equal(built.clip(i, 7, 5), frames[7:12])
+    with pytest.raises(IndexError):
+        built.clip(0, len(built.frames(0)) - 3, 4)
     assert (built.folder / "refused.csv").read_text() == "video,reason\n"
 
 
@@ -119,74 +85,6 @@ def test_another_size_is_another_store(built: ClipStore, data: DataConfig) -> No
     assert other.size == (20, 24)
     assert other.manifest == built.manifest
     assert other.frames(0).shape[1:] == (20, 24, 3)
-
-
-@pytest.mark.parametrize("threads", [1, 3, 8])
-def test_bytes_do_not_depend_on_the_threads(
-    threads: int, built: ClipStore, data: DataConfig, root: Path, tmp_path: Path
-) -> None:
-    made_from = {name: built.record[name] for name in ("manifest", "decoders")}
-    build(tmp_path, load_catalog(data), root, CLIP.stored_size, made_from, threads)
-    for name in ("frames.u8", "index.parquet", "refused.csv", "store.json"):
-        assert (tmp_path / name).read_bytes() == (built.folder / name).read_bytes()
-
-
-def test_few_videos_are_in_memory_at_a_time(
-    data: DataConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With two threads, at most four videos are decoded and not yet written."""
-    decoded: list[Path] = []
-    ahead: list[int] = []
-
-    def counted(path: Path, size: tuple[int, int]):
-        decoded.append(path)
-        return decode(path, size)
-
-    monkeypatch.setattr(building, "decode", counted)
-    catalog = load_catalog(data)
-    outcomes = building._decoded([root / video for video in catalog["video"]], (37, 49), 2)
-    for written, _ in enumerate(outcomes):
-        ahead.append(len(decoded) - written)
-    assert len(decoded) == len(catalog)
-    assert max(ahead) <= 4
-
-
-def test_a_killed_build_is_not_taken_for_a_whole_one(
-    built: ClipStore, data: DataConfig, root: Path, tmp_path: Path
-) -> None:
-    patch = (
-        "def stuck(path, size):\n"
-        "    count.append(path)\n"
-        "    if len(count) == 5: print('half built', flush=True); threading.Event().wait()\n"
-        "    return decode(path, size)\n"
-        "build.decode = stuck"
-    )
-    with start(patch, root, tmp_path) as child:
-        go(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "half built\n"
-        os.kill(child.pid, signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-    folder = Store(tmp_path).clips(built.folder.name)
-    left = folder.with_name(f".{folder.name}.making")
-    assert not folder.exists()
-    assert (left / "frames.u8").exists()
-    clips = prepare_clips(data, CLIP, Store(tmp_path))
-    assert clips.folder == folder
-    assert clips.digest == built.digest
-    assert not left.exists()
-
-
-def test_two_processes_build_it_once(built: ClipStore, root: Path, tmp_path: Path) -> None:
-    patch = "build.decode = lambda path, size: (count.append(path), decode(path, size))[1]"
-    children = [start(patch, root, tmp_path) for _ in range(2)]
-    for child in children:
-        go(child)
-    said = [child.communicate() for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
-    answers = [out.split() for out, _ in said]
-    assert sorted(int(count) for count, _ in answers) == [0, len(built.index)]
-    assert {digest for _, digest in answers} == {built.digest}
 
 
 def with_broken_videos(root: Path, tmp_path: Path, broken: int) -> DataConfig:
@@ -229,35 +127,6 @@ def test_too_many_refused_is_an_error_with_reasons(root: Path, tmp_path: Path) -
     assert len(pd.read_csv(kept)) == 2
     prepare_clips(data.model_copy(update={"max_refused": 0.25}), CLIP, store)
     assert not kept.exists()
-
-
-def test_a_full_disk_is_said_plainly(data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(building, "build", full)
-    with pytest.raises(DataError, match="the disk is full"):
-        prepare_clips(data, CLIP, Store(tmp_path))
-    assert not list((tmp_path / "clips").iterdir())
-
-
-def flip_a_byte(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1]))
-
-
-def test_a_changed_frame_is_found(copy: ClipStore, data: DataConfig, tmp_path: Path) -> None:
-    third = copy.index.iloc[2]
-    flip_a_byte(copy.folder / "frames.u8", int(third["offset"]) * 37 * 49 * 3 + 100)
-    expected = f"the frames of {third['video']} have changed"
-    assert ClipStore.open(copy.folder).verify() == [expected]
-    with pytest.raises(StoreError) as caught:
-        prepare_clips(data, CLIP, Store(tmp_path))
-    assert expected in str(caught.value)
-    assert f"{copy.folder}: remove this folder" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["frames.u8", "index.parquet", "store.json"])

@@ -10,10 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from helpers import decoded
 from PIL import Image
 
 from kdtune.clips import decode as module
-from kdtune.clips.decode import Decoded, Refused, decode
+from kdtune.clips.decode import Refused
 from kdtune.clips.motion import Video
 from kdtune.clips.synthetic import make_synthetic
 
@@ -67,33 +68,33 @@ def damaged(source: Path, target: Path, change) -> Path:
 )
 def test_real_files(name: str, frames: int | None, stream: int, turns: int, decoder: str) -> None:
     path = SHARED / name
-    decoded = decode(path, SIZE)
+    got, by = decoded(path, SIZE)
     expected = by_hand(path, stream, turns)
-    assert decoded.frames.dtype == np.uint8
-    assert decoded.frames.shape == (frames or len(expected), *SIZE, 3)
-    np.testing.assert_array_equal(decoded.frames, expected)
-    assert decoded.decoder == (decoder if module._decord() else "pyav")
+    assert got.dtype == np.uint8
+    assert got.shape == (frames or len(expected), *SIZE, 3)
+    np.testing.assert_array_equal(got, expected)
+    assert by == (decoder if module._decord() else "pyav")
 
 
 @needs_shared
 def test_a_file_that_does_not_keep_its_promise_is_refused() -> None:
     with pytest.raises(Refused, match="promises 50 frames, only 28 decode"):
-        decode(SHARED / "odd" / "corrupted.mp4", SIZE)
+        decoded(SHARED / "odd" / "corrupted.mp4", SIZE)
 
 
 def test_synthetic_files(video: Path) -> None:
-    decoded = decode(video, SIZE)
-    assert 90 <= len(decoded.frames) <= 110
-    np.testing.assert_array_equal(decoded.frames, by_hand(video))
+    frames, _ = decoded(video, SIZE)
+    assert 90 <= len(frames) <= 110
+    np.testing.assert_array_equal(frames, by_hand(video))
 
 
 @has_decord
 def test_both_decoders_give_the_same_bytes(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_decord = decode(video, SIZE)
+    with_decord, first = decoded(video, SIZE)
     monkeypatch.setattr(module, "_decord", lambda: None)
-    without = decode(video, SIZE)
-    assert (with_decord.decoder, without.decoder) == ("decord", "pyav")
-    np.testing.assert_array_equal(with_decord.frames, without.frames)
+    without, second = decoded(video, SIZE)
+    assert (first, second) == ("decord", "pyav")
+    np.testing.assert_array_equal(with_decord, without)
 
 
 @pytest.mark.parametrize("fault", ["raises", "repeats the last frame", "counts short"])
@@ -122,14 +123,14 @@ def test_a_decord_that_fails_is_not_believed(fault: str, video: Path, monkeypatc
             return Frame(index)
 
     monkeypatch.setattr(module, "_decord", lambda: type("decord", (), {"VideoReader": Reader}))
-    decoded = decode(video, SIZE)
-    assert decoded.decoder == "pyav"
-    np.testing.assert_array_equal(decoded.frames, expected)
+    frames, decoder = decoded(video, SIZE)
+    assert decoder == "pyav"
+    np.testing.assert_array_equal(frames, expected)
 
 
 def test_half_a_file_is_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"promises .* frames, only|is not a video that can be opened"):
-        decode(damaged(video, tmp_path, lambda data: data[: len(data) // 2]), SIZE)
+        decoded(damaged(video, tmp_path, lambda data: data[: len(data) // 2]), SIZE)
 
 
 def test_a_hole_in_a_file_is_refused(video: Path, tmp_path: Path) -> None:
@@ -139,14 +140,14 @@ def test_a_hole_in_a_file_is_refused(video: Path, tmp_path: Path) -> None:
         return data
 
     with pytest.raises(Refused, match=r"is damaged|only .* decode"):
-        decode(damaged(video, tmp_path, hole), SIZE)
+        decoded(damaged(video, tmp_path, hole), SIZE)
 
 
 @needs_shared
 def test_a_matroska_file_cut_short_is_refused(tmp_path: Path) -> None:
     source = SHARED / "odd" / "flipping_a_pancake.mkv"
     with pytest.raises(Refused, match=r"promises 10\.3 s, ends after"):
-        decode(damaged(source, tmp_path, lambda data: data[: len(data) // 2]), SIZE)
+        decoded(damaged(source, tmp_path, lambda data: data[: len(data) // 2]), SIZE)
 
 
 def test_things_that_are_no_videos(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_things_that_are_no_videos(tmp_path: Path) -> None:
     reasons = {"empty.avi": "is empty", "folder.mp4": "is a folder", "gone.avi": "does not exist"}
     for name in ("empty.avi", "text.mp4", "noise.avi", "folder.mp4", "gone.avi"):
         with pytest.raises(Refused) as caught:
-            decode(tmp_path / name, SIZE)
+            decoded(tmp_path / name, SIZE)
         assert reasons.get(name, "cannot be opened") in str(caught.value) or "can be opened" in str(caught.value)
         assert str(tmp_path) not in str(caught.value)
 
@@ -171,7 +172,7 @@ def test_sound_alone_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(Refused, match="no video stream"):
-        decode(tmp_path / "sound.mp4", SIZE)
+        decoded(tmp_path / "sound.mp4", SIZE)
 
 
 def test_whatever_a_library_raises_is_a_refusal(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +182,7 @@ def test_whatever_a_library_raises_is_a_refusal(video: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "_decord", lambda: None)
     monkeypatch.setattr(module, "_with_pyav", broken)
     with pytest.raises(Refused, match="cannot be decoded: as libraries do"):
-        decode(video, SIZE)
+        decoded(video, SIZE)
 
 
 def test_damage_leaves_stderr_clean(made: Path, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_damage_leaves_stderr_clean(made: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from kdtune.clips.decode import *\n"
         "for path in sys.argv[1:]:\n"
-        "    try: decode(Path(path), (37, 49)); print('decoded')\n"
+        "    try: list(decode(Path(path), (37, 49))); print('decoded')\n"
         "    except Refused as refused: print('refused')\n"
     )
     command = [sys.executable, "-c", code, str(source), str(broken)]
@@ -199,8 +200,3 @@ def test_damage_leaves_stderr_clean(made: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=os.environ, check=True)
     assert done.stdout.split() == ["decoded", "refused"]
     assert done.stderr == ""
-
-
-def test_decoded_is_frozen() -> None:
-    with pytest.raises(AttributeError):
-        Decoded(np.zeros(0), "pyav").decoder = "other"  # type: ignore[misc]

@@ -75,6 +75,26 @@ def test_frames_decoded_anew_change_no_bit(
     assert bits(train(distilled, Store(tmp_path), session)) == bits(reference)
 
 
+def test_the_jpeg_tier_repeats_itself(distilled: TrialConfig, reference: TrialFiles, tmp_path: Path) -> None:
+    """Decoded anew and read by loader workers: other bits than the raw tier's, but always the same."""
+    teacher = distilled.teacher
+    assert teacher is not None
+    clip = distilled.clip.model_copy(update={"tier": "jpeg"})
+    config = distilled.model_copy(
+        update={"clip": clip, "teacher": teacher.model_copy(update={"clip": clip}), "epochs": 2, "stages": {"late": 2}}
+    )
+    ends = []
+    for name, workers in (("a", 0), ("b", 0), ("c", 2)):
+        session = Session(Store(tmp_path / name), workers=workers)
+        session.prepare(config)
+        for _ in session.trial(config, CPU):
+            pass
+        ends.append(session.files(config))
+    assert len({files.key for files in ends}) == 1
+    assert bits(ends[0]) == bits(ends[1]) == bits(ends[2])
+    assert bits(ends[0])[0][0]["train"] != bits(reference)[0][0]["train"]
+
+
 def test_another_start_time_changes_no_bit(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from kdtune.report.results import sweep_results
 from kdtune.store import Store, append_jsonl, read_json
 from kdtune.sweep.driver import Ending, _Watch, drive
 from kdtune.train.replay import Replay
+from kdtune.train.targets import TARGET_COUNTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,6 +80,17 @@ def test_a_sweep_trains_teachers_controls_and_candidates(swept: tuple[Path, Endi
     for block, best in results["best"].items():
         objectives = [t["objective"] for t in candidates if t["block"] == block and t["objective"] is not None]
         assert best["objective"] == min(objectives), "pretext_loss is minimised"
+
+
+def test_a_sweep_counts_the_targets_it_computed_and_those_it_found(swept: tuple[Path, Ending]) -> None:
+    store, end = swept
+    # Two teachers, one seed, and the smaller fraction's samples are the first of the larger one's.
+    rows = [row for trial in Store(store).trials() for row in trial.rows()]
+    assert end.targets == {name: sum(row.get(name, 0) for row in rows) for name in TARGET_COUNTS}
+    computed, found = (end.targets[name] for name in TARGET_COUNTS)
+    assert computed > 0
+    assert found > 0
+    assert f"{computed:,} computed, {found:,} found" in end.account("runs")[-1]
 
 
 def test_a_pruned_candidate_is_worse_than_its_bar_says(swept: tuple[Path, Ending]) -> None:

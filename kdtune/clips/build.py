@@ -1,97 +1,180 @@
-"""Making a ClipStore: decode all videos, a few at a time, and write them in the order of the catalog."""
+"""Making a ClipStore, or finding the one that is there: which tier, whether it fits, all videos decoded once."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from kdtune.clips.catalog import load_catalog, video_path
 from kdtune.clips.cores import cores
-from kdtune.clips.decode import Decoded, Refused, decode, decoder_versions
+from kdtune.clips.decode import Refused, decoder_versions
 from kdtune.clips.manifest import manifest_digest
-from kdtune.clips.store import FORMAT, ClipStore, damaged, write_frames, write_record
+from kdtune.clips.parts import Progress, decoded_parts
+from kdtune.clips.repair import mended
+from kdtune.clips.store import FORMAT, ClipStore
+from kdtune.clips.survey import GIB, Survey, amount, choose, free_bytes, memory_bytes, survey
+from kdtune.clips.tiers import Tier, missing_codec
+from kdtune.clips.writing import StoreWriter
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store, write_atomic
+from kdtune.store import Store, disk_full, write_atomic
 
-GIB = 2**30
-#: Stores up to this size are checked frame by frame whenever they are prepared.
-ALWAYS_VERIFIED_GIB = 2
 REASONS_SHOWN = 5
 
-Item = TypeVar("Item")
+
+@dataclass(frozen=True)
+class Source:
+    """The videos of a ClipStore and the size of its frames, (height, width) in pixels."""
+
+    catalog: pd.DataFrame
+    root: Path
+    manifest: str
+    size: tuple[int, int]
+    max_refused: float
+
+    @property
+    def paths(self) -> list[Path]:
+        return [video_path(self.root, video) for video in self.catalog["video"]]
+
+    def made_from(self, tier: Tier) -> dict[str, object]:
+        return {"manifest": tier.manifest(self.manifest), "decoders": decoder_versions() | tier.codec}
+
+    def key(self, tier: Tier) -> str:
+        """The name of the store's folder."""
+        return digest({"size": self.size, "format": FORMAT, **self.made_from(tier)})
 
 
 def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
-    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened and checked.
+    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened, checked and mended.
 
-    Raises DataError (videos or lists missing, too many refused, disk full) and StoreError (the stored one is damaged).
+    A build that was interrupted is gone on with. Raises DataError (videos or lists missing, too many refused, disk too
+    small or full, no codec for a tier that is asked for).
     """
-    catalog = load_catalog(data)
-    root = Path(data.folder)
-    manifest = manifest_digest(catalog, root, store)
-    decoders = decoder_versions()
-    size = clip.stored_size
-    folder = store.clips(digest({"manifest": manifest, "size": size, "format": FORMAT, "decoders": decoders}))
-    with store.lock(f"clips-{folder.name}"):
-        if not folder.exists():
-            making = folder.with_name(f".{folder.name}.making")
-            shutil.rmtree(making, ignore_errors=True)  # left by a build that was killed
-            making.mkdir(parents=True)
-            try:
-                refused = build(making, catalog, root, size, {"manifest": manifest, "decoders": decoders})
-                list_path = folder.with_name(f"{folder.name}.refused.csv")
-                _refuse_too_many(refused, len(catalog), data.max_refused, list_path)
-                os.replace(making, folder)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise DataError([Problem(str(making.parent), "the disk is full; --store names another")]) from None
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
-            print(_summary(ClipStore.open(folder)), file=sys.stderr)
-    clips = ClipStore.open(folder)
-    if clips.record["bytes"] <= ALWAYS_VERIFIED_GIB * GIB and (problems := clips.verify()):
-        raise damaged(folder, problems)
-    return clips
+    catalog, root, threads = load_catalog(data), Path(data.folder), cores()
+    source = Source(catalog, root, manifest_digest(catalog, root, store), clip.stored_size, data.max_refused)
+    allowed = _allowed(clip)
+    # One lock for all tiers: which of them is taken depends on which are there.
+    with store.lock(f"clips-{source.key(Tier('raw'))}"):
+        tier, seen = _tier(source, allowed, clip.quality, store, threads)
+        folder = store.clips(source.key(tier))
+        clips = mended(folder, root, threads) if folder.exists() else None
+        if clips is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
+            print(f"clips: {described(ClipStore.open(folder))}", file=sys.stderr)
+            clips = mended(folder, root, threads)
+    return ClipStore.open(folder)
 
 
-def build(
-    folder: Path, catalog: pd.DataFrame, root: Path, size: tuple[int, int], made_from: dict[str, Any], threads: int = 0
-) -> pd.DataFrame:
-    """Decode the catalog's videos at `size` = (height, width) into the empty `folder`; `made_from` goes to store.json.
+def build(writer: StoreWriter, paths: Sequence[Path], frames: Sequence[int], threads: int) -> None:
+    """Decode the videos that `writer` does not have yet; `frames` of each, about, for the progress.
 
-    Returns the refused videos (video, reason). `threads` are as many as there are cores by default; the bytes are the
-    same whatever their number.
+    The bytes do not depend on the number of threads.
     """
-    refused: list[tuple[str, str]] = []
-    videos: list[dict[str, Any]] = catalog.to_dict("records")  # type: ignore[assignment]
-
-    def accepted() -> Iterator[tuple[dict[str, Any], np.ndarray, str]]:
-        outcomes = _decoded([video_path(root, row["video"]) for row in videos], size, threads or cores())
-        for row, outcome in zip(videos, _progress(outcomes, len(videos)), strict=True):
-            if isinstance(outcome, Refused):
-                refused.append((row["video"], str(outcome)))
+    done = len(writer.rows)
+    progress = Progress(frames, done)
+    videos = [(path, writer.part_path(row)) for row, path in enumerate(paths)]
+    with closing(decoded_parts(videos[done:], writer.size, writer.tier, threads)) as parts, closing(progress):
+        for part in parts:
+            if isinstance(part, Refused):
+                writer.refuse(str(part))
             else:
-                yield row, outcome.frames, outcome.decoder
+                writer.add(part)
+            progress.advance()
 
-    totals = write_frames(folder, accepted(), list(catalog.columns))
-    refused_table = pd.DataFrame(refused, columns=["video", "reason"])
-    write_atomic(folder / "refused.csv", refused_table.to_csv(index=False))
-    write_record(folder, size, {**totals, "refused": len(refused), **made_from})
-    return refused_table
+
+def described(clips: ClipStore) -> str:
+    """Totals in a line; the tier where it is not raw."""
+    record = clips.record
+    line = (
+        f"{record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
+        f"at {clips.size[0]}×{clips.size[1]}"
+    )
+    if clips.tier.name != "raw":
+        line += f" as {clips.tier}"
+    if record["refused"]:
+        line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
+    return line
+
+
+def _allowed(clip: ClipConfig) -> list[Tier]:
+    """The tiers that `clip` leaves open here, raw first."""
+    tiers = [Tier("raw"), Tier("jpeg", clip.quality)]
+    missing = missing_codec() if clip.tier != "raw" else None
+    if clip.tier == "jpeg" and missing is not None:
+        raise DataError([Problem("clip.tier", f"got jpeg, but {missing}", "raw; or pip install simplejpeg")])
+    if clip.tier == "auto":
+        return tiers if missing is None else tiers[:1]
+    return [tier for tier in tiers if tier.name == clip.tier]
+
+
+def _tier(source: Source, allowed: list[Tier], quality: int, store: Store, threads: int) -> tuple[Tier, Survey | None]:
+    """The tier of the store that is there, finished or begun, so that a choice stays; else the one that suits this
+    machine, with the survey of the videos."""
+    for place in (store.clips, store.making_clips):
+        for tier in allowed:
+            if place(source.key(tier)).exists():
+                return tier, None
+    if len(allowed) == 1:
+        return allowed[0], None
+    seen = survey(source.paths, source.size, quality, threads)
+    raw, jpeg = (seen.bytes(tier) for tier in allowed)
+    tier, why = choose(raw, jpeg, quality, memory_bytes(), free_bytes(store.root))
+    if why:
+        print(why, file=sys.stderr)
+    return tier, seen
+
+
+def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) -> None:
+    """Build beside its place and rename when complete. What a full disk or a kill leaves is gone on with."""
+    folder, making = store.clips(source.key(tier)), store.making_clips(source.key(tier))
+    writer = None
+    try:
+        writer = StoreWriter(making, source.size, tier, threads)
+        if writer.rows:
+            print(f"clips: going on with {len(writer.rows):,} of {len(source.catalog):,} videos", file=sys.stderr)
+        needed, free = seen.bytes(tier, len(writer.rows)), free_bytes(making)
+        if needed > free:
+            if not writer.rows:
+                shutil.rmtree(making)  # nothing is begun, so no tier is chosen
+            what = f"the frames need about {amount(needed)}, but its disk has {amount(free)} free"
+            raise DataError([Problem(str(folder.parent), what, _elsewhere(tier))])
+        build(writer, source.paths, seen.frames, threads)
+        refused = writer.finish(source.catalog, source.made_from(tier))
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        done = len(writer.rows) if writer is not None else 0
+        what = (
+            f"the disk is full: {done:,} of {len(source.catalog):,} videos are decoded and kept, the others need about "
+            f"{amount(seen.bytes(tier, done))}, and {amount(free_bytes(folder.parent))} are free; with room the same "
+            "command goes on"
+        )
+        raise DataError([Problem(str(folder.parent), what, _elsewhere(tier))]) from None
+    try:
+        if manifest_digest(source.catalog, source.root, store) != source.manifest:
+            what = "videos changed while they were decoded; the same command begins anew"
+            raise DataError([Problem(str(source.root), what)])
+        list_path = folder.with_name(f"{folder.name}.refused.csv")
+        _refuse_too_many(refused, len(source.catalog), source.max_refused, list_path)
+    except DataError:
+        shutil.rmtree(making)  # of no use once the files are mended: then they have another manifest
+        raise
+    os.replace(making, folder)
+    writer.clear(folder)
+
+
+def _elsewhere(tier: Tier) -> str:
+    less = "; clip.tier: jpeg needs less" if tier.name == "raw" else ""
+    return f"free some, or name another disk with --store{less}"
 
 
 def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
@@ -104,45 +187,3 @@ def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Pa
     share = f"a share of {allowed:g}; raise data.max_refused or mend the files"
     shown = refused.head(REASONS_SHOWN).values.tolist()
     raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])
-
-
-def _summary(clips: ClipStore) -> str:
-    record = clips.record
-    line = (
-        f"clips: {record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
-        f"at {clips.size[0]}×{clips.size[1]}"
-    )
-    if record["refused"]:
-        line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
-    return line
-
-
-def _decoded(paths: list[Path], size: tuple[int, int], threads: int) -> Iterator[Decoded | Refused]:
-    """Outcomes in the order of `paths`. At most two videos a thread are held, so that memory stays bounded."""
-    waiting: deque[Future[Decoded | Refused]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for path in paths:
-            waiting.append(pool.submit(_outcome, path, size))
-            if len(waiting) == 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _outcome(path: Path, size: tuple[int, int]) -> Decoded | Refused:
-    try:
-        return decode(path, size)
-    except Refused as refused:
-        return refused
-
-
-def _progress(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """A bar on a terminal; a line for every tenth where stderr is piped."""
-    piped = not sys.stderr.isatty()
-    for done, item in enumerate(tqdm(items, total=total, desc="decoding videos", unit="video", disable=piped), 1):
-        yield item
-        if piped and done * 10 // total > (done - 1) * 10 // total:
-            print(f"clips: {done:,} of {total:,} videos decoded", file=sys.stderr, flush=True)

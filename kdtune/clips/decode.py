@@ -14,11 +14,15 @@ A file that decodes in part is refused ("promises 50 frames, only 28 decode"): i
 a broken copy must not pass for the whole. At most 2 frames or 1 % may be missing where there was no error: AVI headers
 count dropped frames and the empty frames of packed MPEG-4. Frames are turned upright by the file's rotation. Of
 several video streams the one that FFmpeg thinks best is taken.
+
+Frames are handed over one at a time, so that a video of any length needs the memory of a few frames. What decord gave
+is void when only its last frame tells that it went wrong: then the frames begin with number 0 again.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +31,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
+
+from kdtune.clips.tiers import Frame
 
 #: What decord decodes as PyAV does.
 PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
@@ -42,40 +48,59 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A video's frames, shape (n, h, w, 3) uint8 RGB, and who decoded them ("decord" or "pyav")."""
-
-    frames: np.ndarray
-    decoder: str
-
-
-@dataclass(frozen=True)
 class _Checked:
     """A whole file, as the first pass found it."""
 
     stream: int  # index of the main video stream
     frames: int
     plain: bool  # decord can be trusted with it
-    first: np.ndarray  # the first and the last frame, as `decode` returns them
+    first: np.ndarray  # the first and the last frame, as `decode` yields them
     last: np.ndarray
 
 
-def decode(path: Path, size: tuple[int, int]) -> Decoded:
-    """All frames of a video, resized to `size` = (height, width) in pixels. Raises Refused, and nothing else."""
+def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
+    """A video's frames in order, resized to `size` = (height, width) in pixels, uint8 RGB; by "decord" or "pyav".
+
+    A frame of number 0 voids all frames before it. Raises Refused, at any frame, and nothing else.
+    """
     if not path.is_file():
         raise Refused("is a folder" if path.is_dir() else "does not exist")
     try:
         if path.stat().st_size == 0:
             raise Refused("is empty")
         checked = _check(path, size)
-        frames = _with_decord(path, size, checked) if checked.plain else None
-        if frames is not None:
-            return Decoded(frames, "decord")
-        return Decoded(_with_pyav(path, size, checked), "pyav")
+        agreed = checked.plain and (yield from _with_decord(path, size, checked))
+        if not agreed:
+            yield from _with_pyav(path, size, checked)
     except Refused:
         raise
     except Exception as error:  # whatever a decoding library raises on a broken file
         raise Refused(f"cannot be decoded: {_plain(error)}") from None
+
+
+def header_frames(path: Path) -> int:
+    """How many frames the file's header promises, or its seconds or packets where it does not say; 0 for no video."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                return 0
+            frames = stream.frames or round(_duration_s(stream) * float(stream.average_rate or 0))
+            if not frames:
+                frames = sum(packet.size > 0 for packet in container.demux(stream))
+            return min(frames, path.stat().st_size)  # a broken header may promise anything, but no frame is free
+    except Exception:
+        return 0  # its reason is told when it is decoded
+
+
+def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
+    """(height, width, 3) uint8, or None where there is none to be had."""
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+            return _upright(frame, VideoReformatter(), size)
+    except Exception:
+        return None
 
 
 def decoder_versions() -> dict[str, str]:
@@ -161,29 +186,36 @@ def _decord() -> ModuleType | None:
     return decord
 
 
-def _with_decord(path: Path, size: tuple[int, int], checked: _Checked) -> np.ndarray | None:
-    """The frames, or None where PyAV must serve."""
+def _with_decord(path: Path, size: tuple[int, int], checked: _Checked) -> Generator[Frame, None, bool]:
+    """Yields the frames; returns False where they are not to be believed, and PyAV must serve."""
     decord = _decord()
     if decord is None:
-        return None
+        return False
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if len(reader) != checked.frames:
-            return None
-        frames = np.stack([_resized(reader[index].asnumpy(), size) for index in range(len(reader))])
+            return False
+        for number in range(len(reader)):
+            pixels = _resized(reader[number].asnumpy(), size)
+            for known, place in ((checked.first, 0), (checked.last, len(reader) - 1)):
+                if number == place and not np.array_equal(pixels, known):
+                    return False
+            yield Frame(number, pixels, "decord")
     except Exception:  # decord's error types depend on how it fails; the file itself is sound
-        return None
-    agree = np.array_equal(frames[0], checked.first) and np.array_equal(frames[-1], checked.last)
-    return frames if agree else None
+        return False
+    return True
 
 
-def _with_pyav(path: Path, size: tuple[int, int], checked: _Checked) -> np.ndarray:
-    turn = VideoReformatter()
+def _with_pyav(path: Path, size: tuple[int, int], checked: _Checked) -> Iterator[Frame]:
+    turn, number = VideoReformatter(), -1
     with av.open(str(path)) as container:
         stream = container.streams[checked.stream]
         assert isinstance(stream, av.VideoStream)
         stream.codec_context.thread_count = 1
-        return np.stack([_upright(frame, turn, size) for frame in container.decode(stream)])
+        for number, frame in enumerate(container.decode(stream)):
+            yield Frame(number, _upright(frame, turn, size), "pyav")
+    if number + 1 != checked.frames:
+        raise Refused(f"has {checked.frames} frames when it is read once, {number + 1} when it is read again")
 
 
 def _upright(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:

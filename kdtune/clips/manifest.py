@@ -17,7 +17,8 @@ from kdtune.store import Store, read_json, write_json
 def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     """The digest of (video, label, action, split, group, SHA-256 of the file) of every row of the catalog.
 
-    File hashes are kept in the store and taken from there while a file's size and time of change are the same.
+    File hashes are kept in the store and taken from there while a file's size, times and inode are the same: copies
+    that keep the time of the last writing (cp -p, rsync -t) cannot keep the time of the last change (ctime).
     Raises DataError where a file cannot be read.
     """
     root = Path(root).absolute()
@@ -29,9 +30,10 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
             path = video_path(root, video)
             stat = path.stat()
             entry = known.get(video)
-            if entry is None or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
+            marks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            if entry is None or entry[:-1] != marks:
                 with path.open("rb") as file:
-                    entry = [stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
+                    entry = [*marks, hashlib.file_digest(file, "sha256").hexdigest()]
         except OSError as error:
             raise DataError([Problem(str(root / video), f"cannot be read: {error.strerror}")]) from None
         files[video] = entry
@@ -39,4 +41,4 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
         # Other splits of the same root have other videos: theirs stay.
         write_json(record, {"root": str(root), "files": known | files})
     rows = catalog[["video", "label", "action", "split", "group"]].values.tolist()
-    return digest([[*row, files[row[0]][2]] for row in rows])
+    return digest([[*row, files[row[0]][-1]] for row in rows])

@@ -5,16 +5,17 @@ What FFmpeg decodes may change with its version; these frames are the same on ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from kdtune.clips.catalog import COLUMNS
 from kdtune.clips.motion import frames_of, groups_to_test, videos_of
-from kdtune.clips.store import ClipStore, write_frames, write_record
+from kdtune.clips.store import ClipStore
+from kdtune.clips.tiers import Frame, Tier
+from kdtune.clips.writing import StoreWriter, write_part
 
 
 def rendered_clips(
@@ -23,20 +24,17 @@ def rendered_clips(
     """Make classes × groups × clips videos at `size` = (height, width) in the new `folder`; split as `data synth`."""
     folder.mkdir(parents=True)
     test = groups_to_test(groups, 1)
-
-    def rendered() -> Iterator[tuple[dict[str, Any], np.ndarray, str]]:
-        # Sorted by name, as every catalog.
-        for video in sorted(videos_of(seed, classes, groups, clips), key=lambda video: video.name):
-            pictures = [image.resize(size[::-1], Image.Resampling.BOX) for image in frames_of(video)]
-            row = {
-                "video": video.name,
-                "label": classes.index(video.action),
-                "action": video.action,
-                "split": "test" if video.group in test else "train",
-                "group": f"{video.group:02d}",
-            }
-            yield row, np.stack([np.asarray(picture) for picture in pictures]), "rendered"
-
-    totals = write_frames(folder, rendered(), COLUMNS)
-    write_record(folder, size, {**totals, "refused": 0, "manifest": totals["digest"], "decoders": {}})
+    # Sorted by name, as every catalog.
+    videos = sorted(videos_of(seed, classes, groups, clips), key=lambda video: video.name)
+    rows = [
+        (v.name, classes.index(v.action), v.action, "test" if v.group in test else "train", f"{v.group:02d}")
+        for v in videos
+    ]
+    writer = StoreWriter(folder, size, Tier("raw"))
+    for number, video in enumerate(videos):
+        pictures = (image.resize(size[::-1], Image.Resampling.BOX) for image in frames_of(video))
+        frames = (Frame(t, np.asarray(picture), "rendered") for t, picture in enumerate(pictures))
+        writer.add(write_part(writer.part_path(number), writer.tier, frames))
+    writer.finish(pd.DataFrame(rows, columns=COLUMNS), {"decoders": {}})
+    writer.clear(folder)
     return ClipStore.open(folder)

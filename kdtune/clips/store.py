@@ -1,21 +1,23 @@
 """The ClipStore: every frame of a data set, decoded and resized once, shared by all trials of a machine.
 
-    frames.u8       raw uint8 RGB frames, video after video in the order of the catalog
-    index.parquet   the catalog's columns, frames (count), offset (in frames), sha256 (of the video's frames), decoder
+    frames.u8       raw tier: uint8 RGB frames, video after video in the order of the catalog
+    frames.jpeg     jpeg tier: a JPEG a frame, likewise, and frames.npy, where each begins (see tiers.py)
+    index.parquet   the catalog's columns, frames (count), offset (in frames), sha256 (of the video's bytes), decoder
     refused.csv     video, reason: what is not in the index
-    store.json      format, size, totals, manifest, digests, versions of the decoders
+    store.json      format, size, tier, totals, manifest, digests, versions of the decoders
+    verified.json   when the frames were last checked against their SHA-256 (see repair.py)
 
-The folder's name hashes the manifest, the size of the frames, the format and the decoders. It is built beside its place
-and renamed when complete, so a folder of that name is whole; later only lists of too short videos are added to it.
+The folder's name hashes the manifest, the size of the frames, the format, the tier and the decoders. It is built beside
+its place (writing.py) and renamed when complete, so a folder of that name is whole. Later only lists of too short
+videos are added to it, and videos that were damaged on the disk are mended in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +25,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DataError, Problem, StoreError
-from kdtune.store import read_json, write_atomic, write_json
+from kdtune.store import read_json, write_atomic
 
 #: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
 FORMAT = 1
@@ -38,7 +40,7 @@ class ClipStore:
 
     folder: Path
     index: pd.DataFrame
-    """One row a video: the catalog's columns, frames, offset, sha256, decoder; row i belongs to `frames(i)`."""
+    """One row a video: the catalog's columns, frames, offset, sha256, decoder; row i belongs to `clip(i, …)`."""
     record: dict[str, Any] = field(repr=False)
     """What store.json holds."""
 
@@ -50,24 +52,44 @@ class ClipStore:
 
     @classmethod
     def open(cls, folder: Path) -> ClipStore:
-        """A finished store, its sizes and index checked. Raises StoreError where it is damaged."""
+        """A finished store, its sizes and index checked. Raises StoreError where it is damaged or not for here."""
+        clips, problems = cls.look(folder)
+        if problems:
+            raise damaged(clips.folder, problems)
+        if clips.tier.name == "jpeg":
+            _same_codec(clips)
+        return clips
+
+    @classmethod
+    def look(cls, folder: Path) -> tuple[ClipStore, list[str]]:
+        """A store by its records, and what is wrong with its big file. Raises StoreError where the records are."""
         folder = Path(folder)
+        if not folder.is_dir():
+            what = "is not here: every machine of a cluster must see the store under the same path"
+            raise StoreError([Problem(str(folder), what, "or make it here with `data prepare`")])
         try:
             record = read_json(folder / "store.json")
             index_bytes = (folder / "index.parquet").read_bytes()
-            size = (folder / "frames.u8").stat().st_size
         except (OSError, ValueError) as error:
             raise damaged(folder, [f"cannot be read: {error}"]) from None
         if record is None or record.get("format") != FORMAT:
             raise damaged(folder, [f"store.json must have format {FORMAT}, but got {record and record.get('format')}"])
+        tier = Tier.recorded(record)
         problems = []
-        if size != record["bytes"]:
-            problems.append(f"frames.u8 must have {record['bytes']} bytes, but has {size}")
         if hashlib.sha256(index_bytes).hexdigest() != record["index_sha256"]:
             problems.append("index.parquet is not the one that was written")
+        if tier.name == "jpeg":
+            offsets = folder / OFFSETS
+            found = hashlib.sha256(offsets.read_bytes()).hexdigest() if offsets.exists() else None
+            if found != record["offsets_sha256"]:
+                problems.append(f"{OFFSETS} is not the one that was written")
         if problems:
             raise damaged(folder, problems)
-        return cls(folder, pd.read_parquet(io.BytesIO(index_bytes)), record)
+        big = folder / tier.file
+        size = big.stat().st_size if big.exists() else 0
+        if size != record["bytes"]:
+            problems.append(f"{tier.file} must have {record['bytes']} bytes, but has {size}")
+        return cls(folder, pd.read_parquet(io.BytesIO(index_bytes)), record), problems
 
     def __reduce__(self) -> tuple[Callable[[Path], ClipStore], tuple[Path]]:
         """Another process opens the folder itself; the mapped frames do not travel."""
@@ -80,72 +102,59 @@ class ClipStore:
         return height, width
 
     @property
+    def tier(self) -> Tier:
+        return Tier.recorded(self.record)
+
+    @property
     def digest(self) -> str:
-        """SHA-256 over every video's name, label and frames, in hex."""
+        """SHA-256 over every video's name, label and stored bytes, in hex."""
         return self.record["digest"]
 
     @property
     def manifest(self) -> str:
-        """The digest of the data set that this was decoded from."""
+        """The digest of the frames by what they are made from: the video files and, where it is not raw, the tier."""
         return self.record["manifest"]
 
     @cached_property
-    def _frames(self) -> np.ndarray:
-        shape = (self.record["frames"], *self.size, 3)
-        return np.memmap(self.folder / "frames.u8", dtype=np.uint8, mode="r", shape=shape)
+    def _reader(self) -> Reader:
+        if self.tier.name == "jpeg":
+            return JpegReader(self.folder, self.size)
+        return RawReader(self.folder, self.record["frames"], self.size)
 
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
-        return [(o, o + n) for o, n in zip(self.index["offset"].tolist(), self.index["frames"].tolist(), strict=True)]
+        return list(zip(self.index["offset"].tolist(), self.index["frames"].tolist(), strict=True))
+
+    def clip(self, i: int, start: int, count: int) -> np.ndarray:
+        """`count` frames from `start` on of the video in row i of the index, (count, h, w, 3) uint8 RGB.
+
+        Of a raw store a read-only view of the file; of a jpeg store these frames, decoded.
+        """
+        offset, frames = self._spans[i]
+        if start < 0 or start + count > frames:
+            raise IndexError(f"frames {start} to {start + count} of a video of {frames}")
+        return self._reader.clip(offset + start, count)
 
     def frames(self, i: int) -> np.ndarray:
-        """The frames of row i of the index, (n, h, w, 3) uint8 RGB: a read-only view of the file, nothing is copied."""
-        start, end = self._spans[i]
-        return self._frames[start:end].view(np.ndarray)
+        """All frames of row i of the index, (n, h, w, 3) uint8 RGB, as `clip`."""
+        return self.clip(i, 0, self._spans[i][1])
 
-    def verify(self) -> list[str]:
-        """Read everything and name every video whose frames are not the ones that were decoded."""
-        problems = []
-        bar = tqdm(self.index["sha256"], desc="verifying frames", unit="video", disable=None, leave=False)
-        for i, expected in enumerate(bar):
-            if hashlib.sha256(self.frames(i).data).hexdigest() != expected:
-                problems.append(f"the frames of {self.index['video'].iloc[i]} have changed")
-        if chain(self.index) != self.digest:
-            problems.append("the digest in store.json is not the one of index.parquet")
-        return problems
+    def byte_spans(self) -> list[tuple[int, int]]:
+        """Where the bytes of each row of the index are in the big file: from, to."""
+        return [self._reader.byte_span(offset, frames) for offset, frames in self._spans]
 
 
-def write_frames(
-    folder: Path, videos: Iterable[tuple[dict[str, Any], np.ndarray, str]], columns: list[str]
-) -> dict[str, Any]:
-    """Write frames.u8 and index.parquet of a new store; returns what `write_record` is to say of them.
-
-    A video is its row of the catalog, with these columns, its frames (n, h, w, 3) uint8, and what decoded them.
-    """
-    rows: list[dict[str, Any]] = []
-    offset = size = 0
-    with (folder / "frames.u8").open("wb") as file:
-        for row, frames, decoder in videos:
-            sha256 = hashlib.sha256(frames.data).hexdigest()
-            rows.append({**row, "frames": len(frames), "offset": offset, "sha256": sha256, "decoder": decoder})
-            offset += len(frames)
-            size += file.write(frames.data)
-        file.flush()
-        os.fsync(file.fileno())
-    index = pd.DataFrame(rows, columns=[*columns, "frames", "offset", "sha256", "decoder"])
-    index_bytes = index.to_parquet(index=False)
-    write_atomic(folder / "index.parquet", index_bytes)
-    totals = {"videos": len(index), "frames": offset, "bytes": size, "digest": chain(index)}
-    return {**totals, "index_sha256": hashlib.sha256(index_bytes).hexdigest()}
-
-
-def write_record(folder: Path, size: tuple[int, int], record: dict[str, Any]) -> None:
-    """Write store.json, with which a store is complete."""
-    write_json(folder / "store.json", {"format": FORMAT, "size": list(size), **record})
+def _same_codec(clips: ClipStore) -> None:
+    """Raise StoreError where the JPEGs' codec is not the one that is here."""
+    wanted, missing = clips.record["decoders"].get("simplejpeg"), missing_codec()
+    found = f"version {clips.tier.codec['simplejpeg']} is installed" if missing is None else missing
+    if missing is not None or clips.tier.codec["simplejpeg"] != wanted:
+        what = f"holds JPEGs of simplejpeg {wanted}, but {found}: other pixels might come out"
+        raise StoreError([Problem(str(clips.folder), what, f"simplejpeg=={wanted}, or `data prepare` for new ones")])
 
 
 def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
-    """The rows of the index with at least `min_frames` frames, with their row numbers for `ClipStore.frames`.
+    """The rows of the index with at least `min_frames` frames, with their row numbers for `ClipStore.clip`.
 
     Leaves the others in too_short_<min_frames>.csv in the store's folder. Raises DataError where all are too short.
     """
@@ -165,12 +174,12 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
 
 
 def chain(index: pd.DataFrame) -> str:
-    """SHA-256 over every video's name, label and frames' SHA-256, in hex."""
+    """SHA-256 over every video's name, label and stored bytes' SHA-256, in hex."""
     lines = (f"{row.video}\t{row.label}\t{row.sha256}\n" for row in index.itertuples())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def damaged(folder: Path, problems: list[str]) -> StoreError:
     """The error for a store whose content is not what was written."""
-    remedy = "remove this folder; it is made again when it is next needed"
+    remedy = "the next `data prepare` or sweep on its videos mends it, or makes it anew"
     return StoreError([Problem(str(folder), problem) for problem in problems] + [Problem(str(folder), remedy)])

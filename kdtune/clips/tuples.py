@@ -130,12 +130,18 @@ def read_clips(clips: ClipStore, rows: np.ndarray, start: np.ndarray, crop: np.n
 
     rows (B,) of the store's index, start (B, n), crop (B, n, 2) or (B, n, T, 2) → uint8 (B, n, T, size, size, 3).
     """
-    count, n = start.shape
-    out = np.empty((count, n, clip.frames, clip.size, clip.size, 3), np.uint8)
-    for i, row in enumerate(rows.tolist()):
-        video = clips.frames(row)
-        for c in range(n):
-            corners = np.broadcast_to(crop[i, c], (clip.frames, 2)).tolist()
-            for t, (top, left) in enumerate(corners):
-                out[i, c, t] = video[start[i, c] + t, top : top + clip.size, left : left + clip.size]
+    (count, n), frames, size = start.shape, clip.frames, clip.size
+    out = np.empty((count, n, frames, size, size, 3), np.uint8)
+    for i, (row, starts) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
+        # Clips that overlap are read as one piece: a frame that is stored as a JPEG is decoded once.
+        first, length = min(starts), max(starts) - min(starts) + frames
+        together = clips.clip(row, first, length) if length <= n * frames else None
+        for c, at in enumerate(starts):
+            video = clips.clip(row, at, frames) if together is None else together[at - first : at - first + frames]
+            if crop.ndim == 3:
+                top, left = crop[i, c].tolist()
+                out[i, c] = video[:, top : top + size, left : left + size]
+            else:
+                for t, (top, left) in enumerate(crop[i, c].tolist()):
+                    out[i, c, t] = video[t, top : top + size, left : left + size]
     return out

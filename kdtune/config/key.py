@@ -20,7 +20,7 @@ NOT_HASHED = ("root", "lists", "max_refused")
 #: The fields of `loss` that only the contrastive term reads.
 CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")
 
-#: Gives the digest of the data set that a configuration names.
+#: Gives the manifest of the frames that a configuration's data set is decoded to (`ClipStore.manifest`).
 ManifestOf = Callable[[DataConfig], str]
 
 
@@ -34,6 +34,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
+    del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     loss, optimizer = form["loss"], form["optimizer"]
     unused: list[tuple[dict[str, Any], str]] = []

@@ -38,6 +38,16 @@ class Ending:
     """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
     notes: list[str]
 
+    def account(self, store: str) -> list[str]:
+        """What was made, what was found in `store`, and how long it took: lines for people."""
+        minutes, rest = divmod(round(self.seconds), 60)
+        took = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+        lines = [f"{self.trained} trials trained, {self.found} found in {store}; {took}."]
+        if self.targets:
+            computed, found = (self.targets[name] for name in TARGET_COUNTS)
+            lines.append(f"Teachers' targets, one a sample and epoch: {computed:,} computed, {found:,} found.")
+        return lines
+
 
 def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri: str, say: Say) -> Ending:
     """Run `sweep` (whose file reads `text`) or go on with it; raises UserError before anything is trained.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.key import ManifestOf, digest, identity, trial_key
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import DataError, KdtuneError, Problem, ResourceError, StoreError
-from kdtune.store import Store, TrialFiles, write_json
+from kdtune.errors import ConfigError, DataError, KdtuneError, Problem, ResourceError, StoreError
+from kdtune.store import Store, TrialFiles, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.samples import Kept, Samples
 from kdtune.train.targets import Targets
@@ -24,12 +25,15 @@ from kdtune.train.trial import train_trial
 
 
 def source_id(data: DataConfig, clip: ClipConfig) -> str:
-    """Names a data set at a frame size within one session, before its videos are looked at.
+    """Names a data set at a frame size and in a tier within one session, before its videos are looked at.
 
     By the folder as it is written: a worker on another machine has another working directory.
     """
     fields = data.model_dump(include={"dataset", "lists", "split"})
-    return digest({**fields, "folder": data.folder, "size": list(clip.stored_size)})
+    quality = None if clip.tier == "raw" else clip.quality
+    return digest(
+        {**fields, "folder": data.folder, "size": list(clip.stored_size), "tier": clip.tier, "quality": quality}
+    )
 
 
 @dataclass
@@ -119,7 +123,16 @@ class Session:
         return trial_key(config, self._manifest_of(config))
 
     def _manifest_of(self, config: TrialConfig) -> ManifestOf:
-        return {part.data: self.clips(part).manifest for part in config.lineage() if part.imported is None}.__getitem__
+        manifests: dict[DataConfig, str] = {}
+        seen: dict[tuple[Any, ...], str] = {}
+        for part in config.lineage():
+            if part.imported is None:
+                data, manifest = part.data, self.clips(part).manifest
+                manifests[data] = manifest
+                if seen.setdefault((data.dataset, data.folder, data.lists, data.split), manifest) != manifest:
+                    what = "trial, teacher, start and fine-tuning must see the same videos in one tier and quality"
+                    raise ConfigError([Problem("clip.tier", what, "say it in the trial; the others inherit it")])
+        return manifests.__getitem__
 
     def files(self, config: TrialConfig) -> TrialFiles:
         return self.store.trial(self.key(config))
@@ -153,7 +166,8 @@ class Session:
                 write_json(files.config, identity(config, self._manifest_of(config)))
                 yield from train_trial(samples, targets, start, files)
             except Exception as error:
-                files.write_failure(plain_words(error))
+                with suppress(OSError):  # a full disk must not hide what went wrong first
+                    files.write_failure(plain_words(error))
                 raise
 
 
@@ -165,6 +179,8 @@ def plain_words(error: BaseException) -> str:
     """An error as one line for people; for one that kdtune did not foresee, with the place where it happened."""
     if isinstance(error, KdtuneError):
         return str(error).strip()
+    if disk_full(error):
+        return disk_full_words(error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,92 @@
+"""What the benchmarks share: the machine's profile, ratios, tables, JSON, options, commands.
+
+A ratio is always of two turns of one round, taken one after the other on the same machine; what is printed is the
+median over the rounds and, in brackets, the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from kdtune.clips.cores import cores
+from kdtune.config.trial import TrialConfig
+from kdtune.train.profile import profile
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine(config: TrialConfig, device: str) -> dict[str, Any]:
+    """A trial's profile without what is not the machine's."""
+    found = profile(config, torch.device(device), SimpleNamespace(digest=None))
+    return {name: value for name, value in found.items() if name not in ("frames", "precision")}
+
+
+def this_machine(config: TrialConfig) -> dict[str, Any]:
+    """The same on the CPU, with how many cores there are."""
+    return {**machine(config, "cpu"), "cores": cores()}
+
+
+def machine_line(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
+
+
+def ratios(own: Sequence[float], other: Sequence[float]) -> list[float]:
+    """own ÷ other, round by round."""
+    return [a / b for a, b in zip(own, other, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """As in 1.08 (1.05–1.12): the median and, where there are several values, their quartiles."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """As Markdown."""
+    print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parser(doc: str | None, out: str = "also write every figure to this file, as JSON") -> argparse.ArgumentParser:
+    """With the option that all have."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--out", type=Path, help=out)
+    return made
+
+
+def command(arguments: Sequence[str], env: dict[str, str] | None = None) -> tuple[float, str]:
+    """Run a command in the repository's root to its end: its seconds and what it printed. Its failure ends us, too."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(env or {})}
+    started = time.perf_counter()
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
+    return seconds, done.stdout

@@ -1,0 +1,175 @@
+"""The sweeps that the benchmarks measure, and the folder with everything that one of them takes for given."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from common import ROOT, command, say
+from kdtune.clips.dataset import TrialData
+from kdtune.clips.synthetic import make_synthetic
+from kdtune.config.load import load_sweep
+from kdtune.config.sweep import SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store
+from kdtune.train.samples import Samples
+from kdtune.train.session import Session
+from kdtune.train.targets import Targets
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A sweep that is measured, on videos of 320×240 with 90 to 110 frames, and how often."""
+
+    about: str
+    videos: dict[str, Any]
+    """For make_synthetic: how many there are."""
+    sweep: dict[str, Any]
+    """Without what the benchmark sets: the data's root, the number of candidates."""
+    candidates: int
+    rounds: int
+    ready: list[str] = field(default_factory=list)
+    """Teachers whose targets are in the store before the clock starts, as a trial on all of the data leaves them."""
+
+
+def _quick() -> dict[str, Any]:
+    """sweeps/lambda_tau.yaml, with one block, and without pruning so that both sides train the same epochs."""
+    sweep = yaml.safe_load((ROOT / "sweeps" / "lambda_tau.yaml").read_text())
+    sweep["search"] |= {"blocks": {}, "sampler": "random"}
+    return {**sweep, "prune": {}}
+
+
+def _paper(epochs: int, fraction: float, teacher_fraction: float) -> dict[str, Any]:
+    """KD's sizes: R3D of width 64 with a C3D as teacher, 10 frames of 112². The data and the epochs are few."""
+    teacher = {"student": {"backbone": "c3d"}, "memory_format": "contiguous", "epochs": 1, "stages": {"late": 1}}
+    return {
+        "name": "paper_shape",
+        "trial": {
+            "data": {"dataset": "synthetic", "fraction": fraction},
+            "student": {"backbone": "r3d", "width": 64},
+            "clip": {"frames": 10, "size": 112},
+            "optimizer": {"batch": 4},
+            "loss": {"negatives": 64},
+            "epochs": epochs,
+            "stages": {"late": epochs},
+            "evaluation": {"clips": 2},
+            "memory_format": "channels_last",
+        },
+        "teachers": {"c3d": {**teacher, "data": {"fraction": teacher_fraction}}},
+        "search": {
+            "space": {
+                "teacher": ["c3d"],
+                "lambda": {"log": [0.05, 5.0]},
+                "tau": {"range": [1.0, 8.0]},
+                "alpha": {"range": [0.1, 1.0]},
+            },
+            "controls": [{"teacher": "none"}],
+            "sampler": "random",
+        },
+        # As in sweeps/paper.yaml: what PCL measures after every epoch anyway.
+        "objective": {"metric": "pretext", "split": "validation", "stage": "late"},
+        "resources": {"cpu": 1, "gpu": 0},
+    }
+
+
+SHAPES = {
+    "quick": Shape("sweeps/lambda_tau.yaml in one block", {}, _quick(), candidates=5, rounds=3),
+    "paper": Shape(
+        "R3D 64 and C3D 64 at 10×112², all of the data",
+        {"classes": ("Rise", "Grow"), "groups": 6, "clips": 2},
+        _paper(2, 1.0, 1.0),
+        candidates=7,
+        rounds=1,
+    ),
+    # Of 96 training videos 2 are 2 %, with 24 for validation and 36 for testing. One stage of two clips a video in 20
+    # epochs is, beside the training, as much as the paper's 3 stages of ten clips in 200 epochs of 2 % of UCF101: 0.66.
+    "paper-2": Shape(
+        "R3D 64 and C3D 64 at 10×112², 2 % of the data",
+        {"classes": ("Rise", "Grow"), "groups": 13, "clips": 6},
+        _paper(20, 0.02, 0.02),
+        candidates=3,
+        rounds=1,
+        ready=["c3d"],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a shape's videos, its sweep file and a store in which clips and teachers are ready."""
+
+    folder: Path
+    file: Path
+    sweep: SweepConfig
+    session: Session
+    decode_s: float
+    """Seconds of `kdtune data prepare`, whole command."""
+
+    @property
+    def store(self) -> Path:
+        return self.session.store.root
+
+    def copy_store(self, folder: Path, *, clips: bool) -> Path:
+        """A new store with the trained teachers and what `Shape.ready` asks for, with or without decoded frames."""
+        for part in ("trials", "targets", *(("clips", "manifests") if clips else ())):
+            if (self.store / part).exists():
+                shutil.copytree(self.store / part, folder / part)
+        return folder
+
+
+@contextmanager
+def place(shape: Shape, candidates: int, epochs: int | None = None, *, train_teachers: bool = True) -> Iterator[Place]:
+    """Make everything that a benchmark takes for given, in a temporary folder that goes with the context."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the folder and a command that runs go, too
+    with tempfile.TemporaryDirectory(prefix="kdtune-benchmark-") as temporary:
+        folder = Path(temporary)
+        say("making and decoding videos" + (", training the teachers" if train_teachers else "") + " …")
+        make_synthetic(folder / "videos", **shape.videos)
+        raw = copy.deepcopy(shape.sweep)
+        raw["trial"]["data"]["root"] = str(folder / "videos")
+        raw["search"]["candidates"] = candidates
+        if epochs is not None:
+            raw["trial"] |= {"epochs": epochs, "stages": {"late": epochs}}
+            raw["objective"]["stage"] = "late"
+        file = folder / "sweep.yaml"
+        file.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
+        store = folder / "store"
+        decode_s, _ = command([sys.executable, "-m", "kdtune", "data", "prepare", str(file), "--store", str(store)])
+        sweep, session = load_sweep(file), Session(Store(store))
+        session.prepare(sweep.trial)
+        for teacher in teachers(sweep).values() if train_teachers else ():
+            session.prepare(teacher)
+            for _ in session.trial(teacher, torch.device("cpu")):
+                pass
+        yield Place(folder, file, sweep, session, decode_s)
+
+
+def teachers(sweep: SweepConfig) -> dict[str, TrialConfig]:
+    block = sweep.blocks()[0]
+    return {name: sweep.teacher(name, block) for name in sweep.teachers}
+
+
+def targets_ready(at: Place, names: Sequence[str]) -> None:
+    """Compute the targets of these teachers, for the trial's own samples: the rest of a block is never read."""
+    block = at.sweep.blocks()[0]
+    for name in names:
+        config = at.sweep.build(block, {"teacher": name}, at.sweep.search.seeds[0])
+        assert config.teacher is not None
+        data = TrialData.of(config, at.session.clips(config))
+        own = dataclasses.replace(data, order=data.train)
+        samples = Samples(config, own, torch.device("cpu"))
+        targets = Targets(samples, at.session.key(config.teacher), at.session.store)
+        for epoch in range(1, config.epochs + 1):
+            targets.epoch(epoch)

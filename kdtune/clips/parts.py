@@ -1,0 +1,84 @@
+"""Decoding the videos of a store, a few at a time, in threads that stop when one of them has trouble."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from tqdm import tqdm
+
+from kdtune.clips.decode import Refused, decode
+from kdtune.clips.tiers import Tier
+from kdtune.clips.writing import Part, write_part
+
+
+def decoded_parts(
+    videos: Sequence[tuple[Path, Path]], size: tuple[int, int], tier: Tier, threads: int
+) -> Generator[Part | Refused, None, None]:
+    """Decode each video (its file, its part) into its part; what came of it, in the order of `videos`.
+
+    At most two parts a thread wait on the disk, and a thread holds one frame: memory and disk are bounded whatever the
+    number and length of the videos. Whoever takes a part removes it. Raises OSError (disk full); then, and where the
+    caller goes no further, the threads stop and remove what they wrote.
+    """
+    waiting: deque[Future[Part | Refused]] = deque()
+    stop, pool = Event(), ThreadPoolExecutor(threads)
+    whole = False
+    try:
+        for path, part in videos:
+            waiting.append(pool.submit(_part, path, part, size, tier, stop))
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+        whole = True
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        for _, part in videos if not whole else ():
+            part.unlink(missing_ok=True)
+
+
+def _part(path: Path, part: Path, size: tuple[int, int], tier: Tier, stop: Event) -> Part | Refused:
+    try:
+        return write_part(part, tier, decode(path, size), stop)
+    except Refused as refused:
+        part.unlink(missing_ok=True)
+        return refused
+
+
+class Progress:
+    """How many videos are decoded, and how long the rest will take: a bar on a terminal, else a line for each tenth."""
+
+    def __init__(self, frames: Sequence[int], done: int) -> None:
+        """`frames` of each video, about; the first `done` videos were decoded by an earlier build."""
+        self.frames, self.done = [max(1, count) for count in frames], done
+        self.piped = not sys.stderr.isatty()
+        self.started, self.first = time.monotonic(), done
+        self.bar = tqdm(total=sum(self.frames), initial=sum(self.frames[:done]), unit="frame", disable=self.piped)
+
+    def advance(self) -> None:
+        """One more video."""
+        self.bar.update(self.frames[self.done])
+        self.done += 1
+        total = len(self.frames)
+        self.bar.set_description(f"decoding videos {self.done:,}/{total:,}", refresh=False)
+        if self.piped and self.done * 10 // total > (self.done - 1) * 10 // total:
+            rest = f", {self._left()} left" if self.done < total else ""
+            print(f"clips: {self.done:,} of {total:,} videos decoded{rest}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()
+
+    def _left(self) -> str:
+        elapsed = time.monotonic() - self.started
+        pace = elapsed / sum(self.frames[self.first : self.done])
+        minutes = pace * sum(self.frames[self.done :]) / 60
+        if minutes < 1:
+            return "less than a minute"
+        return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
