@@ -107,6 +107,7 @@ def main() -> None:
                 f"round {turn + 1}: arithmetic {bare:.2f} s, one more trial {np.median(trials):.2f} s: {ratio:.3f}",
                 flush=True,
             )
+        pipe.send("")
         ratios = [float(np.median(row["trials_s"])) / row["arithmetic_s"] for row in rows]
         print(f"\nmarginal cost over bare arithmetic, {args.shape}: {np.median(ratios):.3f}")
     if args.out:

@@ -30,7 +30,7 @@ def key_of(config: TrialConfig) -> str:
 def outcome_of(job: Job) -> Outcome:
     """A function of the job alone, as the trainer is: some fail, weak ones stop at the first bar they miss."""
     sweep = sweep_of()
-    luck = random.Random("".join(job.keys))
+    luck = random.Random(f"{job.name} {sorted(job.values.items())}")  # not the keys: those change with every new field
     if job.kind == "candidate" and luck.random() < 0.12:
         return Outcome("failed", error="luck")
     config = job.configs[0]

@@ -134,7 +134,10 @@ class Replay:
 
     def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
         for folder in self.store.clip_stores():
-            found = ClipStore.open(folder).record
+            try:
+                found = ClipStore.open(folder).record
+            except StoreError:  # damaged, or of another codec: it may not be the one that is looked for
+                continue
             if found["manifest"] == manifest and tuple(found["size"]) == config.clip.stored_size:
                 return folder
         raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
