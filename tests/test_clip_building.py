@@ -31,7 +31,7 @@ RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 #: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store, the tier.
 CHILD = """
-import sys, threading
+import os, sys, threading
 from kdtune.clips import parts, writing
 from kdtune.clips.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
@@ -43,6 +43,7 @@ sys.stdin.readline()
 data = DataConfig(dataset="synthetic", root=sys.argv[1])
 clips = prepare_clips(data, ClipConfig(frames=8, size=32, tier=sys.argv[3]), Store(sys.argv[2]))
 print(len(count), clips.digest, flush=True)
+os._exit(0)  # decord was seen to abort now and then while such a process is torn down: open, see the notes
 """
 
 
