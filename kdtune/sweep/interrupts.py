@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Within the context either signal raises KeyboardInterrupt, and `check` raises it again."""
+    """Within the context either signal raises KeyboardInterrupt, and `check` raises it again.
+
+    A signal may arrive in a weak reference's callback or a `__del__`, where Python itself swallows the exception and
+    prints its traceback: that traceback is kept from the user.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> Interrupts:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._swallowed, sys.unraisablehook = sys.unraisablehook, self._quiet
         self.listen()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._swallowed
 
     def listen(self) -> None:
         """Be the one who hears them: to be called again after others have put their own handlers there."""
@@ -31,6 +38,10 @@ class Interrupts:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         raise KeyboardInterrupt
+
+    def _quiet(self, swallowed: sys.UnraisableHookArgs) -> None:
+        if not isinstance(swallowed.exc_value, KeyboardInterrupt):
+            self._swallowed(swallowed)
 
     def check(self) -> None:
         if self.asked:

@@ -1,0 +1,41 @@
+"""Interrupts where Python itself swallows what they raise: heard all the same, and not printed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from kdtune.sweep.interrupts import Interrupts
+
+
+class Finalised:
+    """Calls `do` when it is thrown away; what that raises Python can only print."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self.do = do
+
+    def __del__(self) -> None:
+        self.do()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_python_swallows_is_heard_and_not_printed(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[type[BaseException]] = []
+
+    def hook(swallowed: sys.UnraisableHookArgs) -> None:
+        printed.append(swallowed.exc_type)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    with Interrupts() as interrupts:
+        Finalised(lambda: signal.raise_signal(number))
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        Finalised(lambda: 1 / 0)
+    assert printed == [ZeroDivisionError], "other errors are printed as ever"
+    assert sys.unraisablehook is hook
