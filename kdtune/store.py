@@ -26,6 +26,9 @@ from typing import Any
 
 from filelock import FileLock
 
+#: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
+TARGET_COUNTS = ("targets_computed", "targets_found")
+
 
 def disk_full(error: BaseException) -> bool:
     """Is it that the disk, or what the user may have of it, is used up?"""

@@ -27,8 +27,9 @@ from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store, write_atomic
+from kdtune.train.prepared import source_id
 from kdtune.train.replay import differences
-from kdtune.train.session import Session, source_id
+from kdtune.train.session import Session
 
 FILE = Path(__file__).with_name("golden.json")
 #: torchvision's networks have up to 88 million weights, and such checkpoints up to 0.7 GB.

@@ -21,8 +21,9 @@ from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store import Store, TrialFiles
+from kdtune.train.prepared import source_id
 from kdtune.train.profile import make_deterministic
-from kdtune.train.session import Session, source_id
+from kdtune.train.session import Session
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]

@@ -18,10 +18,9 @@ import yaml
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.report.results import sweep_results
-from kdtune.store import Store, append_jsonl, read_json
+from kdtune.store import TARGET_COUNTS, Store, append_jsonl, read_json
 from kdtune.sweep.driver import Ending, _Watch, drive
 from kdtune.train.replay import Replay
-from kdtune.train.targets import TARGET_COUNTS
 
 ROOT = Path(__file__).parents[1]
 

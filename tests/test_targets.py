@@ -14,10 +14,10 @@ from helpers import CPU, ROOT, train
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import TARGET_COUNTS, Store
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
-from kdtune.train.targets import TARGET_COUNTS, Targets
+from kdtune.train.targets import Targets
 
 
 @pytest.fixture(scope="module")

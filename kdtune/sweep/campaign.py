@@ -13,8 +13,8 @@ from pathlib import Path
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
-from kdtune.store import append_jsonl, read_jsonl
-from kdtune.sweep.job import Job, Kind, Outcome
+from kdtune.store import Store, append_jsonl, read_jsonl
+from kdtune.sweep.job import Job, Kind, Outcome, outcome_in_store
 from kdtune.sweep.prune import bar
 from kdtune.sweep.search import Finished, ask
 
@@ -69,6 +69,15 @@ class Campaign:
         job = min(ready, key=lambda job: (RANK[job.kind], job.number or 0))
         self._started.add(job.name)
         return job
+
+    def next_to_train(self, store: Store) -> Job | None:
+        """The next job that `store` does not hold to its end, or None if there is none now; the others are finished."""
+        while (job := self.next_job()) is not None:
+            outcome = outcome_in_store(job, self.sweep.objective, store)
+            if outcome is None:
+                return job
+            self.finish(job, outcome, cached=True)
+        return None
 
     def _teachers(self, job: Job) -> list[Outcome | None]:
         return [self.outcomes.get(self._teacher_of[key]) for key in job.needs]

@@ -13,13 +13,12 @@ from kdtune.config.metrics import column
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
-from kdtune.store import Store, write_json
+from kdtune.store import TARGET_COUNTS, Store, write_json
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome
-from kdtune.sweep.run import prepare_sweep, refuse, run_campaign
+from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.tracking.publish import Publisher, TrackedTrial
-from kdtune.train.targets import TARGET_COUNTS
 
 Say = Callable[[str], object]
 
@@ -57,7 +56,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
     started = time.monotonic()
     say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     refuse(sweep, address)
-    session = prepare_sweep(sweep, store)
+    prepared = prepare_sweep(sweep, store)
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, sweep_record(sweep, text, ledger))
@@ -65,14 +64,18 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
     watch = _Watch(sweep, store, publisher, say)
 
     def key_of(config: TrialConfig) -> str:
-        session.prepare(config)
-        return session.key(config)
+        prepared.prepare(config)
+        return prepared.key(config)
 
     state = "interrupted"
     with Interrupts() as interrupts:
         try:
             campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
-            run_campaign(campaign, session, address, watch.on_row, interrupts)
+            first = campaign.next_to_train(store)
+            if first is not None:
+                from kdtune.sweep.run import run_campaign
+
+                run_campaign(campaign, first, prepared, address, watch.on_row, interrupts)
             state = "complete"
         except KeyboardInterrupt:
             say("interrupted: the same command goes on from the last checkpoints")

@@ -1,4 +1,4 @@
-"""Run a campaign: what the store already holds is looked up, the rest goes through Ray Tune."""
+"""Train what a campaign has to train, through Ray Tune. Imported where there is something: Ray takes seconds."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from kdtune.clips.catalog import load_catalog
-from kdtune.clips.cores import cores
-from kdtune.config.space import Scalar, resolve
-from kdtune.config.sweep import ResourceConfig, SweepConfig
-from kdtune.config.trial import TrialConfig
-from kdtune.errors import DataError, Problem, ResourceError, UserError
-from kdtune.store import Store
+from kdtune.errors import ResourceError
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
+from kdtune.sweep.prepare import check_resources
 from kdtune.sweep.worker import TrialWorker
-from kdtune.train.session import Session, source_id
+from kdtune.train.prepared import Prepared
 
 #: Is told of every row that a worker reports: the job, the trial's key, the row.
 OnRow = Callable[[Job, str, dict[str, Any]], object]
@@ -50,43 +43,31 @@ class Dispatcher(Searcher):
     For Ray this is a search algorithm: `suggest` gives the next trial's configuration, None for "not now".
     """
 
-    def __init__(self, campaign: Campaign, session: Session, device: str) -> None:
+    def __init__(self, campaign: Campaign, first: Job, prepared: Prepared) -> None:
         super().__init__()
-        self.campaign, self.session, self.device = campaign, session, device
+        self.campaign, self.prepared = campaign, prepared
         self._running: dict[str, Job] = {}
-        self._next: Job | None = None
-
-    def find(self) -> bool:
-        """Settle what the store already holds. Is there a job that has to be run?"""
-        while self._next is None:
-            job = self.campaign.next_job()
-            if job is None:
-                return False
-            outcome = outcome_in_store(job, self.campaign.sweep.objective, self.session.store)
-            if outcome is None:
-                self._next = job
-            else:
-                self.campaign.finish(job, outcome, cached=True)
-        return True
+        self._next: Job | None = first
 
     def suggest(self, trial_id: str) -> Any:
-        if not self.find():
+        job, self._next = self._next or self.campaign.next_to_train(self.prepared.store), None
+        if job is None:
             return Searcher.FINISHED if self.campaign.done else None
-        assert self._next is not None
-        job, self._next = self._next, None
         self._running[trial_id] = job
+        sweep = self.campaign.sweep
         return {
             "job": job,
-            "objective": self.campaign.sweep.objective,
-            "session": self.session,
-            "device": self.device,
+            "objective": sweep.objective,
+            "prepared": self.prepared,
+            "workers": sweep.resources.workers,
+            "device": "cuda" if sweep.resources.gpu > 0 else "cpu",
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job = self._running.pop(trial_id)
-        outcome = outcome_in_store(job, self.campaign.sweep.objective, self.session.store)
+        outcome = outcome_in_store(job, self.campaign.sweep.objective, self.prepared.store)
         if outcome is None:
-            recorded = (self.session.store.trial(key).failure() for key in job.keys)
+            recorded = (self.prepared.store.trial(key).failure() for key in job.keys)
             died = "its process died (killed, or out of memory)"
             outcome = Outcome("failed", error=next((text for text in recorded if text), died))
         self.campaign.finish(job, outcome, cached=False)
@@ -120,16 +101,13 @@ class _Rows(tune.Callback):
 
 
 def run_campaign(
-    campaign: Campaign, session: Session, address: str | None, on_row: OnRow, interrupts: Interrupts
+    campaign: Campaign, first: Job, prepared: Prepared, address: str | None, on_row: OnRow, interrupts: Interrupts
 ) -> None:
-    """Bring every job of `campaign` to its end. Ray starts only where something has to be trained.
+    """Bring `first` and every other job of `campaign` to its end.
 
     Raises ResourceError, before Ray starts a trial, where a trial can never fit.
     """
     sweep = campaign.sweep
-    dispatcher = Dispatcher(campaign, session, "cuda" if sweep.resources.gpu > 0 else "cpu")
-    if not dispatcher.find():
-        return
     os.environ.update(_TUNE_SETTINGS)
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     interrupts.listen()  # Ray has just put its own handler there
@@ -142,7 +120,7 @@ def run_campaign(
         tune.Tuner(
             tune.with_resources(TrialWorker, {"cpu": sweep.resources.cpu, "gpu": sweep.resources.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=dispatcher,
+                search_alg=Dispatcher(campaign, first, prepared),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -158,53 +136,3 @@ def run_campaign(
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list[Problem]:
-    """Every resource of which one trial asks for more than there is in all: such a trial would wait for ever."""
-    return [
-        Problem(f"resources.{name}", f"a trial asks for {asked:g}, but there are {there:g}", f"at most {there:g}")
-        for name, asked, there in (("cpu", resources.cpu, cpus), ("gpu", resources.gpu, gpus))
-        if asked > there
-    ]
-
-
-def refuse(sweep: SweepConfig, address: str | None) -> None:
-    """Raise UserError with everything that can be known to be wrong before a video is decoded."""
-    problems = [] if address else check_resources(sweep.resources, cores(), torch.cuda.device_count())
-    parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
-    # Blocks and teachers mostly share their data: each set is looked through once.
-    for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
-        # A synthetic set that is missing will be made.
-        if data.dataset != "synthetic" or Path(data.folder).exists():
-            try:
-                load_catalog(data)
-            except DataError as error:
-                problems += error.problems
-    if problems:
-        raise UserError(dict.fromkeys(problems))
-
-
-def prepare_sweep(sweep: SweepConfig, store: Store) -> Session:
-    """A session with every data set of the sweep prepared. Raises DataError for what cannot be, and UserError for
-    teachers and starts that do not fit."""
-    session = Session(store, workers=sweep.resources.workers)
-    problems: list[Problem] = []
-    for config in _configs(sweep):
-        session.prepare(config)
-        problems += session.problems(config)
-    if problems:
-        raise UserError(dict.fromkeys(problems))
-    return session
-
-
-def _configs(sweep: SweepConfig) -> list[TrialConfig]:
-    """Trials with every teacher, data set and clip shape that the sweep can come to."""
-    configs = []
-    for block in sweep.blocks():
-        variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
-        for name, parameter in sweep.space(block).items():
-            if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.")):
-                variants += [{name: value} for value in parameter.extremes]
-        configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
-    return configs

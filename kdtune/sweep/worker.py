@@ -12,6 +12,7 @@ from kdtune.config.sweep import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.sweep.job import Job, stage_value
 from kdtune.sweep.prune import clears
+from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session, choose_device
 
 #: {"key": a trial's key, "row": its row of one epoch}
@@ -55,12 +56,13 @@ class TrialWorker(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.session: Session = config["session"]
+        prepared: Prepared = config["prepared"]
+        self.session = Session(prepared.store, prepared.folders, config["workers"])
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.rows.close()
-        self.session.folders.update(new_config["session"].folders)
+        self.session.folders.update(new_config["prepared"].folders)
         self._begin(new_config)
         return True
 

@@ -19,8 +19,9 @@ from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.train.checkpoint import content_digest
 from kdtune.train.operators import find_operators
+from kdtune.train.prepared import source_id
 from kdtune.train.replay import CLOCK, differences
-from kdtune.train.session import Session, plain_words, source_id
+from kdtune.train.session import Session, plain_words
 
 NETWORKS = (("c3d", 10), ("r3d", 10), ("r3d", 18), ("r21d", 10), ("r21d", 18))
 CONTRASTS = ("memory_bank", "in_batch")

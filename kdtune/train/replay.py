@@ -14,12 +14,12 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_jsonl
+from kdtune.store import TARGET_COUNTS, Store, TrialFiles, read_json, write_atomic, write_jsonl
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.imports import import_trial
+from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes
-from kdtune.train.session import Session, source_id
-from kdtune.train.targets import TARGET_COUNTS
+from kdtune.train.session import Session
 
 #: Figures of a row that tell when it was made, and what was there by then; all others are compared.
 CLOCK = ("seconds", "at", *TARGET_COUNTS)

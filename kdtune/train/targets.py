@@ -23,7 +23,7 @@ from kdtune.config.key import digest
 from kdtune.config.trial import TrialConfig
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import Store, clear_unfinished, write_atomic
+from kdtune.store import TARGET_COUNTS, Store, clear_unfinished, write_atomic
 from kdtune.train.checkpoint import final_weights, load_part
 from kdtune.train.inputs import training_samples
 from kdtune.train.profile import profile
@@ -33,9 +33,6 @@ from kdtune.train.samples import Samples, stream_digest
 BLOCK = 64
 #: Of a stream: blocks k, k + LOCKS, … share one.
 LOCKS = 16
-
-#: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
-TARGET_COUNTS = ("targets_computed", "targets_found")
 
 #: Kind → what the teacher says of a block's samples, one row each.
 Said = dict[str, np.ndarray]

@@ -1,0 +1,74 @@
+"""Before a sweep trains: what cannot work is refused, and its data sets are prepared. Needs neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdtune.clips.catalog import load_catalog
+from kdtune.clips.cores import cores
+from kdtune.config.space import Scalar, resolve
+from kdtune.config.sweep import ResourceConfig, SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import DataError, Problem, UserError
+from kdtune.store import Store
+from kdtune.train.prepared import Prepared, source_id
+
+
+def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list[Problem]:
+    """Every resource of which one trial asks for more than there is in all: such a trial would wait for ever."""
+    return [
+        Problem(f"resources.{name}", f"a trial asks for {asked:g}, but there are {there:g}", f"at most {there:g}")
+        for name, asked, there in (("cpu", resources.cpu, cpus), ("gpu", resources.gpu, gpus))
+        if asked > there
+    ]
+
+
+def refuse(sweep: SweepConfig, address: str | None) -> None:
+    """Raise UserError with everything that can be known to be wrong before a video is decoded."""
+    problems = [] if address else check_resources(sweep.resources, cores(), _gpus(sweep.resources))
+    parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
+    # Blocks and teachers mostly share their data: each set is looked through once.
+    for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
+        # A synthetic set that is missing will be made.
+        if data.dataset != "synthetic" or Path(data.folder).exists():
+            try:
+                load_catalog(data)
+            except DataError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+
+
+def _gpus(resources: ResourceConfig) -> int:
+    """How many are here; where nobody asks for one, nobody looks."""
+    if resources.gpu == 0:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
+    """Every data set of the sweep. Raises DataError for what cannot be prepared, and UserError for teachers and starts
+    that do not fit."""
+    prepared = Prepared(store)
+    problems: list[Problem] = []
+    for config in _configs(sweep):
+        prepared.prepare(config)
+        problems += prepared.problems(config)
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+    return prepared
+
+
+def _configs(sweep: SweepConfig) -> list[TrialConfig]:
+    """Trials with every teacher, data set and clip shape that the sweep can come to."""
+    configs = []
+    for block in sweep.blocks():
+        variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
+        for name, parameter in sweep.space(block).items():
+            if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.")):
+                variants += [{name: value} for value in parameter.extremes]
+        configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
+    return configs
