@@ -15,7 +15,6 @@ videos are added to it, and videos that were damaged on the disk are mended in i
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DataError, Problem, StoreError
@@ -89,7 +89,7 @@ class ClipStore:
         size = big.stat().st_size if big.exists() else 0
         if size != record["bytes"]:
             problems.append(f"{tier.file} must have {record['bytes']} bytes, but has {size}")
-        return cls(folder, pd.read_parquet(io.BytesIO(index_bytes)), record), problems
+        return cls(folder, _table(folder / "index.parquet"), record), problems
 
     def __reduce__(self) -> tuple[Callable[[Path], ClipStore], tuple[Path]]:
         """Another process opens the folder itself; the mapped frames do not travel."""
@@ -142,6 +142,15 @@ class ClipStore:
     def byte_spans(self) -> list[tuple[int, int]]:
         """Where the bytes of each row of the index are in the big file: from, to."""
         return [self._reader.byte_span(offset, frames) for offset, frames in self._spans]
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A Parquet file, read by Arrow itself and in this thread.
+
+    From bytes or a file of Python's, as pandas reads it, a thread of Arrow may let go of Python's memory after the
+    interpreter has begun to end, which aborts the process (seen on a busy machine with pyarrow 25).
+    """
+    return ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
 
 
 def _same_codec(clips: ClipStore) -> None:
