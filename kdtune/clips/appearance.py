@@ -10,7 +10,8 @@ Python's generator, is still the clip's. The first frame has the draws that the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class ColourDraws:
     @property
     def per_frame(self) -> bool:
         return self.flip.ndim == 3
+
+    def of(self, which: slice) -> ColourDraws:
+        """The draws of some of all N clips or frames, in arrays of shape (k,) and (k, 4)."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        own: dict[str, Any] = {
+            name: value.reshape(-1, *value.shape[self.flip.ndim :])[which] for name, value in arrays.items()
+        }
+        return replace(self, **own)
 
 
 def draw_appearance(

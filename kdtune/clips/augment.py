@@ -18,6 +18,10 @@ from kdtune.clips.appearance import ColourDraws
 
 #: ImageNet statistics, as PCL.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: On a CPU so many values at a time go through all operations, for they then stay in a core's cache.
+CHUNK_VALUES = 5 * 2**17
+#: In the place of a divisor of 0.
+TINY = 1e-30
 
 
 def augment(clips: Tensor, colour: ColourDraws | None, normalize: bool = True) -> Tensor:
@@ -25,23 +29,33 @@ def augment(clips: Tensor, colour: ColourDraws | None, normalize: bool = True) -
 
     `colour` None leaves the appearance as it is.
     """
-    batch, n, frames = clips.shape[:3]
+    batch, n, frames, height, width, _ = clips.shape
     per_frame = colour is not None and colour.per_frame
     parts = clips.flatten(0, 2).unsqueeze(1) if per_frame else clips.flatten(0, 1)
-    x = parts.permute(0, 4, 1, 2, 3).contiguous().float() / 255
+    size = len(parts) if clips.is_cuda else max(1, CHUNK_VALUES // parts[0].numel())
+    out = torch.empty(len(parts), 3, parts.shape[1], height, width, device=clips.device)
+    for first in range(0, len(parts), size):
+        at = slice(first, first + size)
+        out[at] = _appearance(parts[at], None if colour is None else colour.of(at), normalize)
+    if per_frame:
+        out = out.squeeze(2).unflatten(0, (batch * n, frames)).transpose(1, 2).contiguous()
+    return out.unflatten(0, (batch, n))
+
+
+def _appearance(parts: Tensor, colour: ColourDraws | None, normalize: bool) -> Tensor:
+    """uint8 (N, T, H, W, 3) → float32 (N, 3, T, H, W); `colour` of these N clips."""
+    x = parts.permute(0, 4, 1, 2, 3).contiguous().float().div_(255)
     if colour is not None:
         x = _jitter(x, colour)
-        x = _on_subset(x, colour.grey, lambda part, _: _grey(part).expand_as(part))
+        x = _on_subset(x, colour.grey, lambda part, _: _grey(part).repeat(1, 3, 1, 1, 1))
         radius = colour.blur_radius
-        x = _on_subset(x, colour.blur, lambda part, at: _blur(part, colour.sigma.reshape(-1)[at], radius))
+        x = _on_subset(x, colour.blur, lambda part, at: _blur(part, colour.sigma[at], radius))
         x = _on_subset(x, colour.flip, lambda part, _: part.flip(-1))
     if normalize:
         mean = torch.tensor(MEAN, device=x.device).view(1, 3, 1, 1, 1)
         std = torch.tensor(STD, device=x.device).view(1, 3, 1, 1, 1)
-        x = (x - mean) / std
-    if per_frame:
-        x = x.squeeze(2).unflatten(0, (batch * n, frames)).transpose(1, 2).contiguous()
-    return x.unflatten(0, (batch, n))
+        x = (x - mean).div_(std)
+    return x
 
 
 def residual(clips: Tensor) -> Tensor:
@@ -50,17 +64,19 @@ def residual(clips: Tensor) -> Tensor:
 
 
 def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Change the clips where `chosen`, of N entries in any shape, is true, in place; the others stay as they are."""
+    """Change the clips where `chosen` (N,) is true, perhaps in place; the others stay as they are."""
     where = np.flatnonzero(chosen)
     if len(where) == 0:
         return x
+    if len(where) == len(x):
+        return change(x, where)
     index = torch.from_numpy(where).to(x.device)
     return x.index_copy_(0, index, change(x.index_select(0, index), where))
 
 
 def _column(values: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
     """Parameters of the k chosen clips, shaped (k, 1, 1, 1, 1) to multiply them."""
-    return torch.from_numpy(values.reshape(-1)[chosen]).to(like).view(-1, 1, 1, 1, 1)
+    return torch.from_numpy(values[chosen]).to(like).view(-1, 1, 1, 1, 1)
 
 
 def _jitter(x: Tensor, colour: ColourDraws) -> Tensor:
@@ -73,7 +89,7 @@ def _jitter(x: Tensor, colour: ColourDraws) -> Tensor:
     )
     for turn in range(4):
         for which, (operation, factors) in enumerate(operations):
-            chosen = colour.jitter & (colour.order[..., turn] == which)
+            chosen = colour.jitter & (colour.order[:, turn] == which)
             x = _on_subset(x, chosen, partial(_with_factor, operation, factors))
     return x
 
@@ -91,11 +107,11 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (factor * x + (1 - factor) * other).clamp(0, 1)
+    return (factor * x + (1 - factor) * other).clamp_(0, 1)
 
 
 def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (factor * x).clamp(0, 1)
+    return (factor * x).clamp_(0, 1)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
@@ -111,19 +127,18 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     red, green, blue = x.unbind(1)
     high, low = x.amax(1), x.amin(1)
     spread = high - low
-    is_grey = spread == 0
-    saturation = spread / torch.where(is_grey, torch.ones_like(high), high)
-    divisor = torch.where(is_grey, torch.ones_like(spread), spread)
+    saturation = spread / high.clamp_min(TINY)  # of a grey pixel 0, as are r, g and b
+    divisor = spread.clamp_min(TINY)
     r, g, b = (high - red) / divisor, (high - green) / divisor, (high - blue) / divisor
-    from_red = (high == red) * (b - g)
-    from_green = ((high == green) & (high != red)) * (2 + r - b)
-    from_blue = ((high != green) & (high != red)) * (4 + g - r)
-    hue = ((from_red + from_green + from_blue) / 6 + 1).fmod(1)
-    hue = (hue + shift.squeeze(1)).remainder(1)
+    hue = torch.where(high == red, b - g, torch.where(high == green, 2 + r - b, 4 + g - r))
+    hue = (hue / 6 + 1).frac_()
+    hue += shift.squeeze(1)
+    hue -= hue.floor()
     # Back to RGB: channel n is v − v·s·clamp(min(k, 4 − k), 0, 1) with k = (n + 6h) mod 6, n = 5, 3, 1.
     channels = []
     for n in (5, 3, 1):
-        k = (n + 6 * hue).fmod(6)
+        k = n + 6 * hue
+        k -= 6 * (k >= 6)
         channels.append(high - high * saturation * torch.minimum(k, 4 - k).clamp(0, 1))
     return torch.stack(channels, 1)
 
