@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers import run_python
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
@@ -107,15 +108,19 @@ def test_a_pruned_candidate_is_worse_than_its_bar_says(swept: tuple[Path, Ending
         assert (trial["state"] == "pruned") == (len(earlier) >= 2 and better >= places)
 
 
-def test_resuming_a_finished_sweep_trains_nothing_and_needs_no_ray(
+def test_a_finished_sweep_trains_nothing_and_imports_neither_ray_nor_torch(
     swept: tuple[Path, Ending], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = outcome(swept[0])
-    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
-    end, _ = run(sweep_file, swept[0], None)
-    assert (end.exit_code, end.trained, end.found) == (EXIT_OK, 0, 12)
-    assert end.notes == []
-    assert outcome(swept[0]) == before
+    store, _ = swept
+    before = outcome(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    arguments = ["sweep", str(sweep_file), "--store", str(store)]
+    loaded = "[name for name in ('ray', 'torch') if name in sys.modules]"
+    done = run_python(f"import sys, kdtune.cli; print(kdtune.cli.main({arguments!r}), {loaded})")
+    assert done.stdout.splitlines()[-1] == f"{EXIT_OK} []"
+    assert "0 trials trained, 12 found" in done.stdout
+    assert "note:" not in done.stdout
+    assert outcome(store) == before
 
 
 def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_nor_bits(
