@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from kdtune.clips.cores import cores
+from kdtune.clips.machine import cores
 from kdtune.config.trial import TrialConfig
 from kdtune.train.profile import profile
 

@@ -21,21 +21,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
-from torch.optim import SGD
 
 from common import machine, machine_line, parser, print_table, ratios, spread, write_json
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
-from kdtune.losses.contrast import in_batch_loss
 from kdtune.models.heads import build_network
 from kdtune.models.pools import MaxPool3d
+from kdtune.train.inputs import SampleBatch
 from kdtune.train.profile import make_deterministic
+from step import standing_still, training_step
 
 WAYS = {
     "default": "torch's choices and torch's MaxPool3d; all others are compared with this",
@@ -146,7 +146,7 @@ def ask(pipe: Connection, steps: int) -> float:
 def work(pipe: Connection, way: str, config: TrialConfig, batch: int, device: str) -> None:
     """Train as many steps as asked for, again and again; 0 ends it."""
     choose(way, config)
-    step = training_step(way, config, batch, torch.device(device))
+    step = step_of(way, config, batch, torch.device(device))
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     while (steps := pipe.recv()) > 0:
         synchronize()
@@ -170,28 +170,16 @@ def choose(way: str, config: TrialConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = way != "unfilled"
 
 
-def training_step(way: str, config: TrialConfig, batch: int, device: torch.device) -> Callable[[], None]:
+def step_of(way: str, config: TrialConfig, batch: int, device: torch.device) -> Callable[[], None]:
     network = build_network(config)
     if way in ("default", "benchmark"):
         use_torchs_pools(network)
     network.to(device).train()
-    # A rate so small that the hundredth step is like the first.
-    optimizer = SGD(network.parameters(), lr=1e-9, momentum=0.9, weight_decay=config.optimizer.weight_decay)
     generator = torch.Generator().manual_seed(0)
     size = (config.clip.frames, config.clip.size, config.clip.size)
     clips = torch.randn(batch, 3, 3, *size, generator=generator).to(device)
     labels = torch.randint(PRETEXT_CLASSES, (batch,), generator=generator).to(device)
-
-    def step() -> None:
-        features = network.features(clips)
-        first, last = network.projections(features)
-        contrast = in_batch_loss(first, last, config.loss.temperature)
-        loss = cross_entropy(network.logits(features), labels) + config.loss.alpha * contrast
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return step
+    return partial(training_step, config, network, standing_still(config, network), SampleBatch(clips, labels))
 
 
 def use_torchs_pools(network: nn.Module) -> None:

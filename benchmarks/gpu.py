@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import conv3d, cross_entropy
+from torch.nn.functional import conv3d
 from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,11 +32,11 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.motion import CLASSES
 from kdtune.clips.rendered import rendered_clips
 from kdtune.config.trial import TrialConfig
-from kdtune.losses.contrast import in_batch_loss
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.train.inputs import SampleBatch
 from kdtune.train.profile import make_deterministic
 from kdtune.train.samples import Samples
+from step import standing_still, training_step
 
 WARM_UP = 3  # steps
 IN_MEMORY = 4  # different batches, for a step on the same one again would find it in the cache
@@ -118,31 +118,25 @@ def measure(samples: Samples, rounds: int, steps: int) -> dict[str, Any]:
     """Seconds of a step in each way and round, and the FLOPs of one step."""
     config, device = samples.config, samples.device
     network = build_network(config, samples.data.classes).to(device).train()
-    # A rate so small that the hundredth step is like the first.
-    optimizer = SGD(network.parameters(), lr=1e-9, momentum=0.9)
+    optimizer = standing_still(config, network)
     read = samples.training(1, 0)
     in_memory = list(islice(read, IN_MEMORY))
     with FlopCounterMode(display=False) as counter:
-        train(network, optimizer, in_memory[:1])
+        train(config, network, optimizer, in_memory[:1])
     ways: dict[str, Iterable[SampleBatch]] = {"with input": read, "in memory": cycle(in_memory)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for batches in ways.values():
-        train(network, optimizer, islice(batches, WARM_UP))
+        train(config, network, optimizer, islice(batches, WARM_UP))
     for _ in range(rounds):
         for way, batches in ways.items():
-            took = timed(lambda batches=batches: train(network, optimizer, islice(batches, steps)), device)
+            took = timed(lambda batches=batches: train(config, network, optimizer, islice(batches, steps)), device)
             seconds[way].append(took / steps)
     return {"flop": counter.get_total_flops(), "step_s": seconds}
 
 
-def train(network: PclNetwork, optimizer: SGD, batches: Iterable[SampleBatch]) -> None:
+def train(config: TrialConfig, network: PclNetwork, optimizer: SGD, batches: Iterable[SampleBatch]) -> None:
     for batch in batches:
-        features = network.features(batch.clips)
-        first, last = network.projections(features)
-        loss = cross_entropy(network.logits(features), batch.labels) + 0.5 * in_batch_loss(first, last, 0.07)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        training_step(config, network, optimizer, batch)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

@@ -9,7 +9,8 @@ the same epochs on the same videos, measured by the same metrics at the same sta
 those of the whole command, from Python's start to the last row in a fresh SQLite database of MLflow. The teachers are
 trained before, by kdtune, and both sides get their weights. kdtune's store is new in every round: decoding the videos
 and computing the targets is in its time (`cold`). `warm` has the frames from before, and the targets still to compute.
-`again` is the cold sweep run once more. The sides take turns, and who begins changes from round to round.
+`again` is the cold sweep run once more. The sides take turns, and who begins changes from round to round, as does the
+trials' seed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
-from kdtune.clips.cores import cores
 from kdtune.clips.dataset import TrialData
+from kdtune.clips.machine import cores
 from kdtune.config.sweep import SweepConfig
 from kdtune.sweep.search import ask
 from shapes import SHAPES, Place, place, targets_ready, teachers
@@ -45,6 +46,7 @@ def main() -> None:
         for number in range(rounds):
             folder = at.folder / f"round_{number}"
             sides = [kdtune_side, baseline_side]
+            job["trial"]["seed"] = number
             for side in sides if number % 2 == 0 else sides[::-1]:
                 for name, figures in side(at, job, folder, args.warm).items():
                     say(f"round {number}: {name} {figures['seconds']:.1f} s")
@@ -77,7 +79,7 @@ def parse() -> argparse.Namespace:
 def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
     """What baseline.py needs, but for the places of its results."""
     block, search = at.sweep.blocks()[0], at.sweep.search
-    trial = at.sweep.build(block, search.controls[0], search.seeds[0])
+    trial = at.sweep.build(block, search.controls[0], seed=0)
     clips = at.session.clips(trial)
     data = TrialData.of(trial, clips)
     lists = at.folder / "lists.csv"
@@ -122,7 +124,8 @@ def kdtune_side(at: Place, job: dict[str, Any], folder: Path, warm: bool) -> dic
             at.copy_store(store, clips=name == "warm")
         env = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
         here = ["--store", str(store)]
-        seconds, _ = command([sys.executable, "-m", "kdtune", "sweep", str(at.file), *here], env)
+        seeds = ["--set", f"search.seeds=[{job['trial']['seed']}]"]
+        seconds, _ = command([sys.executable, "-m", "kdtune", "sweep", str(at.file), *seeds, *here], env)
         trials = [trial for trial in results(at, here) if trial["candidate"] is not None or trial["control"]]
         if len(trials) != len(job["points"]) or any(trial["state"] != "complete" for trial in trials):
             sys.exit(f"kdtune has not trained the baseline's trials: {[trial['state'] for trial in trials]}")

@@ -169,7 +169,7 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    from kdtune.clips.cores import cores
+    from kdtune.clips.machine import cores
     from kdtune.clips.repair import problems_of
     from kdtune.store import Store
 

@@ -54,27 +54,24 @@ def _named(path: Path) -> Iterator[None]:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write so that a reader sees the whole file or none, also after a power cut: temporary file, fsync, rename."""
     with _named(path):
-        _write_atomic(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
-def _write_atomic(path: Path, content: bytes | str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def clear_unfinished(path: Path) -> None:
-    """Remove what killed processes had not finished writing to `path`: for the holder of its lock alone."""
-    for unfinished in path.parent.glob(f".{path.name}.*"):
+def clear_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what killed processes had not finished writing to the file `name` in `folder`, or to any: for the holder
+    of its lock alone."""
+    for unfinished in folder.glob(f".{name}*"):
         unfinished.unlink(missing_ok=True)
 
 
@@ -93,22 +90,18 @@ def read_json(path: Path) -> Any:
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts."""
     with _named(path):
-        _append_jsonl(path, row)
-
-
-def _append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        whole = file.seek(0, os.SEEK_END)
-        while whole > 0:
-            file.seek(whole - 1)
-            if file.read(1) == b"\n":
-                break
-            whole -= 1
-        file.truncate(whole)
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            whole = file.seek(0, os.SEEK_END)
+            while whole > 0:
+                file.seek(whole - 1)
+                if file.read(1) == b"\n":
+                    break
+                whole -= 1
+            file.truncate(whole)
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -181,11 +174,6 @@ class TrialFiles:
 
     def write_failure(self, error: str) -> None:
         write_json(self.folder / "failure.json", {"error": error})
-
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process had not finished writing: for the holder of the trial's lock alone."""
-        for path in self.folder.glob(".*"):
-            path.unlink()
 
     def clear_failure(self) -> None:
         (self.folder / "failure.json").unlink(missing_ok=True)

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import SMALL_CLIP
 
 from kdtune.clips import parts
+from kdtune.clips.build import prepare_clips
 from kdtune.clips.decode import decode
+from kdtune.clips.store import ClipStore
 from kdtune.clips.synthetic import make_synthetic
+from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.train.session import Session
@@ -100,6 +104,18 @@ def eight_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("eight") / "set"
     make_synthetic(root, classes=("SpinLeft", "Rise"), groups=2, clips=2)
     return root
+
+
+@pytest.fixture(scope="session")
+def eight(eight_videos: Path) -> DataConfig:
+    """The data set of those 8 videos."""
+    return DataConfig(dataset="synthetic", root=str(eight_videos))
+
+
+@pytest.fixture(scope="session")
+def eight_clips(eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """Their raw frames of 37×49, built once and only read by the tests."""
+    return prepare_clips(eight, SMALL_CLIP, Store(tmp_path_factory.mktemp("built")))
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from kdtune.clips.decode import decode
+from kdtune.clips.store import ClipStore
+from kdtune.config.sections import ClipConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store, TrialFiles
@@ -36,6 +38,15 @@ def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -
 
 
 CPU = torch.device("cpu")
+#: Of the quick start's size: frames are stored at 37×49.
+SMALL_CLIP = ClipConfig(frames=8, size=32)
+
+
+def copied(clips: ClipStore, store: Store) -> ClipStore:
+    """A copy that a test may damage, where `prepare_clips` finds it in `store`."""
+    folder = store.clips(clips.folder.name)
+    shutil.copytree(clips.folder, folder)
+    return ClipStore.open(folder)
 
 
 def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers import fill_disk, flip_a_byte, run_python
+from helpers import SMALL_CLIP, fill_disk, flip_a_byte, run_python
 
 from kdtune.clips import parts
 from kdtune.clips.build import build, prepare_clips
@@ -21,17 +21,16 @@ from kdtune.clips.catalog import load_catalog
 from kdtune.clips.store import ClipStore
 from kdtune.clips.tiers import Tier
 from kdtune.clips.writing import StoreWriter
-from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
 
 ROOT = Path(__file__).parents[1]
-CLIP = ClipConfig(frames=8, size=32)
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 #: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store, the tier.
 CHILD = """
-import os, sys, threading
+import sys, threading
 from kdtune.clips import parts, writing
 from kdtune.clips.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
@@ -43,24 +42,7 @@ sys.stdin.readline()
 data = DataConfig(dataset="synthetic", root=sys.argv[1])
 clips = prepare_clips(data, ClipConfig(frames=8, size=32, tier=sys.argv[3]), Store(sys.argv[2]))
 print(len(count), clips.digest, flush=True)
-os._exit(0)  # decord was seen to abort now and then while such a process is torn down: open, see the notes
 """
-
-
-@pytest.fixture(scope="module")
-def root(eight_videos: Path) -> Path:
-    return eight_videos
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> DataConfig:
-    return DataConfig(dataset="synthetic", root=str(root))
-
-
-@pytest.fixture(scope="module")
-def built(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    """Built once and only read by the tests."""
-    return prepare_clips(data, CLIP, Store(tmp_path_factory.mktemp("built")))
 
 
 def start(patch: str, root: Path, store: Path, tier: str = "raw") -> subprocess.Popen[str]:
@@ -80,19 +62,21 @@ def go(child: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_bytes_do_not_depend_on_the_threads(
-    threads: int, built: ClipStore, data: DataConfig, root: Path, tmp_path: Path
+    threads: int, eight_clips: ClipStore, eight: DataConfig, eight_videos: Path, tmp_path: Path
 ) -> None:
-    catalog = load_catalog(data)
-    writer = StoreWriter(tmp_path, CLIP.stored_size, Tier())
-    build(writer, [root / video for video in catalog["video"]], [100] * len(catalog), threads)
-    writer.finish(catalog, {name: built.record[name] for name in ("manifest", "decoders")})
+    catalog = load_catalog(eight)
+    writer = StoreWriter(tmp_path, SMALL_CLIP.stored_size, Tier())
+    build(writer, [eight_videos / video for video in catalog["video"]], [100] * len(catalog), threads)
+    writer.finish(catalog, {name: eight_clips.record[name] for name in ("manifest", "decoders")})
     for name in RAW_FILES:
-        assert (tmp_path / name).read_bytes() == (built.folder / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (eight_clips.folder / name).read_bytes()
 
 
-def test_few_videos_are_on_the_disk_at_a_time(data: DataConfig, root: Path, tmp_path: Path, decodes: list[str]) -> None:
+def test_few_videos_are_on_the_disk_at_a_time(
+    eight: DataConfig, eight_videos: Path, tmp_path: Path, decodes: list[str]
+) -> None:
     """With two threads, at most four videos are decoded and not yet appended."""
-    videos = [(root / video, tmp_path / f"{row}") for row, video in enumerate(load_catalog(data)["video"])]
+    videos = [(eight_videos / video, tmp_path / f"{row}") for row, video in enumerate(load_catalog(eight)["video"])]
     for taken, _ in enumerate(parts.decoded_parts(videos, (37, 49), Tier(), 2)):
         assert len(decodes) - taken <= 4
         (tmp_path / f"{taken}").unlink()
@@ -111,12 +95,12 @@ BLOCKED_AFTER_THREE = (
 
 @pytest.fixture(scope="module", params=["raw", "jpeg"])
 def killed(
-    request: pytest.FixtureRequest, data: DataConfig, root: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, eight: DataConfig, eight_videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ClipStore, Path]:
     """A store that was built in one go, and the folder of one whose process was killed after three videos."""
     folder, tier = tmp_path_factory.mktemp("killed"), request.param
-    whole = prepare_clips(data, CLIP.model_copy(update={"tier": tier}), Store(folder / "whole"))
-    with start(BLOCKED_AFTER_THREE, root, folder / "killed", tier) as child:
+    whole = prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": tier}), Store(folder / "whole"))
+    with start(BLOCKED_AFTER_THREE, eight_videos, folder / "killed", tier) as child:
         go(child)
         assert child.stdout is not None
         assert child.stdout.readline() == "begun\n"
@@ -129,7 +113,7 @@ def killed(
 
 @pytest.mark.parametrize("after", ["nothing", "the second video's bytes changed", "the last line is torn", "no power"])
 def test_a_killed_build_goes_on(
-    after: str, killed: tuple[ClipStore, Path], data: DataConfig, tmp_path: Path, decodes: list[str]
+    after: str, killed: tuple[ClipStore, Path], eight: DataConfig, tmp_path: Path, decodes: list[str]
 ) -> None:
     whole, interrupted = killed
     store, kept = Store(tmp_path), 3
@@ -148,7 +132,7 @@ def test_a_killed_build_goes_on(
         os.truncate(left / whole.tier.file, whole.byte_spans()[2][1] - 1)
         kept = 2
     # By auto: a tier that was begun stays.
-    clips = prepare_clips(data, CLIP, store)
+    clips = prepare_clips(eight, SMALL_CLIP, store)
     assert sorted(decodes) == sorted(Path(video).name for video in whole.index["video"][kept:])
     assert clips.folder == folder
     assert not left.exists()
@@ -157,25 +141,25 @@ def test_a_killed_build_goes_on(
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
 
 
-def test_two_processes_build_it_once(built: ClipStore, root: Path, tmp_path: Path) -> None:
+def test_two_processes_build_it_once(eight_clips: ClipStore, eight_videos: Path, tmp_path: Path) -> None:
     patch = "parts.decode = lambda path, size: (count.append(path), decode(path, size))[1]"
-    children = [start(patch, root, tmp_path) for _ in range(2)]
+    children = [start(patch, eight_videos, tmp_path) for _ in range(2)]
     for child in children:
         go(child)
     said = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     answers = [out.split() for out, _ in said]
-    assert sorted(int(count) for count, _ in answers) == [0, len(built.index)]
-    assert {digest for _, digest in answers} == {built.digest}
+    assert sorted(int(count) for count, _ in answers) == [0, len(eight_clips.index)]
+    assert {digest for _, digest in answers} == {eight_clips.digest}
 
 
 def test_a_disk_that_is_too_small_is_refused_before_decoding(
-    data: DataConfig, small_disk: Path, decodes: list[str]
+    eight: DataConfig, small_disk: Path, decodes: list[str]
 ) -> None:
     with pytest.raises(
         DataError, match=r"the frames need about 4\.\d MiB, but its disk has [34]\.\d MiB free"
     ) as caught:
-        prepare_clips(data, CLIP.model_copy(update={"tier": "raw"}), Store(small_disk))
+        prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": "raw"}), Store(small_disk))
     assert str(small_disk / "clips") in str(caught.value)
     assert "--store" in str(caught.value)
     assert decodes == []
@@ -184,7 +168,7 @@ def test_a_disk_that_is_too_small_is_refused_before_decoding(
 
 @pytest.mark.parametrize("small_disk", [8], indirect=True)
 def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
-    data: DataConfig, built: ClipStore, small_disk: Path, decodes: list[str], monkeypatch: pytest.MonkeyPatch
+    eight: DataConfig, eight_clips: ClipStore, small_disk: Path, decodes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = StoreWriter.add
 
@@ -196,16 +180,16 @@ def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
     monkeypatch.setattr(StoreWriter, "add", add_and_fill)
     store = Store(small_disk)
     with pytest.raises(DataError) as caught:
-        prepare_clips(data, CLIP, store)
+        prepare_clips(eight, SMALL_CLIP, store)
     said = r"the disk is full: [34] of 8 videos are decoded and kept, the others need about [23]\.\d MiB"
     assert re.search(said, str(caught.value))
-    left = store.making_clips(built.folder.name)
+    left = store.making_clips(eight_clips.folder.name)
     assert list(left.glob("part_*")) == []
     kept = (left / "progress.jsonl").read_bytes().count(b"\n")
     (small_disk / "filler").unlink()
     monkeypatch.setattr(StoreWriter, "add", add)
     decodes.clear()
-    assert prepare_clips(data, CLIP, store).digest == built.digest
+    assert prepare_clips(eight, SMALL_CLIP, store).digest == eight_clips.digest
     assert len(decodes) == 8 - kept
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import flip_a_byte
+from helpers import SMALL_CLIP, copied, flip_a_byte
 
 from kdtune.clips import repair
 from kdtune.clips.build import prepare_clips
@@ -16,30 +17,29 @@ from kdtune.clips.repair import problems_of
 from kdtune.clips.store import ClipStore
 from kdtune.clips.tiers import Frame, Tier
 from kdtune.clips.writing import StoreWriter, write_part
-from kdtune.config.sections import ClipConfig, DataConfig
+from kdtune.config.sections import DataConfig
 from kdtune.errors import StoreError
 from kdtune.store import Store, write_json
 
-CLIP = ClipConfig(frames=8, size=32)
-
-
-@pytest.fixture(scope="module")
-def data(eight_videos: Path) -> DataConfig:
-    return DataConfig(dataset="synthetic", root=str(eight_videos))
+#: What a sweep does first.
+Prepare = Callable[[], ClipStore]
 
 
 @pytest.fixture(scope="module", params=["raw", "jpeg"])
-def built(request: pytest.FixtureRequest, data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    tier = CLIP.model_copy(update={"tier": request.param})
-    return prepare_clips(data, tier, Store(tmp_path_factory.mktemp("built")))
+def built(request: pytest.FixtureRequest, eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    tier = SMALL_CLIP.model_copy(update={"tier": request.param})
+    return prepare_clips(eight, tier, Store(tmp_path_factory.mktemp("built")))
 
 
 @pytest.fixture
 def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
-    """A copy that a test may damage, where `prepare_clips` finds it in Store(tmp_path)."""
-    folder = Store(tmp_path).clips(built.folder.name)
-    shutil.copytree(built.folder, folder)
-    return ClipStore.open(folder)
+    return copied(built, Store(tmp_path))
+
+
+@pytest.fixture
+def prepare(eight: DataConfig, tmp_path: Path) -> Prepare:
+    """Finds the copy."""
+    return lambda: prepare_clips(eight, SMALL_CLIP, Store(tmp_path))
 
 
 def big(clips: ClipStore) -> Path:
@@ -61,8 +61,7 @@ def same_files(a: ClipStore, b: ClipStore) -> bool:
 def test_only_the_damaged_videos_are_decoded_again(
     copy: ClipStore,
     built: ClipStore,
-    data: DataConfig,
-    tmp_path: Path,
+    prepare: Prepare,
     decodes: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -70,7 +69,7 @@ def test_only_the_damaged_videos_are_decoded_again(
     copy.frames(5)  # mapped while it is damaged and mended
     names = damage(copy, 2, 5)
     assert problems_of(copy.folder, 2) == [f"{copy.folder}: the frames of {name} have changed" for name in names]
-    clips = prepare_clips(data, CLIP, Store(tmp_path))
+    clips = prepare()
     assert sorted(decodes) == sorted(Path(name).name for name in names)
     said = f"clips: {copy.folder}: 2 of 8 videos are damaged, and decoded again: {', '.join(names)}\n"
     assert capsys.readouterr().err == said
@@ -78,13 +77,13 @@ def test_only_the_damaged_videos_are_decoded_again(
     np.testing.assert_array_equal(copy.frames(5), before)
     assert problems_of(copy.folder, 2) == []
     assert not list(copy.folder.glob(".part*"))
-    prepare_clips(data, CLIP, Store(tmp_path))
+    prepare()
     assert len(decodes) == 2
 
 
 @pytest.mark.parametrize("left", ["a half", "nothing", "no file", "more"])
 def test_a_file_of_another_length_gets_what_is_missing(
-    left: str, copy: ClipStore, built: ClipStore, data: DataConfig, tmp_path: Path, decodes: list[str]
+    left: str, copy: ClipStore, built: ClipStore, prepare: Prepare, decodes: list[str]
 ) -> None:
     if left == "no file":
         big(copy).unlink()
@@ -93,31 +92,32 @@ def test_a_file_of_another_length_gets_what_is_missing(
         os.truncate(big(copy), lengths[left])
     with pytest.raises(StoreError, match=f"{copy.tier.file} must have {built.record['bytes']} bytes, but has "):
         ClipStore.open(copy.folder)
-    assert same_files(prepare_clips(data, CLIP, Store(tmp_path)), built)
+    assert same_files(prepare(), built)
     assert len(decodes) == {"a half": 3, "more": 0}.get(left, 8)
 
 
-@pytest.mark.parametrize("name", ["index.parquet", "store.json", "frames.npy"])
+RECORDS = [("raw", "index.parquet"), ("raw", "store.json")]
+RECORDS += [("jpeg", "index.parquet"), ("jpeg", "store.json"), ("jpeg", "frames.npy")]
+
+
+@pytest.mark.parametrize(("built", "name"), RECORDS, indirect=["built"])
 def test_damaged_records_make_it_anew(
+    built: ClipStore,
     name: str,
     copy: ClipStore,
-    built: ClipStore,
-    data: DataConfig,
-    tmp_path: Path,
+    prepare: Prepare,
     decodes: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if name == "frames.npy" and copy.tier.name == "raw":
-        pytest.skip("a raw store has none")
     os.truncate(copy.folder / name, 60)
     assert len(problems_of(copy.folder, 2)) >= 1
-    assert same_files(prepare_clips(data, CLIP, Store(tmp_path)), built)
+    assert same_files(prepare(), built)
     assert len(decodes) == 8
     assert f"clips: {copy.folder}: " in capsys.readouterr().err.splitlines()[0]
 
 
 def test_a_video_that_decodes_to_other_frames_makes_it_anew(
-    built: ClipStore, data: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: ClipStore, prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A sound store of other frames, as another decoder of the same version might have made it."""
     folder = Store(tmp_path).clips(built.folder.name)
@@ -128,39 +128,38 @@ def test_a_video_that_decodes_to_other_frames_makes_it_anew(
     catalog = built.index[["video", "label", "action", "split", "group"]]
     writer.finish(catalog, {name: built.record[name] for name in ("manifest", "decoders")})
     other = ClipStore.open(folder)
-    assert prepare_clips(data, CLIP, Store(tmp_path)).digest == other.digest != built.digest
+    assert prepare().digest == other.digest != built.digest
     (name,) = damage(other, 3)
-    assert prepare_clips(data, CLIP, Store(tmp_path)).digest == built.digest
+    assert prepare().digest == built.digest
     assert f"{name} decodes to other frames than those that were stored: all its videos" in capsys.readouterr().err
 
 
 def test_large_stores_are_checked_when_their_file_was_touched(
-    copy: ClipStore, data: DataConfig, tmp_path: Path, decodes: list[str], monkeypatch: pytest.MonkeyPatch
+    copy: ClipStore, prepare: Prepare, decodes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "ALWAYS_VERIFIED_GIB", 0)
     checks: list[Path] = []
     rows_of = repair.damaged_rows
     monkeypatch.setattr(repair, "damaged_rows", lambda clips, threads: (checks.append(1), rows_of(clips, threads))[1])
-    store = Store(tmp_path)
-    prepare_clips(data, CLIP, store)  # the copy is another file than the one that was checked
-    prepare_clips(data, CLIP, store)
+    prepare()  # the copy is another file than the one that was checked
+    prepare()
     assert (len(checks), decodes) == (1, [])
     damage(copy, 1)
-    prepare_clips(data, CLIP, store)
+    prepare()
     assert (len(checks), len(decodes)) == (2, 1)
-    prepare_clips(data, CLIP, store)
+    prepare()
     assert len(checks) == 2
 
 
 def test_what_rots_unseen_is_found_by_verify_and_then_mended(
-    copy: ClipStore, built: ClipStore, data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: ClipStore, built: ClipStore, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "ALWAYS_VERIFIED_GIB", 0)
     damage(copy, 1)
     write_json(copy.folder / "verified.json", repair._mark(big(copy)))  # no time or size tells of it
-    assert not same_files(prepare_clips(data, CLIP, Store(tmp_path)), built)
+    assert not same_files(prepare(), built)
     assert len(problems_of(copy.folder, 2)) == 1
-    assert same_files(prepare_clips(data, CLIP, Store(tmp_path)), built)
+    assert same_files(prepare(), built)
 
 
 def test_a_replaced_video_of_the_same_size_and_time_gives_a_new_store(eight_videos: Path, tmp_path: Path) -> None:
@@ -168,14 +167,14 @@ def test_a_replaced_video_of_the_same_size_and_time_gives_a_new_store(eight_vide
     root = tmp_path / "set"
     shutil.copytree(eight_videos, root)
     data, store = DataConfig(dataset="synthetic", root=str(root)), Store(tmp_path / "store")
-    first = prepare_clips(data, CLIP, store)
+    first = prepare_clips(data, SMALL_CLIP, store)
     small, large = sorted(root.glob("Rise/*.avi"), key=lambda path: path.stat().st_size)
     was = large.stat()
     large.write_bytes(small.read_bytes() + bytes(was.st_size - small.stat().st_size))
     os.utime(large, ns=(was.st_atime_ns, was.st_mtime_ns))
     now = large.stat()
     assert (now.st_size, now.st_mtime_ns) == (was.st_size, was.st_mtime_ns)
-    second = prepare_clips(data, CLIP, store)
+    second = prepare_clips(data, SMALL_CLIP, store)
     assert second.folder != first.folder
     assert second.manifest != first.manifest
     rows = {Path(video).name: i for i, video in enumerate(second.index["video"])}

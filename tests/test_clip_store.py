@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import decoded, flip_a_byte
+from helpers import SMALL_CLIP, copied, decoded, flip_a_byte
 
 from kdtune.clips import build as building
 from kdtune.clips.build import prepare_clips
@@ -21,69 +21,49 @@ from kdtune.errors import DataError, StoreError
 from kdtune.store import Store
 
 ROOT = Path(__file__).parents[1]
-CLIP = ClipConfig(frames=8, size=32)
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 
 
-@pytest.fixture(scope="module")
-def root(eight_videos: Path) -> Path:
-    return eight_videos
-
-
-@pytest.fixture(scope="module")
-def data(root: Path) -> DataConfig:
-    return DataConfig(dataset="synthetic", root=str(root))
-
-
-@pytest.fixture(scope="module")
-def built(data: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    """Built once and only read by the tests."""
-    return prepare_clips(data, CLIP, Store(tmp_path_factory.mktemp("built")))
-
-
 @pytest.fixture
-def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
-    """A copy that a test may damage, where `prepare_clips` finds it in Store(tmp_path)."""
-    folder = Store(tmp_path).clips(built.folder.name)
-    shutil.copytree(built.folder, folder)
-    return ClipStore.open(folder)
+def copy(eight_clips: ClipStore, tmp_path: Path) -> ClipStore:
+    return copied(eight_clips, Store(tmp_path))
 
 
-def test_it_holds_what_decodes(built: ClipStore, data: DataConfig, root: Path) -> None:
-    catalog = load_catalog(data)
-    pd.testing.assert_frame_equal(built.index[list(catalog.columns)], catalog, check_dtype=False)
-    assert built.size == (37, 49)
-    assert built.index["offset"].iloc[0] == 0
-    for i, row in enumerate(built.index.itertuples()):
-        frames = built.frames(i)
+def test_it_holds_what_decodes(eight_clips: ClipStore, eight: DataConfig, eight_videos: Path) -> None:
+    catalog = load_catalog(eight)
+    pd.testing.assert_frame_equal(eight_clips.index[list(catalog.columns)], catalog, check_dtype=False)
+    assert eight_clips.size == (37, 49)
+    assert eight_clips.index["offset"].iloc[0] == 0
+    for i, row in enumerate(eight_clips.index.itertuples()):
+        frames = eight_clips.frames(i)
         assert frames.shape == (row.frames, 37, 49, 3)
         assert frames.dtype == np.uint8
         assert not frames.flags.writeable
         assert not frames.flags.owndata
-        np.testing.assert_array_equal(frames, decoded(root / row.video, (37, 49))[0])
+        np.testing.assert_array_equal(frames, decoded(eight_videos / row.video, (37, 49))[0])
         assert hashlib.sha256(frames.tobytes()).hexdigest() == row.sha256
-        np.testing.assert_array_equal(built.clip(i, 7, 5), frames[7:12])
+        np.testing.assert_array_equal(eight_clips.clip(i, 7, 5), frames[7:12])
     with pytest.raises(IndexError):
-        built.clip(0, len(built.frames(0)) - 3, 4)
-    assert (built.folder / "refused.csv").read_text() == "video,reason\n"
+        eight_clips.clip(0, len(eight_clips.frames(0)) - 3, 4)
+    assert (eight_clips.folder / "refused.csv").read_text() == "video,reason\n"
 
 
 def test_the_second_time_nothing_is_decoded(
-    built: ClipStore, data: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    eight_clips: ClipStore, eight: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(building, "build", lambda *_: pytest.fail("built again"))
-    again = prepare_clips(data, CLIP, Store(built.folder.parents[1]))
-    assert again.digest == built.digest
-    assert again.manifest == built.manifest
+    again = prepare_clips(eight, SMALL_CLIP, Store(eight_clips.folder.parents[1]))
+    assert again.digest == eight_clips.digest
+    assert again.manifest == eight_clips.manifest
     assert capsys.readouterr().err == ""
 
 
-def test_another_size_is_another_store(built: ClipStore, data: DataConfig) -> None:
-    other = prepare_clips(data, ClipConfig(frames=8, size=16, resize=(20, 24)), Store(built.folder.parents[1]))
-    assert other.folder != built.folder
+def test_another_size_is_another_store(eight_clips: ClipStore, eight: DataConfig) -> None:
+    other = prepare_clips(eight, ClipConfig(frames=8, size=16, resize=(20, 24)), Store(eight_clips.folder.parents[1]))
+    assert other.folder != eight_clips.folder
     assert other.size == (20, 24)
-    assert other.manifest == built.manifest
+    assert other.manifest == eight_clips.manifest
     assert other.frames(0).shape[1:] == (20, 24, 3)
 
 
@@ -96,16 +76,16 @@ def with_broken_videos(root: Path, tmp_path: Path, broken: int) -> DataConfig:
 
 
 def test_refused_videos_are_left_out_and_listed(
-    built: ClipStore, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    eight_clips: ClipStore, eight_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = with_broken_videos(root, tmp_path, 1)
-    clips = prepare_clips(data, CLIP, Store(tmp_path / "store"))
+    data = with_broken_videos(eight_videos, tmp_path, 1)
+    clips = prepare_clips(data, SMALL_CLIP, Store(tmp_path / "store"))
     refused = pd.read_csv(clips.folder / "refused.csv")
     assert list(refused["video"]) == ["Rise/v_Rise_g01_c01.avi"]
     assert refused["reason"].str.startswith("promises ").all()
-    kept = built.index[built.index["video"] != "Rise/v_Rise_g01_c01.avi"].reset_index(drop=True)
+    kept = eight_clips.index[eight_clips.index["video"] != "Rise/v_Rise_g01_c01.avi"].reset_index(drop=True)
     pd.testing.assert_frame_equal(clips.index.drop(columns="offset"), kept.drop(columns="offset"))
-    np.testing.assert_array_equal(clips.frames(0), built.frames(1))
+    np.testing.assert_array_equal(clips.frames(0), eight_clips.frames(1))
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
         f"clips: 7 videos, {clips.index['frames'].sum():,} frames, 0.00 GiB at 37×49; "
@@ -114,18 +94,18 @@ def test_refused_videos_are_left_out_and_listed(
     assert "\r" not in err
 
 
-def test_too_many_refused_is_an_error_with_reasons(root: Path, tmp_path: Path) -> None:
-    data = with_broken_videos(root, tmp_path, 2)
+def test_too_many_refused_is_an_error_with_reasons(eight_videos: Path, tmp_path: Path) -> None:
+    data = with_broken_videos(eight_videos, tmp_path, 2)
     store = Store(tmp_path / "store")
     with pytest.raises(DataError) as caught:
-        prepare_clips(data, CLIP, store)
+        prepare_clips(data, SMALL_CLIP, store)
     assert "2 of 8 videos are refused" in str(caught.value)
     assert "Rise/v_Rise_g02_c01.avi: promises" in str(caught.value)
     (kept,) = (store.root / "clips").iterdir()
     assert kept.name.endswith(".refused.csv")
     assert str(kept) in str(caught.value)
     assert len(pd.read_csv(kept)) == 2
-    prepare_clips(data.model_copy(update={"max_refused": 0.25}), CLIP, store)
+    prepare_clips(data.model_copy(update={"max_refused": 0.25}), SMALL_CLIP, store)
     assert not kept.exists()
 
 
@@ -153,11 +133,11 @@ def test_a_changed_index_and_another_format_are_found(copy: ClipStore) -> None:
         ClipStore.open(copy.folder)
 
 
-def test_other_processes_open_the_folder_themselves(built: ClipStore) -> None:
-    built.frames(0)
-    sent = pickle.dumps(built)
+def test_other_processes_open_the_folder_themselves(eight_clips: ClipStore) -> None:
+    eight_clips.frames(0)
+    sent = pickle.dumps(eight_clips)
     assert len(sent) < 1000
-    np.testing.assert_array_equal(pickle.loads(sent).frames(1), built.frames(1))
+    np.testing.assert_array_equal(pickle.loads(sent).frames(1), eight_clips.frames(1))
 
 
 def test_too_short_videos_are_filtered_and_listed(copy: ClipStore) -> None:

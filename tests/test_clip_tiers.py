@@ -13,8 +13,9 @@ from PIL import Image
 
 from kdtune.clips.build import prepare_clips
 from kdtune.clips.catalog import load_catalog
+from kdtune.clips.machine import GIB
 from kdtune.clips.store import ClipStore
-from kdtune.clips.survey import GIB, choose, survey
+from kdtune.clips.survey import choose, survey
 from kdtune.clips.tiers import Tier
 from kdtune.clips.tuples import read_clips
 from kdtune.config.sections import ClipConfig, DataConfig

@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from kdtune.clips.catalog import load_catalog, video_path
-from kdtune.clips.cores import cores
 from kdtune.clips.decode import Refused, decoder_versions
+from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
 from kdtune.clips.manifest import manifest_digest
 from kdtune.clips.parts import Progress, decoded_parts
 from kdtune.clips.repair import mended
 from kdtune.clips.store import FORMAT, ClipStore
-from kdtune.clips.survey import GIB, Survey, amount, choose, free_bytes, memory_bytes, survey
+from kdtune.clips.survey import Survey, choose, survey
 from kdtune.clips.tiers import Tier, missing_codec
 from kdtune.clips.writing import StoreWriter
 from kdtune.config.key import digest

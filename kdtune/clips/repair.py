@@ -16,9 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from kdtune.clips.catalog import video_path
+from kdtune.clips.machine import GIB, amount
 from kdtune.clips.parts import decoded_parts
 from kdtune.clips.store import ClipStore, chain
-from kdtune.clips.survey import GIB, amount
 from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.store import disk_full, read_json, write_json

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kdtune.clips.decode import first_frame, header_frames
+from kdtune.clips.machine import amount
 from kdtune.clips.tiers import Tier, missing_codec
 
-GIB = 2**30
 #: So many videos, evenly spaced in the catalog, tell by their first frames how large JPEGs will be.
 SAMPLED = 32
 #: Where no first frame can be had: of natural videos at 4:4:4, quality 95.
@@ -66,26 +64,3 @@ def choose(raw: int, jpeg: int, quality: int, memory: int, disk: int) -> tuple[T
         return Tier("raw"), ""
     kept = f"kept as JPEG (quality {quality}, about {amount(jpeg)}); clip.tier: raw overrides"
     return Tier("jpeg", quality), f"clips: about {amount(raw)} as raw frames, {' and '.join(why)}: {kept}"
-
-
-def memory_bytes() -> int:
-    """Of this machine, or what its control group may use where that is less."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(Path(limit).read_text()))
-        except (OSError, ValueError):  # none, or "max"
-            continue
-    return memory
-
-
-def free_bytes(folder: Path) -> int:
-    """Of the disk on which `folder` is, or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def amount(size: float) -> str:
-    """Bytes as people read them: 12.3 GiB, 4.2 MiB."""
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"

@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from kdtune.clips.cores import cores
+from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
 from kdtune.store import read_json, write_atomic

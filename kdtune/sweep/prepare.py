@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.cores import cores
+from kdtune.clips.machine import cores
 from kdtune.config.space import Scalar, resolve
 from kdtune.config.sweep import ResourceConfig, SweepConfig
 from kdtune.config.trial import TrialConfig

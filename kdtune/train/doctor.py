@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import multiprocessing
-import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import Timeout
 
-from kdtune.clips.cores import cores
+from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
 from kdtune.store import Store, write_atomic
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from kdtune.config.trial import TrialConfig
     from kdtune.train.repeat import Pair
 
-GIB = 2**30
 #: What the trainer needs.
 NEEDED = ("torch", "numpy", "pandas", "pyarrow", "pydantic", "filelock", "pillow")
 #: What there is not without each of the others.
@@ -117,9 +114,7 @@ def _import_fails(module: str) -> str:
 
 
 def machine() -> Finding:
-    parts = [f"{cores()} core{'s' if cores() != 1 else ''}"]
-    if hasattr(os, "sysconf"):
-        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB of memory")
+    parts = [f"{cores()} core{'s' if cores() != 1 else ''}", f"{memory_bytes() / GIB:.0f} GiB of memory"]
     return Finding("machine", "ok", ", ".join([*parts, f"{platform.system()} {platform.machine()}"]))
 
 
@@ -134,7 +129,7 @@ def store_folder(store: Store) -> Finding:
                     return Finding("store", "problem", f"{store.root}: a file that was renamed keeps its old content")
             if problem := _lock_problem(store, Path(scratch).name.lstrip(".")):
                 return Finding("store", "problem", f"{store.root}: {problem}")
-        free = shutil.disk_usage(store.root).free / GIB
+        free = free_bytes(store.root) / GIB
     except OSError as error:
         return Finding("store", "problem", f"{store.root} cannot be written to: {error.strerror or error}")
     little = free < LITTLE_DISK_GIB

@@ -9,7 +9,6 @@ from pinned memory and augmented on a stream of its own while the current one tr
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdtune.clips.cores import cores
 from kdtune.clips.dataset import TrialData
+from kdtune.clips.machine import GIB, cores, memory_bytes
 from kdtune.config.key import canonical, digest
 from kdtune.config.trial import TrialConfig
 from kdtune.train.inputs import (
@@ -33,8 +32,6 @@ from kdtune.train.inputs import (
     read_training,
 )
 from kdtune.train.loader import training_batches, training_places
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,7 @@ def _bytes(made: Tensor | SampleBatch) -> int:
 
 def default_budget() -> int:
     """Bytes that a worker keeps: at most 1 GiB, and a quarter of the memory for as many workers as there are cores."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(GIB, memory // (4 * cores()))
+    return min(GIB, memory_bytes() // (4 * cores()))
 
 
 def stream_digest(config: TrialConfig, data: TrialData, *also: str) -> str:

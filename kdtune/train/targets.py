@@ -111,7 +111,7 @@ class Targets:
                     for kind, path in self._paths(epoch, block).items():
                         if path.exists() and _read(path) is None:
                             print(f"kdtune: {path} was damaged; computed again", file=sys.stderr)
-                        clear_unfinished(path)
+                        clear_unfinished(path.parent, path.name)
                         write_atomic(path, _packed(said[kind]))
                 return said
         except Timeout:
