@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 import av
 import numpy as np
@@ -19,8 +21,8 @@ from kdtune.clips import parts
 from kdtune.clips.build import build, prepare_clips
 from kdtune.clips.catalog import load_catalog
 from kdtune.clips.store import ClipStore
-from kdtune.clips.tiers import Tier
-from kdtune.clips.writing import StoreWriter
+from kdtune.clips.tiers import Frame, Tier
+from kdtune.clips.writing import Part, StoreWriter
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
@@ -82,6 +84,34 @@ def test_few_videos_are_on_the_disk_at_a_time(
         (tmp_path / f"{taken}").unlink()
     assert len(decodes) == len(videos)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_videos_wait_for_each_other(
+    eight: DataConfig, eight_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory for three videos of 320×240, never four are decoded at once; one for which there is too little is."""
+    active, most, decode = 0, 0, parts.decode
+    changing = Lock()
+
+    def counted(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
+        nonlocal active, most
+        with changing:
+            active += 1
+            most = max(most, active)
+        yield from decode(path, size)
+        with changing:
+            active -= 1
+
+    monkeypatch.setattr(parts, "decode", counted)
+    videos = [(eight_videos / video, tmp_path / f"{row}") for row, video in enumerate(load_catalog(eight)["video"])]
+    for fit, bound in ((3.5, 3), (0.5, 1)):
+        most = 0
+        monkeypatch.setattr(parts, "DECODING_BYTES", int(fit * parts.BYTES_A_PIXEL * 320 * 240))
+        for part in parts.decoded_parts(videos, (37, 49), Tier(), threads=8):
+            assert isinstance(part, Part)
+            part.path.unlink()
+        assert 0 < most <= bound
+        assert active == 0
 
 
 BLOCKED_AFTER_THREE = (

@@ -93,6 +93,16 @@ def header_frames(path: Path) -> int:
         return 0  # its reason is told when it is decoded
 
 
+def header_pixels(path: Path) -> int:
+    """Width times height of the video's frames; 0 for no video."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.best("video")
+            return stream.width * stream.height if isinstance(stream, av.VideoStream) else 0
+    except Exception:
+        return 0  # its reason is told when it is decoded
+
+
 def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     """(height, width, 3) uint8, or None where there is none to be had."""
     try:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Condition, Event
 
 from tqdm import tqdm
 
-from kdtune.clips.decode import Refused, decode
+from kdtune.clips.decode import Refused, decode, header_pixels
 from kdtune.clips.tiers import Tier
 from kdtune.clips.writing import Part, write_part
+
+#: What decoding takes for each pixel of a frame, with the decoders' own frames (measured: 205 MB at 1920×1080, H.264).
+BYTES_A_PIXEL = 100
+#: For all videos that are decoded at the same time; one alone may take more.
+DECODING_BYTES = 500 * 2**20
 
 
 def decoded_parts(
@@ -22,16 +28,16 @@ def decoded_parts(
 ) -> Generator[Part | Refused, None, None]:
     """Decode each video (its file, its part) into its part; what came of it, in the order of `videos`.
 
-    At most two parts a thread wait on the disk, and a thread holds one frame: memory and disk are bounded whatever the
-    number and length of the videos. Whoever takes a part removes it. Raises OSError (disk full); then, and where the
-    caller goes no further, the threads stop and remove what they wrote.
+    At most two parts a thread wait on the disk, a thread holds one frame, and large videos wait for each other: memory
+    and disk are bounded whatever the number, length and size of the videos. Whoever takes a part removes it. Raises
+    OSError (disk full); then, and where the caller goes no further, the threads stop and remove what they wrote.
     """
     waiting: deque[Future[Part | Refused]] = deque()
-    stop, pool = Event(), ThreadPoolExecutor(threads)
+    stop, memory, pool = Event(), _Memory(DECODING_BYTES), ThreadPoolExecutor(threads)
     whole = False
     try:
         for path, part in videos:
-            waiting.append(pool.submit(_part, path, part, size, tier, stop))
+            waiting.append(pool.submit(_part, path, part, size, tier, stop, memory))
             if len(waiting) == 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -44,12 +50,35 @@ def decoded_parts(
             part.unlink(missing_ok=True)
 
 
-def _part(path: Path, part: Path, size: tuple[int, int], tier: Tier, stop: Event) -> Part | Refused:
-    try:
-        return write_part(part, tier, decode(path, size), stop)
-    except Refused as refused:
-        part.unlink(missing_ok=True)
-        return refused
+def _part(path: Path, part: Path, size: tuple[int, int], tier: Tier, stop: Event, memory: _Memory) -> Part | Refused:
+    with memory.share(BYTES_A_PIXEL * header_pixels(path)):
+        try:
+            return write_part(part, tier, decode(path, size), stop)
+        except Refused as refused:
+            part.unlink(missing_ok=True)
+            return refused
+
+
+class _Memory:
+    """So many bytes, of which each thread takes its share, or waits until it is free."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self.free = total
+        self.changed = Condition()
+
+    @contextmanager
+    def share(self, size: int) -> Iterator[None]:
+        """`size` bytes; all of them where it is more than there are."""
+        size = min(size, self.total)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= size)
+            self.free -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += size
+                self.changed.notify_all()
 
 
 class Progress:
