@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,42 @@ def undisturbed(config: TrialConfig, prepared: Session, tmp_path_factory: pytest
 
 class Stop(Exception):
     pass
+
+
+@pytest.fixture(autouse=True)
+def after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint, however short the epoch is."""
+    monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", math.inf)
+
+
+def test_short_epochs_have_no_checkpoint_each_but_stages_and_stopping_have(
+    config: TrialConfig, prepared: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", 0.0)
+    alone = config.model_copy(update={"stages": {"mid": 3, "late": 5}, "epochs": 5, "teacher": None})
+    saved = saved_epochs(monkeypatch)
+    undisturbed = bits(train(alone, Store(tmp_path / "undisturbed"), prepared))
+    assert saved == [1, 3, 5], "the first one tells what one costs"
+    saved.clear()
+    files = stopped(alone, Store(tmp_path / "stopped"), prepared, 2)
+    assert saved == [1, 2]
+    assert read_checkpoint(files.checkpoint)["epoch"] == 2
+    saved.clear()
+    assert bits(train(alone, Store(tmp_path / "stopped"), prepared)) == undisturbed
+    assert saved == [3, 5]
+
+
+def saved_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After how many epochs a checkpoint was written."""
+    epochs: list[int] = []
+    save = TrialState.save
+
+    def noted(state: TrialState, files: TrialFiles, stage: str | None = None) -> None:
+        save(state, files, stage)
+        epochs.append(state.epoch)
+
+    monkeypatch.setattr(TrialState, "save", noted)
+    return epochs
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -57,7 +57,7 @@ def content_digest(value: Any) -> str:
                 add(below)
         elif isinstance(part, Tensor):
             sha.update(f"{part.dtype}:{tuple(part.shape)}:".encode())
-            sha.update(part.detach().cpu().contiguous().numpy().tobytes())
+            sha.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
             sha.update(f"{type(part).__name__}:{part!r};".encode())
 

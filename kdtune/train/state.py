@@ -26,8 +26,11 @@ from kdtune.store import TrialFiles, write_atomic
 from kdtune.train.checkpoint import ADVICE, content_digest, read_checkpoint
 from kdtune.train.profile import profile_changes
 
-#: A checkpoint is written after every epoch, and within one after a step when the last was so many seconds ago.
+#: Within an epoch a checkpoint is written when the last was so many seconds ago.
 CHECKPOINT_EVERY_S = 240.0
+#: After an epoch one is written when the last took no more than this share of the time since: short epochs of a large
+#: network would else spend a good part of their time on it.
+CHECKPOINT_SHARE = 0.02
 
 #: What of a TrialState is a plain value, and what has a state dict.
 PLAIN = ("epoch", "seconds", "samples", "profiles", "best")
@@ -98,6 +101,8 @@ class TrialState:
     best: dict[str, Any] | None = None
     """Where `stage.weights` is best: the lowest validation loss so far, its epoch, and the network's weights then."""
     _saved_at: float = field(default_factory=time.monotonic)
+    _saved_epoch: int = 0
+    _save_seconds: float = 0.0
 
     def note_validation(self, epoch: int, loss: float) -> None:
         """Keep the weights where the validation loss is the lowest so far."""
@@ -130,6 +135,7 @@ class TrialState:
 
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
         """Write the checkpoint, at a `stage` to keep also as its own; the last one becomes the one before."""
+        started = time.monotonic()
         parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
         for name in PARTS:
             part = getattr(self, name)
@@ -142,11 +148,22 @@ class TrialState:
         if files.checkpoint.exists():
             os.replace(files.checkpoint, files.checkpoint_before)
         write_atomic(files.checkpoint, buffer.getvalue())
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_epoch = time.monotonic(), self.epoch
+        self._save_seconds = self._saved_at - started
 
     def save_if_due(self, files: TrialFiles) -> None:
         """Within a long epoch."""
         if time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self.save(files)
+
+    def save_if_cheap(self, files: TrialFiles) -> None:
+        """After an epoch."""
+        if self._save_seconds <= CHECKPOINT_SHARE * (time.monotonic() - self._saved_at):
+            self.save(files)
+
+    def save_if_behind(self, files: TrialFiles) -> None:
+        """Where the trial is stopped after an epoch: all of it is kept."""
+        if self._saved_epoch < self.epoch:
             self.save(files)
 
     def load(self, files: TrialFiles) -> None:
@@ -184,4 +201,5 @@ class TrialState:
                 part.load_state_dict(parts[name])
         for name in PLAIN:
             setattr(self, name, parts[name])
+        self._saved_epoch = self.epoch
         self.progress = EpochProgress.restored(parts["progress"], next(self.network.parameters()).device)

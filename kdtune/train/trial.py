@@ -38,7 +38,7 @@ from kdtune.train.targets import Targets
 def train_trial(
     samples: Samples, targets: Targets | None, start: Mapping[str, Tensor] | None, files: TrialFiles
 ) -> Iterator[dict[str, Any]]:
-    """Train from the last checkpoint to the end, yielding each epoch's row after everything of it is on disk.
+    """Train from the last checkpoint to the end, yielding each epoch's row when it is on disk.
 
     `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row: the next call
     goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
@@ -144,9 +144,16 @@ def train_trial(
         row["at"] = time.time()
         state.epoch, state.seconds, state.progress = epoch, state.seconds + row["seconds"], EpochProgress()
         append_jsonl(files.epochs, row)
-        state.save(files, stage if config.stage.keep and epoch < config.epochs else None)
+        if stage is not None or epoch == config.epochs:
+            state.save(files, stage if config.stage.keep and epoch < config.epochs else None)
+        else:
+            state.save_if_cheap(files)
         rows.append(row)
-        yield row
+        try:
+            yield row
+        except GeneratorExit:
+            state.save_if_behind(files)
+            raise
 
     # Before the result: a trial that has one is complete, and not touched again.
     files.checkpoint_before.unlink(missing_ok=True)
