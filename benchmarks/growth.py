@@ -10,6 +10,7 @@ its samples, is not timed. A ratio is a trial's seconds over those of the round'
 
 from __future__ import annotations
 
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -64,7 +65,7 @@ def one_trial(at: Place, clip: dict[str, Any], number: int) -> float:
     """Seconds of a trial with these clips, its samples prepared by the one before."""
     form = at.sweep.trial.model_dump(mode="json", by_alias=True, exclude_unset=True)
     form["clip"] |= clip
-    session = Session(Store(at.store), dict(at.session.folders), kept=Kept(2**33))
+    session = Session(Store(tempfile.mkdtemp(dir=at.folder)), dict(at.session.folders), kept=Kept(2**33))
     for alpha in (0.4 + 0.01 * number, 0.5 + 0.01 * number):
         config = TrialConfig.model_validate({**form, "loss": {**form["loss"], "alpha": alpha}})
         session.prepare(config)
