@@ -25,7 +25,6 @@ from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 
 from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
@@ -33,7 +32,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import cores
 from kdtune.config.trial import TrialConfig
 from kdtune.store import read_jsonl
-from kdtune.train.evaluate import EVALUATION_BATCH
+from kdtune.train.evaluate import passes
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
 from kdtune.train.loader import training_places
 from kdtune.train.profile import make_deterministic
@@ -136,11 +135,8 @@ class Arithmetic:
             for epoch in range(1, config.epochs + 1)
         ]
         asked = [self.data.train, self.data.validation, self.data.test]
-        passes = [
-            part for rows in asked for part in np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
-        ]
-        self.videos = [evenly_spaced_clips(config, self.data, rows, CPU) for rows in passes]
-        self.tuples = [evaluation_samples(config, self.data, rows, CPU) for rows in asked[1:]]
+        self.videos = [evenly_spaced_clips(config, self.data, part, CPU) for rows in asked for part in passes(rows)]
+        self.tuples = [evaluation_samples(config, self.data, part, CPU) for rows in asked[1:] for part in passes(rows)]
 
     def run(self) -> None:
         config = self.config

@@ -159,11 +159,11 @@ def prepare(options: argparse.Namespace) -> int:
     from kdtune.clips.store import ClipStore
     from kdtune.config.load import load_trial
     from kdtune.store import Store
-    from kdtune.train.session import Session
+    from kdtune.train.prepared import Prepared
 
-    session = Session(Store(options.store))
-    session.prepare(load_trial(options.file, options.set))
-    for clips in map(ClipStore.open, map(Path, dict.fromkeys(session.folders.values()))):
+    prepared = Prepared(Store(options.store))
+    prepared.prepare(load_trial(options.file, options.set))
+    for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
         print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
     return EXIT_OK
 

@@ -65,12 +65,11 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     with store.lock(f"clips-{source.key(Tier('raw'))}"):
         tier, seen = _tier(source, allowed, clip.quality, store, threads)
         folder = store.clips(source.key(tier))
-        clips = mended(folder, root, threads) if folder.exists() else None
-        if clips is None:
+        if not folder.exists() or mended(folder, root, threads) is None:
             shutil.rmtree(folder, ignore_errors=True)
             _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
             print(f"clips: {described(ClipStore.open(folder))}", file=sys.stderr)
-            clips = mended(folder, root, threads)
+            mended(folder, root, threads)  # reads once what was written, and notes that it is sound
     return ClipStore.open(folder)
 
 

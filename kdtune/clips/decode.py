@@ -22,13 +22,14 @@ is void when only its last frame tells that it went wrong: then the frames begin
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
@@ -80,25 +81,27 @@ def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
 
 def header_frames(path: Path) -> int:
     """How many frames the file's header promises, or its seconds or packets where it does not say; 0 for no video."""
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream):
-                return 0
-            frames = stream.frames or round(_duration_s(stream) * float(stream.average_rate or 0))
-            if not frames:
-                frames = sum(packet.size > 0 for packet in container.demux(stream))
-            return min(frames, path.stat().st_size)  # a broken header may promise anything, but no frame is free
-    except Exception:
-        return 0  # its reason is told when it is decoded
+
+    def frames(container: InputContainer, stream: av.VideoStream) -> int:
+        promised = stream.frames or round(_duration_s(stream) * float(stream.average_rate or 0))
+        if not promised:
+            promised = sum(packet.size > 0 for packet in container.demux(stream))
+        return min(promised, path.stat().st_size)  # a broken header may promise anything, but no frame is free
+
+    return _of_header(path, frames)
 
 
 def header_pixels(path: Path) -> int:
     """Width times height of the video's frames; 0 for no video."""
+    return _of_header(path, lambda _, stream: stream.width * stream.height)
+
+
+def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int]) -> int:
+    """What a file says of its main video stream; 0 where it has none."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.best("video")
-            return stream.width * stream.height if isinstance(stream, av.VideoStream) else 0
+            return ask(container, stream) if isinstance(stream, av.VideoStream) else 0
     except Exception:
         return 0  # its reason is told when it is decoded
 

@@ -8,6 +8,7 @@ mended is removed, and made anew under its name: who has the old files mapped ke
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -37,8 +38,8 @@ def mended(folder: Path, root: Path, threads: int) -> ClipStore | None:
         left.unlink()
     try:
         clips, problems = ClipStore.look(folder)
-        if chain(clips.index) != clips.digest:
-            raise StoreError([Problem(str(folder), "the digest in store.json is not the one of index.parquet")])
+        if other := _other_digest(clips):
+            raise StoreError([Problem(str(folder), other)])
     except StoreError as error:
         _say(f"{error.problems[0]}: all its videos are decoded again")
         return None
@@ -74,11 +75,16 @@ def problems_of(folder: Path, threads: int) -> list[str]:
     found = [f"{folder}: {problem}" for problem in problems]
     names = [clips.index["video"].iloc[i] for i in damaged_rows(clips, threads)]
     found += [f"{folder}: the frames of {name} have changed" for name in names]
-    if chain(clips.index) != clips.digest:
-        found.append(f"{folder}: the digest in store.json is not the one of index.parquet")
+    if other := _other_digest(clips):
+        found.append(f"{folder}: {other}")
     if found:
         (folder / "verified.json").unlink(missing_ok=True)  # a large store is then checked by `prepare`, too
     return found
+
+
+def _other_digest(clips: ClipStore) -> str:
+    """What is wrong with the digest in store.json; empty where nothing is."""
+    return "" if chain(clips.index) == clips.digest else "the digest in store.json is not the one of index.parquet"
 
 
 def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -> str | None:
@@ -102,8 +108,7 @@ def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -
                     return f"{name} decodes to other frames than those that were stored"
                 file.seek(spans[row][0])
                 with path.open("rb") as source:
-                    while data := source.read(CHUNK):
-                        file.write(data)
+                    shutil.copyfileobj(source, file, CHUNK)
                 path.unlink()
     except OSError as error:
         if not disk_full(error):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,8 +122,7 @@ class StoreWriter:
         """Append a video, the next row of the catalog, and remove its part. Raises OSError; what was there is kept."""
         with part.path.open("rb") as source, (self.folder / self.tier.file).open("r+b") as file:
             file.seek(self.bytes)
-            while data := source.read(CHUNK):
-                file.write(data)
+            shutil.copyfileobj(source, file, CHUNK)
         if self.tier.name == "jpeg":
             with (self.folder / SIZES).open("r+b") as sizes:
                 sizes.seek(8 * self.frames)

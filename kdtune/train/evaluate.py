@@ -38,7 +38,7 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray) -> dict
     target = samples.config.loss.target
     network.eval()
     hits, loss, labels = 0, 0.0, []
-    for part in _passes(rows):
+    for part in passes(rows):
         batch = samples.evaluation(part)
         logits = network.logits(network.features(batch.clips))
         hits += int((logits.argmax(1) == batch.labels).sum())
@@ -52,10 +52,11 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray) -> dict
 def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> Tensor:
     """(V,) rows → (V, F) float32 on the CPU: the features of evenly spaced clips, averaged."""
     network.eval()
-    return torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in _passes(rows)]).cpu()
+    return torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in passes(rows)]).cpu()
 
 
-def _passes(rows: np.ndarray) -> list[np.ndarray]:
+def passes(rows: np.ndarray) -> list[np.ndarray]:
+    """The rows of each evaluation pass."""
     return np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
 
 
