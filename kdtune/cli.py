@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdtune import __version__, commands
+from kdtune import __version__
+from kdtune.commands import data, machine, sweeps, teachers, trials
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.report.tables import FORMATS
 from kdtune.store import disk_full, disk_full_words
@@ -71,56 +72,56 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the file")
         return sub
 
-    sub = command("sweep", commands.sweep, "run a sweep, or go on with it", "sweep sweeps/lambda_tau.yaml")
+    sub = command("sweep", sweeps.sweep, "run a sweep, or go on with it", "sweep sweeps/lambda_tau.yaml")
     with_file(sub, "a sweep file").add_argument("--address", help="of a Ray cluster; default: this machine")
     sub.add_argument("--dry-run", action="store_true", help="only say what would run")
-    sub = command("plan", commands.plan, "say what a sweep would run, and check its file", "plan sweeps/paper.yaml")
+    sub = command("plan", sweeps.plan, "say what a sweep would run, and check its file", "plan sweeps/paper.yaml")
     with_file(sub, "a sweep file")
     example = "train sweeps/lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
-    sub = command("train", commands.train, "train one trial, without Ray", example)
+    sub = command("train", trials.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     does = "processes that read its batches ahead (default: 0); their number changes no bit"
     sub.add_argument("--workers", type=_count, default=0, metavar="N", help=does)
-    sub = command("results", commands.results, "print a sweep's trials", "results lambda_tau --format markdown")
+    sub = command("results", sweeps.results, "print a sweep's trials", "results lambda_tau --format markdown")
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
     does = "train again, from nothing or from a stage, and compare every figure, bit for bit"
-    sub = command("replay", commands.replay, does, "replay lambda_tau --sample 3")
+    sub = command("replay", trials.replay, does, "replay lambda_tau --sample 3")
     sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")
     sub.add_argument("--sample", type=_count, metavar="N", help="only N of them, drawn anew each time")
     does = "begin with the checkpoint of this stage; its teachers are taken as they are"
     sub.add_argument("--from", dest="from_stage", metavar="STAGE", help=does)
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     does = "say whether this machine is ready, and what would not be deterministic on it"
-    sub = command("doctor", commands.doctor, does, "doctor --device cpu")
+    sub = command("doctor", machine.doctor, does, "doctor --device cpu")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: every one there is")
     sub.add_argument("--full", action="store_true", help="trials of the papers' sizes, for a GPU")
-    command("schema", commands.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
-    sub = command("ui", commands.ui, "serve MLflow's pages on this machine", "ui --port 5000")
+    command("schema", machine.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
+    sub = command("ui", machine.ui, "serve MLflow's pages on this machine", "ui --port 5000")
     sub.add_argument("--port", type=int, default=DEFAULT_PORT)
 
-    data = subparsers.add_parser("data", help="make, prepare and check data sets").add_subparsers(
+    of_data = subparsers.add_parser("data", help="make, prepare and check data sets").add_subparsers(
         dest="data_command", required=True, metavar="COMMAND"
     )
-    sub = command("synth", commands.synth, "write a set of motion videos", "data synth data/synthetic", data)
+    sub = command("synth", data.synth, "write a set of motion videos", "data synth data/synthetic", of_data)
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--groups", type=int, default=10, help="looks: each has its own sprites and background")
     sub.add_argument("--clips", type=int, default=3, help="videos of each class and group")
     example = "data prepare sweeps/ucf101.yaml"
-    sub = command("prepare", commands.prepare, "decode a file's videos into the store", example, data)
+    sub = command("prepare", data.prepare, "decode a file's videos into the store", example, of_data)
     with_file(sub, "a trial or sweep file")
-    command("verify", commands.verify, "check every stored frame against its checksum", "data verify", data)
+    command("verify", data.verify, "check every stored frame against its checksum", "data verify", of_data)
 
-    teacher = subparsers.add_parser("teacher", help="list the store's trials, import others").add_subparsers(
+    of_teacher = subparsers.add_parser("teacher", help="list the store's trials, import others").add_subparsers(
         dest="teacher_command", required=True, metavar="COMMAND"
     )
-    command("list", commands.teacher_list, "list the trials in the store that can teach", "teacher list", teacher)
+    command("list", teachers.list_teachers, "list the trials in the store that can teach", "teacher list", of_teacher)
     example = "teacher import best_model.pt --set student.backbone=c3d --set clip.frames=16"
     does = "import a checkpoint of PCL's or torchvision's, or a trial of another store"
-    sub = command("import", commands.teacher_import, does, example, teacher)
+    sub = command("import", teachers.import_teacher, does, example, of_teacher)
     sub.add_argument("source", type=Path, metavar="SOURCE", help="a checkpoint, or a folder trials/KEY of a store")
     sub.add_argument("--trial", type=Path, metavar="FILE", help="a trial file that says its network and clips")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="say a value of that trial")

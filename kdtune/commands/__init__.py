@@ -1,0 +1,1 @@
+"""What each command does: call, print, exit code. Everything heavy is imported by the command that needs it."""

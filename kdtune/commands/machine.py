@@ -1,0 +1,38 @@
+"""`doctor`, `ui` and `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from kdtune.store import Store
+    from kdtune.train.doctor import PACKED, TRIAL, examine
+
+    tried = problems = 0
+    for finding in examine(Store(options.store), options.device, full=options.full):
+        print(finding, flush=True)
+        tried += finding.name in (TRIAL, PACKED)
+        problems += finding.state == "problem"
+    if problems:
+        print(f"{problems} problem{'s' if problems != 1 else ''}")
+        return EXIT_FAILED_TRIALS
+    print(f"ready: every trial repeated its bits ({tried}/{tried})")
+    return EXIT_OK
+
+
+def ui(options: argparse.Namespace) -> int:
+    from kdtune.tracking.location import serve, tracking_uri
+
+    serve(tracking_uri(), options.port)
+
+
+def schema(options: argparse.Namespace) -> int:
+    from kdtune.config.sweep import SweepConfig
+
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **SweepConfig.model_json_schema()}
+    print(json.dumps(schema, indent=1, ensure_ascii=False))
+    return EXIT_OK

@@ -1,0 +1,74 @@
+"""`sweep`, `plan` and `results`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_OK, Problem, UserError
+
+
+def sweep(options: argparse.Namespace) -> int:
+    from kdtune.config.load import load_sweep
+
+    sweep = load_sweep(options.file, options.set)
+    if options.dry_run:
+        return plan(options)
+    from kdtune.report.results import mixed_profiles, sweep_results
+    from kdtune.report.tables import summary
+    from kdtune.store import Store, read_json
+    from kdtune.sweep.driver import drive
+    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.publish import read_run_ids
+
+    store, uri = Store(options.store), tracking_uri()
+    end = drive(sweep, options.file.read_text(), store, options.address, uri, say)
+    files = store.sweep(sweep.name)
+    results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
+    print(f"\n{summary(results, read_json(files.sweep))}\n")
+    for line in end.account(options.store):
+        print(line)
+    for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
+        print(f"note: {note}")
+    print("Look at it:  python -m kdtune ui")
+    print(f"All figures: python -m kdtune results {sweep.name} --format csv")
+    if sweep.search.candidates is not None:
+        more = f"--set search.candidates={2 * sweep.search.candidates}"
+        print(f"Go on:       python -m kdtune sweep {options.file} {more}")
+    return end.exit_code
+
+
+def plan(options: argparse.Namespace) -> int:
+    from kdtune.config.load import load_sweep
+    from kdtune.store import Store
+    from kdtune.sweep.plan import plan
+
+    sweep = load_sweep(options.file, options.set)
+    for line in plan(sweep, Store(options.store)):
+        print(line)
+    return EXIT_OK
+
+
+def results(options: argparse.Namespace) -> int:
+    from kdtune.report.results import mixed_profiles, sweep_results
+    from kdtune.report.tables import render
+    from kdtune.store import Store, read_json
+    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.publish import read_run_ids
+
+    store = Store(options.store)
+    files = store.sweep(options.sweep)
+    results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
+    if note := mixed_profiles(results["trials"]):
+        say(f"note: {note}")
+    if options.accuracies:
+        from kdtune.report.accuracies import accuracies
+        from kdtune.report.tables import STYLES
+
+        if options.format not in STYLES:
+            what = f"makes tables, got {options.format}: that format always holds every figure"
+            raise UserError([Problem("--accuracies", what, ", ".join(STYLES))])
+        print(accuracies(results, read_json(files.sweep), options.format))
+    else:
+        print(render(results, read_json(files.sweep), options.format))
+    return EXIT_OK

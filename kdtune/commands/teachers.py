@@ -1,0 +1,34 @@
+"""`teacher list` and `teacher import`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_OK
+
+
+def list_teachers(options: argparse.Namespace) -> int:
+    from kdtune.report.teachers import teacher_rows, teacher_table
+    from kdtune.store import Store
+
+    print(teacher_table(teacher_rows(Store(options.store))))
+    return EXIT_OK
+
+
+def import_teacher(options: argparse.Namespace) -> int:
+    from kdtune.config.load import load_trial
+    from kdtune.store import Store
+    from kdtune.train.imports import import_checkpoint, import_trial, yaml_lines
+
+    store = Store(options.store)
+    if options.source.is_dir():
+        print(import_trial(options.source, store))
+        return EXIT_OK
+    config = load_trial(options.trial, options.set)
+    imported = import_checkpoint(options.source, config, store)
+    heads = ", ".join(imported.heads) or "none"
+    say(f"trial {imported.key} in {imported.files.folder}; layout {imported.layout}, heads: {heads}")
+    say("in a sweep file, under `teachers:`; in a trial, under `teacher:` or `start:` without the name:")
+    print(yaml_lines(imported, config, options.name))
+    return EXIT_OK

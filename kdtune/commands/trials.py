@@ -1,0 +1,94 @@
+"""`train` and `replay`: single trials, without Ray."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from kdtune.config.trial import TrialConfig
+    from kdtune.train.session import Session
+
+
+def train(options: argparse.Namespace) -> int:
+    from kdtune.config.load import load_trial
+
+    config = load_trial(options.file, options.set)
+    from kdtune.store import Store
+    from kdtune.train.session import Session, choose_device
+
+    session = Session(Store(options.store), workers=options.workers)
+    device = choose_device(options.device)
+    session.prepare(config)
+    if problems := session.problems(config):
+        raise UserError(problems)
+    ended = _train_one(session, config, device)
+    if config.finetuned is not None:
+        ended["finetune"] = _train_one(session, config.finetuned, device)
+    print(json.dumps(ended, indent=1))
+    return EXIT_OK
+
+
+def _train_one(session: Session, config: TrialConfig, device: torch.device) -> dict[str, Any]:
+    """Train a trial with a line for each epoch, tell MLflow, and return its key with its result."""
+    from kdtune.config.space import flat_params
+    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.publish import TrackedTrial, publish_trial
+
+    files = session.files(config)
+    say(f"trial {files.key} on {device}, in {files.folder}")
+    state = "failed"
+    try:
+        for row in session.trial(config, device):
+            stage = f" · {row['stage']}: {_figures(row['evaluation']['validation'])}" if "stage" in row else ""
+            losses = " ".join(f"{name} {value:.3f}" for name, value in row["train"].items())
+            say(f"epoch {row['epoch']:3d}/{config.epochs} {losses} ({row['seconds']:.1f} s){stage}")
+        state = "complete"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        params = {**flat_params(config), "seed": config.seed, "control": False, "block": None, "key": files.key}
+        tracked = TrackedTrial(files, f"train {files.key[:8]}", params, {}, state)
+        for problem in publish_trial(tracking_uri(), "train", tracked):
+            say(f"note: {problem}")
+    return {"key": files.key, **(files.result() or {})}
+
+
+def _figures(evaluation: dict[str, float]) -> str:
+    """The best-known figures of a stage; all of them are in the result."""
+    shown = (name for name in ("pretext", "top1", "knn", "linear") if name in evaluation)
+    return ", ".join(f"{name} {evaluation[name]:.3f}" for name in shown)
+
+
+def replay(options: argparse.Namespace) -> int:
+    from kdtune.report.results import keys_of
+    from kdtune.store import Store
+    from kdtune.train.replay import Replay
+    from kdtune.train.session import choose_device
+
+    store, device = Store(options.store), choose_device(options.device)
+    keys = keys_of(store, options.name)
+    if options.from_stage is not None:
+        found, keys = len(keys), [key for key in keys if store.trial(key).stage_checkpoint(options.from_stage).exists()]
+        say(f"{len(keys)} of {found} trials have a checkpoint of stage {options.from_stage}")
+        if not keys:
+            raise UserError([Problem("--from", f"got {options.from_stage}, but no checkpoint of it was kept")])
+    if options.sample is not None:
+        # Other ones each time: an audit that is known beforehand is none.
+        keys = random.sample(keys, min(options.sample, len(keys)))
+    same = 0
+    with Replay(store, device, options.from_stage) as replays:
+        for key in keys:
+            difference = replays.trial(key)
+            same += difference is None
+            print(f"SAME       {key}" if difference is None else f"DIFFERENT  {key}\n{difference}", flush=True)
+    print(f"SAME {same}/{len(keys)}")
+    return EXIT_OK if same == len(keys) else EXIT_FAILED_TRIALS
