@@ -8,8 +8,10 @@
   trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
-  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  mlflow.json
+  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.json
+                                          driver.json  job.json  stop
   locks/                                  one empty file for each thing being made
+  store.json                              the layout's version, and by what other machines know this store
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import errno
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +29,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from kdtune.errors import Problem, StoreError
+
+#: Of the layout below; a store of another one is refused, not misread.
+STORE_VERSION = 1
 #: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
 TARGET_COUNTS = ("targets_computed", "targets_found")
 
@@ -193,8 +200,27 @@ class SweepFiles:
     def mlflow(self) -> Path:
         return self.folder / "mlflow.json"
 
+    @property
+    def driver(self) -> Path:
+        """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
+        return self.folder / "driver.json"
+
+    @property
+    def job(self) -> Path:
+        """The Ray job that it was last submitted as: the cluster's address and the job's id."""
+        return self.folder / "job.json"
+
+    @property
+    def stop(self) -> Path:
+        """There while the sweep is asked to stop: trials then write their checkpoints and end."""
+        return self.folder / "stop"
+
     def ledger(self, digest: str) -> Path:
         return self.folder / f"ledger_{digest[:12]}.jsonl"
+
+    def study(self, digest: str) -> Path:
+        """Optuna's journal of the search: a view of the ledger, for optuna-dashboard."""
+        return self.folder / f"study_{digest[:12]}.log"
 
 
 class Store:
@@ -202,6 +228,20 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
+
+    def claim(self) -> str:
+        """The store's own name, by which another machine knows that it sees the same store; made where it is missing.
+
+        Raises StoreError for a store whose layout is of another version.
+        """
+        path = self.root / "store.json"
+        if not path.exists():
+            write_json(path, {"version": STORE_VERSION, "id": uuid.uuid4().hex})
+        found = read_json(path)
+        if found["version"] != STORE_VERSION:
+            what = f"the store's layout is of version {found['version']}, this kdtune's of {STORE_VERSION}"
+            raise StoreError([Problem(str(path), what, "another --store, or the kdtune that made it")])
+        return found["id"]
 
     def manifest(self, folder_digest: str) -> Path:
         return self.root / "manifests" / f"{folder_digest}.json"
@@ -230,6 +270,10 @@ class Store:
 
     def sweep(self, name: str) -> SweepFiles:
         return SweepFiles(self.root / "sweeps" / name)
+
+    def sweeps(self) -> list[str]:
+        """The names of the sweeps that were run with this store."""
+        return sorted(path.parent.name for path in (self.root / "sweeps").glob("*/sweep.json"))
 
     def lock(self, name: str) -> FileLock:
         """A lock between processes; the system frees it when its holder dies, however it dies."""

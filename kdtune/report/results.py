@@ -20,8 +20,8 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     files = store.sweep(name)
     sweep = read_json(files.sweep)
     if sweep is None:
-        known = sorted(path.name for path in (store.root / "sweeps").glob("*")) if store.root.is_dir() else []
-        raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", ", ".join(known) or "none yet")])
+        known = ", ".join(store.sweeps()) or "none yet"
+        raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", known)])
     asked: dict[str, dict[str, Any]] = {}
     ended: dict[str, dict[str, Any]] = {}
     for row in read_jsonl(files.folder / sweep["ledger"]):
