@@ -11,8 +11,8 @@ from typing import Any
 from kdtune import __version__
 from kdtune.commands import data, machine, sweeps, teachers, trials
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
+from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
-from kdtune.store import disk_full, disk_full_words
 from kdtune.tracking.location import DEFAULT_PORT
 
 DEFAULT_STORE = "runs"

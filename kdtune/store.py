@@ -1,4 +1,4 @@
-"""Every path and file name of the store, atomic writes, locks, and the records that trials leave (no torch needed).
+"""Every path and file name of the store, its locks, and the records that trials leave (no torch needed).
 
 <store>/
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
@@ -16,13 +16,7 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,98 +24,12 @@ from typing import Any
 from filelock import FileLock
 
 from kdtune.errors import Problem, StoreError
+from kdtune.files import read_json, read_jsonl, write_json
 
 #: Of the layout below; a store of another one is refused, not misread.
 STORE_VERSION = 1
 #: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
 TARGET_COUNTS = ("targets_computed", "targets_found")
-
-
-def disk_full(error: BaseException) -> bool:
-    """Is it that the disk, or what the user may have of it, is used up?"""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full_words(error: BaseException) -> str:
-    """What to say of it, with the file that could not be written where that is known."""
-    name = getattr(error, "filename", None)
-    return "the disk is full" + (f": {name} could not be written" if name else "")
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """An OSError of a write knows no file name; whoever reads of a full disk wants to know which disk."""
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write so that a reader sees the whole file or none, also after a power cut: temporary file, fsync, rename."""
-    with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-def clear_unfinished(folder: Path, name: str = "") -> None:
-    """Remove what killed processes had not finished writing to the file `name` in `folder`, or to any: for the holder
-    of its lock alone."""
-    for unfinished in folder.glob(f".{name}*"):
-        unfinished.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts."""
-    with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            whole = file.seek(0, os.SEEK_END)
-            while whole > 0:
-                file.seek(whole - 1)
-                if file.read(1) == b"\n":
-                    break
-                whole -= 1
-            file.truncate(whole)
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a last line without its end is not one."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
-
-
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace all lines at once."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @dataclass(frozen=True)

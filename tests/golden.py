@@ -26,7 +26,8 @@ from kdtune.config.inherit import merge
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, write_atomic
+from kdtune.files import write_atomic
+from kdtune.store import Store
 from kdtune.train.prepared import source_id
 from kdtune.train.replay import differences
 from kdtune.train.session import Session

@@ -15,7 +15,7 @@ from helpers import CANDIDATES, WINDOW, sweep_of
 from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.store import append_jsonl, read_jsonl
+from kdtune.files import append_jsonl, read_jsonl
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.prune import clears

@@ -19,7 +19,8 @@ from kdtune.clips.tiers import Frame, Tier
 from kdtune.clips.writing import StoreWriter, write_part
 from kdtune.config.sections import DataConfig
 from kdtune.errors import StoreError
-from kdtune.store import Store, write_json
+from kdtune.files import write_json
+from kdtune.store import Store
 
 #: What a sweep does first.
 Prepare = Callable[[], ClipStore]

@@ -16,8 +16,9 @@ from helpers import ROOT
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
+from kdtune.files import read_json
 from kdtune.losses.distill import distillation_loss
-from kdtune.store import Store, read_json
+from kdtune.store import Store
 from kdtune.train.session import Session
 
 RECORDED = read_json(FILE)

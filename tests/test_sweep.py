@@ -18,8 +18,9 @@ from helpers import run_python
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
+from kdtune.files import append_jsonl, read_json
 from kdtune.report.results import sweep_results
-from kdtune.store import TARGET_COUNTS, Store, append_jsonl, read_json
+from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.driver import Ending, _Watch, drive
 from kdtune.train.replay import Replay
 

@@ -13,9 +13,10 @@ import yaml
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
+from kdtune.files import read_json, read_jsonl, write_jsonl
 from kdtune.report.accuracies import accuracies
 from kdtune.report.results import sweep_results
-from kdtune.store import Store, read_json, read_jsonl, write_jsonl
+from kdtune.store import Store
 from kdtune.sweep.driver import Ending, drive
 
 

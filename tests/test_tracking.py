@@ -13,7 +13,8 @@ import pytest
 from browser import free_port, served, wait_until
 
 from kdtune.errors import UserError
-from kdtune.store import Store, append_jsonl, write_json
+from kdtune.files import append_jsonl, write_json
+from kdtune.store import Store
 from kdtune.tracking.location import (
     DEFAULT_URI,
     database_path,

@@ -25,7 +25,8 @@ from kdtune.clips.writing import StoreWriter
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store, disk_full, write_atomic
+from kdtune.files import disk_full, write_atomic
+from kdtune.store import Store
 
 REASONS_SHOWN = 5
 

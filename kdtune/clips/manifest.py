@@ -11,7 +11,8 @@ from tqdm import tqdm
 from kdtune.clips.catalog import video_path
 from kdtune.config.key import digest
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store, read_json, write_json
+from kdtune.files import read_json, write_json
+from kdtune.store import Store
 
 
 def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:

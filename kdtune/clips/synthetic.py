@@ -23,7 +23,7 @@ from tqdm import tqdm
 from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
-from kdtune.store import read_json, write_atomic
+from kdtune.files import read_json, write_atomic
 
 VERSION = 1
 FPS = 25

@@ -30,7 +30,7 @@ import pandas as pd
 
 from kdtune.clips.store import FORMAT, chain
 from kdtune.clips.tiers import OFFSETS, Frame, Tier
-from kdtune.store import write_atomic, write_json, write_jsonl
+from kdtune.files import write_atomic, write_json, write_jsonl
 
 PROGRESS, SIZES = "progress.jsonl", "sizes.i64"
 CHUNK = 2**20

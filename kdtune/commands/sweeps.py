@@ -14,9 +14,10 @@ def sweep(options: argparse.Namespace) -> int:
     sweep = load_sweep(options.file, options.set)
     if options.dry_run:
         return plan(options)
+    from kdtune.files import read_json
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
-    from kdtune.store import Store, read_json
+    from kdtune.store import Store
     from kdtune.sweep.driver import drive
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
@@ -50,9 +51,10 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
+    from kdtune.files import read_json
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import render
-    from kdtune.store import Store, read_json
+    from kdtune.store import Store
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
 

@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, read_json, read_jsonl
+from kdtune.files import read_json, read_jsonl
+from kdtune.store import Store
 
 Row = dict[str, Any]
 

@@ -8,7 +8,8 @@ from tabulate import tabulate
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles, read_json
+from kdtune.files import read_json
+from kdtune.store import Store, TrialFiles
 
 #: The validation accuracies that are shown, where a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")

@@ -13,7 +13,8 @@ from pathlib import Path
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, append_jsonl, read_jsonl
+from kdtune.files import append_jsonl, read_jsonl
+from kdtune.store import Store
 from kdtune.sweep.job import Job, Kind, Outcome, outcome_in_store
 from kdtune.sweep.prune import bar
 from kdtune.sweep.search import Finished, ask

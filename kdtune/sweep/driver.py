@@ -13,7 +13,8 @@ from kdtune.config.metrics import column
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
-from kdtune.store import TARGET_COUNTS, Store, write_json
+from kdtune.files import write_json
+from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome

@@ -10,7 +10,8 @@ from kdtune.config.key import trial_key
 from kdtune.config.space import Parameter, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, read_jsonl
+from kdtune.files import read_jsonl
+from kdtune.store import Store
 
 
 def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:

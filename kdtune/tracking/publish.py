@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtune.store import read_json, write_json
+from kdtune.files import read_json, write_json
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import TrackedTrial
 

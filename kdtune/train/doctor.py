@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 from filelock import Timeout
 
 from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
-from kdtune.store import Store, write_atomic
+from kdtune.files import write_atomic
+from kdtune.store import Store
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,8 @@ from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest, identity
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import SEEN, TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles, read_json, write_atomic, write_json
+from kdtune.files import read_json, write_atomic, write_json
+from kdtune.store import Store, TrialFiles
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest

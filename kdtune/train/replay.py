@@ -14,7 +14,8 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.store import TARGET_COUNTS, Store, TrialFiles, read_json, write_atomic, write_jsonl
+from kdtune.files import read_json, write_atomic, write_jsonl
+from kdtune.store import TARGET_COUNTS, Store, TrialFiles
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import source_id

@@ -15,7 +15,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.key import identity
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError, StoreError
-from kdtune.store import clear_unfinished, disk_full, disk_full_words, write_json
+from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import Kept, Samples

@@ -19,10 +19,11 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kdtune.errors import Problem, StoreError
+from kdtune.files import write_atomic
 from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
-from kdtune.store import TrialFiles, write_atomic
+from kdtune.store import TrialFiles
 from kdtune.train.checkpoint import ADVICE, content_digest, read_checkpoint
 from kdtune.train.profile import profile_changes
 

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from kdtune.config.key import digest
 from kdtune.config.trial import TrialConfig
+from kdtune.files import clear_unfinished, write_atomic
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import TARGET_COUNTS, Store, clear_unfinished, write_atomic
+from kdtune.store import TARGET_COUNTS, Store
 from kdtune.train.checkpoint import final_weights, load_part
 from kdtune.train.inputs import training_samples
 from kdtune.train.profile import profile

@@ -19,13 +19,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
+from kdtune.files import append_jsonl, write_json, write_jsonl
 from kdtune.losses.contrast import MemoryBank, in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.losses.features import FeatureProjector, feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.models.backbones import feature_size
 from kdtune.models.heads import build_network
-from kdtune.store import TrialFiles, append_jsonl, write_json, write_jsonl
+from kdtune.store import TrialFiles
 from kdtune.train.checkpoint import content_digest, load_part
 from kdtune.train.evaluate import evaluate, head_scores, with_best
 from kdtune.train.loader import steps_of_an_epoch
