@@ -84,11 +84,17 @@ class TrialFiles:
 
     def failure(self) -> str | None:
         """Why the last attempt failed, or None."""
-        record = read_json(self.folder / "failure.json")
-        return None if record is None else record["error"]
+        return (self._failure() or {}).get("error")
 
-    def write_failure(self, error: str) -> None:
-        write_json(self.folder / "failure.json", {"error": error})
+    def ran_out_of_memory(self) -> bool:
+        """Did the last attempt fail for want of memory?"""
+        return (self._failure() or {}).get("out_of_memory", False)
+
+    def _failure(self) -> dict[str, Any] | None:
+        return read_json(self.folder / "failure.json")
+
+    def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
+        write_json(self.folder / "failure.json", {"error": error, "out_of_memory": out_of_memory})
 
     def clear_failure(self) -> None:
         (self.folder / "failure.json").unlink(missing_ok=True)

@@ -17,6 +17,7 @@ OfFeatures = Literal["knn", "linear", "retrieval_1", "retrieval_5", "retrieval_1
 OfPretext = Literal["pretext", "pretext_loss"]
 OfAction = Literal["action", "action_loss", "top1", "top5", "precision", "recall", "f1"]
 Metric = Literal[OfFeatures, OfPretext, OfAction]
+OfCost = Literal["parameters", "gmac", "peak_memory", "clip_ms", "epoch_seconds"]
 
 #: Each has its `best_…` beside it.
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -27,6 +28,11 @@ OF_HEAD: dict[str, tuple[str, ...]] = {"pretext": get_args(OfPretext), "action":
 def available(metric: str, target: str) -> bool:
     """Does a trial with this `loss.target` record `metric`?"""
     return metric in get_args(OfFeatures) or metric in OF_HEAD[target]
+
+
+def is_cost(metric: str) -> bool:
+    """Is it what a trial costs, rather than how good it is?"""
+    return metric in get_args(OfCost)
 
 
 def column(metric: str, reduce: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from kdtune.config.key import trial_key
+from kdtune.config.metrics import is_cost
 from kdtune.config.space import Parameter, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -26,8 +27,9 @@ def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
     there = Path(trial.data.folder).is_dir()
     missing = "" if there else " (will be made)" if trial.data.dataset == "synthetic" else " (not here)"
     yield f"data         {trial.data.dataset} in {trial.data.folder}{missing}"
-    objective = sweep.objective
-    yield f"objective    {objective.mode} {objective.metric} on {objective.split} at {objective.stage}"
+    for i, objective in enumerate(sweep.objectives):
+        where = "" if is_cost(objective.metric) else f" on {objective.split} at {objective.stage}"
+        yield f"{'objective' if i == 0 else '':<12} {objective.mode} {objective.metric}{where}"
     if sweep.prune.at:
         kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
@@ -98,8 +100,8 @@ def _values(parameter: Parameter) -> str:
     if parameter.choice is not None:
         text = " | ".join(str(value) for value in parameter.choice)
     else:
-        low, high = parameter.range or parameter.log or parameter.int or (0, 0)
-        text = f"{low:g} … {high:g}" + (" (log)" if parameter.log else "")
+        low, high = parameter.bounds or (0, 0)
+        text = f"{low:g} … {high:g}" + (" (log)" if parameter.is_log else "")
     return text + (f" when {parameter.when}" if parameter.when else "")
 
 

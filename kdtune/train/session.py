@@ -20,7 +20,7 @@ from kdtune.train.checkpoint import final_weights
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import Kept, Samples
 from kdtune.train.targets import Targets
-from kdtune.train.trial import train_trial
+from kdtune.train.trial import Stopping, never, train_trial
 
 
 @dataclass
@@ -31,12 +31,14 @@ class Session(Prepared):
     """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     kept: Kept = field(default_factory=Kept)
     """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
+    stopping: Stopping = never
+    """Asked after each step: where it says yes, a trial writes its checkpoint and ends before its time."""
 
     def trial(self, config: TrialConfig, device: torch.device) -> Generator[dict[str, Any], None, None]:
         """Train `config` to the end, or as long as the caller goes on, yielding its rows (see train_trial).
 
-        A complete trial only yields what it left. One process trains a trial at a time; others wait for it. A failure
-        is recorded with its error in plain words, and raised again.
+        A complete trial only yields what it left, and one that is told to stop ends early. One process trains a trial
+        at a time; others wait for it. A failure is recorded with its error in plain words, and raised again.
         """
         files = self.files(config)
         with self.store.lock(f"trial-{files.key}"):
@@ -59,11 +61,16 @@ class Session(Prepared):
                 if config.start is not None:
                     start = final_weights(self.files(config.start).checkpoint)
                 write_json(files.config, identity(config, self.manifest_of(config)))
-                yield from train_trial(samples, targets, start, files)
+                yield from train_trial(samples, targets, start, files, self.stopping)
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
-                    files.write_failure(plain_words(error))
+                    files.write_failure(plain_words(error), out_of_memory=_out_of_memory(error))
                 raise
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Has this machine or its GPU no memory left? The CPU's allocator says so in a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def plain_words(error: BaseException) -> str:

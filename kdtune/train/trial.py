@@ -6,7 +6,7 @@ L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta �
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -35,15 +35,26 @@ from kdtune.train.samples import Samples
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
+#: Asked after each step whether the trial is to end before its time.
+Stopping = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
+
 
 def train_trial(
-    samples: Samples, targets: Targets | None, start: Mapping[str, Tensor] | None, files: TrialFiles
+    samples: Samples,
+    targets: Targets | None,
+    start: Mapping[str, Tensor] | None,
+    files: TrialFiles,
+    stopping: Stopping = never,
 ) -> Iterator[dict[str, Any]]:
     """Train from the last checkpoint to the end, yielding each epoch's row when it is on disk.
 
-    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row: the next call
-    goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
-    the step, when a loss is not finite.
+    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row, `stopping`
+    after any step: the next call goes on from there, to the same bits. The rows of epochs that are already done come
+    first. Raises TrialError, naming the step, when a loss is not finite.
     """
     config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
@@ -103,6 +114,9 @@ def train_trial(
             progress.count_time()
             state.note_samples(batch.digest)
             state.save_if_due(files)
+            if stopping():
+                state.save(files)
+                return
 
         # ---- the epoch's figures ---------------------------------------------------------------------------------
         losses = torch.stack(progress.losses).double().cpu()
