@@ -11,14 +11,13 @@ import heapq
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.files import append_jsonl, read_jsonl
 from kdtune.store import Store
 from kdtune.sweep.job import Job, Kind, Outcome, outcome_in_store
-from kdtune.sweep.jobs import Jobs, KeyOf
+from kdtune.sweep.jobs import Jobs, KeyOf, candidate_name
+from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prune import bar
 from kdtune.sweep.search import Finished, Search
 from kdtune.sweep.study import Journal
@@ -38,22 +37,21 @@ class Campaign:
         self,
         sweep: SweepConfig,
         key_of: KeyOf,
-        ledger: Path,
-        study: Path,
+        ledger: Ledger,
+        journal: Journal | None = None,
         on_end: OnEnd = lambda *_: None,
         on_record: OnRecord = lambda _: None,
     ) -> None:
-        self.sweep, self.ledger, self.on_end, self.on_record = sweep, ledger, on_end, on_record
+        self.sweep, self.ledger, self.journal = sweep, ledger, journal
+        self.on_end, self.on_record = on_end, on_record
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.cached: set[str] = set()
         """Names of the jobs whose outcome was in the store."""
         self.notes: list[str] = []
         """For people: where the ledger and a fresh ask differ."""
-        self.journal = Journal(study, sweep)
         self.blocks = [_BlockSearch(sweep, block) for block in sweep.blocks()]
         self._made = Jobs(sweep, key_of)
-        self._recorded = {(row["event"], row["job"]): row for row in read_jsonl(ledger)}
         self._ready: list[tuple[int, int, int, Job]] = []  # a heap; no two have the same third
         self._order = itertools.count()
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # a teacher's key → who needs it
@@ -121,7 +119,8 @@ class Campaign:
                 self._place(waiting)
         if job.kind == "candidate" and job.block is not None:
             search = self.blocks[job.block.index]
-            search.write(self.journal, self.outcomes)
+            if self.journal is not None:
+                search.write(self.journal, self.outcomes)
             self._ask_more(search)
 
     # ---- asking ------------------------------------------------------------------------------------------------------
@@ -129,7 +128,7 @@ class Campaign:
     def _ask_more(self, search: _BlockSearch) -> None:
         while search.may_ask(self.outcomes):
             number = len(search.jobs)
-            recorded = self._recorded.get(("asked", f"{search.block.label} · candidate {number}"))
+            recorded = self.ledger.asked(candidate_name(search.block, number))
             values = search.asking.ask(recorded and recorded["values"])
             if recorded is not None and recorded["values"] != values:
                 # What was asked stays asked: its trials are there, and later candidates have learned from them.
@@ -178,8 +177,7 @@ class Campaign:
         return self.outcomes[self._made.teachers[teacher].name].state == "failed"
 
     def _record(self, row: dict[str, Any]) -> None:
-        if self._recorded.get((row["event"], row["job"])) != row:
-            append_jsonl(self.ledger, row)
+        self.ledger.add(row)
         self.on_record(row)
 
 

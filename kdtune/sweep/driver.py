@@ -19,10 +19,12 @@ from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.changes import explained
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome
+from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.sweep.presence import Presence
 from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import Stopping
+from kdtune.sweep.study import Journal
 from kdtune.tracking.publish import Publisher, TrackedTrial
 
 
@@ -96,7 +98,8 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
 
         state = "interrupted"
         try:
-            campaign = Campaign(sweep, key_of, ledger, files.study(sweep.ledger), events.on_end, watcher.ledger)
+            journal = Journal(files.study(sweep.ledger), sweep)
+            campaign = Campaign(sweep, key_of, Ledger(ledger), journal, events.on_end, watcher.ledger)
             events.campaign = campaign
             first = campaign.next_to_train(store)
             if first is not None:

@@ -30,13 +30,13 @@ class Jobs:
             for seed in search.seeds:
                 name = "control" if len(search.controls) == 1 else f"control {i}"
                 name += "" if len(search.seeds) == 1 else f" seed {seed}"
-                found.append(self._job("control", name, block, i, (seed,), control))
+                found.append(self._job("control", f"{block.label} · {name}", block, i, (seed,), control))
         return found
 
     def candidate(self, block: Block, number: int, values: Mapping[str, Scalar], bars: Mapping[str, float]) -> Job:
         """A candidate with all its seeds."""
-        name = candidate_name(number)
-        return self._job("candidate", name, block, number, tuple(self.sweep.search.seeds), values, bars)
+        name, seeds = candidate_name(block, number), tuple(self.sweep.search.seeds)
+        return self._job("candidate", name, block, number, seeds, values, bars)
 
     def _job(
         self,
@@ -54,7 +54,7 @@ class Jobs:
         others = {name: value for name, value in chosen.items() if resolve(name) not in SHORT_NAMES.values()}
         return Job(
             kind,
-            f"{block.label} · {name}",
+            name,
             block,
             number,
             seeds,
@@ -82,6 +82,6 @@ class Jobs:
         return key
 
 
-def candidate_name(number: int) -> str:
-    """Within its block."""
-    return f"candidate {number}"
+def candidate_name(block: Block, number: int) -> str:
+    """The name of a candidate's job."""
+    return f"{block.label} · candidate {number}"
