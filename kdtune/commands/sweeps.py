@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK, Problem, UserError
@@ -15,6 +16,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         return plan(options)
     from kdtune.files import read_json
+    from kdtune.report.live import watcher
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
     from kdtune.store import Store
@@ -23,7 +25,8 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.tracking.publish import read_run_ids
 
     store, uri = Store(options.store), tracking_uri()
-    end = drive(sweep, options.file.read_text(), store, options.address, uri, say)
+    with watcher(sys.stderr) as shown:
+        end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
     files = store.sweep(sweep.name)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
