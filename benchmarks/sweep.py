@@ -27,7 +27,7 @@ from common import command, machine_line, parser, print_table, ratios, say, spre
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import cores
 from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.search import ask
+from kdtune.sweep.search import Search
 from shapes import SHAPES, Place, place, targets_ready, teachers
 
 #: Compared between the sides, at the last stage.
@@ -91,7 +91,8 @@ def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
             for video in clips.index.loc[rows].itertuples():
                 writer.writerow([at.folder / "videos" / video.video, video.label, split])
     unused = {"lambda": 1.0, "tau": 4.0, "alpha": trial.loss.alpha}  # of a control
-    asked = [ask(at.sweep, block, candidate, []) for candidate in range(candidates)]
+    random_search = Search(at.sweep, block)
+    asked = [random_search.ask() for _ in range(candidates)]
     return {
         "trial": trial.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "points": [{**unused, **values} for values in (*search.controls, *asked)],
@@ -106,7 +107,7 @@ def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
         "videos": {split: len(rows) for split, rows in splits.items()},
         "classes": len(data.actions),
         "stages": list(trial.stage_epochs.values()),
-        "metric": at.sweep.objective.metric,
+        "metric": at.sweep.objectives[0].metric,
         "workers": workers,
         "cores": cores(),
     }

@@ -369,3 +369,12 @@ def test_several_objectives_go_to_the_search_and_none_is_pruned(tmp_path: Path) 
     assert [trial.values for trial in trials] == [
         list(alone[f"fraction=1.0 · candidate {n}"][3].objectives) or None for n in range(CANDIDATES)
     ]
+
+
+def test_a_block_without_a_complete_candidate_is_named(tmp_path: Path) -> None:
+    def none(job: Job) -> Outcome:
+        barren = job.kind == "candidate" and job.block is not None and job.block.index == 1
+        return Outcome("failed", error="out of luck") if barren else outcome_of(job)
+
+    campaign = drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=none)
+    assert campaign.barren() == [f"block fraction=0.25: none of {CANDIDATES} candidates is complete; out of luck"]

@@ -99,6 +99,16 @@ class Campaign:
         """Jobs asked so far and those still to be asked."""
         return len(self.jobs) + sum(search.candidates - len(search.jobs) for search in self.blocks)
 
+    def barren(self) -> list[str]:
+        """For people: the blocks whose candidates have all ended, and none of them complete."""
+        found = []
+        for search in self.blocks:
+            ends = [self.outcomes[job.name] for job in search.jobs if job.name in self.outcomes]
+            if len(ends) == search.candidates and not any(end.state == "complete" for end in ends):
+                error = next((end.error for end in ends if end.error), "all were pruned")
+                found.append(f"block {search.block.label}: none of {len(ends)} candidates is complete; {error}")
+        return found
+
     def finish(self, job: Job, outcome: Outcome, cached: bool) -> None:
         """Take note of how `job` ended, and ask what may be asked now."""
         self._end(job, outcome, cached)

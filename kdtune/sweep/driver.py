@@ -175,7 +175,7 @@ class _Events:
         campaign = self.campaign
         failed = campaign is not None and any(out.state == "failed" for out in campaign.outcomes.values())
         code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
-        notes = [*(campaign.notes if campaign else ()), *unsent]
+        notes = [*(campaign.notes + campaign.barren() if campaign else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (campaign and campaign.done):
             notes.append(f"{budget}: the same command with a larger budget goes on")
         return Ending(code, seconds, self.trained, self.found, self.targets, notes)
