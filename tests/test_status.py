@@ -21,6 +21,7 @@ from watched import HIDE, OBJECTIVE, SHOW, Row, Terminal, asked, ended
 
 from kdtune.config.trial import TrialConfig
 from kdtune.files import append_jsonl, write_json
+from kdtune.report import status as report
 from kdtune.report.reading import Lines, Reader, board_of
 from kdtune.store import Store, SweepFiles
 from kdtune.train.session import Session
@@ -309,8 +310,9 @@ def test_a_real_sweep_is_watched_from_another_process(
         process = subprocess.Popen([*command, "--address", ray_address], env=environment, stderr=said, cwd=ROOT)
     seen: list[Row] = []
     while process.poll() is None:
+        time.sleep(0.1)  # leaves the sweep its core
         if Store(tmp_path).sweeps():
-            seen.append(status(tmp_path, "tiny"))
+            seen.append(report.status(Store(tmp_path), "tiny"))
     assert process.returncode == 0, (tmp_path / "said").read_text()
     assert [row["done"] for row in seen] == sorted(row["done"] for row in seen)
     assert any(row["running"] for row in seen)

@@ -40,7 +40,7 @@ class Front:
                 self._place(other)
 
     def numbers(self) -> list[int]:
-        """The candidates in the front, rising; of one objective the first is the best, for the lower number wins a tie."""
+        """The candidates in the front, rising. Of one objective the first is the best: the lower number wins a tie."""
         return sorted(number for numbers in self._front.values() for number in numbers)
 
     def values(self, number: int) -> list[float]:
