@@ -35,11 +35,13 @@ PACKAGE = f"{Path(kdtune.__file__).parent}{os.sep}"
 KINDS = {
     "train/targets.py": "targets",
     "train/evaluate.py": "evaluation",
+    "train/cost.py": "cost",
     "TrialState.save": "checkpoint",
     "TrialState.load": "resume",
     "_rewrite_rows": "resume",
     "append_jsonl": "rows",
     "TrialFiles.write_result": "rows",
+    "_epochs": "training",
     "train_trial": "training",
 }
 
@@ -59,7 +61,7 @@ def file_of(frame: FrameType) -> str:
 
 def moment(frame: FrameType | None) -> dict[str, Any]:
     """Which trial it is, the teacher or its student, its epoch, and the steps of that epoch that are done."""
-    while frame is not None and frame.f_code.co_qualname != "train_trial":
+    while frame is not None and frame.f_code.co_qualname not in ("_epochs", "train_trial"):
         frame = frame.f_back
     values = {} if frame is None else frame.f_locals
     files, progress = values.get("files"), values.get("progress")

@@ -1,17 +1,13 @@
-"""The training loop. Read it from top to bottom; everything it calls is a function of what it is given.
-
-L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta · relations + gamma · features
-"""
+"""The training loop. Read it from top to bottom; everything it calls is a function of what it is given."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -20,15 +16,15 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
 from kdtune.files import append_jsonl, write_json, write_jsonl
-from kdtune.losses.contrast import MemoryBank, in_batch_loss
-from kdtune.losses.distill import distillation_loss
-from kdtune.losses.features import FeatureProjector, feature_loss
-from kdtune.losses.relations import relation_loss
+from kdtune.losses.contrast import MemoryBank
+from kdtune.losses.features import FeatureProjector
 from kdtune.models.backbones import feature_size
 from kdtune.models.heads import build_network
 from kdtune.store import TrialFiles
 from kdtune.train.checkpoint import content_digest, load_part
+from kdtune.train.cost import trial_cost
 from kdtune.train.evaluate import evaluate, head_scores, with_best
+from kdtune.train.forward import forward
 from kdtune.train.loader import steps_of_an_epoch
 from kdtune.train.profile import make_deterministic, profile, weights_digest
 from kdtune.train.samples import Samples
@@ -45,6 +41,16 @@ def train_trial(
     goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
     the step, when a loss is not finite.
     """
+    result = yield from _epochs(samples, targets, start, files)
+    # Only now: the memory that the training had is free again, and the measurement needs as much.
+    fresh = initial_state(samples.config, samples.data, None, samples.device)
+    files.write_result({**result, "cost": trial_cost(fresh, samples, targets, files.rows())})
+
+
+def _epochs(
+    samples: Samples, targets: Targets | None, start: Mapping[str, Tensor] | None, files: TrialFiles
+) -> Generator[dict[str, Any], None, dict[str, Any]]:
+    """Yields as `train_trial`, and returns what the trial ended with."""
     config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
     make_deterministic(config)
@@ -54,10 +60,7 @@ def train_trial(
     rows = [row for row in files.rows() if row["epoch"] <= state.epoch]
     _rewrite_rows(files, rows)
     yield from rows
-    network, bank, optimizer = state.network, state.bank, state.optimizer
-    target, loss = config.loss.target, config.loss
-    weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
-    weights["features"] = loss.gamma
+    network, optimizer, target = state.network, state.optimizer, config.loss.target
     steps = steps_of_an_epoch(config, data)
     batches = samples.training(state.epoch + 1, state.progress.steps)
 
@@ -69,27 +72,8 @@ def train_trial(
         taught = targets.epoch(epoch) if targets is not None else {}
         network.train()
         for batch in islice(batches, steps - progress.steps):
-            at = torch.from_numpy(batch.samples).to(device, non_blocking=True)
-
             # ---- forward -----------------------------------------------------------------------------------------
-            features = network.features(batch.clips)
-            logits = network.logits(features)
-            terms: dict[str, Tensor] = {target: F.cross_entropy(logits, batch.labels)}
-            if target == "pretext" and loss.alpha > 0:
-                first, last = network.projections(features)
-                if bank is not None:
-                    negatives = bank.draw_negatives(epoch, batch.samples).to(device, non_blocking=True)
-                    terms["contrast"] = bank.loss(first, last, at, negatives)
-                    bank.update(first, last, at)
-                else:
-                    terms["contrast"] = in_batch_loss(first, last, loss.temperature)
-            if "logits" in taught:
-                terms["distill"] = distillation_loss(logits, taught["logits"][at], loss.tau)
-            if "relations" in taught:
-                terms["relations"] = relation_loss(features, taught["relations"][at])
-            if state.projector is not None:
-                terms["features"] = feature_loss(state.projector(features), taught["features"][at])
-            total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            total, terms, logits = forward(state, config.loss, epoch, batch, taught)
 
             # ---- backward ----------------------------------------------------------------------------------------
             optimizer.zero_grad(set_to_none=True)
@@ -158,17 +142,15 @@ def train_trial(
 
     # Before the result: a trial that has one is complete, and not touched again.
     files.checkpoint_before.unlink(missing_ok=True)
-    files.write_result(
-        {
-            "epochs": state.epoch,
-            "stages": {row["stage"]: row["evaluation"] for row in rows if "stage" in row},
-            "weights_sha256": weights_digest(state.kept_network()),
-            "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
-            "seconds": state.seconds,
-            "profile": state.profiles[-1]["profile"],
-            "earlier_profiles": state.profiles[:-1],
-        }
-    )
+    return {
+        "epochs": state.epoch,
+        "stages": {row["stage"]: row["evaluation"] for row in rows if "stage" in row},
+        "weights_sha256": weights_digest(state.kept_network()),
+        "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
+        "seconds": state.seconds,
+        "profile": state.profiles[-1]["profile"],
+        "earlier_profiles": state.profiles[:-1],
+    }
 
 
 def initial_state(
