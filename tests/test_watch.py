@@ -164,6 +164,20 @@ def test_fine_tuning_s_epochs_are_counted_on_and_its_metric_is_the_objective_s()
     assert (running["epoch"], running["epochs"], running["metric"]) == (12, 12, "top1")
 
 
+def test_epochs_are_those_that_the_ledger_says() -> None:
+    """Of a trial before its fine-tuning, and a teacher's are its own."""
+    board = a_board(stages={"late": 8, "finetune": 12}, epochs=8)
+    for row in (
+        asked("candidate", 0, finetuned=["tuned"], epochs=8),
+        asked("candidate", 1, finetuned=["tuned"], epochs=20),  # epochs are searched, too
+        asked("teacher", None, None, epochs=30),
+        asked("control", 0, "f=0.5"),  # of an earlier version
+    ):
+        board.take(row)
+        board.take({"event": "started", "job": row["job"]})
+    assert [row["epochs"] for row in board.picture()["running"]] == [12, 24, 30, 12]
+
+
 def test_time_left_by_hand() -> None:
     board = a_board(*(asked("candidate", n) for n in range(3)), blocks={"f=1": 5})
     assert board.time_left() is None, "nothing to go by"

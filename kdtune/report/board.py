@@ -23,6 +23,7 @@ class Board:
         self.objectives: list[Row] = sweep["objective"] if several else [sweep["objective"]]
         self.stages: dict[str, int] = sweep["stages"]
         modes, last = [objective["mode"] for objective in self.objectives], max(self.stages.values())
+        self._tuning = max(0, last - sweep.get("epochs", last))  # stages count fine-tuning's epochs on
         self.teachers = Tally(0, modes, None)
         self.blocks = {label: Tally(candidates, modes, last) for label, candidates in sweep["blocks"].items()}
         self.jobs: dict[str, Job] = {}
@@ -81,8 +82,10 @@ class Board:
         else:
             self.total += kind != "candidate"
             tally.counts[kind, "pending"] += 1
-        tally.epochs = epochs = row.get("epochs", tally.epochs)  # ledgers of earlier versions do not say
         keys, finetuned, bars = row["keys"], row.get("finetuned", []), row.get("bars", {})
+        if "epochs" in row:  # ledgers of earlier versions do not say
+            tally.epochs = row["epochs"] + (self._tuning if finetuned else 0)
+        epochs = tally.epochs
         job = self.jobs[name] = Job(name, kind, row["number"], row["seeds"], keys, finetuned, bars, epochs, tally)
         if kind == "candidate":
             tally.seeds = len(keys)
