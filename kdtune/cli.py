@@ -74,9 +74,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("sweep", sweeps.sweep, "run a sweep, or go on with it", "sweep sweeps/lambda_tau.yaml")
     with_file(sub, "a sweep file").add_argument("--address", help="of a Ray cluster; default: this machine")
-    sub.add_argument("--dry-run", action="store_true", help="only say what would run")
-    sub = command("plan", sweeps.plan, "say what a sweep would run, and check its file", "plan sweeps/paper.yaml")
-    with_file(sub, "a sweep file")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would run, as `plan` does")
+    sub.set_defaults(measure=False)
+    does = "say what a sweep would run and what that costs, and check its file"
+    sub = command("plan", sweeps.plan, does, "plan sweeps/paper.yaml")
+    does = "prepare the data and time a few steps of trials that nobody has trained here"
+    with_file(sub, "a sweep file").add_argument("--measure", action="store_true", help=does)
     example = "train sweeps/lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
     sub = command("train", trials.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")
