@@ -290,7 +290,7 @@ def test_measuring_changes_no_bit(
         return [bits(session.files(config)) for config in trials]
 
     measuring = ended(Store(tmp_path / "measured"))
-    monkeypatch.setattr("kdtune.train.trial.trial_cost", lambda *_: None)
+    monkeypatch.setattr("kdtune.train.session.trial_cost", lambda *_: None)
     assert ended(Store(tmp_path / "not measured")) == measuring
 
 
