@@ -10,6 +10,7 @@
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.json
                                           driver.json  job.json  stop
+  measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
   locks/                                  one empty file for each thing being made
   store.json                              the layout's version, and by what other machines know this store
 """
@@ -173,6 +174,9 @@ class Store:
 
     def targets(self, key: str, epoch: int, kind: str, block: int) -> Path:
         return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"{kind}_{block:05d}.npy"
+
+    def measured(self, shape: str) -> Path:
+        return self.root / "measured" / f"{shape}.json"
 
     def trial(self, key: str) -> TrialFiles:
         return TrialFiles(self.root / "trials" / key)

@@ -48,7 +48,7 @@ def plan(options: argparse.Namespace) -> int:
     from kdtune.sweep.plan import plan
 
     sweep = load_sweep(options.file, options.set)
-    for line in plan(sweep, Store(options.store)):
+    for line in plan(sweep, Store(options.store), say if options.measure else None):
         print(line)
     return EXIT_OK
 
