@@ -34,7 +34,7 @@ FILES = {
     "trials": ["store/trials"],
     "ledger": ["store/sweeps/*/ledger_*"],
     "Optuna's journal": ["store/sweeps/*/study_*"],
-    "mlflow.json": ["store/sweeps/*/mlflow.json"],
+    "mlflow.jsonl": ["store/sweeps/*/mlflow.jsonl"],
     "locks": ["store/locks"],
     "mlflow.db": ["mlflow.db*"],
     "MLflow's artifacts": ["artifacts"],

@@ -130,7 +130,7 @@ def measured_parts(meter: Meter) -> None:
     meter.measure("reading the outcome", kdtune.sweep.dispatch, "outcome_in_store")
     meter.measure("looking it up before", kdtune.sweep.campaign, "outcome_in_store")
     meter.measure("MLflow: a trial", View, "send")
-    meter.measure("MLflow: mlflow.json", Publisher, "_write_run_ids")
+    meter.measure("MLflow: mlflow.jsonl", Publisher, "_write_run_ids")
 
 
 def main() -> None:
@@ -140,8 +140,7 @@ def main() -> None:
     kdtune.sweep.run.TrialWorker = ReportingWorker
     file = Path(job["file"])
     sweep = load_sweep(file, job["set"])
-    # "local": a cluster of its own, whatever else runs on this machine.
-    ending = drive(sweep, file.read_text(), Store(job["store"]), "local", job["tracking_uri"], Silent(meter))
+    ending = drive(sweep, file.read_text(), Store(job["store"]), None, job["tracking_uri"], Silent(meter))
     if ending.exit_code != 0 or ending.notes or ending.trained != job["trials"]:
         sys.exit(f"{ending.trained} of {job['trials']} trials trained: {ending}")
     Path(job["out"]).write_text(json.dumps(meter.figures()))
