@@ -10,9 +10,9 @@ once more. Ray Tune: scale_tune.py, OptunaSearch, ASHA and MLflow's callback; `b
 trials run at once; each side is a process of its own with a fresh store and a fresh SQLite database.
 
 A trial's seconds are those from the first trial's end to the side's, MLflow's last row included, over the trials
-between. `last tenth` is what the last tenth of the trials took, from end to end. CPU seconds and memory are those of the
-driver's process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean of the
-last tenth of the calls is shown, in CPU seconds of the thread that makes them; the publisher has its own.
+between. `last tenth` is what the last tenth of the trials took, from end to end. CPU seconds and memory are those of
+the driver's process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean of
+the last tenth of the calls is shown, in CPU seconds of the thread that makes them; the publisher has its own.
 """
 
 from __future__ import annotations
