@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
-from kdtune.commands import data, machine, sweeps, teachers, trials
+from kdtune.commands import data, machine, sweeps, teachers, trials, watch
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
+    does = "say how sweeps get on, here or elsewhere, from the store alone"
+    sub = command("status", watch.status, does, "status lambda_tau --follow")
+    sub.add_argument("sweep", nargs="?", metavar="SWEEP", help="a sweep's name (default: a line for each)")
+    sub.add_argument("--follow", action="store_true", help="until nobody runs it any more")
+    sub.add_argument("--format", choices=("table", "json"), default="table")
     does = "train again, from nothing or from a stage, and compare every figure, bit for bit"
     sub = command("replay", trials.replay, does, "replay lambda_tau --sample 3")
     sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")

@@ -8,7 +8,7 @@
   trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
-  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.json
+  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
                                           driver.json  job.json  stop
   measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
   locks/                                  one empty file for each thing being made
@@ -113,7 +113,8 @@ class SweepFiles:
 
     @property
     def mlflow(self) -> Path:
-        return self.folder / "mlflow.json"
+        """Which runs of MLflow show its trials, a line for what is new."""
+        return self.folder / "mlflow.jsonl"
 
     @property
     def driver(self) -> Path:

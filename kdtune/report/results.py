@@ -98,6 +98,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         "weights_sha256": result.get("weights_sha256") or (reached[-1]["weights_sha256"] if reached else None),
         "seconds": sum(row["seconds"] for row in rows),
         "cached": bool(end and end["cached"]),
+        "cost": result.get("cost"),
         "profile": result.get("profile"),
         "mlflow_run_id": run_ids.get(files.key),
         "error": end["error"] if end is not None else None,

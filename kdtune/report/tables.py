@@ -15,8 +15,8 @@ from kdtune.report.results import objectives_of
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Those that are tables, with tabulate's names.
 STYLES = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
-#: Fields of a trial that are no column: params and stages become several.
-NESTED = ("params", "stages", "profile", "earlier_profiles", "objectives")
+#: Fields of a trial that are no column: params, stages and cost become several.
+NESTED = ("params", "stages", "objectives", "cost", "profile", "earlier_profiles")
 #: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
 SHOWN = 5
 
@@ -113,13 +113,14 @@ def value_text(value: Any) -> str:
 
 
 def _csv(results: dict[str, Any]) -> str:
-    """One row a trial; stage accuracies as columns like `late.validation.knn`."""
+    """One row a trial; stage accuracies as columns like `late.validation.knn`, costs like `cost.gmac`."""
     rows = []
     for trial in results["trials"]:
         flat = {name: value for name, value in trial.items() if name not in NESTED}
         flat |= trial["params"]
         for stage, splits in trial["stages"].items():
             flat |= {f"{stage}.{split}.{metric}": v for split, values in splits.items() for metric, v in values.items()}
+        flat |= {f"cost.{name}": figure for name, figure in (trial["cost"] or {}).items()}
         rows.append(flat)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

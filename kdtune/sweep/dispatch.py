@@ -42,7 +42,6 @@ class Dispatcher(Searcher):
         if job is None:
             return Searcher.FINISHED if self.campaign.done else None
         self._running[trial_id] = job
-        self.campaign.on_record({"event": "started", "job": job.name})
         self.stopping.begun += 1 if not self._failures[job.name] else 0
         sweep = self.campaign.sweep
         return {

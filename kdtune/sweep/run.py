@@ -52,6 +52,9 @@ class _Events(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self.dispatcher.stopping.look()
 
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.dispatcher.campaign.on_record({"event": "started", "job": trial.config["job"].name})
+
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "row" in result:
             self.on_row(trial.config["job"], result["key"], result["row"])
@@ -76,7 +79,7 @@ def run_campaign(
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     dispatcher = Dispatcher(campaign, first, prepared, stopping)

@@ -104,7 +104,7 @@ class Search:
             case "tpe":
                 return TPESampler(seed=seed, n_startup_trials=search.startup)
             case "gp":
-                return GPSampler(seed=seed, n_startup_trials=search.startup)
+                return GPSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
             case "cmaes":
                 return CmaEsSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
             case "nsga2":

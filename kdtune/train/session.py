@@ -17,6 +17,8 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError, StoreError
 from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
+from kdtune.train.cost import trial_cost
+from kdtune.train.initial import initial_state
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import Kept, Samples
 from kdtune.train.targets import Targets
@@ -61,7 +63,11 @@ class Session(Prepared):
                 if config.start is not None:
                     start = final_weights(self.files(config.start).checkpoint)
                 write_json(files.config, identity(config, self.manifest_of(config)))
-                yield from train_trial(samples, targets, start, files, self.stopping)
+                result = yield from train_trial(samples, targets, start, files, self.stopping)
+                if result is not None:
+                    # Only now: the memory that the training had is free again, and the measurement needs as much.
+                    fresh = initial_state(config, data, None, device)
+                    files.write_result({**result, "cost": trial_cost(fresh, samples, targets, files.rows())})
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
                     files.write_failure(plain_words(error), out_of_memory=_out_of_memory(error))
