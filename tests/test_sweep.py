@@ -18,11 +18,11 @@ import pytest
 import torch
 import yaml
 from helpers import run_python
-from kdtune.report.live import Plain
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.files import append_jsonl, read_json, write_json
+from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.driver import Ending, drive
