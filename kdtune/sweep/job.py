@@ -82,7 +82,7 @@ def outcome_in_store(job: Job, objective: ObjectiveConfig, store: Store) -> Outc
         phases.append((job.finetuned, [FINETUNE_STAGE]))
     values: dict[str, float] = {}
     for keys, stages in phases:
-        files = [store.trial(key) for key in keys]
+        files = [store.trial(key).fetch() for key in keys]
         reached = [trial.stages() for trial in files]
         for stage in stages:
             if not all(stage in seen for seen in reached):

@@ -119,7 +119,7 @@ def _fraction(sweep: SweepConfig, block: Block) -> float:
 
 def _in_store(sweep: SweepConfig, store: Store, total: int) -> Iterator[str]:
     """What the ledger of an earlier run says is done, and what the rest would cost at the speed measured then."""
-    ledger = store.sweep(sweep.name).ledger(sweep.ledger)
+    ledger = store.sweep(sweep.name).fetch().ledger(sweep.ledger)
     if not ledger.exists():
         yield "in the store nothing of this sweep yet; hours and disk are known once its first trials have run"
         return
@@ -127,6 +127,7 @@ def _in_store(sweep: SweepConfig, store: Store, total: int) -> Iterator[str]:
     keys = {row["job"]: row["keys"] for row in rows if row["event"] == "asked"}
     ended = {row["job"] for row in rows if row["event"] == "ended" and row["state"] != "failed"}
     done = [key for job in ended for key in keys.get(job, [])]
+    store.fetch_trials(done)
     yield f"in the store {len(set(done))} of {total} trials are done"
     seconds = [sum(row["seconds"] for row in store.trial(key).rows()) for key in done]
     sizes = [store.trial(key).checkpoint.stat().st_size for key in done if store.trial(key).checkpoint.exists()]
