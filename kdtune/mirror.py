@@ -142,10 +142,8 @@ class Mirror:
         try:
             held = self.lock(name, self._lock(name)).acquire(blocking=False)
         except Timeout:
-            what = f"another machine, or another process of this one, runs the sweep {folder.rpartition('/')[2]}"
-            raise StoreError(
-                [Problem(self.remote.url, what, "wait for its end; results shows how far it is")]
-            ) from None
+            what = f"{folder} is being run by another process, here or on another machine"
+            raise StoreError([Problem(self.remote.url, what, "`results` shows how far it is")]) from None
         with held:
             yield from self._kept(folder)
 

@@ -111,8 +111,8 @@ class Remote:
                 fs.pipe_file(f"{root}/{name}", content, mode="create")
             except OSError as error:
                 # s3fs knows Amazon's answer to a condition that does not hold; others' it takes for a bad request.
-                taken = error.errno == errno.EINVAL and fs.exists(f"{root}/{name}")
-                if not (taken or isinstance(error, FileExistsError)):
+                answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+                if answer != "PreconditionFailed" and not isinstance(error, FileExistsError):
                     raise
 
         self._write(ask)

@@ -51,6 +51,8 @@ class S3Server:
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "master.telemetry": "false",
+            "master.electionTimeout": "1s",
+            "master.heartbeatInterval": "100ms",
             "master.volumeSizeLimitMB": 64,
             "volume.max": 50,
             **self.ports,
@@ -72,7 +74,7 @@ class S3Server:
                     fs.mkdir(BUCKET)
                 fs.pipe_file(f"{BUCKET}/ready", b"yes")  # its volume server has joined
                 return
-            except OSError:
+            except Exception:  # of botocore, of aiohttp, of the system
                 assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
                 time.sleep(0.1)
