@@ -143,8 +143,13 @@ class SharedLock:
         self._here, self._lease_of = here, (remote, name, copy)
         self._held: list[ExitStack] = []
 
-    def acquire(self, blocking: bool = True) -> ExitStack:
-        """Raises Timeout where it is held and we shall not wait. Leaving the `with` of what it returns releases it."""
+    def acquire(self, timeout: float = -1, blocking: bool = True) -> ExitStack:
+        """Raises Timeout where it is held and we shall not wait (`blocking` False or `timeout` 0; no other is known).
+
+        Leaving the `with` of what it returns releases it.
+        """
+        assert timeout in (-1, 0)
+        blocking = blocking and timeout != 0
         with ExitStack() as stack:
             stack.enter_context(self._here.acquire(blocking=blocking))
             lease = Lease(*self._lease_of)

@@ -52,7 +52,7 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
         """Another machine has its own working copy; and that the URL can be reached has been seen here."""
-        return Store, (str(self.root) if self.mirror is None else self.mirror.remote.url, True)
+        return type(self), (str(self.root) if self.mirror is None else self.mirror.remote.url, True)
 
     def check(self) -> None:
         """Raises StoreError for a URL that cannot be reached or written to."""
