@@ -27,7 +27,7 @@ from common import command, machine_line, parser, print_table, ratios, say, spre
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import cores
 from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.search import ask
+from kdtune.sweep.search import Search
 from shapes import SHAPES, Place, place, targets_ready, teachers
 
 #: Compared between the sides, at the last stage.
@@ -91,7 +91,8 @@ def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
             for video in clips.index.loc[rows].itertuples():
                 writer.writerow([at.folder / "videos" / video.video, video.label, split])
     unused = {"lambda": 1.0, "tau": 4.0, "alpha": trial.loss.alpha}  # of a control
-    asked = [ask(at.sweep, block, candidate, []) for candidate in range(candidates)]
+    random_search = Search(at.sweep, block)
+    asked = [random_search.ask() for _ in range(candidates)]
     return {
         "trial": trial.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "points": [{**unused, **values} for values in (*search.controls, *asked)],
@@ -106,7 +107,7 @@ def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
         "videos": {split: len(rows) for split, rows in splits.items()},
         "classes": len(data.actions),
         "stages": list(trial.stage_epochs.values()),
-        "metric": at.sweep.objective.metric,
+        "metric": at.sweep.objectives[0].metric,
         "workers": workers,
         "cores": cores(),
     }
@@ -196,10 +197,19 @@ def what_it_comes_to(
         "ratio_warm": ratios(seconds["baseline"], seconds["warm"]) if "warm" in seconds else None,
         # As if the baseline, too, measured the objective at the stages alone (ASHA could then stop at those alone).
         "ratio_without_objective_between_stages": [r * (1 - shares.get("objective", 0.0)) for r in faster],
+        "one_more_trial": one_more(found),
         "again_share": ratios(seconds["again"], seconds["kdtune"]),
         "baseline_shares": shares,
         "trial_at_the_papers_length": papers_length(found, sweep, videos) if long else None,
     }
+
+
+def one_more(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Seconds that a trial itself takes: what a sweep grows by with each, beside starts and what is made once."""
+    kdtune = statistics.median(trial["seconds"]["all"] for side in found["kdtune"] for trial in side["trials"])
+    taught = [trial["seconds"] for side in found["baseline"] for trial in side["trials"] if trial["distils"]]
+    baseline = statistics.median(sum(seconds.values()) for seconds in taught)
+    return {"kdtune": kdtune, "baseline": baseline, "ratio": baseline / kdtune}
 
 
 def papers_length(
@@ -240,6 +250,8 @@ def print_all(content: dict[str, Any]) -> None:
     print(f"\nkdtune is {spread(content['ratio'])} times as fast as the baseline", end="")
     print(f", {spread(content['ratio_warm'])} times with decoded frames" if content["ratio_warm"] else "", end="")
     print(f"; decoding takes about {content['decode_seconds']:.1f} s, Python's start included.")
+    more = content["one_more_trial"]
+    print(f"One more trial takes {more['kdtune']:.1f} s and {more['baseline']:.1f} s, {more['ratio']:.2f} times.")
     only = spread(content["ratio_without_objective_between_stages"])
     print(f"Were the objective measured at the stages alone by the baseline, too, about {only} times.")
     print(f"The finished sweep run again takes {spread([100 * s for s in content['again_share']], 1)} % of its time.")

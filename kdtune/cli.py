@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
-from kdtune.commands import data, machine, sweeps, teachers, trials
+from kdtune.commands import data, machine, sweeps, teachers, trials, watch
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
@@ -74,9 +74,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("sweep", sweeps.sweep, "run a sweep, or go on with it", "sweep sweeps/lambda_tau.yaml")
     with_file(sub, "a sweep file").add_argument("--address", help="of a Ray cluster; default: this machine")
-    sub.add_argument("--dry-run", action="store_true", help="only say what would run")
-    sub = command("plan", sweeps.plan, "say what a sweep would run, and check its file", "plan sweeps/paper.yaml")
-    with_file(sub, "a sweep file")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would run, as `plan` does")
+    sub.set_defaults(measure=False)
+    does = "say what a sweep would run and what that costs, and check its file"
+    sub = command("plan", sweeps.plan, does, "plan sweeps/paper.yaml")
+    does = "prepare the data and time a few steps of trials that nobody has trained here"
+    with_file(sub, "a sweep file").add_argument("--measure", action="store_true", help=does)
     example = "train sweeps/lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
     sub = command("train", trials.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")
@@ -87,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
+    does = "say how sweeps get on, here or elsewhere, from the store alone"
+    sub = command("status", watch.status, does, "status lambda_tau --follow")
+    sub.add_argument("sweep", nargs="?", metavar="SWEEP", help="a sweep's name (default: a line for each)")
+    sub.add_argument("--follow", action="store_true", help="until nobody runs it any more")
+    sub.add_argument("--format", choices=("table", "json"), default="table")
     does = "train again, from nothing or from a stage, and compare every figure, bit for bit"
     sub = command("replay", trials.replay, does, "replay lambda_tau --sample 3")
     sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")

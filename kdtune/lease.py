@@ -146,20 +146,25 @@ class SharedLock:
     def acquire(self, timeout: float = -1, blocking: bool = True) -> ExitStack:
         """Raises Timeout where it is held and we shall not wait (`blocking` False or `timeout` 0; no other is known).
 
-        Leaving the `with` of what it returns releases it.
+        To be released, or left as the `with` of what it returns.
         """
         assert timeout in (-1, 0)
-        blocking = blocking and timeout != 0
         with ExitStack() as stack:
-            stack.enter_context(self._here.acquire(blocking=blocking))
+            stack.enter_context(self._here.acquire(timeout=timeout, blocking=blocking))
             lease = Lease(*self._lease_of)
-            lease.acquire(blocking)
+            lease.acquire(blocking and timeout != 0)
             stack.callback(lease.release)
-            return stack.pop_all()
+            self._held.append(stack.pop_all())
+        held = ExitStack()
+        held.callback(self.release)
+        return held
+
+    def release(self) -> None:
+        self._held.pop().close()
 
     def __enter__(self) -> SharedLock:
-        self._held.append(self.acquire())
+        self.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.pop().close()
+        self.release()

@@ -25,9 +25,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.files import read_json, write_json
 from kdtune.lease import SharedLock
 from kdtune.remote import Listing, Remote
@@ -134,20 +134,7 @@ class Mirror:
 
     @contextmanager
     def kept(self, folder: str) -> Iterator[None]:
-        """Within the `with` news of a sweep's folder go to and fro every few seconds; at the end all is published.
-
-        Raises StoreError where another machine does that.
-        """
-        name = "keep-" + folder.replace("/", "-")
-        try:
-            held = self.lock(name, self._lock(name)).acquire(blocking=False)
-        except Timeout:
-            what = f"{folder} is being run by another process, here or on another machine"
-            raise StoreError([Problem(self.remote.url, what, "`results` shows how far it is")]) from None
-        with held:
-            yield from self._kept(folder)
-
-    def _kept(self, folder: str) -> Iterator[None]:
+        """Within the `with` news of a sweep's folder go to and fro every few seconds; at the end all is published."""
         self.fetch(folder)
         ended = threading.Event()
 

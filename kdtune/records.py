@@ -82,12 +82,18 @@ class TrialFiles:
 
     def failure(self) -> str | None:
         """Why the last attempt failed, or None."""
-        record = read_json(self.folder / "failure.json")
-        return None if record is None else record["error"]
+        return (self._failure() or {}).get("error")
 
-    def write_failure(self, error: str) -> None:
+    def ran_out_of_memory(self) -> bool:
+        """Did the last attempt fail for want of memory?"""
+        return (self._failure() or {}).get("out_of_memory", False)
+
+    def _failure(self) -> dict[str, Any] | None:
+        return read_json(self.folder / "failure.json")
+
+    def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
         """Says so elsewhere, too, if that does not take long."""
-        write_json(self.folder / "failure.json", {"error": error})
+        write_json(self.folder / "failure.json", {"error": error, "out_of_memory": out_of_memory})
         if self.mirror is not None:
             with suppress(StoreError), self.mirror.remote.patience(0.0):
                 self.publish()
@@ -109,12 +115,22 @@ class SweepFiles:
             self.mirror.fetch(f"sweeps/{self.folder.name}")
         return self
 
-    def kept(self) -> AbstractContextManager[None]:
-        """For who runs the sweep. Of a store behind a URL: within the `with` both sides are kept the same.
+    def publish(self) -> None:
+        """Of a store behind a URL: bring there what was written here."""
+        if self.mirror is not None:
+            self.mirror.publish(f"sweeps/{self.folder.name}")
 
-        Raises StoreError where another process does that, here or on another machine.
-        """
+    def kept(self) -> AbstractContextManager[None]:
+        """For who runs the sweep. Of a store behind a URL: within the `with` both sides are kept the same."""
         return nullcontext() if self.mirror is None else self.mirror.kept(f"sweeps/{self.folder.name}")
+
+    def stops(self) -> bool:
+        """Is the sweep asked to stop? Nobody waits for the answer of a URL that cannot be reached."""
+        if self.mirror is None:
+            return self.stop.exists()
+        with suppress(StoreError), self.mirror.remote.patience(0.0):
+            return self.stop.name in self.mirror.remote.listing(f"sweeps/{self.folder.name}")
+        return False
 
     @property
     def sweep(self) -> Path:
@@ -122,7 +138,8 @@ class SweepFiles:
 
     @property
     def mlflow(self) -> Path:
-        return self.folder / "mlflow.json"
+        """Which runs of MLflow show its trials, a line for what is new."""
+        return self.folder / "mlflow.jsonl"
 
     @property
     def driver(self) -> Path:

@@ -10,8 +10,9 @@ A store is a folder that all machines see, or a URL of which each has a working 
   trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
-  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.json
+  sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
                                           driver.json  job.json  stop
+  measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
   mirror/                                 of a working copy: what of it is the same behind the URL
   locks/                                  one empty file for each thing being made
   store.json                              the layout's version, and by what other machines know this store
@@ -120,6 +121,9 @@ class Store:
 
     def targets(self, key: str, epoch: int, kind: str, block: int) -> Path:
         return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"{kind}_{block:05d}.npy"
+
+    def measured(self, shape: str) -> Path:
+        return self.root / "measured" / f"{shape}.json"
 
     def fetch_targets(self, key: str, epoch: int) -> None:
         """Of a store behind a URL: bring the blocks of an epoch that others have computed."""

@@ -35,6 +35,7 @@ PACKAGE = f"{Path(kdtune.__file__).parent}{os.sep}"
 KINDS = {
     "train/targets.py": "targets",
     "train/evaluate.py": "evaluation",
+    "train/cost.py": "cost",
     "TrialState.save": "checkpoint",
     "TrialState.load": "resume",
     "_rewrite_rows": "resume",

@@ -17,7 +17,9 @@ from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import CLOCK
 
 #: What is going on at a line (tests/killed.py says which): in each of them trials are killed.
-KINDS = ("session", "resume", "targets", "training", "evaluation", "rows", "checkpoint")
+KINDS = ("session", "resume", "targets", "training", "evaluation", "cost", "rows", "checkpoint")
+#: What of a store is other each time: all figures that a clock says.
+TIMES = (*CLOCK, "epoch_seconds", "clip_ms")
 
 
 def left(store: Store) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def left(store: Store) -> dict[str, Any]:
         if path.suffix == ".pt":
             found[name] = content_digest({part: v for part, v in read_checkpoint(path).items() if part not in CLOCK})
         elif path.suffix in (".json", ".jsonl"):
-            found[name] = re.sub(rf'"({"|".join(CLOCK)})": [\d.e+-]+', "", path.read_text())
+            found[name] = re.sub(rf'"({"|".join(TIMES)})": [\d.e+-]+', "", path.read_text())
         else:
             found[name] = path.read_bytes()
     return found

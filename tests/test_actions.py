@@ -18,11 +18,11 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import Store, TrialFiles
 from kdtune.train.checkpoint import final_weights, read_checkpoint
+from kdtune.train.initial import initial_state
 from kdtune.train.inputs import evaluation_samples, training_samples
 from kdtune.train.probes import class_figures, nearest, retrieved
 from kdtune.train.profile import state_digest
 from kdtune.train.session import Session
-from kdtune.train.trial import initial_state
 
 
 def trial_of(form: dict[str, Any], **changes: Any) -> TrialConfig:

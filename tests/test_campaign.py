@@ -9,8 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from helpers import CANDIDATES, WINDOW, sweep_of
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
@@ -18,7 +22,9 @@ from kdtune.config.trial import TrialConfig
 from kdtune.files import append_jsonl, read_jsonl
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
+from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prune import clears
+from kdtune.sweep.study import Journal
 
 OutcomeOf = Callable[[Job], Outcome]
 
@@ -38,9 +44,9 @@ def outcome_of(job: Job) -> Outcome:
     stages: dict[str, float] = {}
     for stage, share in {"early": 0.6, "mid": 0.9, "late": 1.0}.items():
         stages[stage] = share * quality + 0.02 * luck.random()
-        if not clears(stages[stage], job.bars.get(stage), sweep.objective.mode):
-            return Outcome("pruned", None, stages, stage)
-    return Outcome("complete", stages["late"], stages)
+        if not clears(stages[stage], job.bars.get(stage), sweep.objectives[0].mode):
+            return Outcome("pruned", stages=stages, stage=stage)
+    return Outcome("complete", (stages["late"],), stages=stages)
 
 
 def drive(
@@ -58,7 +64,7 @@ def drive(
     """
     rng, running, ends = random.Random(order), [], 0
     made = {} if made is None else made
-    campaign = Campaign(sweep, key_of, ledger)
+    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(ledger.with_suffix(".log"), sweep))
     while not campaign.done:
         while len(running) < at_once and (job := campaign.next_job()) is not None:
             if job.name in made:
@@ -160,7 +166,7 @@ def test_candidates_within_the_window_are_not_learned_from(tmp_path: Path, alone
 
     def otherwise(job: Job) -> Outcome:
         if job.name == f"fraction=1.0 · candidate {changed}":
-            return Outcome("complete", 5.0, {"early": 5.0, "mid": 5.0, "late": 5.0})
+            return Outcome("complete", (5.0,), stages={"early": 5.0, "mid": 5.0, "late": 5.0})
         return outcome_of(job)
 
     other = all_of(drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=otherwise))
@@ -206,7 +212,7 @@ def test_controls_run_first_and_are_never_pruned(tmp_path: Path, at_once: int) -
         (f"fraction={f}", (seed,)) for f in (1.0, 0.25) for seed in (0, 1)
     }
     assert all(job.bars == {} and job.configs[0].teacher is None for job in controls)
-    campaign = Campaign(sweep_of(seeds=[0, 1]), key_of, tmp_path / "fresh.jsonl")
+    campaign = Campaign(sweep_of(seeds=[0, 1]), key_of, Ledger(tmp_path / "fresh.jsonl"))
     handed = [campaign.next_job() for _ in range(10)]
     kinds = [job.kind for job in handed if job is not None]
     assert "candidate" not in kinds[: kinds.index("control") + 4]
@@ -244,7 +250,7 @@ def test_a_failed_teacher_may_fail_any_number_of_candidates(tmp_path: Path) -> N
 def test_a_value_that_is_no_number_bars_nobody(tmp_path: Path) -> None:
     def broken(job: Job) -> Outcome:
         if job.kind == "candidate" and job.number in (0, 2):
-            return Outcome("failed", None, {"early": math.nan}, error="knn is nan at stage early")
+            return Outcome("failed", stages={"early": math.nan}, error="knn is nan at stage early")
         return outcome_of(job)
 
     campaign = drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=broken)
@@ -272,7 +278,103 @@ def test_teachers_whose_own_teachers_differ_are_different_jobs(tmp_path: Path) -
     form = sweep_of(sampler="grid", space={"teacher": ["small"]}).model_dump(by_alias=True, exclude_unset=True)
     big = {"student": {"backbone": "c3d"}, "data": {"fraction": "match"}}
     form["teachers"] = {"big": big, "small": {"student": {"backbone": "r21d"}, "teacher": "big"}}
-    campaign = Campaign(type(sweep_of()).model_validate(form), key_of, tmp_path / "ledger.jsonl")
+    campaign = Campaign(type(sweep_of()).model_validate(form), key_of, Ledger(tmp_path / "ledger.jsonl"))
     teachers = [job for job in campaign.jobs.values() if job.kind == "teacher"]
     assert sorted(job.name for job in teachers) == ["teacher small fraction=0.25", "teacher small fraction=1.0"]
     assert len({key for job in teachers for key in job.keys}) == 2
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "qmc", "nsga2"])
+def test_every_sampler_asks_the_same_at_any_parallelism_and_after_any_crash(tmp_path: Path, sampler: str) -> None:
+    sweep = sweep_of(sampler=sampler, space={"lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}})
+    alone = all_of(drive(sweep, tmp_path / "alone.jsonl"))
+    assert all_of(drive(sweep, tmp_path / "many.jsonl", at_once=8, order=3)) == alone
+    made: dict[str, Outcome] = {}
+    drive(sweep, tmp_path / "crashed.jsonl", at_once=4, stop_after=9, made=made)
+    campaign = drive(sweep, tmp_path / "crashed.jsonl", at_once=3, order=5, made=made)
+    assert all_of(campaign) == alone
+    assert campaign.notes == []
+
+
+# ---- Optuna's journal ------------------------------------------------------------------------------------------------
+
+
+def studies(journal: Path, sweep: SweepConfig) -> dict[str, list[FrozenTrial]]:
+    """As optuna-dashboard reads it: from the file alone."""
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    names = optuna.get_all_study_names(storage)
+    return {
+        name.removeprefix(f"{sweep.name} · "): optuna.load_study(study_name=name, storage=storage).trials
+        for name in names
+    }
+
+
+def test_the_journal_holds_every_candidate_with_its_end(tmp_path: Path) -> None:
+    sweep = sweep_of()
+    made: dict[str, Outcome] = {}
+    for stop_after in (2, 5, 4, None):  # with crashes on the way
+        campaign = drive(sweep, tmp_path / "ledger.jsonl", at_once=4, stop_after=stop_after, made=made)
+    found = studies(tmp_path / "ledger.log", sweep)
+    assert list(found) == ["fraction=1.0", "fraction=0.25"]
+    states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    for block, trials in found.items():
+        assert [trial.number for trial in trials] == list(range(CANDIDATES))
+        for trial in trials:
+            job = campaign.jobs[f"{block} · candidate {trial.number}"]
+            end = campaign.outcomes[job.name]
+            assert trial.state.name == states[end.state]
+            assert trial.params == dict(job.values)
+            assert trial.user_attrs["keys"] == list(job.keys)
+            assert trial.user_attrs.get("error") == end.error
+            assert trial.intermediate_values == {sweep.trial.stages[stage]: v for stage, v in end.stages.items()}
+            assert trial.state.name != "COMPLETE" or trial.values == list(end.objectives)
+
+
+@pytest.mark.parametrize("harm", ["removed", "torn", "locked"])
+def test_a_harmed_journal_is_written_anew(tmp_path: Path, harm: str) -> None:
+    sweep, made = sweep_of(), {}
+    drive(sweep, tmp_path / "ledger.jsonl", made=made)
+    journal = tmp_path / "ledger.log"
+    whole = studies(journal, sweep)
+    if harm == "removed":
+        journal.unlink()
+    elif harm == "torn":
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join([*lines[:7], lines[7][:9], *lines[8:]]))
+    else:
+        journal.with_name("ledger.log.lock").symlink_to(journal)  # Optuna's, of a process that was killed
+    drive(sweep, tmp_path / "ledger.jsonl", made=made)
+    again = studies(journal, sweep)
+    assert {block: [(t.state, t.params, t.values) for t in trials] for block, trials in again.items()} == {
+        block: [(t.state, t.params, t.values) for t in trials] for block, trials in whole.items()
+    }
+
+
+# ---- several objectives ----------------------------------------------------------------------------------------------
+
+
+def test_several_objectives_go_to_the_search_and_none_is_pruned(tmp_path: Path) -> None:
+    form = sweep_of(sampler="nsga2").model_dump(by_alias=True, exclude_unset=True)
+    objective = [{"metric": "knn", "mode": "max"}, {"metric": "gmac", "mode": "min"}]
+    sweep = SweepConfig.model_validate({**form, "objective": objective, "prune": {}})
+
+    def both(job: Job) -> Outcome:
+        end = outcome_of(job)
+        values = (end.stages.get("late", 0.5), job.configs[0].student.width / 10)
+        return end if end.state == "failed" else Outcome("complete", values, stages=end.stages)
+
+    alone = all_of(drive(sweep, tmp_path / "alone.jsonl", outcome=both))
+    assert all_of(drive(sweep, tmp_path / "many.jsonl", at_once=8, outcome=both)) == alone
+    trials = studies(tmp_path / "many.log", sweep)["fraction=1.0"]
+    assert [trial.values for trial in trials] == [
+        list(alone[f"fraction=1.0 · candidate {n}"][3].objectives) or None for n in range(CANDIDATES)
+    ]
+
+
+def test_a_block_without_a_complete_candidate_is_named(tmp_path: Path) -> None:
+    def none(job: Job) -> Outcome:
+        barren = job.kind == "candidate" and job.block is not None and job.block.index == 1
+        return Outcome("failed", error="out of luck") if barren else outcome_of(job)
+
+    campaign = drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=none)
+    assert campaign.barren() == [f"block fraction=0.25: none of {CANDIDATES} candidates is complete; out of luck"]

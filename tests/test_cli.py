@@ -15,6 +15,8 @@ import pytest
 import yaml
 from helpers import fill_disk
 
+from kdtune.config.metrics import OF_COST
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -162,6 +164,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
         "weights_sha256",
         "seconds",
         "cached",
+        "cost",
         "profile",
         "mlflow_run_id",
         "error",
@@ -170,6 +173,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
         assert list(trial) == expected
         assert list(trial["params"]) == ["student", "teacher", "lambda", "tau", "alpha", "fraction"]
         assert trial["mlflow_run_id"]
+        assert tuple(trial["cost"]) == OF_COST
     rows = list(csv.DictReader(io.StringIO(kdtune("results", "whole", "--format", "csv", store=store).stdout)))
     assert [row["key"] for row in rows] == [trial["key"] for trial in results["trials"]]
     assert float(rows[0]["late.validation.knn"]) == results["trials"][0]["stages"]["late"]["validation"]["knn"]

@@ -60,6 +60,7 @@ PAPER = {
     "threads": 1,
 }
 
+TWO = "  seed: 0\nobjective: [{{metric: {}}}, {{metric: {}}}]"
 # (line of helpers.SWEEP, what stands there instead, the path that is named, what was got, what is allowed or the rule)
 WRONG = [
     ("    tau: 4.0", "    tao: 4.0", "trial.loss.tao", "did you mean tau", "lambda, tau"),
@@ -110,6 +111,31 @@ WRONG = [
         "trial.stages",
         "got 'a/b'",
         "letters, digits",
+    ),
+    # Several objectives, samplers, budgets.
+    ("  seed: 0", "  seed: 0\nobjective: {metrik: knn}", "objective.metrik", "did you mean metric", "stage"),
+    ("  seed: 0", TWO.format("knn", "gmac"), "objective.1.mode", "gmac is a cost, got max", "min"),
+    ("  seed: 0", TWO.format("gmac, mode: min", "knn"), "objective.0.metric", "got gmac", "first objective"),
+    ("  seed: 0", TWO.format("knn", "knnn"), "objective.1.metric", "got 'knnn'", "'knn'"),
+    ("  seed: 0", TWO.format("knn", "knn"), "objective.1", "stands twice", "objective"),
+    ("  seed: 0", TWO.format("knn", "linear") + "\nprune: {at: [early]}", "prune.at", "got early", "several"),
+    ("  seed: 0", "  seed: 0\n  sampler: cmaes", "search.sampler", "two of them without `when`, got tau", "tpe, gp"),
+    ("  seed: 0", "  seed: 0\n  sampler: bayes", "search.sampler", "got 'bayes'", "'nsga2'"),
+    (
+        "  seed: 0",
+        "  seed: 0\n  exclude: [{data.fraction: 0.25, teacher: c3d}]",
+        "search.exclude",
+        "leaves teacher no value",
+        "fraction=0.25",
+    ),
+    ("  seed: 0", "  seed: 0\nstop: {hours: 0}", "stop.hours", "got 0", "greater than 0"),
+    ("  seed: 0", "  seed: 0\nresources: {memory: -1}", "resources.memory", "got -1", "greater than 0"),
+    (
+        "    tau: {range: [1.0, 8.0]}",
+        "    student.width: {int_log: [0, 8]}",
+        "search.space.student.width",
+        "[0, 8]",
+        "must lie above 0",
     ),
 ]
 

@@ -39,3 +39,14 @@ def test_an_interrupt_that_python_swallows_is_heard_and_not_printed(
         Finalised(lambda: 1 / 0)
     assert printed == [ZeroDivisionError], "other errors are printed as ever"
     assert sys.unraisablehook is hook
+
+
+def test_a_patient_one_notes_the_first_signal_and_raises_at_the_second() -> None:
+    with Interrupts() as interrupts:
+        with interrupts.patient():
+            signal.raise_signal(signal.SIGINT)
+            assert interrupts.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()

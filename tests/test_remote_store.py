@@ -17,10 +17,12 @@ from kdtune import remote
 from kdtune.cli import main
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError
+from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError, UserError
 from kdtune.mirror import Mirror
 from kdtune.remote import Remote
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
+from kdtune.sweep.presence import Presence
+from kdtune.sweep.stopping import StopFile
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -299,15 +301,27 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(
         assert f"  {url}: {said}" in error
 
 
-def test_a_second_driver_on_another_machine_is_refused(on: Machines) -> None:
-    first, second = on("a").sweep("tiny"), on("b").sweep("tiny")
-    with first.kept():
-        first.folder.mkdir(parents=True, exist_ok=True)
-        first.sweep.write_text("{}")
-        with pytest.raises(StoreError, match="is being run by another process"), second.kept():
+def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_stop(on: Machines) -> None:
+    first, second = on("a"), on("b")
+    files, seen = first.sweep("tiny"), second.sweep("tiny")
+    with files.kept(), Presence(first, "tiny", None):
+        files.publish()
+        with (
+            seen.kept(),
+            pytest.raises(UserError, match=r"another driver runs it \(host .*process"),
+            Presence(second, "tiny", None),
+        ):
             pass
-    with second.kept():
-        assert second.sweep.read_text() == "{}"
+        stopping = StopFile(on("worker").sweep("tiny"))
+        assert not stopping()
+        seen.stop.touch()
+        seen.publish()
+        deadline = time.monotonic() + 30
+        while not (stopping() and files.stop.exists()):
+            assert time.monotonic() < deadline
+    assert seen.fetch().driver.exists() is seen.stop.exists() is False
+    with seen.kept(), Presence(second, "tiny", None):
+        assert not seen.stops()
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from helpers import ROOT
 from kdtune.cli import main
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
+from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.sweep.driver import drive
 
 #: Of a trial in the results, what depends on when and where it was trained.
-PASSING = ("seconds", "cached", "profile", "mlflow_run_id")
+PASSING = ("seconds", "cached", "cost", "profile", "mlflow_run_id")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def undisturbed(file: Path, ray_address: str, tmp_path_factory: pytest.TempPathF
     """The results of the same sweep in a folder."""
     folder = tmp_path_factory.mktemp("folder")
     uri = f"sqlite:///{folder}/mlflow.db"
-    assert drive(load_sweep(file, ()), file.read_text(), Store(folder), ray_address, uri, print).exit_code == EXIT_OK
+    watch = Plain(print)
+    assert drive(load_sweep(file, ()), file.read_text(), Store(folder), ray_address, uri, watch).exit_code == EXIT_OK
     return results(Store(folder))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shutil
 import signal
+import statistics
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,11 +20,13 @@ import yaml
 from helpers import run_python
 
 from kdtune.config.load import load_sweep
-from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
-from kdtune.files import append_jsonl, read_json
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
+from kdtune.files import append_jsonl, read_json, write_json
+from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
 from kdtune.store import TARGET_COUNTS, Store
-from kdtune.sweep.driver import Ending, _Watch, drive
+from kdtune.sweep.driver import Ending, drive
+from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.replay import Replay
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()) -> tuple[Ending, list[str]]:
     said: list[str] = []
     uri = f"sqlite:///{store}/mlflow.db"
-    end = drive(load_sweep(file, sets), file.read_text(), Store(store), address, uri, said.append)
+    end = drive(load_sweep(file, sets), file.read_text(), Store(store), address, uri, Plain(said.append))
     return end, said
 
 
@@ -180,16 +185,16 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
 def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = _Watch._line
+    line = Plain.say
 
-    def interrupted(watch: _Watch, text: str) -> None:
-        line(watch, text)
+    def interrupted(watcher: Plain, text: str) -> None:
+        line(watcher, text)
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(_Watch, "_line", interrupted)
+        patch.setattr(Plain, "say", interrupted)
         end, said = run(sweep_file, tmp_path, ray_address)
     assert end.exit_code == EXIT_INTERRUPTED, said
     assert end.trained < swept[1].trained
@@ -231,6 +236,11 @@ def test_a_candidate_with_several_seeds_is_one_candidate(
         (1, 0),
         (1, 1),
     ]
+    spreads = [t.get("spread") for t in results["trials"]]
+    assert spreads[:2] == [None, None]
+    for n in (0, 1):
+        values = [t["objective"] for t in results["trials"] if t["candidate"] == n]
+        assert spreads[2 + 2 * n] == pytest.approx(statistics.stdev(values))
     means = [sum(t["objective"] for t in results["trials"] if t["candidate"] == n) / 2 for n in (0, 1)]
     assert results["best"]["all"]["candidate"] == means.index(max(means))
 
@@ -246,3 +256,145 @@ def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[P
     end, _ = run(sweep_file, store, None)
     assert end.trained == 0
     assert outcome(store) == before
+
+
+# ---- ending early ----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_lets_the_trials_write_their_checkpoints(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    """Whatever was in work has all of its steps in its checkpoint: none of them is trained again."""
+    process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED, rest
+    begun = [files for files in Store(tmp_path).trials() if files.rows() and files.result() is None]
+    assert begun
+    for files in begun:
+        parts = read_checkpoint(files.checkpoint)
+        assert parts["epoch"] == len(files.rows())
+    assert not Store(tmp_path).sweep("tiny").stop.exists()
+    assert not Store(tmp_path).sweep("tiny").driver.exists()
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        ("stop.trials=3", "stop.trials: 3 trainings"),
+        ("stop.hours=0.0001", "stop.hours"),
+        ("stop.target=9", "stop.target"),
+    ],
+)
+def test_a_budget_ends_a_sweep_so_that_it_goes_on(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, budget: str, why: str
+) -> None:
+    end, said = run(sweep_file, tmp_path, ray_address, (budget,))
+    assert end.exit_code == EXIT_OK, said
+    assert end.trained < swept[1].trained
+    assert end.trained == 3 or "trials" not in budget
+    assert any(note.startswith(why) for note in end.notes)
+    end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    assert end.notes == []
+    assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_second_driver_is_refused_and_told_of_the_first(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
+    process = started(sweep_file, tmp_path, ray_address, until=("early",))
+    with pytest.raises(UserError, match=f"another driver runs it .*process {process.pid}.*kdtune status tiny"):
+        run(sweep_file, tmp_path, ray_address)
+    Store(tmp_path).sweep("tiny").stop.touch()  # as `kdtune stop` does
+    _, rest = process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED, rest
+
+
+def test_a_store_of_another_version_is_refused(sweep_file: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "store.json", {"version": 99, "id": "x"})
+    with pytest.raises(UserError, match="version 99"):
+        run(sweep_file, tmp_path, None)
+
+
+def test_a_changed_sweep_file_is_explained(
+    swept: tuple[Path, Ending], sweep_form: dict[str, Any], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs"
+    shutil.copytree(swept[0], store)
+    form = copy.deepcopy(sweep_form)
+    form["prune"]["keep"] = 1.0
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump(form))
+    end, said = run(file, store, ray_address)
+    assert any("the sweep file has changed since the last run (prune.keep)" in line for line in said)
+    assert end.found > 0
+    _, said = run(sweep_file, store, None)
+    assert any("as it was in an earlier run" in line for line in said)
+
+
+# ---- several objectives ----------------------------------------------------------------------------------------------
+
+
+def test_two_objectives_give_a_pareto_set(sweep_form: dict[str, Any], ray_address: str, tmp_path: Path) -> None:
+    form = {**sweep_form, "name": "two", "teachers": {}, "prune": {}}
+    form["objective"] = [{"metric": "pretext_loss", "mode": "min"}, {"metric": "gmac", "mode": "min"}]
+    search = {"space": {"student.width": [2, 4, 6]}, "sampler": "grid", "blocks": {}}
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search}))
+    end, said = run(file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    results = sweep_results(Store(tmp_path), "two", {})
+    points = {t["candidate"]: tuple(t["objectives"]) for t in results["trials"] if t["candidate"] is not None}
+    for trial in results["trials"]:
+        assert trial["objectives"] == [trial["stages"]["late"]["validation"]["pretext_loss"], trial["cost"]["gmac"]]
+    best = [n for n, p in points.items() if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points.values())]
+    assert [t["candidate"] for t in results["best"]["all"]] == sorted(best)
+    assert 0 in best, "the narrowest is the cheapest"
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_no_machine_has_is_refused_at_once(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        run(sweep_file, tmp_path, ray_address, ("resources.cpu=3", "resources.memory=100000"))
+    assert "resources.cpu: a trial asks for 3, but no machine has more than 2" in str(refused.value)
+    assert "resources.memory: a trial asks for 100000" in str(refused.value)
+    with pytest.raises(UserError, match=r"resources\.memory"):
+        run(sweep_file, tmp_path, None, ("resources.memory=100000",))
+    assert Store(tmp_path).trials() == []
+
+
+class Recorder(Plain):
+    """Also keeps the names of the jobs in the order in which they started and ended."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: None)
+        self.events: list[tuple[str, str]] = []
+
+    def ledger(self, row: dict[str, Any]) -> None:
+        super().ledger(row)
+        self.events.append((row["event"], row["job"]))
+
+
+def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_advice(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    # One convolution of 100,000 channels has more weights than any machine's memory holds.
+    form = {**sweep_form, "name": "wide", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    search = {"space": {"student.width": [100_000, 4, 6]}, "sampler": "grid", "window": 3}
+    file = tmp_path / "wide.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    watcher = Recorder()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    end = drive(load_sweep(file), file.read_text(), Store(tmp_path), ray_address, uri, watcher)
+    assert end.exit_code == EXIT_FAILED_TRIALS
+    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide", {})["trials"]}
+    assert [trials[n]["state"] for n in (None, 0, 1, 2)] == ["complete", "failed", "complete", "complete"]
+    assert "can't allocate memory" in trials[0]["error"]
+    assert "tried alone" in trials[0]["error"]
+    assert "student.width" in trials[0]["error"]
+    starts = [i for i, event in enumerate(watcher.events) if event == ("started", "all · candidate 0")]
+    others = [i for i, (what, job) in enumerate(watcher.events) if what == "ended" and job != "all · candidate 0"]
+    assert len(starts) == 2
+    assert starts[0] < min(others)
+    assert starts[1] > max(others), "the second time nothing else runs"

@@ -44,6 +44,7 @@ def trial(number: int | None, late: float | None, *, block: str = "fraction=1.0"
         "weights_sha256": "0" * 64,
         "seconds": 1.0,
         "cached": False,
+        "cost": None,
         "profile": None,
         "mlflow_run_id": None,
         "error": None,
@@ -115,6 +116,15 @@ def test_every_format_holds_every_trial(results: dict[str, Any], form: str) -> N
     else:
         assert text.count("complete") == 5
         assert text.count("pruned at early") == 1
+
+
+def test_costs_are_columns(results: dict[str, Any]) -> None:
+    cost = {"parameters": 229085, "gmac": 0.019, "peak_memory": 20.5, "clip_ms": 2.25, "epoch_seconds": 0.5}
+    trials = [{**TRIALS[0], "cost": cost}, *TRIALS[1:]]
+    rows = list(csv.DictReader(io.StringIO(render({**results, "trials": trials}, SWEEP, "csv"))))
+    assert {name: float(rows[0][f"cost.{name}"]) for name in cost} == cost
+    assert {rows[2][f"cost.{name}"] for name in cost} == {""}, "stopped early, or from before costs were measured"
+    assert "cost" not in rows[0]
 
 
 def test_mixed_profiles_are_said() -> None:

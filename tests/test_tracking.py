@@ -76,7 +76,7 @@ def make_trials(store: Store) -> list[TrackedTrial]:
 
 
 def publish(uri: str, folder: Path, trials: list[TrackedTrial], state: str = "complete") -> list[str]:
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which one is best?", "name: lambda_tau\n", folder / "mlflow.json")
+    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which one is best?", "name: lambda_tau\n", folder / "mlflow.jsonl")
     for trial in trials:
         publisher.update(trial)
     return publisher.close(state, "The third.", timeout_s=120)
@@ -180,12 +180,12 @@ def test_metric_histories_are_the_rows(uri: str, store: Store, tmp_path: Path) -
 def test_running_again_doubles_nothing(uri: str, store: Store, tmp_path: Path) -> None:
     trials = make_trials(store)
     assert publish(uri, tmp_path, trials) == []
-    before, ids = Shown(uri), read_run_ids(tmp_path / "mlflow.json", uri)
+    before, ids = Shown(uri), read_run_ids(tmp_path / "mlflow.jsonl", uri)
     assert publish(uri, tmp_path, trials) == []
     after = Shown(uri)
     assert after.everything() == before.everything()
     assert [run.info.run_id for run in after.parents] == [run.info.run_id for run in before.parents]
-    assert read_run_ids(tmp_path / "mlflow.json", uri) == ids
+    assert read_run_ids(tmp_path / "mlflow.jsonl", uri) == ids
 
 
 def test_an_interrupted_trial_goes_on_in_its_run(uri: str, store: Store, tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_a_deleted_database_is_filled_anew(uri: str, store: Store, tmp_path: Pat
 
 def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: Store, tmp_path: Path) -> None:
     first, second = make_trial(store, 1, "complete", 4), make_trial(store, 2, "running", 1)
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.json")
+    publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
     publisher.update(first)
-    wait_until(lambda: first.key in read_run_ids(tmp_path / "mlflow.json", uri), "the first trial is sent")
+    wait_until(lambda: first.key in read_run_ids(tmp_path / "mlflow.jsonl", uri), "the first trial is sent")
     database = database_path(uri)
     assert database is not None
     database.unlink()
@@ -264,15 +264,15 @@ def test_many_rows_are_more_than_one_request(uri: str, store: Store, tmp_path: P
 
 
 def test_run_ids_are_those_of_mlflow(uri: str, store: Store, tmp_path: Path) -> None:
-    ids = tmp_path / "mlflow.json"
-    write_json(ids, {"http://elsewhere": {"parent": "kept"}})
+    ids = tmp_path / "mlflow.jsonl"
+    append_jsonl(ids, {"uri": "http://elsewhere", "runs": {"parent": "kept"}})
     assert read_run_ids(ids, uri) == {}
     assert publish(uri, tmp_path, make_trials(store)) == []
     shown = Shown(uri)
     expected = {run.data.tags["kdtune.key"]: run.info.run_id for run in shown.trials.values()}
     assert read_run_ids(ids, uri) == {"parent": shown.parents[0].info.run_id, **expected}
     assert read_run_ids(ids, "http://elsewhere") == {"parent": "kept"}
-    assert read_run_ids(tmp_path / "absent.json", uri) == {}
+    assert read_run_ids(tmp_path / "absent.jsonl", uri) == {}
 
 
 def test_a_trial_of_no_sweep(uri: str, store: Store) -> None:
@@ -311,9 +311,9 @@ def test_an_outage_loses_and_doubles_nothing(
         return text in "".join(said)
 
     with served(uri, port) as address:
-        publisher = Publisher(address, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.json")
+        publisher = Publisher(address, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
         publisher.update(trial)
-        wait_until(lambda: trial.key in read_run_ids(tmp_path / "mlflow.json", address), "the first rows are sent")
+        wait_until(lambda: trial.key in read_run_ids(tmp_path / "mlflow.jsonl", address), "the first rows are sent")
     write_epoch(trial, 3)
     publisher.update(trial)
     wait_until(lambda: has_said("takes no results"), "the outage is noticed")

@@ -15,7 +15,7 @@ import pandas as pd
 from kdtune.clips.catalog import load_catalog, video_path
 from kdtune.clips.decode import Refused, decoder_versions
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
-from kdtune.clips.manifest import manifest_digest
+from kdtune.clips.manifest import manifest_digest, recorded_digest
 from kdtune.clips.parts import Progress, decoded_parts
 from kdtune.clips.repair import mended
 from kdtune.clips.store import FORMAT, ClipStore
@@ -24,7 +24,7 @@ from kdtune.clips.tiers import Tier, missing_codec
 from kdtune.clips.writing import StoreWriter
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
-from kdtune.errors import DataError, Problem
+from kdtune.errors import DataError, Problem, StoreError
 from kdtune.files import disk_full, write_atomic
 from kdtune.store import Store
 
@@ -75,6 +75,22 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
             mended(folder, root, threads)  # reads once what was written, and notes that it is sound
         store.publish_clips(folder.name, tier.files)
     return ClipStore.open(folder)
+
+
+def find_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore | None:
+    """The ClipStore that `prepare_clips` would open, by the store's records alone: nothing is hashed, decoded, checked
+    or written. None where there is none yet, or where a video may have changed since."""
+    root = Path(data.folder)
+    try:
+        catalog = load_catalog(data)
+        manifest = recorded_digest(catalog, root, store)
+        if manifest is None:
+            return None
+        source = Source(catalog, root, manifest, clip.stored_size, data.max_refused)
+        folders = [store.clips(source.key(tier)) for tier in _allowed(clip)]
+        return next((ClipStore.open(folder) for folder in folders if folder.exists()), None)
+    except (DataError, StoreError):
+        return None
 
 
 def build(writer: StoreWriter, paths: Sequence[Path], frames: Sequence[int], threads: int) -> None:

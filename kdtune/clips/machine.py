@@ -1,8 +1,9 @@
-"""What this machine has: cores, memory, disk; and bytes as people read them."""
+"""What this machine has: processor, cores, GPUs, memory, disk; and bytes as people read them. Without torch."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,23 @@ GIB = 2**30
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Its name, family and model, as a trial's profile holds them."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        named = {name.strip(): value.strip() for name, value in fields.items()}
+        parts = [named.get(name, "") for name in ("model name", "cpu family", "model")]
+        if any(parts):
+            return " ".join(part for part in parts if part)
+    return platform.processor() or platform.machine()
+
+
+def gpus() -> int:
+    """NVIDIA's GPUs, as its driver for Linux lists them; 0 elsewhere."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def memory_bytes() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -14,6 +15,9 @@ from kdtune.errors import DataError, Problem
 from kdtune.files import read_json, write_json
 from kdtune.store import Store
 
+#: Video → its file's marks, and last the SHA-256 in hex.
+Files = dict[str, list[Any]]
+
 
 def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     """The digest of (video, label, action, split, group, SHA-256 of the file) of every row of the catalog.
@@ -23,15 +27,12 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     Raises DataError where a file cannot be read.
     """
     root = Path(root).absolute()
-    record = store.manifest(digest(str(root)))
-    known = (read_json(record) or {}).get("files", {})
+    record, known = _recorded(root, store)
     files = {}
     for video in tqdm(catalog["video"], desc="hashing videos", unit="video", disable=None):
         try:
             path = video_path(root, video)
-            stat = path.stat()
-            entry = known.get(video)
-            marks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            entry, marks = known.get(video), _marks(path)
             if entry is None or entry[:-1] != marks:
                 with path.open("rb") as file:
                     entry = [*marks, hashlib.file_digest(file, "sha256").hexdigest()]
@@ -41,5 +42,36 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     if any(known.get(video) != entry for video, entry in files.items()):
         # Other splits of the same root have other videos: theirs stay.
         write_json(record, {"root": str(root), "files": known | files})
+    return _digest(catalog, files)
+
+
+def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | None:
+    """What `manifest_digest` gives, where the store has the hash of every file and its marks still hold; else None.
+
+    Nothing is hashed and nothing is written.
+    """
+    root = Path(root).absolute()
+    _, known = _recorded(root, store)
+    for video in catalog["video"]:
+        try:
+            if video not in known or known[video][:-1] != _marks(video_path(root, video)):
+                return None
+        except OSError:
+            return None
+    return _digest(catalog, known)
+
+
+def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
+    """Where the store keeps the marks and hashes of a root's files, and what is there."""
+    record = store.manifest(digest(str(root)))
+    return record, (read_json(record) or {}).get("files", {})
+
+
+def _marks(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _digest(catalog: pd.DataFrame, files: Files) -> str:
     rows = catalog[["video", "label", "action", "split", "group"]].values.tolist()
     return digest([[*row, files[row[0]][-1]] for row in rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK, Problem, UserError
@@ -15,6 +16,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         return plan(options)
     from kdtune.files import read_json
+    from kdtune.report.live import watcher
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
     from kdtune.store import Store
@@ -25,8 +27,8 @@ def sweep(options: argparse.Namespace) -> int:
     store, uri = Store(options.store), tracking_uri()
     store.check()
     files = store.sweep(sweep.name)
-    with files.kept():
-        end = drive(sweep, options.file.read_text(), store, options.address, uri, say)
+    with watcher(sys.stderr) as shown, files.kept():
+        end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     for line in end.account(options.store):
@@ -47,7 +49,7 @@ def plan(options: argparse.Namespace) -> int:
     from kdtune.sweep.plan import plan
 
     sweep = load_sweep(options.file, options.set)
-    for line in plan(sweep, Store(options.store)):
+    for line in plan(sweep, Store(options.store), say if options.measure else None):
         print(line)
     return EXIT_OK
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdtune.config.metrics import METRICS, OF_HEAD, available
+from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
@@ -122,28 +122,45 @@ def _refusals(build: Callable[[], object]) -> list[str]:
 
 
 def _stages(sweep: SweepConfig) -> Iterable[Problem]:
-    stages, objective = sweep.trial.milestones, sweep.objective
+    stages, objectives = sweep.trial.milestones, sweep.objectives
     named = ", ".join(stages)
-    if objective.stage not in stages:
-        missing = "; `finetune` needs trial.finetune" if objective.stage == FINETUNE_STAGE else ""
-        yield Problem("objective.stage", f"is no stage of the trial, got {objective.stage!r}{missing}", named)
-    elif not _measured(sweep, objective.stage):
-        what = f"{objective.metric} is not measured at stage {objective.stage}"
-        yield Problem("objective.metric", what, ", ".join(m for m in METRICS if _measured(sweep, objective.stage, m)))
+    one = len(objectives) == 1
+    for i, objective in enumerate(objectives):
+        place = "objective" if one else f"objective.{i}"
+        if is_cost(objective.metric):
+            if i == 0:
+                yield Problem(
+                    f"{place}.metric", f"the first objective is an accuracy or a loss, got {objective.metric}"
+                )
+            if objective.mode != "min":
+                yield Problem(f"{place}.mode", f"{objective.metric} is a cost, got {objective.mode}", "min")
+        elif objective.stage not in stages:
+            missing = "; `finetune` needs trial.finetune" if objective.stage == FINETUNE_STAGE else ""
+            yield Problem(f"{place}.stage", f"is no stage of the trial, got {objective.stage!r}{missing}", named)
+        elif not _measured(sweep, objective.stage, objective.metric):
+            what = f"{objective.metric} is not measured at stage {objective.stage}"
+            there = ", ".join(m for m in METRICS if _measured(sweep, objective.stage, m))
+            yield Problem(f"{place}.metric", what, there)
+        if objective in objectives[:i]:
+            yield Problem(place, "stands twice")
+    if sweep.prune.at and not one:
+        rule = "pruning compares one number: with several objectives every candidate is trained to its end"
+        yield Problem("prune.at", f"{rule}, got {', '.join(sweep.prune.at)}", "[]")
+    first = objectives[0]
     for i, stage in enumerate(sweep.prune.at):
         if stage not in stages:
             yield Problem(f"prune.at.{i}", f"is no stage of the trial, got {stage!r}", named)
-        elif objective.stage in stages and stages[stage] >= stages[objective.stage]:
+        elif first.stage in stages and stages[stage] >= stages[first.stage]:
             yield Problem(f"prune.at.{i}", f"must come before the objective's stage, got {stage!r}")
-        elif not _measured(sweep, stage):
-            yield Problem(f"prune.at.{i}", f"{objective.metric} is not measured at stage {stage}")
+        elif not is_cost(first.metric) and not _measured(sweep, stage, first.metric):
+            yield Problem(f"prune.at.{i}", f"{first.metric} is not measured at stage {stage}")
 
 
-def _measured(sweep: SweepConfig, stage: str, metric: str | None = None) -> bool:
-    """Does every trial record `metric` (the objective's, if none is given) at `stage`?"""
+def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
+    """Does every trial record `metric` at `stage`?"""
     named = [str(v) for _, name, values in _placed_values(sweep) if resolve(name) == "loss.target" for v in values]
     targets = ["action"] if stage == FINETUNE_STAGE else named or [sweep.trial.loss.target]
-    return all(available(metric or sweep.objective.metric, target) for target in targets if target in OF_HEAD)
+    return all(available(metric, target) for target in targets if target in OF_HEAD)
 
 
 def _search(sweep: SweepConfig) -> Iterable[Problem]:
@@ -154,6 +171,13 @@ def _search(sweep: SweepConfig) -> Iterable[Problem]:
         for name, parameter in search.space.items():
             if parameter.choice is None:
                 yield Problem(f"search.space.{name}", "a grid needs a list of values")
+    if search.sampler == "cmaes":
+        ranges = [name for name, parameter in search.space.items() if parameter.choice is None and not parameter.when]
+        if len(ranges) < 2:
+            rule = "cmaes learns about ranges alone, and needs two of them without `when`"
+            yield Problem("search.sampler", f"{rule}, got {', '.join(ranges) or 'none'}", "tpe, gp")
+        if len(sweep.objectives) > 1:
+            yield Problem("search.sampler", "cmaes knows one objective", "tpe, gp, nsga2, random, qmc, grid")
     lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
     lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
     lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
@@ -162,6 +186,10 @@ def _search(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(place, f"must differ from each other, got {values}")
     if not sweep.blocks():
         yield Problem("search.exclude", "leaves no block")
+    for block in sweep.blocks():
+        for name, parameter in sweep.space(block).items():
+            if parameter.choice == []:
+                yield Problem("search.exclude", f"leaves {name} no value in block {block.label}")
 
 
 def _combinations(sweep: SweepConfig) -> Iterable[Problem]:

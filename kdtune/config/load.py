@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdtune.config.check import sweep_problems
+from kdtune.config.search import OBJECTIVE_TAGS
 from kdtune.config.space import all_paths, is_path, resolve, set_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -190,9 +191,14 @@ def _validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, li
             found = error.errors()
             fresh = [p for p in (_problem(e, model) for e in found) if p not in problems]
             problems += fresh
-            dropped = [_drop(rest, e["loc"]) for e in found if e["type"] != "missing"]
+            dropped = [_drop(rest, _in_file(e["loc"])) for e in found if e["type"] != "missing"]
             if not fresh or not any(dropped):
                 return None, problems
+
+
+def _in_file(loc: Path_) -> Path_:
+    """The path without the names of pydantic's own alternatives."""
+    return tuple(part for part in loc if loc[0] != "objective" or part not in OBJECTIVE_TAGS)
 
 
 def _drop(raw: Any, loc: Path_) -> bool:
@@ -214,7 +220,7 @@ def _drop(raw: Any, loc: Path_) -> bool:
 
 
 def _problem(error: ErrorDetails, model: type[BaseModel], prefix: str = "") -> Problem:
-    loc = error["loc"]
+    loc = _in_file(error["loc"])
     where = prefix + (_dotted(loc) or "the file")
     if error["type"] == "extra_forbidden":
         return _unknown(where, str(loc[-1]), _allowed_keys(model, loc[:-1]))

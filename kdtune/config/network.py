@@ -20,6 +20,20 @@ Torchvision = Literal[
 SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (8, 18)}
 
 
+#: Dimension of the pooled features of torchvision's networks.
+TORCHVISION_FEATURES = {
+    "r3d_18": 512,
+    "mc3_18": 512,
+    "r2plus1d_18": 512,
+    "s3d": 1024,
+    "mvit_v1_b": 768,
+    "mvit_v2_s": 768,
+    "swin3d_t": 768,
+    "swin3d_s": 768,
+    "swin3d_b": 1024,
+}
+
+
 class NetworkConfig(Section):
     """A backbone and its size."""
 
@@ -37,6 +51,11 @@ class NetworkConfig(Section):
     @property
     def has_depth(self) -> bool:
         return self.has_width and self.backbone != "c3d"
+
+    @property
+    def features(self) -> int:
+        """Dimension of the pooled features: of our own networks 512 at width 64."""
+        return TORCHVISION_FEATURES.get(self.backbone, 8 * self.width)
 
     @property
     def knows_places(self) -> bool:

@@ -102,36 +102,50 @@ def _spell_out(value: Any) -> Any:
 
 
 Bounds = Annotated[tuple[float, float], Field(strict=False)]
+#: Of a parameter: it is one of them.
+KINDS = ("choice", "range", "log", "int", "int_log")
 #: Named here, for inside the class below `int` is a field.
 WholeBounds = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class Parameter(Section):
-    """One searched value: `[a, b]` is a choice; `range` is uniform, `log` uniform in the logarithm, `int` whole."""
+    """One searched value: `[a, b]` is a choice; `range` is uniform, `log` uniform in the logarithm, `int` whole,
+    `int_log` whole and uniform in the logarithm."""
 
     choice: Annotated[list[Scalar], Field(min_length=1)] | None = None
     range: Bounds | None = None
     log: Bounds | None = None
     int: WholeBounds | None = None
+    int_log: WholeBounds | None = None
     when: dict[str, Scalar] | None = None
     """The parameter exists only where all of these parameters, named before it, have these values."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
-        kinds = [kind for kind in ("choice", "range", "log", "int") if getattr(self, kind) is not None]
+        kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise PydanticCustomError("kind", f"give one of choice, range, log, int, but got {kinds or 'none of them'}")
-        bounds = self.range or self.log or self.int
+            raise PydanticCustomError("kind", f"give one of {', '.join(KINDS)}, but got {kinds or 'none of them'}")
+        bounds = self.bounds
         if bounds is not None and not bounds[0] < bounds[1]:
             raise PydanticCustomError("bounds", f"`low < high` must hold, but got {list(bounds)}")
-        if self.log is not None and self.log[0] <= 0:
-            raise PydanticCustomError("bounds", f"a log range must lie above 0, but got {list(self.log)}")
+        if self.is_log and bounds is not None and bounds[0] <= 0:
+            raise PydanticCustomError("bounds", f"a log range must lie above 0, but got {list(bounds)}")
         return self
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The least and the largest value; None of a choice."""
+        return self.range or self.log or self.int or self.int_log
+
+    @property
+    def is_log(self) -> bool:
+        """Is it uniform in the logarithm?"""
+        return self.log is not None or self.int_log is not None
 
     @property
     def extremes(self) -> list[Scalar]:
         """Values whose validity stands for all the others': every choice, or both bounds."""
-        return list(self.choice or self.range or self.log or self.int or ())
+        return list(self.choice or self.bounds or ())
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Does the parameter exist beside the `values` that stand already?"""

@@ -11,69 +11,18 @@ from pydantic import Field
 
 from kdtune.config.inherit import inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
-from kdtune.config.metrics import Metric
-from kdtune.config.sections import Count, DataConfig, Section
+from kdtune.config.search import (
+    ObjectiveConfig,
+    Objectives,
+    PruneConfig,
+    ResourceConfig,
+    SearchConfig,
+    StopConfig,
+    TrackingConfig,
+)
+from kdtune.config.sections import DataConfig, Section
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig
-
-
-class SearchConfig(Section):
-    """What is searched, and how. Candidate n learns only from candidates ≤ n − window (DESIGN 4.4)."""
-
-    space: dict[str, SpaceEntry]
-    """Parameter → its values: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}` or `{int: [lo, hi]}`."""
-    blocks: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
-    """Values that are compared across, never against: one search for each combination."""
-    exclude: list[dict[str, Scalar]] = []
-    """Combinations that are not tried: values of blocks, and of at most one choice of the space."""
-    controls: Annotated[list[dict[str, Scalar]], Field(min_length=1)] = [{"teacher": "none"}]
-    """Trials without search that every block has for every seed; never pruned, gains are measured against the first."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """Optuna's TPE or random sampling, or every combination of choices in order."""
-    candidates: Count | None = None
-    """In each block. A grid may leave it out: it then has all its points."""
-    startup: Count = 4
-    """Finished candidates that TPE wants to see before it learns; until then it draws at random."""
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    """Each candidate is trained with each of them; the objective is the mean."""
-    window: Count = 4
-    """At least the number of candidates of a block that may run side by side."""
-    seed: int = 0
-    """Of the search itself."""
-
-
-class ObjectiveConfig(Section):
-    """The number that the search optimises."""
-
-    metric: Metric = "knn"
-    """`top1`, `f1` and the like are the action head's: of the stage `finetune`, or where loss.target is action."""
-    split: Literal["validation", "test"] = "validation"
-    """`test` follows the papers; then no untouched figure is left to report."""
-    stage: str = "late"
-    """One of the trial's stages, or `finetune` where `trial.finetune` asks for it."""
-    mode: Literal["max", "min"] = "max"
-
-
-class PruneConfig(Section):
-    """At each named stage a candidate goes on if it is in the best `keep` share of its finished peers and itself."""
-
-    at: list[str] = []
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
-    min_peers: Count = 2
-    """With fewer peers than this every candidate goes on."""
-
-
-class ResourceConfig(Section):
-    """Of one trial."""
-
-    cpu: Annotated[float, Field(gt=0)] = 1
-    """Cores. How many threads a trial computes with is `trial.threads`: that changes bits, this does not."""
-    gpu: Annotated[float, Field(ge=0)] = 0
-    """GPUs, or a share of one: 0.25 puts four trials on a GPU."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes of a trial that draw and read its batches ahead, beside the trainer; their number changes no bit."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """How often a failed trial is started again from its checkpoint before it is marked failed."""
 
 
 class TeacherData(DataConfig):
@@ -93,13 +42,6 @@ class TeacherConfig(TrialConfig):
     def _teacher_fits(self, teacher: TrialConfig | str) -> None:
         if not isinstance(teacher, str):
             super()._teacher_fits(teacher)
-
-
-class TrackingConfig(Section):
-    """Where MLflow shows the sweep."""
-
-    experiment: str | None = None
-    """Default: the sweep's name."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +68,21 @@ class SweepConfig(Section):
     teachers: dict[str, TeacherConfig] = {}
     """Each is a trial of its own: what it leaves out, it takes from `trial`. Trained when first needed."""
     search: SearchConfig
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: Objectives = ObjectiveConfig()
+    """One number, or a list of them: then the results are a Pareto set, and nothing is pruned."""
     prune: PruneConfig = PruneConfig()
+    stop: StopConfig = StopConfig()
     resources: ResourceConfig = ResourceConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property
     def experiment(self) -> str:
         return self.tracking.experiment or self.name
+
+    @property
+    def objectives(self) -> tuple[ObjectiveConfig, ...]:
+        """All of them. The first is what stages show, and what pruning compares where it is the only one."""
+        return (self.objective,) if isinstance(self.objective, ObjectiveConfig) else tuple(self.objective)
 
     def blocks(self) -> list[Block]:
         """Every combination of the block values, in the file's order, without those that are excluded as a whole."""
@@ -213,7 +162,7 @@ class SweepConfig(Section):
     @property
     def ledger(self) -> str:
         """Digest of everything that decides which candidates are asked; how many there are does not: it may grow."""
-        unasked = {"name": True, "question": True, "resources": True, "tracking": True}
+        unasked = {"name": True, "question": True, "stop": True, "resources": True, "tracking": True}
         form = self.model_dump(mode="json", by_alias=True, exclude=unasked)
         del form["search"]["candidates"]
         for config in (form["trial"], *form["teachers"].values()):

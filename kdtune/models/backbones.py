@@ -11,22 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdtune.config.network import NetworkConfig
+from kdtune.config.network import TORCHVISION_FEATURES, NetworkConfig
 from kdtune.config.sections import ClipConfig
 from kdtune.models.pools import MaxPool3d
-
-#: Dimension of the pooled features of torchvision's networks.
-TORCHVISION_FEATURES = {
-    "r3d_18": 512,
-    "mc3_18": 512,
-    "r2plus1d_18": 512,
-    "s3d": 1024,
-    "mvit_v1_b": 768,
-    "mvit_v2_s": 768,
-    "swin3d_t": 768,
-    "swin3d_s": 768,
-    "swin3d_b": 1024,
-}
 
 
 class Conv3DSimple(nn.Conv3d):
@@ -164,8 +151,8 @@ def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
 
 
 def feature_size(config: NetworkConfig) -> int:
-    """Dimension of the pooled features: of our own networks 512 at width 64."""
-    return TORCHVISION_FEATURES.get(config.backbone, 8 * config.width)
+    """Dimension of the pooled features."""
+    return config.features
 
 
 def weights_to_channels_last(network: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl
+from kdtune.report.front import Front
 from kdtune.store import Store
 
 Row = dict[str, Any]
@@ -16,7 +17,8 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     """{"sweep": name, "trials": […], "best": {block: trial}} as DESIGN 5; `run_ids` maps keys to MLflow runs.
 
     Trials stand by block: controls, then candidates by number. The best of a block has the best objective of its
-    candidates (mean over their seeds); blocks are never held against each other. Raises StoreError for an unknown name.
+    candidates (mean over their seeds); of several objectives a list, the Pareto set. Blocks are never held against each
+    other. Raises StoreError for an unknown name.
     """
     files = store.sweep(name).fetch()
     sweep = read_json(files.sweep)
@@ -34,7 +36,13 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     trials = [
         _trial(store, sweep, job, ended.get(job["job"]), i, run_ids) for job in jobs for i in range(len(job["seeds"]))
     ]
-    return {"sweep": name, "trials": trials, "best": {block: best_of(trials, block, sweep) for block in blocks}}
+    best = best_of if len(objectives_of(sweep)) == 1 else pareto_of
+    return {"sweep": name, "trials": trials, "best": {block: best(trials, block, sweep) for block in blocks}}
+
+
+def objectives_of(sweep: Row) -> list[Row]:
+    """The objectives in a sweep's record; before there could be several it held the one itself."""
+    return sweep["objective"] if isinstance(sweep["objective"], list) else [sweep["objective"]]
 
 
 def keys_of(store: Store, name: str) -> list[str]:
@@ -76,8 +84,8 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     if finetuned is not None:
         stages |= finetuned.stages()
         rows += finetuned.rows()
-    objective = sweep["objective"]
-    value = stages.get(objective["stage"])
+    reached_end = {} if state != "complete" else {"stages": stages, "cost": result.get("cost") or {}}
+    values = [_objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {
         "key": files.key,
         "candidate": job["number"] if job["kind"] == "candidate" else None,
@@ -88,17 +96,28 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         "state": state,
         "epochs": epochs,
         "stages": stages,
-        "objective": value[objective["split"]][objective["column"]] if value and state == "complete" else None,
+        "objective": values[0],
         "weights_sha256": result.get("weights_sha256") or (reached[-1]["weights_sha256"] if reached else None),
         "seconds": sum(row["seconds"] for row in rows),
         "cached": bool(end and end["cached"]),
+        "cost": result.get("cost"),
         "profile": result.get("profile"),
         "mlflow_run_id": run_ids.get(files.key),
         "error": end["error"] if end is not None else None,
     } | (
-        ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
+        ({"objectives": values} if len(values) > 1 else {})
+        | ({"spread": end["spread"]} if end is not None and end.get("spread") is not None else {})
+        | ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
         | ({"earlier_profiles": result["earlier_profiles"]} if result.get("earlier_profiles") else {})
     )
+
+
+def _objective_value(objective: Row, reached: Row) -> float | None:
+    """Of a trial that has `reached` its end: its stages and its cost."""
+    if objective.get("cost"):
+        return reached.get("cost", {}).get(objective["column"])
+    stage = reached.get("stages", {}).get(objective["stage"])
+    return None if stage is None else stage[objective["split"]][objective["column"]]
 
 
 #: Fields of a profile that are a trial's own, or its data's: those may differ within one sweep on one machine.
@@ -123,13 +142,29 @@ def mixed_profiles(trials: list[dict[str, Any]]) -> str | None:
 
 def best_of(trials: list[dict[str, Any]], block: str, sweep: dict[str, Any]) -> dict[str, Any] | None:
     """The first trial of the block's best candidate, or None while no candidate is complete."""
-    scores: dict[int, list[float]] = {}
+    candidates = _complete(trials, block)
+    if not candidates:
+        return None
+    scores = {number: fmean(trial["objective"] for trial in found) for number, found in candidates.items()}
+    sign = 1 if objectives_of(sweep)[0]["mode"] == "max" else -1
+    # The lower number wins a tie.
+    return candidates[max(scores, key=lambda number: (sign * scores[number], -number))][0]
+
+
+def pareto_of(trials: list[dict[str, Any]], block: str, sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first trial of each of the block's candidates that no other is better than in one objective and at least as
+    good in all (means over the seeds), by number."""
+    candidates = _complete(trials, block)
+    front = Front([objective["mode"] for objective in objectives_of(sweep)])
+    for number, found in candidates.items():
+        front.add(number, [fmean(values) for values in zip(*(trial["objectives"] for trial in found), strict=True)])
+    return [candidates[number][0] for number in front.numbers()]
+
+
+def _complete(trials: list[dict[str, Any]], block: str) -> dict[int, list[dict[str, Any]]]:
+    """The trials of the block's candidates that have an objective, by number."""
+    found: dict[int, list[dict[str, Any]]] = {}
     for trial in trials:
         if trial["block"] == block and trial["candidate"] is not None and trial["objective"] is not None:
-            scores.setdefault(trial["candidate"], []).append(trial["objective"])
-    if not scores:
-        return None
-    sign = 1 if sweep["objective"]["mode"] == "max" else -1
-    # The lower number wins a tie.
-    best = max(scores, key=lambda number: (sign * fmean(scores[number]), -number))
-    return next(trial for trial in trials if trial["block"] == block and trial["candidate"] == best)
+            found.setdefault(trial["candidate"], []).append(trial)
+    return found

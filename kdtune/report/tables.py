@@ -10,12 +10,13 @@ from typing import Any
 from tabulate import tabulate
 
 from kdtune.config.metrics import floor_of
+from kdtune.report.results import objectives_of
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Those that are tables, with tabulate's names.
 STYLES = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
-#: Fields of a trial that are no column: params and stages become several.
-NESTED = ("params", "stages", "profile", "earlier_profiles")
+#: Fields of a trial that are no column: params, stages and cost become several.
+NESTED = ("params", "stages", "objectives", "cost", "profile", "earlier_profiles")
 #: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
 SHOWN = 5
 
@@ -35,7 +36,7 @@ def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
 
 
 def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: str, most: int | None) -> str:
-    objective = sweep["objective"]
+    objective, *others = objectives_of(sweep)
     metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
     # What an action head alone is measured by has no value before fine-tuning.
@@ -47,6 +48,7 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
     # Complete ones by their objective, then pruned ones by how far they came.
     candidates.sort(key=lambda t: (t["objective"] is None, sign * (t["objective"] or 0), -t["epochs"], t["candidate"]))
     shown = candidates if most is None else candidates[:most]
+    best = [trial["key"] for trial in results["best"][block]] if others else []
     rows = []
     for trial in [*(trial for trial in trials if trial["control"]), *shown]:
         params = trial["params"]
@@ -56,9 +58,11 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
         if len(controls) > 1:
             row.insert(1, str(trial["seed"]))
         row += [_share(trial["stages"].get(stage, {}).get(split, {}).get(metric)) for stage in stages]
-        row += [_gain(trial, control), _state(trial)]
+        row += [value_text(value) for value in (trial.get("objectives") or [])[1:]]
+        row += [_gain(trial, control), _state(trial) + (", Pareto" if trial["key"] in best else "")]
         rows.append(row)
-    heads = ["trial", "student", "teacher", "λ", "τ", "α", *stages, "gain", "state"]
+    heads = ["trial", "student", "teacher", "λ", "τ", "α", *stages]
+    heads += [*(f"{other['column']} ({other['mode']})" for other in others), "gain", "state"]
     if len(controls) > 1:
         heads.insert(1, "seed")
     title = f"{block}: {metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
@@ -109,13 +113,14 @@ def value_text(value: Any) -> str:
 
 
 def _csv(results: dict[str, Any]) -> str:
-    """One row a trial; stage accuracies as columns like `late.validation.knn`."""
+    """One row a trial; stage accuracies as columns like `late.validation.knn`, costs like `cost.gmac`."""
     rows = []
     for trial in results["trials"]:
         flat = {name: value for name, value in trial.items() if name not in NESTED}
         flat |= trial["params"]
         for stage, splits in trial["stages"].items():
             flat |= {f"{stage}.{split}.{metric}": v for split, values in splits.items() for metric, v in values.items()}
+        flat |= {f"cost.{name}": figure for name, figure in (trial["cost"] or {}).items()}
         rows.append(flat)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

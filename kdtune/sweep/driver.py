@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from kdtune.config.metrics import column
+from kdtune.config.metrics import column, is_cost
+from kdtune.config.search import ObjectiveConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.files import write_json
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.changes import explained
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job, Outcome
+from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
+from kdtune.sweep.presence import Presence
+from kdtune.sweep.prune import clears
+from kdtune.sweep.stopping import Stopping
+from kdtune.sweep.study import Journal
 from kdtune.tracking.publish import Publisher, TrackedTrial
 
-Say = Callable[[str], object]
+
+class Watcher(Protocol):
+    """Shows people how a sweep goes on."""
+
+    def say(self, text: str) -> None:
+        """A line."""
+
+    def begin(self, record: dict[str, Any]) -> None:
+        """The sweep's record, before its first event."""
+
+    def ledger(self, row: dict[str, Any]) -> None:
+        """A row of the ledger: what was asked, what has ended."""
+
+    def epoch(self, job: str, key: str, row: dict[str, Any]) -> None:
+        """A row of a trial."""
 
 
 @dataclass(frozen=True)
@@ -49,47 +69,51 @@ class Ending:
         return lines
 
 
-def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri: str, say: Say) -> Ending:
+def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri: str, watcher: Watcher) -> Ending:
     """Run `sweep` (whose file reads `text`) or go on with it; raises UserError before anything is trained.
 
-    SIGINT and SIGTERM end it with EXIT_INTERRUPTED after MLflow has been told; the same call then goes on.
+    SIGINT and SIGTERM end it with EXIT_INTERRUPTED after the trials in work have written their checkpoints and MLflow
+    has been told; the same call then goes on. So it does after a budget of `stop` has ended it, with EXIT_OK.
     """
     started = time.monotonic()
-    say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
+    watcher.say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     refuse(sweep, address)
-    prepared = prepare_sweep(sweep, store)
-    files = store.sweep(sweep.name)
-    ledger = files.ledger(sweep.ledger)
-    write_json(files.sweep, sweep_record(sweep, text, ledger))
-    publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow)
-    watch = _Watch(sweep, store, publisher, say)
+    store.claim()
+    with Presence(store, sweep.name, address), Interrupts() as interrupts:
+        prepared = prepare_sweep(sweep, store)
+        files = store.sweep(sweep.name)
+        for line in explained(files, sweep, text):
+            watcher.say(line)
+        ledger = files.ledger(sweep.ledger)
+        record = sweep_record(sweep, text, ledger)
+        write_json(files.sweep, record)
+        watcher.begin(record)
+        publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow)
+        stopping = Stopping(files, sweep.stop, interrupts)
+        events = _Events(sweep, store, publisher, watcher, stopping)
 
-    def key_of(config: TrialConfig) -> str:
-        prepared.prepare(config)
-        return prepared.key(config)
+        def key_of(config: TrialConfig) -> str:
+            prepared.prepare(config)
+            return prepared.key(config)
 
-    state = "interrupted"
-    with Interrupts() as interrupts:
+        state = "interrupted"
         try:
-            campaign = watch.campaign = Campaign(sweep, key_of, ledger, watch.on_end)
+            journal = Journal(files.study(sweep.ledger), sweep)
+            campaign = Campaign(sweep, key_of, Ledger(ledger), journal, events.on_end, watcher.ledger)
+            events.campaign = campaign
             first = campaign.next_to_train(store)
             if first is not None:
                 from kdtune.sweep.run import run_campaign
 
-                run_campaign(campaign, first, prepared, address, watch.on_row, interrupts)
-            state = "complete"
+                run_campaign(campaign, first, prepared, address, events.on_row, stopping, interrupts)
+            state = "interrupted" if stopping.interrupted else "complete"
         except KeyboardInterrupt:
-            say("interrupted: the same command goes on from the last checkpoints")
+            pass
         finally:
             unsent = publisher.close(state)
-    failed = any(outcome.state == "failed" for outcome in campaign.outcomes.values())
-    code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
-    found = trained = 0
-    for name, outcome in campaign.outcomes.items():
-        job = campaign.jobs[name]
-        trials = len(job.keys) + (len(job.finetuned) if outcome.state == "complete" else 0)
-        found, trained = (found + trials, trained) if name in campaign.cached else (found, trained + trials)
-    return Ending(code, time.monotonic() - started, trained, found, watch.targets, campaign.notes + unsent)
+    if state == "interrupted":
+        watcher.say("interrupted: the same command goes on from the last checkpoints")
+    return events.ending(state, time.monotonic() - started, unsent)
 
 
 def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
@@ -101,56 +125,62 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
         "ledger": ledger.name,
         "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
         "stages": sweep.trial.milestones,
-        "objective": {**sweep.objective.model_dump(), "column": _column(sweep)},
+        "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
+        "epochs": sweep.trial.epochs,
         "text": text,
     }
 
 
-def _column(sweep: SweepConfig) -> str:
-    return column(sweep.objective.metric, sweep.trial.stage.reduce)
+def _objective_record(objective: ObjectiveConfig, sweep: SweepConfig) -> dict[str, Any]:
+    cost = is_cost(objective.metric)
+    name = objective.metric if cost else column(objective.metric, sweep.trial.stage.reduce)
+    return {**objective.model_dump(), "column": name, "cost": cost}
 
 
-class _Watch:
-    """Tells the terminal and MLflow what happens, in plain lines that read well in a log file."""
+class _Events:
+    """What happens goes to the watcher, to MLflow and into the figures of the sweep's end."""
 
-    campaign: Campaign
-
-    def __init__(self, sweep: SweepConfig, store: Store, publisher: Publisher, say: Say) -> None:
-        self.sweep, self.store, self.publisher, self.say = sweep, store, publisher, say
-        self.started, self._began = time.monotonic(), time.time()
+    def __init__(
+        self, sweep: SweepConfig, store: Store, publisher: Publisher, watcher: Watcher, stopping: Stopping
+    ) -> None:
+        self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
         self.targets: Counter[str] = Counter()
-        self._seen: set[tuple[str, str]] = set()
+        self.found = self.trained = 0
+        self.campaign: Campaign | None = None
+        self._began = time.time()
 
     def on_row(self, job: Job, key: str, row: dict[str, Any]) -> None:
         self._publish(job, key, "running", None)
         if row["at"] >= self._began:  # else it is of an earlier run, handed over by a trial that goes on
             self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
-        if "stage" in row and (key, row["stage"]) not in self._seen:
-            self._seen.add((key, row["stage"]))
-            figures = row["evaluation"][self.sweep.objective.split]
-            # What an action head is measured by is not there before fine-tuning.
-            metric = _column(self.sweep) if _column(self.sweep) in figures else "knn"
-            seed = f" seed {_seed(job, key)}" if len(job.seeds) > 1 else ""
-            self._line(f"{job.name}{seed} · {row['stage']}: {metric} {figures[metric]:.3f}")
+        self.watcher.epoch(job.name, key, row)
 
-    def on_end(self, job: Job, outcome: Outcome) -> None:
-        for key in job.keys:
-            self._publish(job, key, outcome.state, outcome.objective)
-        for key in job.finetuned if outcome.state == "complete" else ():
-            self._publish(job, key, outcome.state, None)
-        if job.name not in self.campaign.cached:
-            what = {
-                "complete": "complete" if outcome.objective is None else f"complete, objective {outcome.objective:.3f}",
-                "pruned": f"pruned at {outcome.stage}: below {job.bars.get(outcome.stage or '', 0):.3f}",
-                "failed": f"failed: {outcome.error}",
-            }[outcome.state]
-            self._line(f"{job.name} · {what}")
+    def on_end(self, job: Job, outcome: Outcome, cached: bool) -> None:
+        trials = [*job.keys, *(job.finetuned if outcome.state == "complete" else ())]
+        for key in trials:
+            self._publish(job, key, outcome.state, outcome.objective if key in job.keys else None, cached)
+        if cached:
+            self.found += len(trials)
+        else:
+            self.trained += len(trials)
+        if job.kind == "candidate" and outcome.objective is not None:
+            self._look_at_target(job, outcome.objective)
 
-    def _line(self, text: str) -> None:
-        done = f"{len(self.campaign.outcomes):3d}/{self.campaign.total}"
-        self.say(f"[{time.monotonic() - self.started:6.0f} s · {done}] {text}")
+    def _look_at_target(self, job: Job, value: float) -> None:
+        target, first = self.sweep.stop.target, self.sweep.objectives[0]
+        if target is not None and clears(value, target, first.mode):
+            self.stopping.reached = f"stop.target: {job.name} has {first.metric} {value:.3f}"
 
-    def _publish(self, job: Job, key: str, state: str, objective: float | None) -> None:
+    def ending(self, state: str, seconds: float, unsent: list[str]) -> Ending:
+        campaign = self.campaign
+        failed = campaign is not None and any(out.state == "failed" for out in campaign.outcomes.values())
+        code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
+        notes = [*(campaign.notes + campaign.barren() if campaign else ()), *unsent]
+        if (budget := self.stopping.budget_note) is not None and not (campaign and campaign.done):
+            notes.append(f"{budget}: the same command with a larger budget goes on")
+        return Ending(code, seconds, self.trained, self.found, self.targets, notes)
+
+    def _publish(self, job: Job, key: str, state: str, objective: float | None, cached: bool = False) -> None:
         params = {
             **job.params[_index(job, key)],
             "seed": _seed(job, key),
@@ -158,7 +188,7 @@ class _Watch:
             "block": job.block.label if job.block else None,
             "key": key,
         }
-        tags = {"kdtune.kind": job.kind, "kdtune.cached": str(job.name in self.campaign.cached).lower()}
+        tags = {"kdtune.kind": job.kind, "kdtune.cached": str(cached).lower()}
         tags["kdtune.phase"] = "finetune" if key in job.finetuned else "train"
         self.publisher.update(TrackedTrial(self.store.trial(key), _run_name(job, key), params, tags, state, objective))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean
+from dataclasses import asdict, dataclass, field
+from statistics import fmean, stdev
 from typing import Any, Literal
 
-from kdtune.config.metrics import column
+from kdtune.config.metrics import column, is_cost
+from kdtune.config.search import ObjectiveConfig
 from kdtune.config.space import Scalar
-from kdtune.config.sweep import Block, ObjectiveConfig
+from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.store import Store
 from kdtune.sweep.prune import clears
@@ -49,52 +50,86 @@ class Outcome:
     """How a job ended."""
 
     state: State
-    objective: float | None = None
+    objectives: tuple[float, ...] = ()
+    """Of a complete one: each objective, mean over the seeds."""
+    spread: float | None = None
+    """Sample standard deviation of the first objective over the seeds, where there are several."""
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Stage → the objective's metric, mean over the seeds; up to the stage where it was pruned."""
+    """Stage → the first objective's metric, mean over the seeds; up to the stage where it was pruned."""
     stage: str | None = None
     """Where it was pruned."""
     error: str | None = None
 
+    @property
+    def objective(self) -> float | None:
+        """The first of them."""
+        return self.objectives[0] if self.objectives else None
 
-def stage_value(
-    evaluations: Sequence[Mapping[str, Mapping[str, float]]], objective: ObjectiveConfig, reduce: str
-) -> float | None:
-    """Mean over the seeds of the objective's metric, from one evaluation a seed, as `stage.reduce` takes it.
+    def record(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        return {**asdict(self), "objective": self.objective, "objectives": list(self.objectives)}
+
+
+#: Of one trial, or of a job's trials by seed: split → metric → value.
+Evaluation = Mapping[str, Mapping[str, float]]
+
+
+def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, reduce: str) -> list[float] | None:
+    """The objective's metric in one evaluation a seed, as `stage.reduce` takes it.
 
     None where they do not have it: what an action head alone is measured by exists after fine-tuning only.
     """
     name = column(objective.metric, reduce)
     if any(name not in evaluation[objective.split] for evaluation in evaluations):
         return None
-    return fmean(evaluation[objective.split][name] for evaluation in evaluations)
+    return [evaluation[objective.split][name] for evaluation in evaluations]
 
 
-def outcome_in_store(job: Job, objective: ObjectiveConfig, store: Store) -> Outcome | None:
+def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
     """What the records in the store say of `job`, or None while they do not reach its end.
 
     A function of the records and the job's bars alone: a trial that another sweep trained further is pruned here at
     the same stage as it would have been if it had been trained here.
     """
-    first = job.configs[0]
-    phases: list[tuple[tuple[str, ...], list[str]]] = [(job.keys, list(first.stage_epochs))]
+    first, reduce = objectives[0], job.configs[0].stage.reduce
+    phases: list[tuple[tuple[str, ...], list[str]]] = [(job.keys, list(job.configs[0].stage_epochs))]
     if job.finetuned:
         phases.append((job.finetuned, [FINETUNE_STAGE]))
-    values: dict[str, float] = {}
-    for keys, stages in phases:
+    reached: dict[str, list[Evaluation]] = {}
+    stages: dict[str, float] = {}
+    for keys, names in phases:
         files = [store.trial(key).fetch() for key in keys]
-        reached = [trial.stages() for trial in files]
-        for stage in stages:
-            if not all(stage in seen for seen in reached):
+        seen = [trial.stages() for trial in files]
+        for stage in names:
+            if not all(stage in evaluations for evaluations in seen):
                 return None
-            value = stage_value([seen[stage] for seen in reached], objective, first.stage.reduce)
-            if value is None:
+            reached[stage] = [evaluations[stage] for evaluations in seen]
+            values = stage_values(reached[stage], first, reduce)
+            if values is None:
                 continue
-            values[stage] = value
-            if not math.isfinite(value):
-                return Outcome("failed", None, values, error=f"{objective.metric} is {value} at stage {stage}")
-            if not clears(value, job.bars.get(stage), objective.mode):
-                return Outcome("pruned", None, values, stage)
+            stages[stage] = fmean(values)
+            if not math.isfinite(stages[stage]):
+                return Outcome("failed", stages=stages, error=f"{first.metric} is {stages[stage]} at stage {stage}")
+            if not clears(stages[stage], job.bars.get(stage), first.mode):
+                return Outcome("pruned", stages=stages, stage=stage)
         if any(trial.result() is None for trial in files):
             return None
-    return Outcome("complete", values.get(objective.stage), values)
+    if job.kind == "teacher":  # it has epochs and stages of its own
+        return Outcome("complete", (stages[first.stage],) if first.stage in stages else (), stages=stages)
+    found = [_objective_values(job, objective, reached, store) for objective in objectives]
+    for objective, values in zip(objectives, found, strict=True):
+        if not values or not all(map(math.isfinite, values)):
+            what = f"is {fmean(values)}" if values else "was not recorded: remove its folder to train it again"
+            return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
+    spread = stdev(found[0]) if len(found[0]) > 1 else None
+    return Outcome("complete", tuple(fmean(values) for values in found), spread, stages)
+
+
+def _objective_values(
+    job: Job, objective: ObjectiveConfig, reached: Mapping[str, Sequence[Evaluation]], store: Store
+) -> list[float]:
+    """One for each seed; empty where a trial's record does not have it."""
+    if is_cost(objective.metric):
+        costs = [(store.trial(key).result() or {}).get("cost") or {} for key in job.keys]
+        return [cost[objective.metric] for cost in costs] if all(objective.metric in cost for cost in costs) else []
+    return stage_values(reached.get(objective.stage, []), objective, job.configs[0].stage.reduce) or []

@@ -1,137 +1,117 @@
-"""What a sweep would run, said from its file and the store's records alone, in less than a second."""
+"""What a sweep would run and what that costs, said from its file and the store's records, mostly within a second."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from kdtune.config.key import trial_key
-from kdtune.config.space import Parameter, resolve
-from kdtune.config.sweep import Block, SweepConfig
-from kdtune.config.trial import TrialConfig
-from kdtune.files import read_jsonl
+from kdtune.config.sweep import SweepConfig
 from kdtune.store import Store
+from kdtune.sweep.describe import described
+from kdtune.sweep.outlook import Outlook, look_ahead
+
+if TYPE_CHECKING:
+    from kdtune.sweep.keys import Keys
+
+#: Of several things so many are named.
+SHOWN = 3
 
 
-def plan(sweep: SweepConfig, store: Store) -> Iterator[str]:
-    """Lines for people: the question, blocks, candidates, trials, teachers, what is in the store, hours."""
-    if sweep.question:
-        yield sweep.question
-        yield ""
-    trial, blocks, seeds = sweep.trial, sweep.blocks(), len(sweep.search.seeds)
-    stages = ", ".join(f"{name} {epoch}" for name, epoch in trial.stage_epochs.items())
-    yield f"trial        {trial.epochs} epochs (stages: {stages})"
-    yield f"clips        {trial.clip.frames} frames at {trial.clip.size}×{trial.clip.size}, {trial.clip.modality}"
-    there = Path(trial.data.folder).is_dir()
-    missing = "" if there else " (will be made)" if trial.data.dataset == "synthetic" else " (not here)"
-    yield f"data         {trial.data.dataset} in {trial.data.folder}{missing}"
-    objective = sweep.objective
-    yield f"objective    {objective.mode} {objective.metric} on {objective.split} at {objective.stage}"
-    if sweep.prune.at:
-        kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
-        yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
-    yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
-    teachers = _teachers(sweep)
-    shown = (f"{name} ({_origin(config)})" for name, config in teachers)
-    yield f"teachers     {len(teachers)}: " + (", ".join(shown) or "none")
-    if trial.finetuned is not None:
-        yield f"fine-tuning  {trial.finetuned.epochs} epochs on {trial.finetuned.data.dataset}, of what is not pruned"
-    controls = len(blocks) * len(sweep.search.controls) * seeds
-    candidates = sum(sweep.candidates(block) for block in blocks)
-    yield f"blocks       {len(blocks)}"
-    for block in blocks:
-        yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
-        for name, parameter in sweep.space(block).items():
-            yield f"      {name:<10} {_values(parameter)}"
-    finetunings = (controls + candidates * seeds) if trial.finetune is not None else 0
-    total = len(teachers) + controls + candidates * seeds
-    same = total - _different(sweep, teachers)
-    yield (
-        f"trials       {total} = {len(teachers)} teachers + {controls} controls + {candidates} candidates × {seeds} "
-        f"seed{'s' if seeds > 1 else ''}"
-        + (f", and {finetunings} fine-tunings" if finetunings else "")
-        + (f"; {same} of them are the same trial as another" if same else "")
-    )
-    yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
-    yield from _in_store(sweep, store, total)
+def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
+    """Lines for people: what the sweep is, what of it is in the store, and what the rest costs in hours and disk.
 
-
-def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
-    """(name, trial) of every teacher that the sweep can need; one name may be different trials in different blocks."""
-    found: dict[str, tuple[str, TrialConfig]] = {}
-    for block in sweep.blocks():
-        chosen = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
-        parameter = sweep.space(block).get("teacher")
-        for name in [*chosen, *((parameter.choice or []) if parameter is not None else [])]:
-            if name not in (None, "none"):
-                config = sweep.teacher(str(name), block)
-                found.setdefault(_key(config), (str(name), config))
-    return list(found.values())
-
-
-def _origin(config: TrialConfig) -> str:
-    if config.imported is not None:
-        return f"imported {config.imported[:8]}"
-    return f"{config.epochs} epochs, fraction {config.data.fraction:g}"
-
-
-def _key(config: TrialConfig) -> str:
-    """Tells trials apart where their data are not at hand."""
-    return trial_key(config, lambda data: data.folder)
-
-
-def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> int:
-    """How many different trials there are; candidates of a sampler count as different, for nobody knows them yet."""
-    keys, unknown = {_key(config) for _, config in teachers}, 0
-    for block in sweep.blocks():
-        points = [*sweep.search.controls]
-        if sweep.search.sampler == "grid":
-            points += sweep.grid(block)[: sweep.candidates(block)]
-        else:
-            unknown += sweep.candidates(block) * len(sweep.search.seeds)
-        keys |= {_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
-    return len(keys) + unknown
-
-
-def _values(parameter: Parameter) -> str:
-    if parameter.choice is not None:
-        text = " | ".join(str(value) for value in parameter.choice)
+    With `measuring`, which is told of the progress, the data sets are prepared, and shapes of trials of which the store
+    does not know how long they take are measured. Then it raises DataError and UserError as a sweep does.
+    """
+    keys = _keys(sweep, store, prepare=measuring is not None)
+    yield from described(sweep)
+    outlook = look_ahead(sweep, store, keys)
+    yield from _in_store(outlook, keys)
+    if not outlook.trials:
+        yield "to train     nothing"
+    elif keys is None or keys.missing:
+        yield f"to train     {_trials(sweep, outlook)}; `plan --measure` says how long that takes and what it leaves"
     else:
-        low, high = parameter.range or parameter.log or parameter.int or (0, 0)
-        text = f"{low:g} … {high:g}" + (" (log)" if parameter.log else "")
-    return text + (f" when {parameter.when}" if parameter.when else "")
+        yield from _costs(sweep, outlook, keys, measuring)
 
 
-def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
-    """Epochs in units of one over the whole training set, without pruning."""
-    per_block = [
-        _fraction(sweep, block) * (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
-        for block in blocks
-    ]
-    return sweep.trial.epochs * (teachers * sweep.trial.data.fraction + sum(per_block))
+def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
+    """None where the store knows nothing yet, and is not to learn it."""
+    if prepare:
+        from kdtune.sweep.keys import Keys
+        from kdtune.sweep.prepare import prepare_sweep, refuse
+
+        refuse(sweep, None)
+        store.claim()
+        return Keys(prepare_sweep(sweep, store))
+    if not store.trials() and not store.measured("any").parent.exists():
+        return None
+    from kdtune.sweep.keys import Keys
+    from kdtune.train.prepared import Prepared
+
+    return Keys(Prepared(store))
 
 
-def _fraction(sweep: SweepConfig, block: Block) -> float:
-    values = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
-    return float(values[0]) if values else sweep.trial.data.fraction  # type: ignore[arg-type]
-
-
-def _in_store(sweep: SweepConfig, store: Store, total: int) -> Iterator[str]:
-    """What the ledger of an earlier run says is done, and what the rest would cost at the speed measured then."""
-    ledger = store.sweep(sweep.name).fetch().ledger(sweep.ledger)
-    if not ledger.exists():
-        yield "in the store nothing of this sweep yet; hours and disk are known once its first trials have run"
+def _in_store(outlook: Outlook, keys: Keys | None) -> Iterator[str]:
+    if keys is None:
+        yield "in the store nothing yet"
         return
-    rows = read_jsonl(ledger)
-    keys = {row["job"]: row["keys"] for row in rows if row["event"] == "asked"}
-    ended = {row["job"] for row in rows if row["event"] == "ended" and row["state"] != "failed"}
-    done = [key for job in ended for key in keys.get(job, [])]
-    store.fetch_trials(done)
-    yield f"in the store {len(set(done))} of {total} trials are done"
-    seconds = [sum(row["seconds"] for row in store.trial(key).rows()) for key in done]
-    sizes = [store.trial(key).checkpoint.stat().st_size for key in done if store.trial(key).checkpoint.exists()]
-    rest = max(0, total - len(set(done)))
-    if seconds and sizes and rest:
-        cost = f"{rest * fmean(seconds) / 3600:.2g} hours of one worker, {rest * fmean(sizes) / 2**30:.2g} GiB"
-        yield f"still        {rest} trials: about {cost}, if they are like those that are done"
+    if keys.missing:
+        folders = " and ".join(dict.fromkeys(keys.missing.values()))
+        yield f"in the store {folders} is not prepared, or was changed since: no trial on it can be found"
+    counts = f"{len(outlook.found)} found, {len(outlook.continued)} continued, {len(outlook.new)} new"
+    if outlook.unasked:
+        counts += f", {outlook.unasked} still to be asked, when others have ended"
+    yield f"{'             ' if keys.missing else 'in the store '}{counts}"
+    yield from _some([f"{w.name}: {w.done} of {w.config.epochs} epochs" for w in outlook.continued.values()])
+
+
+def _trials(sweep: SweepConfig, outlook: Outlook) -> str:
+    at_most = "at most " if outlook.unasked or sweep.prune.at else ""
+    return f"{at_most}{outlook.trials} trial{'s' if outlook.trials != 1 else ''}"
+
+
+def _costs(
+    sweep: SweepConfig, outlook: Outlook, keys: Keys, measuring: Callable[[str], object] | None
+) -> Iterator[str]:
+    """Hours, of one worker and of as many as fit here, and disk; and what of it nobody can tell."""
+    from kdtune.clips.machine import amount, processor
+    from kdtune.sweep.costs import cost_of, side_by_side
+    from kdtune.sweep.shapes import described as shape_described
+    from kdtune.sweep.speeds import Scopes, Speeds
+
+    kind, scopes = "cuda" if sweep.resources.gpu > 0 else "cpu", Scopes(keys.prepared)
+    cost = cost_of(outlook.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+    if measuring is not None and cost.unmeasured:
+        from kdtune.sweep.measure import measure
+        from kdtune.train.session import choose_device
+
+        measure(cost.unmeasured, keys.prepared, choose_device(kind), sweep.resources.workers, measuring)
+        cost = cost_of(outlook.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+    line = f"to train     {_trials(sweep, outlook)}"
+    if cost.seconds:
+        line += f": about {duration(cost.seconds)} of one worker"
+        if (workers := min(side_by_side(sweep.resources), outlook.trials)) > 1:
+            line += f", {duration(cost.seconds / workers)} with {workers} side by side"
+        line += f"; {amount(cost.bytes)}"
+    yield line
+    if elsewhere := [device or "a machine that is not known" for device in cost.devices if device != processor()]:
+        yield f"             by what was measured on {' and '.join(sorted(elsewhere))}"
+    if cost.unmeasured:
+        what = "and what takes those that" if cost.seconds else "how long they take,"
+        yield f"             {what} nobody has measured here (`plan --measure` does):"
+        yield from _some([shape_described(config) for config in cost.unmeasured.values()])
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    """The first of them, and how many more there are."""
+    yield from (f"               {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"               and {len(lines) - SHOWN} more"
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.4 hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} hours"

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.machine import cores
+from kdtune.clips.machine import GIB, cores, memory_bytes
+from kdtune.config.search import ResourceConfig
 from kdtune.config.space import Scalar, resolve
-from kdtune.config.sweep import ResourceConfig, SweepConfig
+from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem, UserError
 from kdtune.store import Store
 from kdtune.train.prepared import Prepared, source_id
 
 
-def check_resources(resources: ResourceConfig, cpus: float, gpus: float) -> list[Problem]:
-    """Every resource of which one trial asks for more than there is in all: such a trial would wait for ever."""
-    return [
-        Problem(f"resources.{name}", f"a trial asks for {asked:g}, but there are {there:g}", f"at most {there:g}")
-        for name, asked, there in (("cpu", resources.cpu, cpus), ("gpu", resources.gpu, gpus))
-        if asked > there
-    ]
+def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, float]]) -> list[Problem]:
+    """Why a trial can never run on any of `nodes`, each with its CPU, GPU and memory (bytes), as Ray counts them.
+
+    A trial lives on one machine: two with a GPU each are none with two.
+    """
+    units = {"CPU": 1, "GPU": 1, "memory": GIB}
+    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
+    there = [{name: node.get(name, 0) / unit for name, unit in units.items()} for node in nodes]
+    if any(all(amount <= node[name] for name, amount in asked.items()) for node in there):
+        return []
+    problems = []
+    for name, amount in asked.items():
+        largest = max((node[name] for node in there), default=0)
+        if amount > largest:
+            what = f"a trial asks for {amount:g}, but no machine has more than {largest:.3g}"
+            problems.append(Problem(f"resources.{name.lower()}", what, f"at most {largest:.3g}"))
+    together = " and ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
+    return problems or [Problem("resources", f"no machine has {together} together")]
 
 
 def refuse(sweep: SweepConfig, address: str | None) -> None:
     """Raise UserError with everything that can be known to be wrong before a video is decoded."""
-    problems = [] if address else check_resources(sweep.resources, cores(), _gpus(sweep.resources))
+    here = {"CPU": cores(), "GPU": _gpus(sweep.resources), "memory": memory_bytes()}
+    problems = [] if address else check_resources(sweep.resources, [here])
     parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
     # Blocks and teachers mostly share their data: each set is looked through once.
     for data in {source_id(part.data, part.clip): part.data for part in parts}.values():

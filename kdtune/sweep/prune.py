@@ -9,11 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
 
-from kdtune.config.sweep import PruneConfig
-
-Mode = Literal["max", "min"]
+from kdtune.config.search import Mode, PruneConfig
 
 
 def bar(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:

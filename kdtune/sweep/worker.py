@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from statistics import fmean
 from typing import Any
 
 from ray import tune
 
-from kdtune.config.sweep import ObjectiveConfig
+from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.sweep.job import Job, stage_value
+from kdtune.sweep.job import Job, stage_values
 from kdtune.sweep.prune import clears
+from kdtune.sweep.stopping import StopFile
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session, choose_device
 
@@ -23,7 +25,8 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
     """Train the trials of `job` side by side, stage by stage, yielding every epoch's row with its trial's key.
 
     At a stage the mean over the seeds is held against the job's bar; where it misses it, all of them stop there. What
-    clears all bars is trained to its end, and fine-tuned where that was asked for.
+    clears all bars is trained to its end, and fine-tuned where that was asked for. Where the session's trials are told
+    to stop, the job ends as well.
     """
     place = choose_device(device)
     with ExitStack() as stack:
@@ -40,8 +43,10 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
                     if row.get("stage") == stage:
                         evaluations.append(row["evaluation"])
                         break
-            value = stage_value(evaluations, objective, job.configs[0].stage.reduce)
-            if value is not None and not clears(value, job.bars.get(stage), objective.mode):
+                else:
+                    return  # told to stop before it reached the stage
+            values = stage_values(evaluations, objective, job.configs[0].stage.reduce)
+            if values is not None and not clears(fmean(values), job.bars.get(stage), objective.mode):
                 return
         finetuned = [open_trial(config.finetuned) for config in job.configs if config.finetuned is not None]
         for key, run in zip([*job.keys, *job.finetuned], [*runs, *finetuned], strict=True):
@@ -57,7 +62,8 @@ class TrialWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         prepared: Prepared = config["prepared"]
-        self.session = Session(prepared.store, prepared.folders, config["workers"])
+        self.stopping = StopFile(prepared.store.sweep(config["sweep"]))
+        self.session = Session(prepared.store, prepared.folders, config["workers"], stopping=self.stopping)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -68,12 +74,11 @@ class TrialWorker(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.rows = run_job(config["job"], config["objective"], self.session, config["device"])
+        if self.stopping():
+            self.rows.close()  # what has not begun does not begin any more
 
     def step(self) -> dict[str, Any]:
-        try:
-            return next(self.rows)
-        except StopIteration:
-            return {"done": True}
+        return next(self.rows, None) or {"done": True}
 
     def cleanup(self) -> None:
         self.rows.close()  # frees the locks of its trials

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtune.files import read_json, write_json
+from kdtune.files import append_jsonl, read_jsonl
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import TrackedTrial
 
@@ -39,7 +39,7 @@ class Publisher:
         name: the sweep's name, by which its parent run is found again; None for trials without a parent.
         question: what the sweep asks; becomes the parent's description.
         config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
-        run_ids: JSON file that is told the run ids (`read_run_ids`), or None.
+        run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Publisher:
         self._view: View | None = None
         self._parent_id: str | None = None
         self._written_ids: dict[str, str] | None = None
+        self._sent = 0
+        """Trials that arrived: while it grows, MLflow answers."""
         self._warned = False
         self._finished = False
         self._error: Exception | None = None
@@ -73,6 +75,7 @@ class Publisher:
         Args:
             state: how the sweep ended: complete | interrupted | failed.
             summary: is added to the parent's description.
+            timeout_s: how long to wait while nothing arrives; of an interrupted sweep, how long at all.
 
         Returns:
             What could not be sent, in plain words; empty if MLflow has everything.
@@ -80,7 +83,11 @@ class Publisher:
         with self._changed:
             self._close_as = (state, summary)
             self._changed.notify()
-        self._thread.join(timeout_s)
+        while True:
+            sent = self._sent
+            self._thread.join(timeout_s)
+            if not self._thread.is_alive() or self._sent == sent or state == "interrupted":
+                break
         if self._finished:
             return []
         cause = f"it did not answer within {timeout_s:g} s" if self._error is None else _reason(self._error)
@@ -114,7 +121,9 @@ class Publisher:
         for key, trial in batch.items():
             # After a failure the connection is made anew; where even that fails, MLflow is down.
             connected = connected and self._connect()
-            if not (connected and self._attempt(partial(_send, trial=trial))):
+            if connected and self._attempt(partial(_send, trial=trial)):
+                self._sent += 1
+            else:
                 arrived = False
                 with self._changed:
                     self._dirty.setdefault(key, trial)
@@ -162,9 +171,17 @@ class Publisher:
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:
-        if self._run_ids_file is not None and view.run_ids != self._written_ids:
-            write_json(self._run_ids_file, {**(read_json(self._run_ids_file) or {}), self._uri: view.run_ids})
-            self._written_ids = view.run_ids
+        if self._run_ids_file is None:
+            return
+        ids, written = view.run_ids, self._written_ids
+        if written is None:
+            written = read_run_ids(self._run_ids_file, self._uri)
+        if ids.get("parent") != written.get("parent"):
+            written = {}  # of another database
+        fresh = {key: run_id for key, run_id in ids.items() if written.get(key) != run_id}
+        if fresh:
+            append_jsonl(self._run_ids_file, {"uri": self._uri, "runs": fresh})
+        self._written_ids = ids
 
 
 def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:
@@ -180,7 +197,12 @@ def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: flo
 
 def read_run_ids(path: Path, uri: str) -> dict[str, str]:
     """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
-    return dict((read_json(path) or {}).get(uri, {}))
+    ids: dict[str, str] = {}
+    for row in read_jsonl(path):
+        if row["uri"] == uri:
+            # A line with a parent is the first one of a database.
+            ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
+    return ids
 
 
 def _send(view: View, trial: TrackedTrial) -> None:

@@ -83,10 +83,11 @@ def param_values(trial: TrackedTrial) -> dict[str, str]:
     return {name: "none" if value is None else str(value) for name, value in trial.params.items()}
 
 
-def outcome_tags(trial: TrackedTrial) -> dict[str, str]:
-    """State, error in plain words, hash of the weights and profile, as far as the trial has come."""
+def outcome_tags(trial: TrackedTrial, rows: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
+    """State, epochs, error in plain words, hash of the weights and profile, as far as the trial has come."""
     result = trial.files.result() or {}
     tags = {"kdtune.key": trial.key, "kdtune.state": trial.state, "kdtune.error": trial.files.failure() or ""}
+    tags["kdtune.epochs"] = str(len(rows))
     if "weights_sha256" in result:
         tags["kdtune.weights_sha256"] = result["weights_sha256"]
     if "profile" in result:

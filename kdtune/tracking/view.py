@@ -31,9 +31,11 @@ from kdtune.tracking.record import (
 )
 
 PARENT, NOTE, SWEEP, KEY = "mlflow.parentRunId", "mlflow.note.content", "kdtune.sweep", "kdtune.key"
-#: MLflow stores a request's metrics whole or not at all; it takes 1000 entities a request, tags included.
-MAX_METRICS = 900
-MAX_RUNS_PER_PAGE = 1000
+CACHED = "kdtune.cached"
+#: MLflow stores a request's metrics whole or not at all; it takes 1000 entities a request, params and tags included.
+MAX_METRICS = 800
+#: A run comes with all its metrics, a quarter of a MiB in memory for a short one.
+RUNS_PER_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class View:
         if trial.state == "pending" and not rows:
             return  # It has no figures yet, and a cancelled sweep would leave an empty run.
         run = self._run(trial, started_ms(rows))
+        params = {name: value for name, value in param_values(trial).items() if name not in run.params}
+        tags = {name: value for name, value in outcome_tags(trial, rows).items() if run.tags.get(name, "") != value}
+        if CACHED in run.tags:
+            tags.pop(CACHED, None)  # it is of the first time: later every trial is found
+        objective = None if trial.objective == run.objective else trial.objective
+        if not params and not tags and objective is None and run.status in ENDED and run.status == STATUS[trial.state]:
+            return  # The tags come with the last rows, and the status after them: it has everything.
+        # First, for MLflow looks the run up for it, with the metrics that it has.
+        if not run.has_config and trial.files.config.exists():
+            self._client.log_text(run.run_id, trial.files.config.read_text(), "config.json")
+            run.has_config = True
         if run.epochs is None:
             run.epochs = {metric.step for metric in self._client.get_metric_history(run.run_id, MARKER)}
         fresh: list[Metric] = []
@@ -104,18 +117,17 @@ class View:
                 self._client.log_batch(run.run_id, metrics=fresh)
                 fresh = []
             fresh += metrics
-        tags = {name: value for name, value in outcome_tags(trial).items() if run.tags.get(name, "") != value}
-        self._client.log_batch(run.run_id, metrics=fresh, tags=[RunTag(*tag) for tag in tags.items()])
-        run.epochs |= set(rows)
-        run.tags |= tags
-        if trial.objective is not None and trial.objective != run.objective:
+        if objective is not None:
             # Of two values at one step and time MLflow's table shows the larger one, so a changed objective is later.
             at_ms = latest_ms(rows if run.objective is None else {})
-            self._client.log_batch(run.run_id, [Metric("objective", trial.objective, at_ms, max(rows, default=0))])
-            run.objective = trial.objective
-        if not run.has_config and trial.files.config.exists():
-            self._client.log_text(run.run_id, trial.files.config.read_text(), "config.json")
-            run.has_config = True
+            fresh.append(Metric("objective", objective, at_ms, max(rows, default=0)))
+            run.objective = objective
+        # One request, for each is several transactions and takes longer than what is in it.
+        named, told = [Param(*param) for param in params.items()], [RunTag(*tag) for tag in tags.items()]
+        self._client.log_batch(run.run_id, fresh, named, told)
+        run.params |= params
+        run.epochs |= set(rows)
+        run.tags |= tags
         self._set_status(run, STATUS[trial.state], latest_ms(rows))
 
     def finish(self, state: str, summary: str) -> None:
@@ -181,9 +193,6 @@ class View:
             known = _known(self._client.create_run(self._experiment_id, start_ms, tags, trial.name))
             known.epochs = set()
         self._runs[trial.key] = known
-        missing = {name: value for name, value in params.items() if name not in known.params}
-        self._client.log_batch(known.run_id, params=[Param(*param) for param in missing.items()])
-        known.params |= missing
         return known
 
     def _search(self, condition: str) -> Iterator[Run]:
@@ -191,7 +200,7 @@ class View:
         token: str | None = None
         while True:
             page = self._client.search_runs(
-                [self._experiment_id], condition, max_results=MAX_RUNS_PER_PAGE, page_token=token
+                [self._experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token
             )
             yield from page
             token = page.token

@@ -6,13 +6,13 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdtune.clips.machine import processor
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 
@@ -32,22 +32,11 @@ def make_deterministic(config: TrialConfig) -> None:
     torch.backends.mkldnn.set_flags(_enabled=config.precision != "bf16")
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
-        named = {name.strip(): value.strip() for name, value in fields.items()}
-        parts = [named.get(name, "") for name in ("model name", "cpu family", "model")]
-        if any(parts):
-            return " ".join(part for part in parts if part)
-    return platform.processor() or platform.machine()
-
-
 def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict[str, Any]:
     """Recorded with a result, never hashed: two equal trials with equal profiles have equal bits."""
     cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "device_kind": device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),

@@ -17,10 +17,12 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError, StoreError
 from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
+from kdtune.train.cost import trial_cost
+from kdtune.train.initial import initial_state
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import Kept, Samples
 from kdtune.train.targets import Targets
-from kdtune.train.trial import train_trial
+from kdtune.train.trial import Stopping, never, train_trial
 
 
 @dataclass
@@ -31,12 +33,14 @@ class Session(Prepared):
     """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     kept: Kept = field(default_factory=Kept)
     """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
+    stopping: Stopping = never
+    """Asked after each step: where it says yes, a trial writes its checkpoint and ends before its time."""
 
     def trial(self, config: TrialConfig, device: torch.device) -> Generator[dict[str, Any], None, None]:
         """Train `config` to the end, or as long as the caller goes on, yielding its rows (see train_trial).
 
-        A complete trial only yields what it left. One process trains a trial at a time; others wait for it. A failure
-        is recorded with its error in plain words, and raised again.
+        A complete trial only yields what it left, and one that is told to stop ends early. One process trains a trial
+        at a time; others wait for it. A failure is recorded with its error in plain words, and raised again.
         """
         files = self.files(config).fetch()
         if files.result() is not None:
@@ -65,11 +69,20 @@ class Session(Prepared):
                     begun = self.files(config.start)
                     start = final_weights(begun.fetch(begun.checkpoint).checkpoint)
                 write_json(files.config, identity(config, self.manifest_of(config)))
-                yield from train_trial(samples, targets, start, files)
+                result = yield from train_trial(samples, targets, start, files, self.stopping)
+                if result is not None:
+                    # Only now: the memory that the training had is free again, and the measurement needs as much.
+                    fresh = initial_state(config, data, None, device)
+                    files.write_result({**result, "cost": trial_cost(fresh, samples, targets, files.rows())})
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
-                    files.write_failure(plain_words(error))
+                    files.write_failure(plain_words(error), out_of_memory=_out_of_memory(error))
                 raise
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Has this machine or its GPU no memory left? The CPU's allocator says so in a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def plain_words(error: BaseException) -> str:

@@ -6,44 +6,51 @@ L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta �
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from kdtune.clips.dataset import TrialData
-from kdtune.config.trial import TrialConfig
+from kdtune.config.sections import LossConfig
 from kdtune.errors import TrialError
 from kdtune.files import append_jsonl, write_json, write_jsonl
-from kdtune.losses.contrast import MemoryBank, in_batch_loss
+from kdtune.losses.contrast import in_batch_loss
 from kdtune.losses.distill import distillation_loss
-from kdtune.losses.features import FeatureProjector, feature_loss
+from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
-from kdtune.models.backbones import feature_size
-from kdtune.models.heads import build_network
 from kdtune.store import TrialFiles
-from kdtune.train.checkpoint import content_digest, load_part
+from kdtune.train.checkpoint import content_digest
 from kdtune.train.evaluate import evaluate, head_scores, with_best
+from kdtune.train.initial import initial_state
 from kdtune.train.loader import steps_of_an_epoch
 from kdtune.train.profile import make_deterministic, profile, weights_digest
-from kdtune.train.samples import Samples
+from kdtune.train.samples import Samples, TrainingBatch
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
+#: Asked after each step whether the trial is to end before its time.
+Stopping = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
+
 
 def train_trial(
-    samples: Samples, targets: Targets | None, start: Mapping[str, Tensor] | None, files: TrialFiles
-) -> Iterator[dict[str, Any]]:
-    """Train from the last checkpoint to the end, yielding each epoch's row when it is on disk.
+    samples: Samples,
+    targets: Targets | None,
+    start: Mapping[str, Tensor] | None,
+    files: TrialFiles,
+    stopping: Stopping = never,
+) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
+    """Train from the last checkpoint to the end, yielding each epoch's row when it is on disk; returns the result.
 
-    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row: the next call
-    goes on from there, to the same bits. The rows of epochs that are already done come first. Raises TrialError, naming
-    the step, when a loss is not finite.
+    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row, `stopping`
+    after any step (then None is returned): the next call goes on from there, to the same bits. The rows of epochs that
+    are already done come first. Raises TrialError, naming the step, when a loss is not finite.
     """
     config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
@@ -54,10 +61,7 @@ def train_trial(
     rows = [row for row in files.rows() if row["epoch"] <= state.epoch]
     _rewrite_rows(files, rows)
     yield from rows
-    network, bank, optimizer = state.network, state.bank, state.optimizer
-    target, loss = config.loss.target, config.loss
-    weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
-    weights["features"] = loss.gamma
+    network, optimizer, target = state.network, state.optimizer, config.loss.target
     steps = steps_of_an_epoch(config, data)
     batches = samples.training(state.epoch + 1, state.progress.steps)
 
@@ -69,27 +73,7 @@ def train_trial(
         taught = targets.epoch(epoch) if targets is not None else {}
         network.train()
         for batch in islice(batches, steps - progress.steps):
-            at = torch.from_numpy(batch.samples).to(device, non_blocking=True)
-
-            # ---- forward -----------------------------------------------------------------------------------------
-            features = network.features(batch.clips)
-            logits = network.logits(features)
-            terms: dict[str, Tensor] = {target: F.cross_entropy(logits, batch.labels)}
-            if target == "pretext" and loss.alpha > 0:
-                first, last = network.projections(features)
-                if bank is not None:
-                    negatives = bank.draw_negatives(epoch, batch.samples).to(device, non_blocking=True)
-                    terms["contrast"] = bank.loss(first, last, at, negatives)
-                    bank.update(first, last, at)
-                else:
-                    terms["contrast"] = in_batch_loss(first, last, loss.temperature)
-            if "logits" in taught:
-                terms["distill"] = distillation_loss(logits, taught["logits"][at], loss.tau)
-            if "relations" in taught:
-                terms["relations"] = relation_loss(features, taught["relations"][at])
-            if state.projector is not None:
-                terms["features"] = feature_loss(state.projector(features), taught["features"][at])
-            total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            total, terms, logits = forward(state, config.loss, epoch, batch, taught)
 
             # ---- backward ----------------------------------------------------------------------------------------
             optimizer.zero_grad(set_to_none=True)
@@ -103,6 +87,9 @@ def train_trial(
             progress.count_time()
             state.note_samples(batch.digest)
             state.save_if_due(files)
+            if stopping():
+                state.save(files)
+                return None
 
         # ---- the epoch's figures ---------------------------------------------------------------------------------
         losses = torch.stack(progress.losses).double().cpu()
@@ -158,43 +145,58 @@ def train_trial(
 
     # Before the result: a trial that has one is complete, and not touched again.
     files.checkpoint_before.unlink(missing_ok=True)
-    files.write_result(
-        {
-            "epochs": state.epoch,
-            "stages": {row["stage"]: row["evaluation"] for row in rows if "stage" in row},
-            "weights_sha256": weights_digest(state.kept_network()),
-            "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
-            "seconds": state.seconds,
-            "profile": state.profiles[-1]["profile"],
-            "earlier_profiles": state.profiles[:-1],
-        }
-    )
+    return {
+        "epochs": state.epoch,
+        "stages": {row["stage"]: row["evaluation"] for row in rows if "stage" in row},
+        "weights_sha256": weights_digest(state.kept_network()),
+        "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
+        "seconds": state.seconds,
+        "profile": state.profiles[-1]["profile"],
+        "earlier_profiles": state.profiles[:-1],
+    }
 
 
-def initial_state(
-    config: TrialConfig, data: TrialData, start: Mapping[str, Tensor] | None, device: torch.device
-) -> TrialState:
-    """The state before the first step: of the configuration, the start's weights and the size of the data alone."""
-    loss, opt = config.loss, config.optimizer
-    network = build_network(config, data.classes)
-    if start is not None:
-        load_part(network.backbone, start, "backbone")
-    network = network.to(device)
-    bank = projector = scheduler = None
-    if loss.target == "pretext" and loss.alpha > 0 and loss.contrast == "memory_bank":
-        bank = MemoryBank(
-            data.size, loss.projection, loss.negatives, loss.bank_momentum, loss.temperature, config.seed
-        ).to(device)
-    learning = list(network.parameters())
-    if config.distils and config.teacher is not None and loss.gamma > 0:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            projector = FeatureProjector(feature_size(config.student), feature_size(config.teacher.student)).to(device)
-        learning += projector.parameters()
-    optimizer = SGD(learning, lr=opt.lr, momentum=opt.momentum, weight_decay=opt.weight_decay)
-    if config.schedule_acts:  # else the evaluations that it would watch are spared, too
-        scheduler = ReduceLROnPlateau(optimizer, factor=opt.factor, patience=opt.patience, min_lr=opt.min_lr)
-    return TrialState(network, bank, projector, optimizer, scheduler)
+class Forward(NamedTuple):
+    """Of one batch of B samples."""
+
+    total: Tensor
+    """The loss L, a scalar."""
+    terms: dict[str, Tensor]
+    """Its terms by name, scalars without their weights."""
+    logits: Tensor
+    """(B, classes) of the head."""
+
+
+def forward(
+    state: TrialState, loss: LossConfig, epoch: int, batch: TrainingBatch, taught: Mapping[str, Tensor]
+) -> Forward:
+    """Pass `batch` through the network in training mode. `taught` is what the teacher says of the epoch's samples, as
+    `Targets.epoch`; empty without one. The memory bank learns the batch's projections."""
+    network, bank, target = state.network, state.bank, loss.target
+    weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
+    weights["features"] = loss.gamma
+    device = batch.clips.device
+    at = torch.from_numpy(batch.samples).to(device, non_blocking=True)
+
+    features = network.features(batch.clips)
+    logits = network.logits(features)
+    terms: dict[str, Tensor] = {target: F.cross_entropy(logits, batch.labels)}
+    if target == "pretext" and loss.alpha > 0:
+        first, last = network.projections(features)
+        if bank is not None:
+            negatives = bank.draw_negatives(epoch, batch.samples).to(device, non_blocking=True)
+            terms["contrast"] = bank.loss(first, last, at, negatives)
+            bank.update(first, last, at)
+        else:
+            terms["contrast"] = in_batch_loss(first, last, loss.temperature)
+    if "logits" in taught:
+        terms["distill"] = distillation_loss(logits, taught["logits"][at], loss.tau)
+    if "relations" in taught:
+        terms["relations"] = relation_loss(features, taught["relations"][at])
+    if state.projector is not None:
+        terms["features"] = feature_loss(state.projector(features), taught["features"][at])
+    total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return Forward(total, terms, logits)
 
 
 def _rewrite_rows(files: TrialFiles, rows: list[dict[str, Any]]) -> None:

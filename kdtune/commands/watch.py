@@ -1,0 +1,30 @@
+"""`status`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from kdtune.errors import EXIT_OK, Problem, UserError
+
+
+def status(options: argparse.Namespace) -> int:
+    from kdtune.report import status as report
+    from kdtune.store import Store
+
+    store = Store(options.store)
+    if options.follow and (options.sweep is None or options.format == "json"):
+        what = "watches one sweep as a table" + (", and none is named" if options.sweep is None else ", got json")
+        raise UserError([Problem("--follow", what, ", ".join(store.sweeps()) if options.sweep is None else "table")])
+    if options.follow:
+        report.follow(store, options.sweep, sys.stdout)
+        return EXIT_OK
+    found = report.overview(store) if options.sweep is None else report.status(store, options.sweep)
+    if options.format == "json":
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    elif options.sweep is None:
+        report.show_overview(found, sys.stdout)
+    else:
+        report.show_status(found, sys.stdout)
+    return EXIT_OK

@@ -1,0 +1,43 @@
+"""What has changed in a sweep's file since its last run, and what that means for its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.files import read_json
+from kdtune.store import SweepFiles
+
+
+def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
+    """Lines for people; none at the first run, or where nothing that the search sees has changed."""
+    before = read_json(files.sweep)
+    if before is None:
+        return []
+    if before["ledger"] == files.ledger(sweep.ledger).name:
+        asked = {block.label: sweep.candidates(block) for block in sweep.blocks()}
+        changed = [f"{block}: {n} → {asked[block]}" for block, n in before["blocks"].items() if asked[block] != n]
+        return [f"candidates have changed ({', '.join(changed)}): the same sequence goes on"] if changed else []
+    if files.ledger(sweep.ledger).exists():
+        return ["the sweep file is as it was in an earlier run: that search goes on"]
+    names = ", ".join(_differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
+    return [
+        f"the sweep file has changed since the last run ({names}): its candidates are asked anew; "
+        "trials that come out as they were are found in the store, and those only begun go on",
+    ]
+
+
+def _read(text: str) -> Mapping[str, Any]:
+    found = yaml.safe_load(text)
+    return found if isinstance(found, dict) else {}
+
+
+def _differences(was: Any, now: Any, path: str = "") -> list[str]:
+    """The dotted paths of what differs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = dict.fromkeys([*was, *now])
+        return [p for n in names for p in _differences(was.get(n), now.get(n), f"{path}.{n}" if path else str(n))]
+    return [] if was == now else [path]

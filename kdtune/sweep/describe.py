@@ -1,0 +1,115 @@
+"""What a sweep is, said from its file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdtune.config.key import trial_key
+from kdtune.config.metrics import is_cost
+from kdtune.config.space import Parameter, resolve
+from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.trial import TrialConfig
+
+
+def described(sweep: SweepConfig) -> Iterator[str]:
+    """Lines for people: the question, clips, objectives, teachers, blocks, and how many trials that makes."""
+    if sweep.question:
+        yield sweep.question
+        yield ""
+    trial, blocks, seeds = sweep.trial, sweep.blocks(), len(sweep.search.seeds)
+    stages = ", ".join(f"{name} {epoch}" for name, epoch in trial.stage_epochs.items())
+    yield f"trial        {trial.epochs} epochs (stages: {stages})"
+    yield f"clips        {trial.clip.frames} frames at {trial.clip.size}×{trial.clip.size}, {trial.clip.modality}"
+    there = Path(trial.data.folder).is_dir()
+    missing = "" if there else " (will be made)" if trial.data.dataset == "synthetic" else " (not here)"
+    yield f"data         {trial.data.dataset} in {trial.data.folder}{missing}"
+    for i, objective in enumerate(sweep.objectives):
+        where = "" if is_cost(objective.metric) else f" on {objective.split} at {objective.stage}"
+        yield f"{'objective' if i == 0 else '':<12} {objective.mode} {objective.metric}{where}"
+    if sweep.prune.at:
+        kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
+        yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
+    yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
+    teachers = _teachers(sweep)
+    shown = (f"{name} ({_origin(config)})" for name, config in teachers)
+    yield f"teachers     {len(teachers)}: " + (", ".join(shown) or "none")
+    if trial.finetuned is not None:
+        yield f"fine-tuning  {trial.finetuned.epochs} epochs on {trial.finetuned.data.dataset}, of what is not pruned"
+    controls = len(blocks) * len(sweep.search.controls) * seeds
+    candidates = sum(sweep.candidates(block) for block in blocks)
+    yield f"blocks       {len(blocks)}"
+    for block in blocks:
+        yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
+        for name, parameter in sweep.space(block).items():
+            yield f"      {name:<10} {_values(parameter)}"
+    finetunings = (controls + candidates * seeds) if trial.finetune is not None else 0
+    total = len(teachers) + controls + candidates * seeds
+    same = total - _different(sweep, teachers)
+    yield (
+        f"trials       {total + finetunings} = {len(teachers)} teachers + {controls} controls + "
+        f"{candidates} candidates × {seeds} seed{'s' if seeds > 1 else ''}"
+        + (f" + {finetunings} fine-tunings" if finetunings else "")
+        + (f"; {same} of them are the same trial as another" if same else "")
+    )
+    yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
+
+
+def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
+    """(name, trial) of every teacher that the sweep can need; one name may be different trials in different blocks."""
+    found: dict[str, tuple[str, TrialConfig]] = {}
+    for block in sweep.blocks():
+        chosen = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
+        parameter = sweep.space(block).get("teacher")
+        for name in [*chosen, *((parameter.choice or []) if parameter is not None else [])]:
+            for link in sweep.chain(str(name)) if name not in (None, "none") else ():
+                config = sweep.teacher(link, block)
+                found.setdefault(_key(config), (link, config))
+    return list(found.values())
+
+
+def _origin(config: TrialConfig) -> str:
+    if config.imported is not None:
+        return f"imported {config.imported[:8]}"
+    return f"{config.epochs} epochs, fraction {config.data.fraction:g}"
+
+
+def _key(config: TrialConfig) -> str:
+    """Tells trials apart where their data are not at hand."""
+    return trial_key(config, lambda data: data.folder)
+
+
+def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> int:
+    """How many different trials there are; candidates of a sampler count as different, for nobody knows them yet."""
+    keys, unknown = {_key(config) for _, config in teachers}, 0
+    for block in sweep.blocks():
+        points = [*sweep.search.controls]
+        if sweep.search.sampler == "grid":
+            points += sweep.grid(block)[: sweep.candidates(block)]
+        else:
+            unknown += sweep.candidates(block) * len(sweep.search.seeds)
+        keys |= {_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
+    return len(keys) + unknown
+
+
+def _values(parameter: Parameter) -> str:
+    if parameter.choice is not None:
+        text = " | ".join(str(value) for value in parameter.choice)
+    else:
+        low, high = parameter.bounds or (0, 0)
+        text = f"{low:g} … {high:g}" + (" (log)" if parameter.is_log else "")
+    return text + (f" when {parameter.when}" if parameter.when else "")
+
+
+def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
+    """Epochs in units of one over the whole training set, without pruning."""
+    per_block = [
+        _fraction(sweep, block) * (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
+        for block in blocks
+    ]
+    return sweep.trial.epochs * (teachers * sweep.trial.data.fraction + sum(per_block))
+
+
+def _fraction(sweep: SweepConfig, block: Block) -> float:
+    values = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
+    return float(values[0]) if values else sweep.trial.data.fraction  # type: ignore[arg-type]

@@ -1,0 +1,109 @@
+"""Hands jobs to Ray Tune in the campaign's order, takes note of their ends, and tries again what failed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.tune.search import Searcher
+
+from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.job import Job, Outcome, outcome_in_store
+from kdtune.sweep.stopping import Stopping
+from kdtune.train.prepared import Prepared
+
+DIED = "its process died (killed, or out of memory)"
+ADVICE = (
+    "it was tried alone, too: a smaller optimizer.batch, clip.size or student.width, or more room (resources.memory)"
+)
+#: What Ray says of an actor whose machine has gone.
+NODE_GONE = ("its node has died", "node was terminated", "The node the actor was running on")
+
+
+class Dispatcher(Searcher):
+    """For Ray Tune this is a search algorithm: `suggest` gives the next trial's configuration, None for "not now"."""
+
+    def __init__(self, campaign: Campaign, first: Job, prepared: Prepared, stopping: Stopping) -> None:
+        super().__init__()
+        self.campaign, self.prepared, self.stopping = campaign, prepared, stopping
+        self._running: dict[str, Job] = {}
+        self._again: deque[Job] = deque([first])
+        self._alone: deque[Job] = deque()
+        """Those that ran out of memory: each is tried again when nothing else runs."""
+        self._lonely: str | None = None
+        """Ray's id of the one of them that runs."""
+        self._failures: Counter[str] = Counter()
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.stopping.begins_nothing:
+            return Searcher.FINISHED
+        job = self._next(trial_id)
+        if job is None:
+            return Searcher.FINISHED if self.campaign.done else None
+        self._running[trial_id] = job
+        self.stopping.begun += 1 if not self._failures[job.name] else 0
+        sweep = self.campaign.sweep
+        return {
+            "job": job,
+            "objective": sweep.objectives[0],
+            "prepared": self.prepared,
+            "workers": sweep.resources.workers,
+            "device": "cuda" if sweep.resources.gpu > 0 else "cpu",
+            "sweep": sweep.name,
+        }
+
+    def _next(self, trial_id: str) -> Job | None:
+        if self._lonely is not None:
+            return None
+        if self._again:
+            return self._again.popleft()
+        if self._alone:
+            if self._running:
+                return None
+            self._lonely = trial_id
+            return self._alone.popleft()
+        return self.campaign.next_to_train(self.prepared.store)
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if not error:  # of an error its callback tells more, right after
+            self.ended(trial_id, None)
+
+    def ended(self, trial_id: str, error: BaseException | None) -> None:
+        """A job's actor is through with it, or has failed with `error`."""
+        job = self._running.pop(trial_id)
+        self._lonely = None if self._lonely == trial_id else self._lonely
+        outcome = outcome_in_store(job, self.campaign.sweep.objectives, self.prepared.store)
+        if outcome is None and error is None and self.stopping.files.stop.exists():
+            return  # it has its checkpoint, and is neither complete nor failed
+        if outcome is None:
+            outcome = self._failed(job, error)
+        if outcome is not None:
+            self.campaign.finish(job, outcome, cached=False)
+
+    def _failed(self, job: Job, error: BaseException | None) -> Outcome | None:
+        """None where it is tried again."""
+        said = str(error) if isinstance(error, RayActorError) else ""
+        if any(words in said for words in NODE_GONE):
+            self._again.append(job)  # no fault of the trial's: this does not count
+            return None
+        files = [self.prepared.store.trial(key) for key in (*job.keys, *job.finetuned)]
+        failed = next((trial for trial in files if trial.failure() is not None), None)
+        # Who was killed without a word was mostly killed for want of memory.
+        memory = isinstance(error, RayActorError) if failed is None else failed.ran_out_of_memory()
+        self._failures[job.name] += 1
+        if self._failures[job.name] <= self.campaign.sweep.resources.retries:
+            (self._alone if memory else self._again).append(job)
+            return None
+        words = DIED if failed is None else failed.failure()
+        return Outcome("failed", error=f"{words}; {ADVICE}" if memory else words)
+
+    # Ray pickles and snapshots a search algorithm and its callbacks, to restore them. The ledger is our snapshot.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass

@@ -1,0 +1,87 @@
+"""From values to jobs: the trials of a candidate or control with their keys, and the teachers that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
+from kdtune.config.sweep import Block, SweepConfig, values_label
+from kdtune.config.trial import TrialConfig
+from kdtune.sweep.job import Job
+
+#: Gives a trial's key.
+KeyOf = Callable[[TrialConfig], str]
+
+
+class Jobs:
+    """Makes the jobs of a sweep, each teacher once."""
+
+    def __init__(self, sweep: SweepConfig, key_of: KeyOf) -> None:
+        self.sweep, self.key_of = sweep, key_of
+        self.teachers: dict[str, Job] = {}
+        """By the key of their trial, in the order in which they were first needed."""
+
+    def controls(self, block: Block) -> list[Job]:
+        """One for each of the file's controls and each seed."""
+        search = self.sweep.search
+        found = []
+        for i, control in enumerate(search.controls):
+            for seed in search.seeds:
+                name = "control" if len(search.controls) == 1 else f"control {i}"
+                name += "" if len(search.seeds) == 1 else f" seed {seed}"
+                found.append(self._job("control", f"{block.label} · {name}", block, i, (seed,), control))
+        return found
+
+    def candidate(self, block: Block, number: int, values: Mapping[str, Scalar], bars: Mapping[str, float]) -> Job:
+        """A candidate with all its seeds."""
+        name, seeds = candidate_name(block, number), tuple(self.sweep.search.seeds)
+        return self._job("candidate", name, block, number, seeds, values, bars)
+
+    def _job(
+        self,
+        kind: Literal["control", "candidate"],
+        name: str,
+        block: Block,
+        number: int,
+        seeds: tuple[int, ...],
+        values: Mapping[str, Scalar],
+        bars: Mapping[str, float] | None = None,
+    ) -> Job:
+        configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
+        chosen = {**block.values, **values}
+        # Beside the columns that every trial has, whatever else is searched or blocked on, under its name.
+        others = {name: value for name, value in chosen.items() if resolve(name) not in SHORT_NAMES.values()}
+        return Job(
+            kind,
+            name,
+            block,
+            number,
+            seeds,
+            values,
+            configs,
+            keys=tuple(self.key_of(config) for config in configs),
+            params=tuple({**flat_params(config, chosen.get("teacher")), **others} for config in configs),
+            finetuned=tuple(self.key_of(c.finetuned) for c in configs if c.finetuned is not None),
+            needs=tuple(dict.fromkeys(self._teacher(c, chosen) for c in configs if c.distils)),
+            bars=bars or {},
+        )
+
+    def _teacher(self, config: TrialConfig, chosen: Mapping[str, Scalar]) -> str:
+        """The key of the trial's teacher; its job is made where it is first needed."""
+        assert config.teacher is not None
+        key = self.key_of(config.teacher)
+        if key not in self.teachers:
+            # Named by content, not by who asks first: one teacher is another trial on another block's data.
+            teacher = str(chosen["teacher"])
+            links = self.sweep.chain(teacher)
+            where = {p: v for p, v in chosen.items() if any(self.sweep.follows(link, p) for link in links)}
+            name = f"teacher {teacher} {values_label(where)}".rstrip()
+            seeds, params = (config.teacher.seed,), (flat_params(config.teacher),)
+            self.teachers[key] = Job("teacher", name, None, None, seeds, {}, (config.teacher,), (key,), params)
+        return key
+
+
+def candidate_name(block: Block, number: int) -> str:
+    """The name of a candidate's job."""
+    return f"{block.label} · candidate {number}"

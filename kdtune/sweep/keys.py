@@ -1,0 +1,52 @@
+"""Keys of trials before a sweep has prepared their data: what the store has recorded must do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdtune.clips.build import find_clips
+from kdtune.config.key import TRAINER_SEMANTICS, trial_key
+from kdtune.config.trial import TrialConfig
+from kdtune.files import read_json
+from kdtune.train.prepared import Prepared, source_id
+
+
+class Keys:
+    """Trials' keys as far as their data sets are prepared; names that no trial of the store has, for all others."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.missing: dict[str, str] = {}
+        """source_id → folder, of the data sets that are not prepared."""
+        self.identities: dict[str, Mapping[str, Any]] = {}
+        """Key → what a trial of the store is (config.key.identity), for those that this version could have made."""
+        for files in prepared.store.trials():
+            identity = read_json(files.config) or {}
+            if "imported" in identity or identity.get("semantics") == TRAINER_SEMANTICS:
+                self.identities[files.key] = identity
+        self._manifests: set[str] = set()
+
+    def of(self, config: TrialConfig) -> str:
+        if not self._prepared(config):
+            return trial_key(config, lambda data: data.folder)
+        self._manifests.update(self.prepared.clips(part).manifest for part in config.lineage() if not part.imported)
+        return self.prepared.key(config)
+
+    @property
+    def may_be_found(self) -> bool:
+        """Does the store hold a trial on any of the data that were asked for so far?"""
+        return any(identity.get("data") in self._manifests for identity in self.identities.values())
+
+    def _prepared(self, config: TrialConfig) -> bool:
+        """Are all data sets of the trial's lineage there? Looks for each once."""
+        folders = self.prepared.folders
+        sources = {source_id(p.data, p.clip): p for p in config.lineage() if p.imported is None}
+        for source, part in sources.items():
+            if source not in folders and source not in self.missing:
+                clips = find_clips(part.data, part.clip, self.prepared.store)
+                if clips is None:
+                    self.missing[source] = part.data.folder
+                else:
+                    folders[source] = str(clips.folder)
+        return self.missing.keys().isdisjoint(sources)

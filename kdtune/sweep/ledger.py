@@ -1,0 +1,31 @@
+"""What a sweep asked and how it ended, line by line beside the sweep: to check the search, and to go on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdtune.files import append_jsonl, read_jsonl
+
+Row = dict[str, Any]
+
+
+class Ledger:
+    """The rows of a ledger's file, {"event": "asked" | "ended", "job": its name, …}; the last one of a job counts.
+
+    With `write` False nothing is added to the file: for looking ahead.
+    """
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        self.path, self.write = path, write
+        self._rows = {(row["event"], row["job"]): row for row in read_jsonl(path)}
+
+    def asked(self, job: str) -> Row | None:
+        """What was asked under this name in an earlier run, or None."""
+        return self._rows.get(("asked", job))
+
+    def add(self, row: Row) -> None:
+        """Keep a row; one that says what is there already is not written again."""
+        if self.write and self._rows.get((row["event"], row["job"])) != row:
+            append_jsonl(self.path, row)
+            self._rows[row["event"], row["job"]] = row

@@ -1,0 +1,171 @@
+"""What a sweep would find in the store, go on with and begin: a look ahead with the real campaign, writing nothing.
+
+What is there counts as ended, so that the search asks on as it would. Where the store cannot hold a trial of the sweep,
+no search is asked: then nothing imports Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from kdtune.config.key import trial_key
+from kdtune.config.space import Parameter, Scalar, resolve
+from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.store import Store
+from kdtune.sweep.job import Job, Outcome, outcome_in_store
+from kdtune.sweep.jobs import Jobs, KeyOf
+from kdtune.sweep.ledger import Ledger
+
+if TYPE_CHECKING:
+    from kdtune.sweep.keys import Keys
+
+#: Of a block's candidates that nobody knows yet so many are imagined, for what they may cost.
+IMAGINED = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """A trial that is still to be trained, or the rest of one."""
+
+    config: TrialConfig
+    name: str
+    """For people."""
+    done: int = 0
+    """Epochs that are there."""
+    times: float = 1.0
+    """How many trials it stands for; a share where nobody knows yet what will be asked."""
+
+
+@dataclass
+class Outlook:
+    """The trials of a sweep, each once; fine-tunings are trials, and so are teachers and their teachers."""
+
+    found: set[str] = field(default_factory=set)
+    """Keys of those whose end is in the store."""
+    continued: dict[str, Work] = field(default_factory=dict)
+    """Key → the rest of a trial that has a checkpoint."""
+    new: dict[str, Work] = field(default_factory=dict)
+    unasked: int = 0
+    """Trials of candidates that can be asked only when others have ended."""
+    imagined: list[Work] = field(default_factory=list)
+    """What these may be."""
+
+    @property
+    def works(self) -> list[Work]:
+        """All that is to be trained, if what is unasked turns out to be new."""
+        return [*self.continued.values(), *self.new.values(), *self.imagined]
+
+    @property
+    def trials(self) -> int:
+        """How many these are."""
+        return len(self.continued) + len(self.new) + self.unasked
+
+
+def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Outlook:
+    """Without `keys` nothing is looked for in the store: every trial is new."""
+    look = _Look(sweep, store, keys.of if keys is not None else _folder_key)
+    jobs = [job for block in sweep.blocks() for job in look.made.controls(block)]
+    asked = {block.index: 0 for block in sweep.blocks()}
+    outcomes: Mapping[str, Outcome] = {}
+    if keys is not None and keys.may_be_found:
+        from kdtune.sweep.campaign import Campaign
+
+        campaign = Campaign(sweep, keys.of, Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False))
+        while (job := campaign.next_to_train(store)) is not None:
+            pass  # it is not in the store, and stays in work
+        jobs, outcomes = list(campaign.jobs.values()), campaign.outcomes
+        asked = {search.block.index: len(search.jobs) for search in campaign.blocks}
+    for job in jobs:
+        look.add_job(job, outcomes.get(job.name))
+    for block in sweep.blocks():
+        look.add_unasked(block, asked[block.index])
+    outlook = look.outlook
+    outlook.found -= outlook.continued.keys() | outlook.new.keys()  # pruned as one candidate, trained on as another
+    return outlook
+
+
+def _folder_key(config: TrialConfig) -> str:
+    """Tells trials apart where their data are not at hand."""
+    return trial_key(config, lambda data: data.folder)
+
+
+class _Look:
+    def __init__(self, sweep: SweepConfig, store: Store, key_of: KeyOf) -> None:
+        self.sweep, self.store, self.key_of = sweep, store, key_of
+        self.made, self.outlook = Jobs(sweep, key_of), Outlook()
+
+    def add_job(self, job: Job, outcome: Outcome | None) -> None:
+        outcome = outcome or outcome_in_store(job, self.sweep.objectives, self.store)
+        if outcome is not None:
+            self.outlook.found.update(job.keys, job.finetuned if outcome.state == "complete" else ())
+            return
+        for seed, config in zip(job.seeds, job.configs, strict=True):
+            self._add(config, job.name if len(job.seeds) == 1 else f"{job.name} seed {seed}")
+
+    def add_unasked(self, block: Block, asked: int) -> None:
+        """The candidates of a block from number `asked` on: a grid's are known, of others only what they may be."""
+        sweep, seeds = self.sweep, self.sweep.search.seeds
+        count = sweep.candidates(block) - asked
+        if sweep.search.sampler == "grid":
+            for number, values in enumerate(sweep.grid(block)[asked : asked + count], asked):
+                self.add_job(self.made.candidate(block, number, values, {}), None)
+        elif count > 0:
+            self.outlook.unasked += count * len(seeds) * (1 if sweep.trial.finetune is None else 2)
+            configs = _imagined(sweep, block)
+            for config in (config.model_copy(update={"seed": seed}) for config in configs for seed in seeds):
+                for other in config.needs:
+                    self._add(other, f"teacher {other.architecture}")
+                for trial in (config, config.finetuned):
+                    if trial is not None:
+                        self.outlook.imagined.append(Work(trial, "", times=count / len(configs)))
+
+    def _add(self, config: TrialConfig, name: str) -> None:
+        """A trial that is to be there, with what it needs and what follows it."""
+        key, outlook = self.key_of(config), self.outlook
+        if key in outlook.continued or key in outlook.new:
+            return
+        files = self.store.trial(key)
+        if files.result() is not None:
+            outlook.found.add(key)
+        elif config.imported is None:
+            if files.has(files.checkpoint) or files.checkpoint_before.exists():
+                done = max((row["epoch"] for row in files.rows()), default=0)
+                outlook.continued[key] = Work(config, name, done)
+            else:
+                outlook.new[key] = Work(config, name)
+            for other in config.needs:
+                self._add(other, f"teacher {other.architecture}")
+        if (finetuned := config.finetuned) is not None:
+            self._add(finetuned, f"{name}, fine-tuning")
+
+
+def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
+    """Candidates as they may come: every combination of values that may change what they cost, or IMAGINED of them."""
+    space = sweep.space(block)
+    choices = {name: _telling(name, parameter) for name, parameter in space.items()}
+    total = math.prod(map(len, choices.values()))
+    found = []
+    for place in range(total) if total <= IMAGINED else random.Random(0).sample(range(total), IMAGINED):
+        values: dict[str, Scalar] = {}
+        for name, options in choices.items():
+            place, chosen = divmod(place, len(options))
+            if space[name].active({**block.values, **values}):
+                values[name] = options[chosen]
+        try:
+            found.append(sweep.build(block, values, sweep.search.seeds[0]))
+        except ValidationError:  # values that clash: such a candidate fails, and costs nothing
+            continue
+    return found
+
+
+def _telling(name: str, parameter: Parameter) -> list[Scalar]:
+    """The values of a parameter between which costs may differ: a weight, a rate or a temperature costs nothing."""
+    sizes = parameter.choice is not None or parameter.int or parameter.int_log or resolve(name) == "data.fraction"
+    return parameter.extremes if sizes else parameter.extremes[-1:]

@@ -1,0 +1,63 @@
+"""One driver a sweep: a lock, and a sign of life for whoever looks at the store from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+
+from filelock import Timeout
+
+from kdtune.errors import Problem, UserError
+from kdtune.files import read_json, write_json
+from kdtune.store import Store
+
+#: Seconds between two signs of life: driver.json's time of change.
+BEAT_S = 5.0
+
+
+class Presence:
+    """Within the context this process is the sweep's driver. Entering raises UserError where another one is."""
+
+    def __init__(self, store: Store, name: str, address: str | None) -> None:
+        self.files, self.address = store.sweep(name), address
+        self._name = name
+        self._lock = store.lock(f"sweep-{name}")
+        self._over = threading.Event()
+
+    def __enter__(self) -> Presence:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError([Problem(f"sweep {self._name}", self._who())]) from None
+        # From here on nobody else writes these; what a killed driver left is not ours.
+        self.files.stop.unlink(missing_ok=True)
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "address": self.address}
+        write_json(self.files.driver, here)
+        self._beating = threading.Thread(target=self._beat, name="kdtune-presence", daemon=True)
+        self._beating.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._beating.join()
+        self.files.driver.unlink(missing_ok=True)
+        self.files.stop.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                os.utime(self.files.driver)
+            except OSError:  # the store is out of reach: whoever writes to it next says so
+                continue
+
+    def _who(self) -> str:
+        other = read_json(self.files.driver)
+        if other is None:
+            return "another driver runs it"
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))
+        where = f"host {other['host']}, process {other['pid']}, since {since}"
+        return f"another driver runs it ({where}): watch it with `kdtune status {self._name}`"

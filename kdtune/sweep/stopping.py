@@ -1,0 +1,90 @@
+"""Why a running sweep ends before its time, and how its trials learn of it.
+
+A file in the store asks trials to stop: they look for it after each step, on whatever machine they run, write their
+checkpoints and end. The driver puts it there; so does `kdtune stop`, which the driver then finds.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from kdtune.config.search import StopConfig
+from kdtune.errors import StoreError
+from kdtune.store import SweepFiles
+from kdtune.sweep.interrupts import Interrupts
+
+#: A trial that is asked to stop, and has not within this time, is ended without a checkpoint of its own.
+GRACE_S = 15.0
+#: Trials look for the file no more often than this, in a folder and behind a URL.
+LOOK_S, FAR_LOOK_S = 0.2, 2.0
+
+
+class StopFile:
+    """Whether the trials of a sweep are asked to stop: for workers, cheap enough to be called in every step."""
+
+    def __init__(self, files: SweepFiles) -> None:
+        self.files, self._every = files, LOOK_S if files.mirror is None else FAR_LOOK_S
+        self._looked, self._there = 0.0, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._there and now - self._looked >= self._every:
+            self._looked, self._there = now, self.files.stops()
+        return self._there
+
+
+class Stopping:
+    """The driver's side: notices the first reason to stop, and asks the trials to."""
+
+    def __init__(self, files: SweepFiles, budget: StopConfig, interrupts: Interrupts) -> None:
+        self.files, self.budget, self.interrupts = files, budget, interrupts
+        self.begun = 0
+        """Trainings that this run has begun."""
+        self.reached: str | None = None
+        """The candidate whose objective has reached the target, in words."""
+        self.reason: str | None = None
+        """Why trials are asked to stop, once they are."""
+        self.interrupted = False
+        """Was it somebody, rather than a budget?"""
+        self._started = time.monotonic()
+        self._asked_at = 0.0
+
+    def look(self) -> None:
+        """To be called often. Raises KeyboardInterrupt where trials have been asked to stop and do not."""
+        if self.reason is None:
+            self.reason = self._found()
+            if self.reason is not None:
+                self._asked_at = time.monotonic()
+                self.files.stop.touch()
+                with suppress(StoreError):  # else it is published a little later
+                    self.files.publish()
+        elif time.monotonic() - self._asked_at > GRACE_S:
+            raise KeyboardInterrupt
+
+    def _found(self) -> str | None:
+        if self.interrupts.asked:
+            self.interrupted = True
+            return "interrupted"
+        if self.files.stop.exists():
+            self.interrupted = True
+            return "asked to stop"
+        if self.budget.hours is not None and time.monotonic() - self._started >= 3600 * self.budget.hours:
+            return f"stop.hours: {self.budget.hours:g} h are over"
+        return self.reached
+
+    @property
+    def begins_nothing(self) -> bool:
+        """Is nothing new to be begun, whether or not what is in work goes on?"""
+        return self.reason is not None or self.trials_used_up
+
+    @property
+    def trials_used_up(self) -> bool:
+        return self.budget.trials is not None and self.begun >= self.budget.trials
+
+    @property
+    def budget_note(self) -> str | None:
+        """Which budget has ended the sweep, if one has."""
+        if self.reason is not None:
+            return None if self.interrupted else self.reason
+        return f"stop.trials: {self.begun} trainings have been begun" if self.trials_used_up else None

@@ -1,0 +1,68 @@
+"""The search as Optuna's journal, one study a block, for optuna-dashboard and optuna's plots: a view, not the truth.
+
+It is written from the outcomes, in candidate order, so that trial n of a study is candidate n and no trial is ever left
+RUNNING. What is missing (a crash, a deleted file) is added by running the sweep again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import create_trial
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.sweep.job import Job
+from kdtune.sweep.search import STATES, Finished, directions, distribution
+
+
+class Journal:
+    """The studies of a sweep, in one file. For the sweep's one driver."""
+
+    def __init__(self, path: Path, sweep: SweepConfig) -> None:
+        self.path, self.sweep = path, sweep
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Its lock is of no use beside the driver's own, and of one that was killed it would be waited for.
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        try:
+            self._studies = self._open()
+        except (ValueError, KeyError, json.JSONDecodeError):  # a torn line, with others after it
+            path.unlink()
+            self._studies = self._open()
+        self._there = [len(study.get_trials(deepcopy=False)) for study in self._studies]
+
+    def _open(self) -> list[Study]:
+        storage = JournalStorage(JournalFileBackend(str(self.path)))
+        return [
+            optuna.create_study(
+                storage=storage,
+                study_name=f"{self.sweep.name} · {block.label}",
+                directions=directions(self.sweep),
+                load_if_exists=True,
+            )
+            for block in self.sweep.blocks()
+        ]
+
+    def add(self, job: Job, finished: Finished, error: str | None) -> None:
+        """The next candidate of its block; one that is there already is left as it is."""
+        assert job.block is not None
+        assert job.number is not None
+        if job.number < self._there[job.block.index]:
+            return
+        space = self.sweep.space(job.block)
+        about = {"keys": list(job.keys), "block": job.block.label, **({"error": error} if error else {})}
+        self._studies[job.block.index].add_trial(
+            create_trial(
+                state=STATES[finished.state],
+                values=list(finished.objectives) if finished.state == "complete" else None,
+                params=dict(job.values),
+                distributions={name: distribution(space[name]) for name in job.values},
+                intermediate_values=dict(finished.stages),
+                user_attrs=about,
+            )
+        )
+        self._there[job.block.index] = job.number + 1

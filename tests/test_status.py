@@ -1,0 +1,327 @@
+"""`status`: sweeps that run elsewhere, read from the store alone by a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import ROOT, run_python, stopped, train
+from test_cli import kdtune, refused
+from watched import HIDE, OBJECTIVE, SHOW, Row, Terminal, asked, ended
+
+from kdtune.config.trial import TrialConfig
+from kdtune.files import append_jsonl, write_json
+from kdtune.report import status as report
+from kdtune.report.reading import Lines, Reader, board_of
+from kdtune.store import Store, SweepFiles
+from kdtune.train.session import Session
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(monkeypatch)
+
+
+def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepFiles:
+    """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
+    files = Store(root).sweep(name)
+    record = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "objective": OBJECTIVE}
+    write_json(files.sweep, {**record, "ledger": "ledger_0.jsonl", "text": "", **fields})
+    for row in rows:
+        append_jsonl(files.folder / "ledger_0.jsonl", row)
+    return files
+
+
+def driven(files: SweepFiles, silent: float = 0.0) -> None:
+    """driver.json as a driver leaves it that touched it so many seconds ago."""
+    write_json(files.driver, {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None})
+    then = time.time() - silent
+    os.utime(files.driver, (then, then))
+
+
+def status(root: Path, *arguments: str) -> Row:
+    done = kdtune("status", *arguments, "--format", "json", store=root)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
+    return config.model_copy(update={"seed": seed})
+
+
+# ---- one sweep -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+    """Real trials, each at another point of its life, seen by another process."""
+    store = Store(tmp_path)
+    control, done, half, waits = (trial_of(tiny, seed) for seed in range(4))
+    key = {n: prepared.key(config) for n, config in enumerate((control, done, half, waits))}
+    files = a_sweep(tmp_path, "tiny", asked("control", 0, "all", keys=[key[0]]))
+    for number in (0, 1, 2):
+        append_jsonl(files.folder / "ledger_0.jsonl", asked("candidate", number, "all", keys=[key[number + 1]]))
+    driven(files)
+    found = status(tmp_path, "tiny")
+    assert (found["state"], found["done"], found["total"]) == ("running", 0, 5)
+    assert found["driver"]["host"] == "box"
+    assert found["running"] == []
+    assert found["time_left"] is None
+
+    knn = [train(config, store, prepared).stages()["late"]["validation"]["knn"] for config in (control, done)]
+    append_jsonl(files.folder / "ledger_0.jsonl", ended("all · control", "complete", knn[0]))
+    append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 0", "complete", knn[1]))
+    early = stopped(half, store, prepared, epoch=1).stages()["early"]["validation"]["knn"]
+    found = status(tmp_path, "tiny")
+    states = {"complete": 2, "pruned": 0, "failed": 0, "running": 1, "pending": 2}
+    best = {"candidate": 0, "objective": knn[1], "gain": knn[1] - knn[0]}
+    assert found["blocks"] == [{"block": "all", **states, "best": best}]
+    name = "all · candidate 1"
+    at = {"job": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
+    assert found["running"] == [at]
+    # One epoch of the one that runs and four of the two to come, one at a time, at the pace of the five that are done.
+    rows = [row for config in (control, done, half) for row in store.trial(prepared.key(config)).rows()]
+    assert len(rows) == 5
+    assert found["time_left"] == pytest.approx((1 + 4) * sum(row["seconds"] for row in rows) / 5)
+
+    text = kdtune("status", "tiny", store=tmp_path).stdout
+    assert text.startswith("tiny · running (host box, pid 1234) · 2/5 ended · about ")
+    assert re.search(rf"^{name} +1 of 2 +early: knn {early:.3f}$", text, re.MULTILINE)
+    assert "\x1b" not in text
+
+
+def test_what_began_is_not_called_running_where_nobody_runs_it(
+    tiny: TrialConfig, prepared: Session, tmp_path: Path
+) -> None:
+    key = prepared.key(tiny)
+    files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all", keys=[key]))
+    stopped(tiny, Store(tmp_path), prepared, epoch=1)
+    assert status(tmp_path, "tiny")["state"] == "stopped"
+    text = kdtune("status", "tiny", store=tmp_path).stdout
+    assert text.startswith("tiny · not running · 0/4 ended\n")
+    assert "begun" in text
+    assert "running" not in text.split("\n", 1)[1]
+    driven(files, silent=31)
+    found = status(tmp_path, "tiny")
+    assert (found["state"], found["time_left"]) == ("died", None)
+    text = kdtune("status", "tiny", store=tmp_path).stdout
+    assert "the driver died (host box, pid 1234): run the same command again to go on" in text
+    driven(files, silent=20)
+    assert status(tmp_path, "tiny")["state"] == "running"
+    files.stop.touch()
+    assert status(tmp_path, "tiny")["state"] == "stopping"
+
+
+def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    row = ended("all · candidate 0", "complete", 0.5)
+    files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
+    ledger, whole = files.folder / "ledger_0.jsonl", json.dumps(row) + "\n"
+    reader = Reader(Store(tmp_path), "tiny")
+    board = board_of(reader)
+    with ledger.open("a") as file:
+        file.write(whole[:30])
+    assert status(tmp_path, "tiny")["done"] == 0
+    reader.poll(board.take, board.epoch)
+    assert board.done == 0
+    append_jsonl(ledger, row)  # cuts what was torn
+    reader.poll(board.take, board.epoch)
+    assert board.done == 1
+    assert status(tmp_path, "tiny")["done"] == 1
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    """A trial that goes on from its checkpoint drops the rows beyond it."""
+    path, other = tmp_path / "epochs.jsonl", tmp_path / "other.jsonl"
+    for number in (1, 2):
+        append_jsonl(path, {"epoch": number})
+    lines = Lines(path)
+    assert [row["epoch"] for row in lines.new()] == [1, 2]
+    assert lines.new() == []
+    for row in ({"epoch": 1}, {"epoch": 2, "again": "and longer than before"}, {"epoch": 3}):
+        append_jsonl(other, row)
+    other.replace(path)
+    assert [row["epoch"] for row in lines.new()] == [1, 2, 3]
+    append_jsonl(path, {"epoch": 4})
+    assert [row["epoch"] for row in lines.new()] == [4]
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    a_sweep(tmp_path, "one")
+    a_sweep(tmp_path, "two")
+    said = refused(kdtune("status", "three", store=tmp_path))
+    assert said.startswith("kdtune: 1 problem\n")
+    assert "holds no sweep named 'three' (allowed: one, two)" in said
+    assert "--follow: watches one sweep" in refused(kdtune("status", "--follow", store=tmp_path))
+
+
+def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path) -> None:
+    assert "no sweep was run" in kdtune("status", store=tmp_path).stdout
+    numbers = [asked("candidate", number, "all") for number in range(4)]
+    a_sweep(tmp_path, "new")
+    end = [ended(f"all · candidate {n}", "complete", value) for n, value in enumerate((0.25, 0.5, 0.125))]
+    driven(a_sweep(tmp_path, "runs", *numbers, *end[:2]))
+    driven(a_sweep(tmp_path, "died", *numbers, *end[:1]), silent=60)
+    a_sweep(tmp_path, "whole", *numbers, *end, ended("all · candidate 3", "failed", error="luck"))
+    found = status(tmp_path)
+    assert found["store"] == str(tmp_path)
+    assert [(row["sweep"], row["state"], row["done"], row["total"], row["failed"]) for row in found["sweeps"]] == [
+        ("died", "died", 1, 4, 0),
+        ("new", "stopped", 0, 4, 0),
+        ("runs", "running", 2, 4, 0),
+        ("whole", "complete", 4, 4, 1),
+    ]
+    assert found["sweeps"][2]["best"] == {"all": {"candidate": 1, "objective": 0.5, "gain": None}}
+    lines = kdtune("status", store=tmp_path).stdout.splitlines()
+    cells = [line.split() for line in lines[2:]]
+    assert cells[0] == ["died", "died", "1/4", "0.250", "(no.", "0)", "host", "box,", "pid", "1234"]
+    assert cells[1] == ["new", "stopped", "0/4"]
+    assert cells[3] == ["whole", "complete", "4/4", "1", "0.500", "(no.", "1)"]
+
+
+# ---- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def test_thousands_of_trials_are_answered_for_without_opening_their_files(tmp_path: Path) -> None:
+    files = a_sweep(tmp_path, "large", blocks={"all": 5000})
+    with (files.folder / "ledger_0.jsonl").open("w") as ledger:
+        for number in range(5000):
+            row = asked("candidate", number, "all", keys=[f"{number:064x}"])
+            ledger.write(json.dumps(row) + "\n")
+            if number < 4998:
+                ledger.write(json.dumps(ended(row["job"], "complete", number / 5000)) + "\n")
+            folder = tmp_path / "trials" / row["keys"][0]
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text("{}")
+            (folder / "epochs.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
+    driven(files)
+    code = f"""
+import sys
+opened = []
+sys.addaudithook(lambda event, told: opened.append(str(told[0])) if event == "open" else None)
+from kdtune.cli import main
+assert main(["status", "large", "--format", "json", "--store", {str(tmp_path)!r}]) == 0
+print("opened", sum("/trials/" in path for path in opened))
+print([name for name in ("torch", "ray", "mlflow", "optuna", "numpy", "pandas") if name in sys.modules])
+"""
+    *answer, opened, heavy = run_python(code).stdout.splitlines()
+    found = json.loads("\n".join(answer))
+    assert (found["done"], found["blocks"][0]["best"]["candidate"], len(found["running"])) == (4998, 4997, 2)
+    assert found["time_left"] == pytest.approx(2.0), "an epoch of two seconds is left to each of the two"
+    assert int(opened.split()[1]) < 20
+    assert heavy == "[]"
+
+
+# ---- followed --------------------------------------------------------------------------------------------------------
+
+
+def following(root: Path, out: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kdtune", "status", "tiny", "--follow", "--store", str(root)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # a terminal's size is asked of stdin, too
+
+
+def until(told: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 60
+    while not told():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
+    numbers = [asked("candidate", number, "all", bars={"early": 0.25}) for number in range(4)]
+    files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
+    driven(files)
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        process = following(tmp_path, file.fileno())
+    try:
+        until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
+        trial = Store(tmp_path).trial("all · candidate 1/0")
+        write_json(trial.config, {})
+        scores = {split: {"knn": 0.125} for split in ("validation", "test")}
+        append_jsonl(trial.epochs, {"epoch": 1, "seconds": 1.0, "stage": "early", "evaluation": scores})
+        until(lambda: "candidate 1 · early: knn 0.125" in out.read_text(), "a stage")
+        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "pruned", stage="early"))
+        until(lambda: "2/4] all · candidate 1 · pruned at early: below 0.250" in out.read_text(), "an end")
+        # The same sweep is run again with more candidates: its record is written anew.
+        a_sweep(tmp_path, "tiny", asked("candidate", 4, "all"), blocks={"all": 6})
+        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 2", "failed", error="luck"))
+        files.driver.unlink()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = out.read_text()
+    assert "\x1b" not in text
+    assert "tiny · not running · 3/6 ended" in text
+    assert text.count("candidate 0 · complete") == 0, "what had ended before is in the picture, not told again"
+
+
+def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Terminal, tmp_path: Path) -> None:
+    numbers = [asked("candidate", number, "all") for number in range(4)]
+    files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
+    driven(files)
+    process = following(tmp_path, terminal.slave)
+    try:
+        until(lambda: "1/4 ended" in terminal.text and HIDE in terminal.text, "the table")
+        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "complete", 0.75))
+        until(lambda: "2/4 ended" in terminal.text and "0.750 (no. 1)" in terminal.text, "the table, drawn again")
+        files.driver.unlink()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = terminal.closed()
+    assert "all · candidate 1 · complete, objective 0.750\r\n" in text
+    end = text[text.rindex(SHOW) :]
+    assert "tiny · not running · 2/4 ended" in end
+    assert "0.750 (no. 1)" in end
+
+
+def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
+    driven(a_sweep(tmp_path, "tiny", asked("candidate", 0, "all")))
+    process = following(tmp_path, terminal.slave)
+    until(lambda: "0/4 ended" in terminal.text, "the table")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert SHOW in terminal.closed()
+
+
+# ---- a sweep that really runs ----------------------------------------------------------------------------------------
+
+
+def test_a_real_sweep_is_watched_from_another_process(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
+    form = {**sweep_form, "search": search, "prune": {}, "objective": {"metric": "knn"}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(form))
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", "sweep", str(tmp_path / "tiny.yaml"), "--store", str(tmp_path)]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([*command, "--address", ray_address], env=environment, stderr=said, cwd=ROOT)
+    seen: list[Row] = []
+    while process.poll() is None:
+        time.sleep(0.1)  # leaves the sweep its core
+        if Store(tmp_path).sweeps():
+            seen.append(report.status(Store(tmp_path), "tiny"))
+    assert process.returncode == 0, (tmp_path / "said").read_text()
+    assert [row["done"] for row in seen] == sorted(row["done"] for row in seen)
+    assert any(row["running"] for row in seen)
+    end = status(tmp_path, "tiny")
+    assert (end["state"], end["done"], end["total"]) == ("complete", 4, 4)
+    results = json.loads(kdtune("results", "tiny", "--format", "json", store=tmp_path).stdout)
+    scratch, best = results["trials"][0], results["best"]["all"]
+    assert end["blocks"][0]["best"] == {
+        "candidate": best["candidate"],
+        "objective": best["objective"],
+        "gain": best["objective"] - scratch["objective"],
+    }
