@@ -9,7 +9,7 @@
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.json
-                                          driver.json  job.json  stop
+                                          driver.json  submitted.yaml  job.json  stop
   locks/                                  one empty file for each thing being made
   store.json                              the layout's version, and by what other machines know this store
 """
@@ -118,6 +118,11 @@ class SweepFiles:
     def driver(self) -> Path:
         """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
         return self.folder / "driver.json"
+
+    @property
+    def submitted(self) -> Path:
+        """The sweep file as it was last submitted, for the job to read."""
+        return self.folder / "submitted.yaml"
 
     @property
     def job(self) -> Path:

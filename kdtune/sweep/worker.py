@@ -11,6 +11,7 @@ from ray import tune
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.errors import ResourceError
 from kdtune.sweep.job import Job, stage_values
 from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import StopFile
@@ -62,6 +63,7 @@ class TrialWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         prepared: Prepared = config["prepared"]
+        self.lacking = [] if config["needs"] is None else config["needs"].problems()
         self.stopping = StopFile(config["stop"])
         self.session = Session(prepared.store, prepared.folders, config["workers"], stopping=self.stopping)
         self._begin(config)
@@ -78,6 +80,8 @@ class TrialWorker(tune.Trainable):
             self.rows.close()  # what has not begun does not begin any more
 
     def step(self) -> dict[str, Any]:
+        if self.lacking:  # said here rather than in `setup`, whose errors Ray takes for a process that died
+            raise ResourceError(self.lacking)
         return next(self.rows, None) or {"done": True}
 
     def cleanup(self) -> None:
