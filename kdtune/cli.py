@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
-from kdtune.commands import data, machine, sweeps, teachers, trials, watch
+from kdtune.commands import data, jobs, machine, sweeps, teachers, trials, watch
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
@@ -80,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("plan", sweeps.plan, does, "plan sweeps/paper.yaml")
     does = "prepare the data and time a few steps of trials that nobody has trained here"
     with_file(sub, "a sweep file").add_argument("--measure", action="store_true", help=does)
+    example = "submit sweeps/ucf101.yaml --address http://HEAD:8265 --store /shared/runs"
+    sub = command("submit", jobs.submit, "run a sweep as a Ray job, which outlives this machine", example)
+    with_file(sub, "a sweep file")
+    sub.add_argument("--address", required=True, metavar="URL", help="of the cluster's dashboard: http://HEAD:8265")
+    sub = command("logs", jobs.logs, "print what a submitted sweep says", "logs ucf101 --follow")
+    sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
+    sub.add_argument("--follow", action="store_true", help="and what it goes on to say, until it ends")
+    sub = command("stop", jobs.stop, "end a sweep with checkpoints, wherever it runs", "stop ucf101")
+    sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     example = "train sweeps/lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
     sub = command("train", trials.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")

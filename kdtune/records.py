@@ -147,6 +147,11 @@ class SweepFiles:
         return self.folder / "driver.json"
 
     @property
+    def submitted(self) -> Path:
+        """The sweep file as it was last submitted, for the job to read."""
+        return self.folder / "submitted.yaml"
+
+    @property
     def job(self) -> Path:
         """The Ray job that it was last submitted as: the cluster's address and the job's id."""
         return self.folder / "job.json"

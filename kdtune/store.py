@@ -11,7 +11,7 @@ A store is a folder that all machines see, or a URL of which each has a working 
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
-                                          driver.json  job.json  stop
+                                          driver.json  submitted.yaml  job.json  stop
   measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
   mirror/                                 of a working copy: what of it is the same behind the URL
   locks/                                  one empty file for each thing being made
@@ -53,7 +53,12 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
         """Another machine has its own working copy; and that the URL can be reached has been seen here."""
-        return type(self), (str(self.root) if self.mirror is None else self.mirror.remote.url, True)
+        return type(self), (self.place, True)
+
+    @property
+    def place(self) -> str:
+        """As `--store` takes it, on any machine."""
+        return str(self.root) if self.mirror is None else self.mirror.remote.url
 
     def check(self) -> None:
         """Raises StoreError for a URL that cannot be reached or written to."""

@@ -8,8 +8,10 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
+from kdtune.errors import ResourceError
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
+from kdtune.sweep.nodes import Needs
 from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
 
@@ -24,9 +26,13 @@ NODE_GONE = ("its node has died", "node was terminated", "The node the actor was
 class Dispatcher(Searcher):
     """For Ray Tune this is a search algorithm: `suggest` gives the next trial's configuration, None for "not now"."""
 
-    def __init__(self, campaign: Campaign, first: Job, prepared: Prepared, stopping: Stopping) -> None:
+    def __init__(
+        self, campaign: Campaign, first: Job, prepared: Prepared, stopping: Stopping, needs: Needs | None = None
+    ) -> None:
         super().__init__()
         self.campaign, self.prepared, self.stopping = campaign, prepared, stopping
+        self.needs = needs
+        """Of every node of a cluster."""
         self._running: dict[str, Job] = {}
         self._again: deque[Job] = deque([first])
         self._alone: deque[Job] = deque()
@@ -51,6 +57,7 @@ class Dispatcher(Searcher):
             "workers": sweep.resources.workers,
             "device": "cuda" if sweep.resources.gpu > 0 else "cpu",
             "sweep": sweep.name,
+            "needs": self.needs,
         }
 
     def _next(self, trial_id: str) -> Job | None:
@@ -86,6 +93,11 @@ class Dispatcher(Searcher):
         said = str(error) if isinstance(error, RayActorError) else ""
         if any(words in said for words in NODE_GONE):
             self._again.append(job)  # no fault of the trial's: this does not count
+            return None
+        if isinstance(error, ResourceError):
+            # A node that joined later cannot train (see nodes.py); elsewhere the job can.
+            self.campaign.notes += [note for note in map(str, error.problems) if note not in self.campaign.notes]
+            self._again.append(job)
             return None
         files = [self.prepared.store.trial(key) for key in (*job.keys, *job.finetuned)]
         failed = next((trial for trial in files if trial.failure() is not None), None)

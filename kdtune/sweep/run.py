@@ -17,9 +17,11 @@ from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import ResourceError
 from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.connect import connect
 from kdtune.sweep.dispatch import Dispatcher
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job
+from kdtune.sweep.nodes import Needs, check_nodes
 from kdtune.sweep.prepare import check_resources
 from kdtune.sweep.stopping import Stopping
 from kdtune.sweep.worker import TrialWorker
@@ -77,17 +79,19 @@ def run_campaign(
 ) -> None:
     """Bring `first` and every other job of `campaign` to its end, or until there is a reason to stop.
 
-    Raises ResourceError, before Ray starts a trial, where a trial can never fit.
+    Raises ResourceError, before Ray starts a trial, where a trial can never fit or a node cannot train.
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
-    ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    connect(address)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
-    dispatcher = Dispatcher(campaign, first, prepared, stopping)
+    needs = None if address is None else Needs.of(prepared)
+    dispatcher = Dispatcher(campaign, first, prepared, stopping, needs)
     try:
         problems = check_resources(sweep.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        problems += check_nodes(needs) if needs is not None else []
         if problems:
             raise ResourceError(problems)
         with interrupts.patient():

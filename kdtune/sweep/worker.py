@@ -12,6 +12,7 @@ from ray import tune
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.errors import ResourceError
 from kdtune.sweep.job import Job, stage_values
 from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import StopFile
@@ -63,6 +64,7 @@ class TrialWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         prepared: Prepared = config["prepared"]
+        self.lacking = [] if config["needs"] is None else config["needs"].problems()
         self.stopping = StopFile(prepared.store.sweep(config["sweep"]))
         self.session = Session(prepared.store, prepared.folders, config["workers"], stopping=self.stopping)
         self._begin(config)
@@ -79,6 +81,8 @@ class TrialWorker(tune.Trainable):
             self.rows.close()  # what has not begun does not begin any more
 
     def step(self) -> dict[str, Any]:
+        if self.lacking:  # said here rather than in `setup`, whose errors Ray takes for a process that died
+            raise ResourceError(self.lacking)
         row = next(self.rows, None)
         # As text: of every number in a result Tune keeps statistics, for each trial and to the end.
         return {"done": True} if row is None else {"row": json.dumps(row)}

@@ -1,0 +1,142 @@
+"""What tests of clusters share: our commands, nodes of `ray start`, waiting, and a whole store's trials to compare."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from helpers import ROOT
+
+from kdtune.store import Store
+from kdtune.train.replay import CLOCK
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """For a command of ours: MLflow's database in `folder`, and no Ray cluster but the one that is named."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "RAY_ADDRESS"))}
+    # As in an activated environment: a job's `python` is the one that runs the tests.
+    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return {**ours, **paths, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", **more}
+
+
+def kdtune(*arguments: object, env: Mapping[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kdtune", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=400)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """What a refusal says, which is one message and no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("kdtune: ") == 1, done.stderr
+    return done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
+        time.sleep(0.05)
+
+
+class Said:
+    """A command in a process of its own; what it says goes to a file that can be read while it runs."""
+
+    def __init__(self, command: Sequence[object], folder: Path, env: Mapping[str, str]) -> None:
+        self.path = folder / f"said_{time.monotonic_ns()}.txt"
+        with self.path.open("w") as file:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
+            )
+
+    def __contains__(self, words: str) -> bool:
+        """Has it said a line with all of these words? It must be running, or have said it."""
+        found = any(all(word in line for word in words.split()) for line in self.text.splitlines())
+        assert found or self.process.poll() is None, self.text
+        return found
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    def ended(self, seconds: float = 400) -> int:
+        return self.process.wait(seconds)
+
+    def end(self) -> None:
+        """Kill it and all that it has started."""
+        if self.process.poll() is None:
+            family = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
+            for each in family:
+                each.kill()
+            psutil.wait_procs(family[1:], timeout=30)
+        self.process.wait()
+
+
+@contextmanager
+def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: Sequence[object] = ()) -> Iterator[Said]:
+    """`ray start` with `arguments` until the context ends, run by the command `within` where one is given."""
+    start = [
+        *within,
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        *arguments,
+        "--block",
+        "--disable-usage-stats",
+    ]
+    node = Said(start, folder, env)
+    try:
+        until(lambda: "Ray runtime started" in node, "a node has started", 90)
+        yield node
+    finally:
+        node.end()
+
+
+def sweep(file: Path, folder: Path, env: Mapping[str, str], *more: object, within: Sequence[object] = ()) -> Said:
+    """The command `sweep`, begun, with its store in `folder`."""
+    command = [*within, sys.executable, "-m", "kdtune", "sweep", file, "--store", folder / "runs", *more]
+    return Said(command, folder, env)
+
+
+def trains(raylet: int) -> bool:
+    """Is a worker of the node with this raylet in the midst of a trial's epoch?"""
+    try:
+        titles = [child.cmdline() for child in psutil.Process(raylet).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return False
+    return any(title and "TrialWorker.step" in title[0] for title in titles)
+
+
+def raylet_of(node: Said) -> int:
+    """The process of the raylet that a `ray start` began."""
+    family = psutil.Process(node.process.pid).children(recursive=True)
+    (found,) = [each.pid for each in family if each.name() == "raylet"]
+    return found
+
+
+def records(folder: Path) -> dict[str, tuple[list[dict[str, Any]], dict[str, Any] | None]]:
+    """Of every trial of a store all figures of all epochs, and what it ended with: bits, and nothing of the clock."""
+    found = {}
+    for files in Store(folder / "runs").trials():
+        rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
+        result = files.result()
+        found[files.key] = rows, result and result["weights_sha256"]
+    return found

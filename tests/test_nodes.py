@@ -1,0 +1,161 @@
+"""A cluster's nodes: real raylets that are killed, added, cut off or see no store; the results are one machine's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import environment, free_port, ray_node, records, sweep, trains, until
+from helpers import ROOT
+
+from kdtune.files import write_json
+from kdtune.store import Store
+from kdtune.sweep.nodes import Needs, versions
+from kdtune.train.prepared import Prepared
+from kdtune.train.session import Session
+
+Records = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def alone(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """What the sweep comes to on one machine."""
+    folder = tmp_path_factory.mktemp("alone")
+    run = sweep(sweep_file, folder, environment(folder))
+    try:
+        assert run.ended() == 0, run.text
+    finally:
+        run.end()
+    return records(folder)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for Ray, whose sockets want a short path."""
+    with tempfile.TemporaryDirectory(prefix="kd", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+# ---- what a node needs, on this one ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def needs(prepared: Session, tmp_path: Path) -> Needs:
+    """Of a sweep in a store with one prepared data set."""
+    store = Store(tmp_path / "runs")
+    (folder,) = set(prepared.folders.values())
+    copy = shutil.copytree(folder, store.clips(Path(folder).name))
+    return Needs.of(Prepared(store, {"a": str(copy), "b": str(copy)}))
+
+
+def lacking(needs: Needs) -> list[str]:
+    problems = [str(problem) for problem in needs.problems()]
+    assert all(problem.startswith("node ") for problem in problems)
+    return problems
+
+
+def test_a_node_that_sees_all_lacks_nothing(needs: Needs) -> None:
+    assert lacking(needs) == []
+
+
+def test_a_node_without_the_store_is_named_and_gets_no_empty_one(needs: Needs) -> None:
+    needs.root.rename(needs.root.with_name("elsewhere"))
+    (problem,) = lacking(needs)
+    assert f"does not see the store {needs.root}" in problem
+    assert not needs.root.exists()
+
+
+def test_another_store_under_the_same_path_is_not_taken_for_it(needs: Needs) -> None:
+    write_json(needs.root / "store.json", {"version": 1, "id": "another"})
+    (problem,) = lacking(needs)
+    assert f"sees another store under {needs.root}" in problem
+    (needs.root / "store.json").write_text("{")
+    (problem,) = lacking(needs)
+    assert "cannot read the store" in problem
+
+
+def test_frames_that_a_node_does_not_see_are_named_once(needs: Needs) -> None:
+    (folder,) = needs.folders
+    shutil.rmtree(folder)
+    (problem,) = lacking(needs)
+    assert f"does not see the frames in {folder}" in problem
+
+
+def test_every_version_that_is_another_is_named(needs: Needs) -> None:
+    assert "+" not in versions()["torch"]
+    other = {**needs.versions, "torch": "1.0.0", "kdtune": "0.0.0"}
+    told = lacking(replace(needs, versions=other))
+    assert len(told) == 2
+    assert "the driver has 0.0.0" in told[0]
+    assert f"has torch {versions()['torch']}, the driver has 1.0.0" in told[1]
+
+
+# ---- several raylets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_node_killed_in_mid_trial_and_one_added_later_change_no_bit(
+    alone: Records, sweep_file: Path, tmp_path: Path
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    env = environment(tmp_path, RAY_AUTH_MODE="disabled")
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in env.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        stack.callback(cluster.shutdown)
+        first, second = (cluster.add_node(num_cpus=1) for _ in range(2))
+        run = sweep(sweep_file, tmp_path, env, "--address", cluster.address)
+        stack.callback(run.end)
+        until(lambda: "candidate 0 early" in run and trains(raylet(first)), "the first node trains a candidate")
+        os.kill(raylet(first), signal.SIGKILL)
+        until(lambda: trains(raylet(second)), "the second node trains")
+        added = cluster.add_node(num_cpus=1)
+        until(lambda: trains(raylet(added)), "the added node trains")
+        assert run.ended() == 0, run.text
+        assert "12 trials trained, 0 found" in run.text
+    assert records(tmp_path) == alone
+
+
+def raylet(node: Any) -> int:
+    return node.all_processes["raylet"][0].process.pid
+
+
+@pytest.mark.slow
+def test_a_sweep_is_refused_where_a_node_sees_no_store_and_runs_another_version(
+    sweep_file: Path, short: Path, tmp_path: Path
+) -> None:
+    """One node is in a mount namespace of its own, with an empty store and a kdtune of another version."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and `unshare`")
+    env = environment(tmp_path, RAY_AUTH_MODE="disabled")
+    (tmp_path / "runs").mkdir()
+    other = tmp_path / "other.py"
+    other.write_text('"""kdtune of another version."""\n\n__version__ = "0.0.1"\n')
+    mounts = f"mount -t tmpfs none {tmp_path / 'runs'} && mount --bind {other} {ROOT / 'kdtune' / '__init__.py'}"
+    within = ["unshare", "--mount", "--propagation=private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+    with ExitStack() as stack:
+        port = free_port()
+        address = f"127.0.0.1:{port}"
+        start = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1", f"--temp-dir={short}"]
+        stack.enter_context(ray_node(*start, "--include-dashboard=false", folder=short, env=env))
+        join = [f"--address={address}", "--num-cpus=1"]
+        stack.enter_context(ray_node(*join, folder=short, env=env, within=within))
+        run = sweep(sweep_file, tmp_path, env, "--address", address)
+        stack.callback(run.end)
+        assert run.ended() == 2, run.text
+    assert "2 problems" in run.text
+    assert f"does not see the store {tmp_path / 'runs'}" in run.text
+    assert "has kdtune 0.0.1, the driver has" in run.text
+    assert "Traceback" not in run.text
+    assert Store(tmp_path / "runs").trials() == [], "refused before a trial began"
