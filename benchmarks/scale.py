@@ -11,9 +11,9 @@ trials run at once; each side is a process of its own with a fresh store and a f
 
 A trial's time is that from the first trial's end to the side's, MLflow's last row included, over the trials between.
 `last tenth` is what the last tenth of the trials took, from end to end. CPU time and memory are those of the driver's
-process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean over the last tenth
-of the calls is shown: CPU time of the thread that makes them (the publisher has its own), and in brackets the whole
-time, with what is waited for: the disk, the other thread.
+process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean over the last
+tenth of the calls is shown: CPU time of the thread that makes them (the publisher has its own), and in brackets the
+whole time, with what is waited for: the disk, the other thread.
 """
 
 from __future__ import annotations

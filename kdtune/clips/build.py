@@ -64,6 +64,8 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     allowed = _allowed(clip)
     # One lock for all tiers: which of them is taken depends on which are there.
     with store.lock(f"clips-{source.key(Tier('raw'))}"):
+        # Whichever another machine has made is copied.
+        any(store.fetch_clips(store.clips(source.key(tier))).is_dir() for tier in allowed)
         tier, seen = _tier(source, allowed, clip.quality, store, threads)
         folder = store.clips(source.key(tier))
         if not folder.exists() or mended(folder, root, threads) is None:
@@ -71,6 +73,7 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
             _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
             print(f"clips: {described(ClipStore.open(folder))}", file=sys.stderr)
             mended(folder, root, threads)  # reads once what was written, and notes that it is sound
+        store.publish_clips(folder.name, tier.files)
     return ClipStore.open(folder)
 
 

@@ -57,6 +57,12 @@ class Tier:
         return "frames.u8" if self.name == "raw" else "frames.jpeg"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """All that a finished store needs."""
+        offsets = () if self.name == "raw" else (OFFSETS,)
+        return self.file, *offsets, "index.parquet", "refused.csv", "store.json"
+
+    @property
     def record(self) -> dict[str, Any]:
         if self.name == "raw":
             return {"tier": self.name}

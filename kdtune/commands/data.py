@@ -24,6 +24,7 @@ def prepare(options: argparse.Namespace) -> int:
     from kdtune.train.prepared import Prepared
 
     prepared = Prepared(Store(options.store))
+    prepared.store.check()
     prepared.prepare(load_trial(options.file, options.set))
     for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
         print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")

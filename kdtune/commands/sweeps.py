@@ -25,9 +25,10 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.tracking.publish import read_run_ids
 
     store, uri = Store(options.store), tracking_uri()
-    with watcher(sys.stderr) as shown:
-        end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
+    store.check()
     files = store.sweep(sweep.name)
+    with watcher(sys.stderr) as shown, files.kept():
+        end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     for line in end.account(options.store):
@@ -62,7 +63,7 @@ def results(options: argparse.Namespace) -> int:
     from kdtune.tracking.publish import read_run_ids
 
     store = Store(options.store)
-    files = store.sweep(options.sweep)
+    files = store.sweep(options.sweep).fetch()
     results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
     if note := mixed_profiles(results["trials"]):
         say(f"note: {note}")

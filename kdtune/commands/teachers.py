@@ -22,6 +22,7 @@ def import_teacher(options: argparse.Namespace) -> int:
     from kdtune.train.imports import import_checkpoint, import_trial, yaml_lines
 
     store = Store(options.store)
+    store.check()
     if options.source.is_dir():
         print(import_trial(options.source, store))
         return EXIT_OK

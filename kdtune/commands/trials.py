@@ -26,6 +26,7 @@ def train(options: argparse.Namespace) -> int:
 
     session = Session(Store(options.store), workers=options.workers)
     device = choose_device(options.device)
+    session.store.check()
     session.prepare(config)
     if problems := session.problems(config):
         raise UserError(problems)
@@ -77,7 +78,8 @@ def replay(options: argparse.Namespace) -> int:
     store, device = Store(options.store), choose_device(options.device)
     keys = keys_of(store, options.name)
     if options.from_stage is not None:
-        found, keys = len(keys), [key for key in keys if store.trial(key).stage_checkpoint(options.from_stage).exists()]
+        trials = [store.trial(key) for key in keys]
+        found, keys = len(keys), [t.key for t in trials if t.has(t.stage_checkpoint(options.from_stage))]
         say(f"{len(keys)} of {found} trials have a checkpoint of stage {options.from_stage}")
         if not keys:
             raise UserError([Problem("--from", f"got {options.from_stage}, but no checkpoint of it was kept")])

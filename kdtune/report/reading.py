@@ -47,7 +47,7 @@ class Reader:
     """A sweep's files, read for whoever watches. Raises StoreError for an unknown name."""
 
     def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name, self.files = store, name, store.sweep(name)
+        self.store, self.name, self.files = store, name, store.sweep(name).fetch()
         self._version = self._stamp()
         self.sweep: Row = read_json(self.files.sweep)
         if self.sweep is None:
@@ -71,6 +71,7 @@ class Reader:
 
     def poll(self, take: Callable[[Row], object], epoch: Callable[[str, str, Row], object]) -> None:
         """Hand on what is new since the last look, as Board.take and Board.epoch want it."""
+        self.files.fetch()
         rows = self.ledger.new()
         sample = self._sample(rows)
         for row in rows:
@@ -85,7 +86,7 @@ class Reader:
                 del self._open[name]
             take(row)
         for name, job in self._open.items():
-            if name not in self._followed and self.store.trial(job["keys"][0]).config.exists():
+            if name not in self._followed and self.store.trial(job["keys"][0]).fetch().config.exists():
                 take({"event": "started", "job": name})
                 self._follow(name)
             if name in self._followed:
@@ -106,6 +107,7 @@ class Reader:
 
     def _read(self, name: str, epoch: Callable[[str, str, Row], object]) -> None:
         for key, lines in self._follow(name).items():
+            self.store.trial(key).fetch()
             for row in lines.new():
                 epoch(name, key, row)
 

@@ -20,7 +20,7 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     candidates (mean over their seeds); of several objectives a list, the Pareto set. Blocks are never held against each
     other. Raises StoreError for an unknown name.
     """
-    files = store.sweep(name)
+    files = store.sweep(name).fetch()
     sweep = read_json(files.sweep)
     if sweep is None:
         known = ", ".join(store.sweeps()) or "none yet"
@@ -31,6 +31,7 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
         (asked if row["event"] == "asked" else ended)[row["job"]] = row
     jobs = [job for job in asked.values() if job["kind"] != "teacher" and _wanted(job, sweep)]
     blocks = list(sweep["blocks"])
+    store.fetch_trials(key for job in jobs for key in [*job["keys"], *job["finetuned"]])
     jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
     trials = [
         _trial(store, sweep, job, ended.get(job["job"]), i, run_ids) for job in jobs for i in range(len(job["seeds"]))
@@ -47,11 +48,12 @@ def objectives_of(sweep: Row) -> list[Row]:
 def keys_of(store: Store, name: str) -> list[str]:
     """Keys of everything that was trained of a sweep: teachers, controls, candidates and fine-tunings; or, where `name`
     is no sweep, of the one trial whose key begins so. Raises StoreError where there is none, or more than one."""
-    files = store.sweep(name)
+    files = store.sweep(name).fetch()
     sweep = read_json(files.sweep)
     if sweep is not None:
         asked = [row for row in read_jsonl(files.folder / sweep["ledger"]) if row["event"] == "asked"]
         keys = dict.fromkeys(key for row in asked for key in [*row["keys"], *row["finetuned"]])
+        store.fetch_trials(keys)
         return [key for key in keys if store.trial(key).rows()]
     found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:

@@ -50,7 +50,7 @@ class Dispatcher(Searcher):
             "prepared": self.prepared,
             "workers": sweep.resources.workers,
             "device": "cuda" if sweep.resources.gpu > 0 else "cpu",
-            "stop": self.stopping.files.stop,
+            "sweep": sweep.name,
         }
 
     def _next(self, trial_id: str) -> Job | None:

@@ -105,7 +105,7 @@ def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Sto
     reached: dict[str, list[Evaluation]] = {}
     stages: dict[str, float] = {}
     for keys, names in phases:
-        files = [store.trial(key) for key in keys]
+        files = [store.trial(key).fetch() for key in keys]
         seen = [trial.stages() for trial in files]
         for stage in names:
             if not all(stage in evaluations for evaluations in seen):

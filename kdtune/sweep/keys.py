@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdtune.clips.build import find_clips
-from kdtune.config.key import trial_key
+from kdtune.config.key import TRAINER_SEMANTICS, trial_key
 from kdtune.config.trial import TrialConfig
 from kdtune.files import read_json
 from kdtune.train.prepared import Prepared, source_id
@@ -20,9 +20,10 @@ class Keys:
         self.missing: dict[str, str] = {}
         """source_id → folder, of the data sets that are not prepared."""
         self.identities: dict[str, Mapping[str, Any]] = {}
-        """Key → what a trial of the store is (config.key.identity)."""
+        """Key → what a trial of the store is (config.key.identity), for those that this version could have made."""
         for files in prepared.store.trials():
-            if (identity := read_json(files.config)) is not None:
+            identity = read_json(files.config) or {}
+            if "imported" in identity or identity.get("semantics") == TRAINER_SEMANTICS:
                 self.identities[files.key] = identity
         self._manifests: set[str] = set()
 

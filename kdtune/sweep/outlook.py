@@ -77,7 +77,7 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Outlook:
     if keys is not None and keys.may_be_found:
         from kdtune.sweep.campaign import Campaign
 
-        campaign = Campaign(sweep, keys.of, Ledger(store.sweep(sweep.name).ledger(sweep.ledger), write=False))
+        campaign = Campaign(sweep, keys.of, Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False))
         while (job := campaign.next_to_train(store)) is not None:
             pass  # it is not in the store, and stays in work
         jobs, outcomes = list(campaign.jobs.values()), campaign.outcomes
@@ -135,7 +135,7 @@ class _Look:
         if files.result() is not None:
             outlook.found.add(key)
         elif config.imported is None:
-            if files.checkpoint.exists() or files.checkpoint_before.exists():
+            if files.has(files.checkpoint) or files.checkpoint_before.exists():
                 done = max((row["epoch"] for row in files.rows()), default=0)
                 outlook.continued[key] = Work(config, name, done)
             else:

@@ -63,11 +63,7 @@ def _in_store(outlook: Outlook, keys: Keys | None) -> Iterator[str]:
     if outlook.unasked:
         counts += f", {outlook.unasked} still to be asked, when others have ended"
     yield f"{'             ' if keys.missing else 'in the store '}{counts}"
-    works = list(outlook.continued.values())
-    for work in works[:SHOWN]:
-        yield f"             continued: {work.name}, at epoch {work.done} of {work.config.epochs}"
-    if len(works) > SHOWN:
-        yield f"             and {len(works) - SHOWN} more"
+    yield from _some([f"{w.name}: {w.done} of {w.config.epochs} epochs" for w in outlook.continued.values()])
 
 
 def _trials(sweep: SweepConfig, outlook: Outlook) -> str:
@@ -102,10 +98,16 @@ def _costs(
     if elsewhere := [device or "a machine that is not known" for device in cost.devices if device != processor()]:
         yield f"             by what was measured on {' and '.join(sorted(elsewhere))}"
     if cost.unmeasured:
-        what = "without those that" if cost.seconds else "how long they take,"
-        yield f"             {what} nobody has measured here; `plan --measure` does:"
-        for config in list(cost.unmeasured.values())[:SHOWN]:
-            yield f"               {shape_described(config)}"
+        what = "and what takes those that" if cost.seconds else "how long they take,"
+        yield f"             {what} nobody has measured here (`plan --measure` does):"
+        yield from _some([shape_described(config) for config in cost.unmeasured.values()])
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    """The first of them, and how many more there are."""
+    yield from (f"               {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"               and {len(lines) - SHOWN} more"
 
 
 def duration(seconds: float) -> str:

@@ -82,6 +82,7 @@ def run_campaign(
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
     ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     dispatcher = Dispatcher(campaign, first, prepared, stopping)

@@ -7,29 +7,30 @@ checkpoints and end. The driver puts it there; so does `kdtune stop`, which the 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from contextlib import suppress
 
 from kdtune.config.search import StopConfig
+from kdtune.errors import StoreError
 from kdtune.store import SweepFiles
 from kdtune.sweep.interrupts import Interrupts
 
 #: A trial that is asked to stop, and has not within this time, is ended without a checkpoint of its own.
 GRACE_S = 15.0
-#: Trials look for the file no more often than this.
-LOOK_S = 0.2
+#: Trials look for the file no more often than this, in a folder and behind a URL.
+LOOK_S, FAR_LOOK_S = 0.2, 2.0
 
 
 class StopFile:
     """Whether the trials of a sweep are asked to stop: for workers, cheap enough to be called in every step."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, files: SweepFiles) -> None:
+        self.files, self._every = files, LOOK_S if files.mirror is None else FAR_LOOK_S
         self._looked, self._there = 0.0, False
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if not self._there and now - self._looked >= LOOK_S:
-            self._looked, self._there = now, self.path.exists()
+        if not self._there and now - self._looked >= self._every:
+            self._looked, self._there = now, self.files.stops()
         return self._there
 
 
@@ -56,6 +57,8 @@ class Stopping:
             if self.reason is not None:
                 self._asked_at = time.monotonic()
                 self.files.stop.touch()
+                with suppress(StoreError):  # else it is published a little later
+                    self.files.publish()
         elif time.monotonic() - self._asked_at > GRACE_S:
             raise KeyboardInterrupt
 

@@ -63,7 +63,7 @@ class TrialWorker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         prepared: Prepared = config["prepared"]
-        self.stopping = StopFile(config["stop"])
+        self.stopping = StopFile(prepared.store.sweep(config["sweep"]))
         self.session = Session(prepared.store, prepared.folders, config["workers"], stopping=self.stopping)
         self._begin(config)
 

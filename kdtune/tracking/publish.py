@@ -206,6 +206,7 @@ def read_run_ids(path: Path, uri: str) -> dict[str, str]:
 
 
 def _send(view: View, trial: TrackedTrial) -> None:
+    trial.files.fetch()
     view.send(trial)
 
 

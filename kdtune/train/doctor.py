@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import Timeout
 
 from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
+from kdtune.errors import StoreError
 from kdtune.files import write_atomic
 from kdtune.store import Store
 
@@ -122,6 +123,7 @@ def machine() -> Finding:
 def store_folder(store: Store) -> Finding:
     """Can trials be kept in the store? Makes its folder where there is none."""
     try:
+        store.check()
         store.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=store.root) as scratch:
             for content in ("first", "second"):  # renamed to a new name, then over a file that is there
@@ -131,6 +133,8 @@ def store_folder(store: Store) -> Finding:
             if problem := _lock_problem(store, Path(scratch).name.lstrip(".")):
                 return Finding("store", "problem", f"{store.root}: {problem}")
         free = free_bytes(store.root) / GIB
+    except StoreError as error:
+        return Finding("store", "problem", str(error).strip())
     except OSError as error:
         return Finding("store", "problem", f"{store.root} cannot be written to: {error.strerror or error}")
     little = free < LITTLE_DISK_GIB
@@ -145,7 +149,7 @@ def _lock_problem(store: Store, name: str) -> str:
     holder = context.Process(target=_hold, args=(store, name, theirs), daemon=True)
     holder.start()
     theirs.close()  # or the end of the process would go unseen
-    lock = store.lock(name)
+    lock = store.lock_here(name)
     try:
         if refusal := ours.recv():
             return f"no lock can be had: {refusal}"
@@ -165,7 +169,7 @@ def _lock_problem(store: Store, name: str) -> str:
 
 def _hold(store: Store, name: str, said: Connection) -> None:
     try:
-        with store.lock(name):
+        with store.lock_here(name):
             said.send("")
             said.recv()  # never comes: the lock is held until this process is killed
     except (OSError, NotImplementedError) as error:

@@ -65,7 +65,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported
     form = identity(config.model_copy(update={"imported": sha256[:32]}), _no_manifest)
     files = store.trial(digest(form))
     with store.lock(f"trial-{files.key}"):
-        if files.result() is None:
+        if files.fetch().result() is None:
             files.clear_failure()
             write_json(files.config, form)
             buffer = io.BytesIO()
@@ -125,7 +125,7 @@ def import_trial(folder: Path, store: Store) -> str:
     result = _checked_records(source)
     target = store.trial(source.key)
     with store.lock(f"trial-{source.key}"):
-        here = target.result()
+        here = target.fetch().result()
         if here is not None:
             if here.get("weights_sha256") != result["weights_sha256"]:
                 # The same trial on another kind of machine: whatever was made with the one here must stay true.
@@ -145,6 +145,7 @@ def import_trial(folder: Path, store: Store) -> str:
             if target.folder.exists():  # begun here, not ended
                 os.replace(target.folder, replaced)
             os.replace(copy.folder, target.folder)
+            target.publish()
         finally:
             for leftover in (copy.folder, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)

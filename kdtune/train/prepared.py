@@ -73,21 +73,22 @@ class Prepared:
 
     def _to_train(self, config: TrialConfig) -> Iterator[TrialConfig]:
         """What of the lineage is not complete; a complete trial needs nobody any more."""
-        if self.files(config).result() is None:
+        if self.files(config).fetch().result() is None:
             yield config
             for other in config.needs:
                 yield from self._to_train(other)
         finetuned = config.finetuned
-        if finetuned is not None and self.files(finetuned).result() is None:
+        if finetuned is not None and self.files(finetuned).fetch().result() is None:
             yield finetuned  # what it needs is this trial
 
     def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
         """Logits are compared class by class."""
         own = self.clips(config).actions
-        if teacher.imported is not None and self.files(teacher).result() is not None:
+        files = self.files(teacher)
+        if teacher.imported is not None and files.fetch(files.checkpoint).result() is not None:
             from kdtune.train.checkpoint import final_weights
 
-            head = final_weights(self.files(teacher).checkpoint).get("head.bias")
+            head = final_weights(files.checkpoint).get("head.bias")
             wanted, got = TrialData.of(config, self.clips(config)).classes, 0 if head is None else len(head)
             if got != wanted:
                 what = f"{teacher.imported} has {got or 'no'} logits, its student {wanted}"
@@ -109,7 +110,7 @@ class Prepared:
     def clips(self, config: TrialConfig) -> ClipStore:
         source = source_id(config.data, config.clip)
         if source not in self._opened:
-            self._opened[source] = ClipStore.open(Path(self.folders[source]))
+            self._opened[source] = ClipStore.open(self.store.fetch_clips(Path(self.folders[source])))
         return self._opened[source]
 
     def key(self, config: TrialConfig) -> str:

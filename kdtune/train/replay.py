@@ -68,7 +68,7 @@ class Replay:
         Raises StoreError for a trial that cannot be replayed: none of this key, imported, of another version, or with
         frames, or a stage's checkpoint, that the store does not have.
         """
-        files = self.store.trial(key)
+        files = self.store.trial(key).fetch()
         config = self._restore(files)
         rows, result = files.rows(), files.result()
         if self.from_stage is not None:
@@ -93,8 +93,9 @@ class Replay:
 
     def _begin_at(self, stage: str, files: TrialFiles, config: TrialConfig) -> None:
         checkpoint = files.stage_checkpoint(stage)
+        files.fetch(checkpoint)
         if not checkpoint.exists():
-            kept = [name for name in config.stage_epochs if files.stage_checkpoint(name).exists()]
+            kept = [name for name in config.stage_epochs if files.has(files.stage_checkpoint(name))]
             what = f"has no checkpoint of a stage {stage!r}"
             raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from nothing")])
         again = self.session.files(config)
@@ -123,7 +124,7 @@ class Replay:
         if key is None:
             return None
         files = self.store.trial(key)
-        identity = read_json(files.config)
+        identity = read_json(files.fetch(files.checkpoint).config)
         if identity is None or "imported" not in identity:
             config = self._restore(files)
             if self.from_stage is not None:
@@ -134,13 +135,18 @@ class Replay:
         return TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
 
     def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
+        def fits(record: dict[str, Any]) -> bool:
+            return record["manifest"] == manifest and tuple(record["size"]) == config.clip.stored_size
+
         for folder in self.store.clip_stores():
             try:
                 found = ClipStore.open(folder).record
             except StoreError:  # damaged, or of another codec: it may not be the one that is looked for
                 continue
-            if found["manifest"] == manifest and tuple(found["size"]) == config.clip.stored_size:
+            if fits(found):
                 return folder
+        if (copied := self.store.fetch_clips_that(fits)) is not None:
+            return copied
         raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:

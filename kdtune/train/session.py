@@ -42,9 +42,14 @@ class Session(Prepared):
         A complete trial only yields what it left, and one that is told to stop ends early. One process trains a trial
         at a time; others wait for it. A failure is recorded with its error in plain words, and raised again.
         """
-        files = self.files(config)
+        files = self.files(config).fetch()
+        if files.result() is not None:
+            files.clear_failure()
+            files.publish()  # where that has failed
+            yield from files.rows()
+            return
         with self.store.lock(f"trial-{files.key}"):
-            if files.result() is not None:
+            if files.fetch(files.checkpoint).result() is not None:
                 yield from files.rows()
                 return
             clear_unfinished(files.folder)
@@ -61,7 +66,8 @@ class Session(Prepared):
                 if config.distils and config.teacher is not None:
                     targets = Targets(samples, self.key(config.teacher), self.store)
                 if config.start is not None:
-                    start = final_weights(self.files(config.start).checkpoint)
+                    begun = self.files(config.start)
+                    start = final_weights(begun.fetch(begun.checkpoint).checkpoint)
                 write_json(files.config, identity(config, self.manifest_of(config)))
                 result = yield from train_trial(samples, targets, start, files, self.stopping)
                 if result is not None:

@@ -149,6 +149,7 @@ class TrialState:
         if files.checkpoint.exists():
             os.replace(files.checkpoint, files.checkpoint_before)
         write_atomic(files.checkpoint, buffer.getvalue())
+        files.publish()
         self._saved_at, self._saved_epoch = time.monotonic(), self.epoch
         self._save_seconds = self._saved_at - started
 

@@ -77,6 +77,7 @@ class Targets:
         Trials that need the same blocks at the same time share the work: each computes those that nobody is at.
         """
         size = self.data.size
+        self.store.fetch_targets(self.key, epoch)
         blocks = {block: self._found(epoch, block) for block in range(-(-size // BLOCK))}
         for wait in (False, True):
             for block in [block for block, said in blocks.items() if said is None]:
@@ -104,8 +105,10 @@ class Targets:
     def _made(self, epoch: int, block: int, wait: bool) -> Said | None:
         """A block, computed where still nobody has; None where another trial is at it and we shall not `wait`."""
         try:
-            with self.store.lock(f"targets-{self.key}-{block % LOCKS}").acquire(blocking=wait):
+            with self.store.lock_here(f"targets-{self.key}-{block % LOCKS}").acquire(blocking=wait):
                 said = self._found(epoch, block)
+                if said is None and all(map(self.store.fetch_file, self._paths(epoch, block).values())):
+                    said = self._found(epoch, block)  # another machine has made it meanwhile
                 if said is None:
                     said = self._compute(epoch, block)
                     self.computed += self._asked(block)
@@ -114,6 +117,7 @@ class Targets:
                             print(f"kdtune: {path} was damaged; computed again", file=sys.stderr)
                         clear_unfinished(path.parent, path.name)
                         write_atomic(path, _packed(said[kind]))
+                        self.store.publish_file(path)
                 return said
         except Timeout:
             return None
@@ -129,7 +133,8 @@ class Targets:
     def _compute(self, epoch: int, block: int) -> Said:
         network = self._network
         if network is None:
-            checkpoint = self.store.trial(self.teacher_key).checkpoint
+            files = self.store.trial(self.teacher_key)
+            checkpoint = files.fetch(files.checkpoint).checkpoint
             network = load_teacher(self.teacher, checkpoint, self.data.classes, "logits" in self.kinds, self.device)
             self._network = network
         # Over the whole order, not the fraction, so that the block is complete for everybody.

@@ -1,0 +1,164 @@
+"""What a trial and a sweep leave in the store: files that anything can read that can read JSON (no torch needed)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtune.errors import StoreError
+from kdtune.files import read_json, read_jsonl, write_json
+from kdtune.mirror import Mirror
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """`trials/<key>/`: what a trial left, readable by anything that can read JSON."""
+
+    folder: Path
+    mirror: Mirror | None = field(default=None, repr=False, compare=False)
+
+    def fetch(self, *checkpoints: Path) -> TrialFiles:
+        """Of a store behind a URL: bring the records, and these checkpoints, as far as others wrote them since."""
+        if self.mirror is not None:
+            self.mirror.fetch(f"trials/{self.key}", tuple(path.name for path in checkpoints))
+        return self
+
+    def has(self, path: Path) -> bool:
+        """Is this file of the trial's here or, of a store behind a URL, there?"""
+        there = {} if self.mirror is None else self.mirror.remote.listing(f"trials/{self.key}")
+        return path.exists() or path.name in there
+
+    def publish(self) -> None:
+        """Of a store behind a URL: bring there what was written here. Else files are where all see them."""
+        if self.mirror is not None:
+            self.mirror.publish(f"trials/{self.key}")
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The one before, for when the last is damaged; gone when the trial is complete."""
+        return self.folder / "checkpoint_before.pt"
+
+    def stage_checkpoint(self, stage: str) -> Path:
+        """The checkpoint as it was at a stage before the last epoch, for `replay --from`."""
+        return self.folder / f"stage_{stage}.pt"
+
+    def classes(self, stage: str) -> Path:
+        """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""
+        return self.folder / f"classes_{stage}.json"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an epoch: losses, rate, seconds, and at a stage its name and accuracies."""
+        return read_jsonl(self.epochs)
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stage name → its accuracies, for the stages reached so far."""
+        return {row["stage"]: row["evaluation"] for row in self.rows() if "stage" in row}
+
+    def result(self) -> dict[str, Any] | None:
+        """What a complete trial ended with, or None."""
+        return read_json(self.folder / "result.json")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.folder / "result.json", result)
+        self.publish()
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed, or None."""
+        return (self._failure() or {}).get("error")
+
+    def ran_out_of_memory(self) -> bool:
+        """Did the last attempt fail for want of memory?"""
+        return (self._failure() or {}).get("out_of_memory", False)
+
+    def _failure(self) -> dict[str, Any] | None:
+        return read_json(self.folder / "failure.json")
+
+    def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
+        """Says so elsewhere, too, if that does not take long."""
+        write_json(self.folder / "failure.json", {"error": error, "out_of_memory": out_of_memory})
+        if self.mirror is not None:
+            with suppress(StoreError), self.mirror.remote.patience(0.0):
+                self.publish()
+
+    def clear_failure(self) -> None:
+        (self.folder / "failure.json").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """`sweeps/<name>/`: what a sweep asked for and where MLflow shows it."""
+
+    folder: Path
+    mirror: Mirror | None = field(default=None, repr=False, compare=False)
+
+    def fetch(self) -> SweepFiles:
+        """Of a store behind a URL: bring what others wrote since."""
+        if self.mirror is not None:
+            self.mirror.fetch(f"sweeps/{self.folder.name}")
+        return self
+
+    def publish(self) -> None:
+        """Of a store behind a URL: bring there what was written here."""
+        if self.mirror is not None:
+            self.mirror.publish(f"sweeps/{self.folder.name}")
+
+    def kept(self) -> AbstractContextManager[None]:
+        """For who runs the sweep. Of a store behind a URL: within the `with` both sides are kept the same."""
+        return nullcontext() if self.mirror is None else self.mirror.kept(f"sweeps/{self.folder.name}")
+
+    def stops(self) -> bool:
+        """Is the sweep asked to stop? Nobody waits for the answer of a URL that cannot be reached."""
+        if self.mirror is None:
+            return self.stop.exists()
+        with suppress(StoreError), self.mirror.remote.patience(0.0):
+            return self.stop.name in self.mirror.remote.listing(f"sweeps/{self.folder.name}")
+        return False
+
+    @property
+    def sweep(self) -> Path:
+        return self.folder / "sweep.json"
+
+    @property
+    def mlflow(self) -> Path:
+        """Which runs of MLflow show its trials, a line for what is new."""
+        return self.folder / "mlflow.jsonl"
+
+    @property
+    def driver(self) -> Path:
+        """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
+        return self.folder / "driver.json"
+
+    @property
+    def job(self) -> Path:
+        """The Ray job that it was last submitted as: the cluster's address and the job's id."""
+        return self.folder / "job.json"
+
+    @property
+    def stop(self) -> Path:
+        """There while the sweep is asked to stop: trials then write their checkpoints and end."""
+        return self.folder / "stop"
+
+    def ledger(self, digest: str) -> Path:
+        return self.folder / f"ledger_{digest[:12]}.jsonl"
+
+    def study(self, digest: str) -> Path:
+        """Optuna's journal of the search: a view of the ledger, for optuna-dashboard."""
+        return self.folder / f"study_{digest[:12]}.log"
