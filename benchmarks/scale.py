@@ -9,10 +9,11 @@ epochs and two stages and train nothing; half are pruned at the first stage. `ag
 once more. Ray Tune: scale_tune.py, OptunaSearch, ASHA and MLflow's callback; `bare` is the same without MLflow. Two
 trials run at once; each side is a process of its own with a fresh store and a fresh SQLite database.
 
-A trial's seconds are those from the first trial's end to the side's, MLflow's last row included, over the trials
-between. `last tenth` is what the last tenth of the trials took, from end to end. CPU seconds and memory are those of
-the driver's process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean of
-the last tenth of the calls is shown, in CPU seconds of the thread that makes them; the publisher has its own.
+A trial's time is that from the first trial's end to the side's, MLflow's last row included, over the trials between.
+`last tenth` is what the last tenth of the trials took, from end to end. CPU time and memory are those of the driver's
+process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean over the last
+tenth of the calls is shown: CPU time of the thread that makes them (the publisher has its own), and in brackets the
+whole time, with what is waited for: the disk, the other thread.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def print_all(content: dict[str, Any]) -> None:
     parts = dict.fromkeys(name for figures in own.values() for name in figures["parts"])
     if parts:
         rows = [[name, *(of_part(figures["parts"].get(name)) for figures in own.values())] for name in parts]
-        print_table(["kdtune's driver: CPU ms a call in the last tenth (calls a trial)", *columns], rows)
+        print_table(["kdtune's driver: CPU ms a call in the last tenth (ms)", *columns], rows)
     written = {(s, name) for sides in content["trials"].values() for s in sides for name in sides[s]["bytes"]}
     rows = []
     for side, name in sorted(written, key=lambda one: (SIDES.index(one[0]), list(FILES).index(one[1]))):
@@ -186,7 +187,7 @@ def print_all(content: dict[str, Any]) -> None:
 def of_part(figures: dict[str, float] | None) -> str:
     if figures is None:
         return "–"
-    return f"{1000 * figures['last_tenth_cpu_seconds']:.2f}"
+    return f"{1000 * figures['last_tenth_cpu_seconds']:.2f} ({1000 * figures['last_tenth_seconds']:.1f})"
 
 
 if __name__ == "__main__":

@@ -44,6 +44,13 @@ class Job:
     bars: Mapping[str, float] = field(default_factory=dict)
     """Stage → what the mean over the seeds must reach there."""
 
+    # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Job:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r})"
+
 
 @dataclass(frozen=True)
 class Outcome:
