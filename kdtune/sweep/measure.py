@@ -34,8 +34,9 @@ from kdtune.train.targets import BLOCK, Targets
 STEPS, MOST_STEPS, STEPS_S = 2, 30, 2.0
 #: What took less is done once more before it counts: the first time of anything is slow.
 WARM_UP_S = 1.0
-#: Of each split, in the evaluation that is timed: few, or many where those are done soon.
-FEW, MANY = 4, EVALUATION_BATCH
+#: Samples of a step, and videos of each split in an evaluation, where the real number would take longer than LONG_S:
+#: large clips take their time one by one.
+FEW, LONG_S = 2, 20.0
 
 
 def measure(
@@ -85,15 +86,16 @@ class _Bench:
             self._complete(other)
         data = TrialData.of(config, self.session.clips(config))
         target_s = self._target_s(config, data) if config.distils else 0.0
-        files, clock = self.session.files(config), _Clock(self.device)
-        shutil.rmtree(files.folder, ignore_errors=True)  # it may have been another one's teacher
-        self._train(config, clock)
+        batch = config.optimizer.batch
+        sample_s, size = self._sample_s(_with_batch(config, min(FEW, batch)), data)
+        if sample_s * batch < LONG_S:
+            sample_s, size = self._sample_s(config, data)
         return Speed(
             device=profile(config, self.device, data.clips)["device"],
-            sample_s=clock.step_s / min(config.optimizer.batch, data.size),
+            sample_s=sample_s,
             target_s=target_s,
             video_s=self._video_s(config, data),
-            checkpoint_bytes=files.checkpoint.stat().st_size - bank_bytes(canonical(config), data.size),
+            checkpoint_bytes=size - bank_bytes(canonical(config), data.size),
         )
 
     def _short(self, config: TrialConfig) -> TrialConfig:
@@ -132,6 +134,13 @@ class _Bench:
         for _ in self.session.trial(config, self.device):
             pass
 
+    def _sample_s(self, config: TrialConfig, data: TrialData) -> tuple[float, int]:
+        """Seconds of a training step for each of its samples, and the size of a checkpoint in bytes."""
+        files, clock = self.session.files(config), _Clock(self.device)
+        shutil.rmtree(files.folder, ignore_errors=True)  # it may have been another one's teacher
+        self._train(config, clock)
+        return clock.step_s / min(config.optimizer.batch, data.size), files.checkpoint.stat().st_size
+
     def _target_s(self, config: TrialConfig, data: TrialData) -> float:
         assert config.teacher is not None
         samples = Samples(config, data, self.device)
@@ -154,14 +163,18 @@ class _Bench:
             return self._timed(lambda: evaluate(network, samples)), size + len(validation) + len(test)
 
         seconds, videos = of(FEW)
-        if seconds < WARM_UP_S:
-            seconds, videos = of(MANY)
+        if seconds * EVALUATION_BATCH / FEW < LONG_S:
+            seconds, videos = of(EVALUATION_BATCH)
         return seconds / videos
 
     def _timed(self, run: Callable[[], object]) -> float:
         started = _now(self.device)
         run()
         return _now(self.device) - started
+
+
+def _with_batch(config: TrialConfig, batch: int) -> TrialConfig:
+    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"batch": batch})})
 
 
 def _now(device: torch.device) -> float:
