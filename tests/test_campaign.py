@@ -24,6 +24,7 @@ from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prune import clears
+from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
 
 OutcomeOf = Callable[[Job], Outcome]
@@ -141,7 +142,26 @@ def test_an_ask_that_came_out_otherwise_is_kept_and_noted(tmp_path: Path) -> Non
         append_jsonl(other, row)
     campaign = drive(sweep_of(), other)
     assert campaign.jobs["fraction=1.0 · candidate 4"].values["lambda"] == 1.25
+    assert campaign.notes == []  # nothing is asked any more, so nothing can differ
+    campaign.catch_up()
     assert any("candidate 4" in note and "1.25" in note for note in campaign.notes)
+
+
+def test_a_finished_sweep_asks_the_sampler_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    before = all_of(drive(sweep_of(), ledger))
+    asked: list[object] = []
+    monkeypatch.setattr(Search, "ask", lambda *given: asked.append(given))
+    assert all_of(drive(sweep_of(), ledger)) == before
+    assert asked == []
+
+
+def test_a_sweep_that_grows_asks_on_as_if_it_had_been_so_long_from_the_start(tmp_path: Path) -> None:
+    made: dict[str, Outcome] = {}
+    drive(sweep_of(candidates=9), tmp_path / "grown.jsonl", made=made)
+    grown = drive(sweep_of(candidates=14), tmp_path / "grown.jsonl", at_once=2, made=made)
+    assert all_of(grown) == all_of(drive(sweep_of(candidates=14), tmp_path / "once.jsonl"))
+    assert grown.notes == []
 
 
 def test_bars_are_those_of_the_candidates_at_least_a_window_before(alone: dict[str, tuple]) -> None:

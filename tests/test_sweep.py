@@ -337,7 +337,7 @@ def test_a_changed_sweep_file_is_explained(
 def test_two_objectives_give_a_pareto_set(sweep_form: dict[str, Any], ray_address: str, tmp_path: Path) -> None:
     form = {**sweep_form, "name": "two", "teachers": {}, "prune": {}}
     form["objective"] = [{"metric": "pretext_loss", "mode": "min"}, {"metric": "gmac", "mode": "min"}]
-    search = {"space": {"student.width": [2, 4, 6]}, "sampler": "grid", "blocks": {}}
+    search = {"space": {"student.width": [4, 6, 8]}, "sampler": "grid", "blocks": {}}
     file = tmp_path / "two.yaml"
     file.write_text(yaml.safe_dump({**form, "search": search}))
     end, said = run(file, tmp_path, ray_address)
@@ -396,5 +396,4 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     starts = [i for i, event in enumerate(watcher.events) if event == ("started", "all · candidate 0")]
     others = [i for i, (what, job) in enumerate(watcher.events) if what == "ended" and job != "all · candidate 0"]
     assert len(starts) == 2
-    assert starts[0] < min(others)
     assert starts[1] > max(others), "the second time nothing else runs"

@@ -13,13 +13,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.sweep import SweepConfig
 from kdtune.store import Store
+from kdtune.sweep.block import BlockSearch
 from kdtune.sweep.job import Job, Kind, Outcome, outcome_in_store
 from kdtune.sweep.jobs import Jobs, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
-from kdtune.sweep.prune import bar
-from kdtune.sweep.search import Finished, Search
 from kdtune.sweep.study import Journal
 
 #: Is told of every job's end, at once, and whether it was found in the store.
@@ -48,9 +47,7 @@ class Campaign:
         self.outcomes: dict[str, Outcome] = {}
         self.cached: set[str] = set()
         """Names of the jobs whose outcome was in the store."""
-        self.notes: list[str] = []
-        """For people: where the ledger and a fresh ask differ."""
-        self.blocks = [_BlockSearch(sweep, block) for block in sweep.blocks()]
+        self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
         self._made = Jobs(sweep, key_of)
         self._ready: list[tuple[int, int, int, Job]] = []  # a heap; no two have the same third
         self._order = itertools.count()
@@ -99,6 +96,17 @@ class Campaign:
         """Jobs asked so far and those still to be asked."""
         return len(self.jobs) + sum(search.candidates - len(search.jobs) for search in self.blocks)
 
+    @property
+    def notes(self) -> list[str]:
+        """For people: where the ledger and a fresh ask differ."""
+        return [note for search in self.blocks for note in search.notes]
+
+    def catch_up(self) -> None:
+        """Bring the searches up to the ledger. The next fresh ask would do so, and not before: it takes as long as the
+        asks took, and a sweep that finds everything needs none of them."""
+        for search in self.blocks:
+            search.catch_up()
+
     def barren(self) -> list[str]:
         """For people: the blocks whose candidates have all ended, and none of them complete."""
         found = []
@@ -135,16 +143,11 @@ class Campaign:
 
     # ---- asking ------------------------------------------------------------------------------------------------------
 
-    def _ask_more(self, search: _BlockSearch) -> None:
+    def _ask_more(self, search: BlockSearch) -> None:
         while search.may_ask(self.outcomes):
             number = len(search.jobs)
             recorded = self.ledger.asked(candidate_name(search.block, number))
-            values = search.asking.ask(recorded and recorded["values"])
-            if recorded is not None and recorded["values"] != values:
-                # What was asked stays asked: its trials are there, and later candidates have learned from them.
-                note = f"the search would now ask {values}; kept: {recorded['values']}"
-                self.notes.append(f"{recorded['job']}: {note}")
-                values = recorded["values"]
+            values = search.ask() if recorded is None else search.ask_as(recorded)
             job = self._made.candidate(search.block, number, values, search.bars())
             search.jobs.append(job)
             self._add(job)
@@ -189,49 +192,3 @@ class Campaign:
     def _record(self, row: dict[str, Any]) -> None:
         self.ledger.add(row)
         self.on_record(row)
-
-
-class _BlockSearch:
-    """How far a block's search has come."""
-
-    def __init__(self, sweep: SweepConfig, block: Block) -> None:
-        self.sweep, self.block = sweep, block
-        self.candidates = sweep.candidates(block)
-        self.asking = Search(sweep, block)
-        self.jobs: list[Job] = []
-        """The candidates asked so far."""
-        self._told = self._written = 0
-        self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}
-
-    def may_ask(self, outcomes: dict[str, Outcome]) -> bool:
-        """Have all ended that the next candidate learns from? Then the search is told of exactly those."""
-        if len(self.jobs) >= self.candidates:
-            return False
-        while self._told < len(self.jobs) - self.sweep.search.window + 1:
-            outcome = outcomes.get(self.jobs[self._told].name)
-            if outcome is None:
-                return False
-            self.asking.tell(finished(self.sweep, outcome))
-            self._told += 1
-            for stage in self._peers.keys() & outcome.stages if outcome.state != "failed" else ():
-                self._peers[stage].append(outcome.stages[stage])
-        return True
-
-    def write(self, journal: Journal, outcomes: dict[str, Outcome]) -> None:
-        """Give Optuna's journal the candidates that have ended, as far as all before them have as well."""
-        while self._written < len(self.jobs) and (job := self.jobs[self._written]).name in outcomes:
-            journal.add(job, finished(self.sweep, outcomes[job.name]), outcomes[job.name].error)
-            self._written += 1
-
-    def bars(self) -> dict[str, float]:
-        """Stage → what the next candidate must reach there, for the stages that have a bar."""
-        mode = self.sweep.objectives[0].mode
-        found = {stage: bar(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
-        return {stage: level for stage, level in found.items() if level is not None}
-
-
-def finished(sweep: SweepConfig, outcome: Outcome) -> Finished:
-    """An outcome as the search, and Optuna's journal, are told of it."""
-    epochs = sweep.trial.milestones
-    stages = {epochs[stage]: value for stage, value in outcome.stages.items()}
-    return Finished(outcome.state, outcome.objectives, stages)

@@ -105,6 +105,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
             if first is not None:
                 from kdtune.sweep.run import run_campaign
 
+                campaign.catch_up()  # here, where an interrupt ends it at once
                 run_campaign(campaign, first, prepared, address, events.on_row, stopping, interrupts)
             state = "interrupted" if stopping.interrupted else "complete"
         except KeyboardInterrupt:

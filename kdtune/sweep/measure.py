@@ -22,7 +22,7 @@ from kdtune.models.heads import build_network
 from kdtune.store import Store
 from kdtune.sweep.shapes import bank_bytes, described
 from kdtune.sweep.speeds import Speed
-from kdtune.train.evaluate import evaluate
+from kdtune.train.evaluate import EVALUATION_BATCH, evaluate
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import Prepared
 from kdtune.train.profile import make_deterministic, profile
@@ -34,8 +34,8 @@ from kdtune.train.targets import BLOCK, Targets
 STEPS, MOST_STEPS, STEPS_S = 2, 30, 2.0
 #: What took less is done once more before it counts: the first time of anything is slow.
 WARM_UP_S = 1.0
-#: Of each split, in the evaluation that is timed.
-VIDEOS = 4
+#: Of each split, in the evaluation that is timed: few, or many where those are done soon.
+FEW, MANY = 4, EVALUATION_BATCH
 
 
 def measure(
@@ -137,25 +137,31 @@ class _Bench:
         samples = Samples(config, data, self.device)
         targets = Targets(samples, self.session.key(config.teacher), self.session.store)
         if targets.key not in self._targets_s:  # else those of these epochs are there, and would be found
-            seconds = self._timed(targets.epoch)
-            self._targets_s[targets.key] = seconds / min(len(data.order), BLOCK * -(-data.size // BLOCK))
+            samples_made = min(len(data.order), BLOCK * -(-data.size // BLOCK))
+            seconds = self._timed(lambda: targets.epoch(1))
+            if seconds < WARM_UP_S:
+                seconds = self._timed(lambda: targets.epoch(2))
+            self._targets_s[targets.key] = seconds / samples_made
         return self._targets_s[targets.key]
 
     def _video_s(self, config: TrialConfig, data: TrialData) -> float:
-        few = replace(data, size=min(VIDEOS, data.size), validation=data.validation[:VIDEOS], test=data.test[:VIDEOS])
         network = build_network(config, data.classes).to(self.device)
-        seconds = self._timed(lambda _: evaluate(network, Samples(config, few, self.device)))
-        return seconds / (few.size + len(few.validation) + len(few.test))
 
-    def _timed(self, run: Callable[[int], object]) -> float:
-        """Seconds of `run(2)` or, where it took long enough to count, of `run(1)`."""
-        seconds = 0.0
-        for attempt in (1, 2):
-            if seconds < WARM_UP_S:
-                started = _now(self.device)
-                run(attempt)
-                seconds = _now(self.device) - started
-        return seconds
+        def of(videos: int) -> tuple[float, int]:
+            """Seconds for so many videos of each split, and how many there were."""
+            size, validation, test = min(videos, data.size), data.validation[:videos], data.test[:videos]
+            samples = Samples(config, replace(data, size=size, validation=validation, test=test), self.device)
+            return self._timed(lambda: evaluate(network, samples)), size + len(validation) + len(test)
+
+        seconds, videos = of(FEW)
+        if seconds < WARM_UP_S:
+            seconds, videos = of(MANY)
+        return seconds / videos
+
+    def _timed(self, run: Callable[[], object]) -> float:
+        started = _now(self.device)
+        run()
+        return _now(self.device) - started
 
 
 def _now(device: torch.device) -> float:

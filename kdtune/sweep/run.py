@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -57,7 +58,8 @@ class _Events(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "row" in result:
-            self.on_row(trial.config["job"], result["key"], result["row"])
+            found = json.loads(result["row"])
+            self.on_row(trial.config["job"], found["key"], found["row"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() or RuntimeError("an error that Ray could not keep")
@@ -80,6 +82,7 @@ def run_campaign(
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
     ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     dispatcher = Dispatcher(campaign, first, prepared, stopping)
@@ -100,6 +103,7 @@ def run_campaign(
                     name=sweep.name,
                     storage_path=scratch,
                     callbacks=[_Events(on_row, dispatcher)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     verbose=0,
                 ),
             ).fit()

@@ -26,6 +26,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from threadpoolctl import threadpool_limits
@@ -58,6 +59,7 @@ class Search:
         self.space = sweep.space(block)
         self._grid = sweep.grid(block) if sweep.search.sampler == "grid" else []
         self._study = optuna.create_study(directions=directions(sweep), sampler=RandomSampler(seed=0))
+        self._common = IntersectionSearchSpace(include_pruned=True)
         self._asked: list[Trial] = []
         self._grid_asked = self._told = 0
 
@@ -102,7 +104,7 @@ class Search:
         seed = _seed(search.seed, self.block.label, candidate)
         match search.sampler:
             case "tpe":
-                return TPESampler(seed=seed, n_startup_trials=search.startup)
+                return _Tpe(self._common, seed=seed, n_startup_trials=search.startup)
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
             case "cmaes":
@@ -120,6 +122,21 @@ class Search:
         if self.sweep.search.sampler == "gp":
             import torch  # noqa: F401  # before its threads are limited
         return threadpool_limits(1) if self.sweep.search.sampler in ("gp", "cmaes") else nullcontext()
+
+
+class _Tpe(TPESampler):
+    """Optuna's TPE. Which parameters all finished candidates have it would find out anew with every sampler, that is
+    with every candidate; `common` goes on from the candidate before."""
+
+    def __init__(self, common: IntersectionSearchSpace, **options: Any) -> None:
+        super().__init__(**options)
+        self._common = common
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if len(study.directions) > 1:  # then each parameter is drawn by itself
+            return super().infer_relative_search_space(study, trial)
+        found = self._common.calculate(study)
+        return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
 class _Qmc(QMCSampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from statistics import fmean
@@ -78,7 +79,9 @@ class TrialWorker(tune.Trainable):
             self.rows.close()  # what has not begun does not begin any more
 
     def step(self) -> dict[str, Any]:
-        return next(self.rows, None) or {"done": True}
+        row = next(self.rows, None)
+        # As text: of every number in a result Tune keeps statistics, for each trial and to the end.
+        return {"done": True} if row is None else {"row": json.dumps(row)}
 
     def cleanup(self) -> None:
         self.rows.close()  # frees the locks of its trials
