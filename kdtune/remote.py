@@ -54,14 +54,14 @@ class Remote:
             found = self._try("read", lambda fs, root: fs.ls(f"{root}/{folder}", detail=True))
         except FileNotFoundError:
             return {}
-        return {info["name"].rsplit("/", 1)[-1]: _version(info) for info in found if info["type"] == "file"}
+        return {info["name"].rsplit("/", 1)[-1]: _version(info) for info in found if _is_file(info)}
 
     def tree(self, folder: str) -> dict[str, Listing]:
         """Every folder anywhere below `folder` → its objects, in as few requests as the protocol allows."""
 
         def ask(fs: Any, root: str) -> list[tuple[str, Any]]:
             found = fs.find(f"{root}/{folder}", detail=True)
-            return [(name.removeprefix(root).strip("/"), info) for name, info in found.items()]
+            return [(name.removeprefix(root).strip("/"), info) for name, info in found.items() if _is_file(info)]
 
         listings: dict[str, Listing] = {}
         with suppress(FileNotFoundError):
@@ -215,6 +215,11 @@ def _options(url: str) -> dict[str, Any]:
 
     config = {"retries": {"max_attempts": 0}, "connect_timeout": 5, "read_timeout": 30}
     return {"config_kwargs": config | conf.get("s3", {}).get("config_kwargs", {})}
+
+
+def _is_file(info: dict[str, Any]) -> bool:
+    """No folder, nor the mark of one: an object whose name ends with a slash."""
+    return info["type"] == "file" and not info["name"].endswith("/")
 
 
 def _version(info: dict[str, Any]) -> str:
