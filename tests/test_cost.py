@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, bits, train
+from helpers import CPU, bits, run_python, train
 from torch import Tensor, nn
 
 from kdtune.clips.dataset import TrialData
@@ -203,6 +203,12 @@ def test_allocations_are_counted_to_the_byte_whatever_else_there_is() -> None:
         stop.set()
         thread.join()
     assert allocated_on_cpu(lambda: None) == 0
+
+
+def test_the_profiler_says_nothing() -> None:
+    code = "import torch; from kdtune.train.cost import allocated_on_cpu as of; print(of(lambda: torch.zeros(256)))"
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("1024\n", "")
 
 
 def saved_for_backward(config: TrialConfig, prepared: Session, size: int, device: torch.device = CPU) -> int:
