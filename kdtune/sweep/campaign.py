@@ -47,6 +47,8 @@ class Campaign:
         self.outcomes: dict[str, Outcome] = {}
         self.cached: set[str] = set()
         """Names of the jobs whose outcome was in the store."""
+        self.remarks: dict[str, None] = {}
+        """What else people should know, each once."""
         self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
         self._made = Jobs(sweep, key_of)
         self._ready: list[tuple[int, int, int, Job]] = []  # a heap; no two have the same third
@@ -98,8 +100,8 @@ class Campaign:
 
     @property
     def notes(self) -> list[str]:
-        """For people: where the ledger and a fresh ask differ."""
-        return [note for search in self.blocks for note in search.notes]
+        """For people: where the ledger and a fresh ask differ, and the remarks."""
+        return [note for search in self.blocks for note in search.notes] + list(self.remarks)
 
     def catch_up(self) -> None:
         """Bring the searches up to the ledger. The next fresh ask would do so, and not before: it takes as long as the

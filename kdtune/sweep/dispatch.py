@@ -96,7 +96,7 @@ class Dispatcher(Searcher):
             return None
         if isinstance(error, ResourceError):
             # A node that joined later cannot train (see nodes.py); elsewhere the job can.
-            self.campaign.notes += [note for note in map(str, error.problems) if note not in self.campaign.notes]
+            self.campaign.remarks |= dict.fromkeys(map(str, error.problems))
             self._again.append(job)
             return None
         files = [self.prepared.store.trial(key) for key in (*job.keys, *job.finetuned)]
