@@ -164,7 +164,7 @@ def headed(monkeypatch: pytest.MonkeyPatch, before: nn.Module) -> None:
         network.head = nn.Sequential(before, network.head)  # type: ignore[assignment]
         return network
 
-    monkeypatch.setattr("kdtune.train.trial.build_network", build)
+    monkeypatch.setattr("kdtune.train.initial.build_network", build)
 
 
 def examined(config: TrialConfig, clips: ClipStore, pair: Pair | None = None) -> list[Finding]:

@@ -67,17 +67,17 @@ def test_a_node_that_sees_all_lacks_nothing(needs: Needs) -> None:
 
 
 def test_a_node_without_the_store_is_named_and_gets_no_empty_one(needs: Needs) -> None:
-    needs.root.rename(needs.root.with_name("elsewhere"))
+    needs.store.root.rename(needs.store.root.with_name("elsewhere"))
     (problem,) = lacking(needs)
-    assert f"does not see the store {needs.root}" in problem
-    assert not needs.root.exists()
+    assert f"does not see the store {needs.store.root}" in problem
+    assert not needs.store.root.exists()
 
 
 def test_another_store_under_the_same_path_is_not_taken_for_it(needs: Needs) -> None:
-    write_json(needs.root / "store.json", {"version": 1, "id": "another"})
+    write_json(needs.store.root / "store.json", {"version": 1, "id": "another"})
     (problem,) = lacking(needs)
-    assert f"sees another store under {needs.root}" in problem
-    (needs.root / "store.json").write_text("{")
+    assert f"sees another store under {needs.store.root}" in problem
+    (needs.store.root / "store.json").write_text("{")
     (problem,) = lacking(needs)
     assert "cannot read the store" in problem
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 
 import ray
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
@@ -14,6 +15,8 @@ from kdtune.errors import Problem, ResourceError
 
 #: Seconds for a server to take a connection.
 PATIENCE = 10.0
+#: Seconds between two looks whether a cluster is still there, and how many it may miss before it counts as gone.
+LOOK_S, MISSED = 3.0, 5
 #: How one has a cluster's token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 #: What a sweep's address must be.
@@ -37,6 +40,36 @@ def connect(address: str | None) -> None:
         if address is None:
             raise
         raise ResourceError([Problem(address, f"no Ray cluster answers: {error}", ADDRESS)]) from None
+
+
+class ClusterWatch:
+    """Looks, in a thread, whether the cluster that Ray is connected to still answers.
+
+    Ray itself says nothing for a minute, and then ends the process; a sweep is to end with its books closed.
+    """
+
+    def __init__(self) -> None:
+        self._address = ray.get_runtime_context().gcs_address
+        self._missed = 0
+        self._over = threading.Event()
+        threading.Thread(target=self._look, name="kdtune-cluster", daemon=True).start()
+
+    @property
+    def gone(self) -> bool:
+        return self._missed >= MISSED
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+    def _look(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        while not self._over.wait(LOOK_S):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()
+                self._missed = 0
+            except OSError:
+                self._missed += 1
 
 
 def _knock(address: str) -> None:

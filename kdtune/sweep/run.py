@@ -15,9 +15,9 @@ from ray import tune
 
 from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
-from kdtune.errors import ResourceError
+from kdtune.errors import Problem, ResourceError
 from kdtune.sweep.campaign import Campaign
-from kdtune.sweep.connect import connect
+from kdtune.sweep.connect import ClusterWatch, connect
 from kdtune.sweep.dispatch import Dispatcher
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job
@@ -43,17 +43,23 @@ _TUNE_SETTINGS = {
 }
 
 
+class ClusterGone(BaseException):
+    """Ray does not answer any more. No Exception: Ray Tune would take it for one of its own troubles."""
+
+
 class _Events(tune.Callback):
     """Passes on what Ray Tune tells: rows to `on_row`, errors to the dispatcher; looks for reasons to stop."""
 
-    def __init__(self, on_row: OnRow, dispatcher: Dispatcher) -> None:
-        self.on_row, self.dispatcher = on_row, dispatcher
+    def __init__(self, on_row: OnRow, dispatcher: Dispatcher, cluster: ClusterWatch) -> None:
+        self.on_row, self.dispatcher, self.cluster = on_row, dispatcher, cluster
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         self.dispatcher.stopping.look()
+        if self.cluster.gone:
+            raise ClusterGone
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.dispatcher.campaign.on_record({"event": "started", "job": trial.config["job"].name})
@@ -79,7 +85,8 @@ def run_campaign(
 ) -> None:
     """Bring `first` and every other job of `campaign` to its end, or until there is a reason to stop.
 
-    Raises ResourceError, before Ray starts a trial, where a trial can never fit or a node cannot train.
+    Raises ResourceError, before Ray starts a trial, where a trial can never fit or a node cannot train; and where the
+    cluster goes away.
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
@@ -88,6 +95,7 @@ def run_campaign(
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     needs = None if address is None else Needs.of(prepared)
+    cluster = ClusterWatch()
     dispatcher = Dispatcher(campaign, first, prepared, stopping, needs)
     try:
         problems = check_resources(sweep.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
@@ -106,12 +114,16 @@ def run_campaign(
                 run_config=tune.RunConfig(
                     name=sweep.name,
                     storage_path=scratch,
-                    callbacks=[_Events(on_row, dispatcher)],
+                    callbacks=[_Events(on_row, dispatcher, cluster)],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     verbose=0,
                 ),
             ).fit()
+    except ClusterGone:
+        what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
+        raise ResourceError([Problem(address or "Ray on this machine", what)]) from None
     finally:
+        cluster.close()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
 
