@@ -15,6 +15,7 @@ from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.files import read_json, read_jsonl, write_jsonl
 from kdtune.report.accuracies import accuracies
+from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.sweep.driver import Ending, drive
@@ -24,7 +25,7 @@ def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
     file = folder / f"{form['name']}.yaml"
     file.write_text(yaml.safe_dump(form))
     uri = f"sqlite:///{folder}/mlflow.db"
-    end = drive(load_sweep(file), file.read_text(), Store(folder), address, uri, lambda _: None)
+    end = drive(load_sweep(file), file.read_text(), Store(folder), address, uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     return end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 
 import ray
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
@@ -17,6 +18,8 @@ from kdtune.errors import Problem, ResourceError
 PATIENCE = 10.0
 #: Seconds between two looks whether a cluster is still there, and how many it may miss before it counts as gone.
 LOOK_S, MISSED = 3.0, 5
+#: Seconds that a process may be held up by a cluster that has gone.
+HELD_UP_S = 10.0
 #: How one has a cluster's token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 #: What a sweep's address must be.
@@ -45,10 +48,13 @@ def connect(address: str | None) -> None:
 class ClusterWatch:
     """Looks, in a thread, whether the cluster that Ray is connected to still answers.
 
-    Ray itself says nothing for a minute, and then ends the process; a sweep is to end with its books closed.
+    Ray itself says nothing for a minute, and then ends the process; a sweep is to end with its books closed. Whoever
+    uses this looks at `gone` often, and closes it; where he is held up by Ray itself, `last_resort` is called, in this
+    thread, and has to end the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_resort: Callable[[], object]) -> None:
+        self._last_resort = last_resort
         self._address = ray.get_runtime_context().gcs_address
         self._missed = 0
         self._over = threading.Event()
@@ -70,6 +76,10 @@ class ClusterWatch:
                 self._missed = 0
             except OSError:
                 self._missed += 1
+            if self.gone:
+                break
+        if self.gone and not self._over.wait(HELD_UP_S):
+            self._last_resort()
 
 
 def _knock(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
 from kdtune.files import write_json
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.campaign import Campaign
@@ -79,7 +80,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
     watcher.say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     refuse(sweep, address)
     store.claim()
-    with Presence(store, sweep.name, address), Interrupts() as interrupts:
+    with Presence(store, sweep.name, address) as presence, Interrupts() as interrupts:
         prepared = prepare_sweep(sweep, store)
         files = store.sweep(sweep.name)
         for line in explained(files, sweep, text):
@@ -96,6 +97,13 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
             prepared.prepare(config)
             return prepared.key(config)
 
+        def last_resort(error: UserError) -> None:
+            """End the process with its books closed: Ray holds up the thread that would."""
+            publisher.close("interrupted")
+            presence.close()
+            watcher.say(str(error).strip())
+            os._exit(EXIT_USER_ERROR)
+
         state = "interrupted"
         try:
             journal = Journal(files.study(sweep.ledger), sweep)
@@ -106,7 +114,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
                 from kdtune.sweep.run import run_campaign
 
                 campaign.catch_up()  # here, where an interrupt ends it at once
-                run_campaign(campaign, first, prepared, address, events.on_row, stopping, interrupts)
+                run_campaign(campaign, first, prepared, address, events.on_row, stopping, interrupts, last_resort)
             state = "interrupted" if stopping.interrupted else "complete"
         except KeyboardInterrupt:
             pass

@@ -41,11 +41,15 @@ class Presence:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+        self._lock.release()
+
+    def close(self) -> None:
+        """Nobody runs the sweep any more; the lock goes with the process, if not before."""
         self._over.set()
         self._beating.join()
         self.files.driver.unlink(missing_ok=True)
         self.files.stop.unlink(missing_ok=True)
-        self._lock.release()
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):

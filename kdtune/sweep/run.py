@@ -15,7 +15,7 @@ from ray import tune
 
 from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
-from kdtune.errors import Problem, ResourceError
+from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.connect import ClusterWatch, connect
 from kdtune.sweep.dispatch import Dispatcher
@@ -82,11 +82,13 @@ def run_campaign(
     on_row: OnRow,
     stopping: Stopping,
     interrupts: Interrupts,
+    last_resort: Callable[[UserError], object],
 ) -> None:
     """Bring `first` and every other job of `campaign` to its end, or until there is a reason to stop.
 
     Raises ResourceError, before Ray starts a trial, where a trial can never fit or a node cannot train; and where the
-    cluster goes away.
+    cluster goes away. Where Ray does not even let this function return then, `last_resort` is called with that error,
+    in another thread, and has to end the process.
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
@@ -95,7 +97,9 @@ def run_campaign(
     interrupts.listen()  # Ray has just put its own handler there
     scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     needs = None if address is None else Needs.of(prepared)
-    cluster = ClusterWatch()
+    what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
+    gone = ResourceError([Problem(address or "Ray on this machine", what)])
+    cluster = ClusterWatch(lambda: last_resort(gone))
     dispatcher = Dispatcher(campaign, first, prepared, stopping, needs)
     try:
         problems = check_resources(sweep.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
@@ -120,8 +124,7 @@ def run_campaign(
                 ),
             ).fit()
     except ClusterGone:
-        what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
-        raise ResourceError([Problem(address or "Ray on this machine", what)]) from None
+        raise gone from None
     finally:
         cluster.close()
         ray.shutdown()
