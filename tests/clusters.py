@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from helpers import ROOT
 
 from kdtune.store import Store
@@ -48,14 +49,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
-        time.sleep(0.05)
-
-
 class Said:
     """A command in a process of its own; what it says goes to a file that can be read while it runs."""
 
@@ -65,12 +58,6 @@ class Said:
             self.process = subprocess.Popen(
                 [str(part) for part in command], cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
             )
-
-    def __contains__(self, words: str) -> bool:
-        """Has it said a line with all of these words? It must be running, or have said it."""
-        found = any(all(word in line for word in words.split()) for line in self.text.splitlines())
-        assert found or self.process.poll() is None, self.text
-        return found
 
     @property
     def text(self) -> str:
@@ -89,6 +76,15 @@ class Said:
         self.process.wait()
 
 
+def until(condition: Callable[[], object], what: str, said: Said | None = None, seconds: float = 240) -> None:
+    """Wait until `condition` holds; where a command is given, no longer than it runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}\n{said and said.text}"
+        assert said is None or said.process.poll() is None, f"it ended before {what}: {said.text}"
+        time.sleep(0.05)
+
+
 @contextmanager
 def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: Sequence[object] = ()) -> Iterator[Said]:
     """`ray start` with `arguments` until the context ends, run by the command `within` where one is given."""
@@ -104,10 +100,18 @@ def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: S
     ]
     node = Said(start, folder, env)
     try:
-        until(lambda: "Ray runtime started" in node, "a node has started", 90)
+        until(lambda: "Ray runtime started" in node.text, "a node has started", node)
         yield node
     finally:
         node.end()
+
+
+def longer(sweep_form: dict[str, Any], folder: Path) -> Path:
+    """A file of that sweep with trials long enough for nodes to come and go: sixteen epochs."""
+    trial = {**sweep_form["trial"], "epochs": 16, "stages": {"early": 2, "late": 16}}
+    file = folder / "longer.yaml"
+    file.write_text(yaml.safe_dump({**sweep_form, "trial": trial}, sort_keys=False))
+    return file
 
 
 def sweep(file: Path, folder: Path, env: Mapping[str, str], *more: object, within: Sequence[object] = ()) -> Said:
@@ -116,19 +120,31 @@ def sweep(file: Path, folder: Path, env: Mapping[str, str], *more: object, withi
     return Said(command, folder, env)
 
 
-def trains(raylet: int) -> bool:
-    """Is a worker of the node with this raylet in the midst of a trial's epoch?"""
+def in_work(raylet: int) -> list[str]:
+    """The keys of the trials that workers of the node with this raylet are training: each holds its trial's lock."""
+    held = []
+    for worker in _family(raylet):
+        with suppress(psutil.Error):  # it has just ended
+            held += [Path(file.path).name for file in worker.open_files()]
+    return [name.removeprefix("trial-").removesuffix(".lock") for name in held if name.startswith("trial-")]
+
+
+def in_the_midst(raylet: int, folder: Path) -> bool:
+    """Is one of those trials between two of its epochs?"""
+    trials = (Store(folder / "runs").trial(key) for key in in_work(raylet))
+    return any(files.rows() and files.result() is None for files in trials)
+
+
+def _family(process: int) -> list[psutil.Process]:
     try:
-        titles = [child.cmdline() for child in psutil.Process(raylet).children(recursive=True)]
+        return psutil.Process(process).children(recursive=True)
     except psutil.NoSuchProcess:
-        return False
-    return any(title and "TrialWorker.step" in title[0] for title in titles)
+        return []
 
 
 def raylet_of(node: Said) -> int:
     """The process of the raylet that a `ray start` began."""
-    family = psutil.Process(node.process.pid).children(recursive=True)
-    (found,) = [each.pid for each in family if each.name() == "raylet"]
+    (found,) = [each.pid for each in _family(node.process.pid) if each.name() == "raylet"]
     return found
 
 

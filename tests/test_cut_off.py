@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from clusters import TOKEN, environment, ray_node, raylet_of, records, sweep, trains, until
+from clusters import TOKEN, environment, in_the_midst, in_work, longer, ray_node, raylet_of, records, sweep, until
 
 #: Of the two machines.
 HEAD, WORKER = "10.213.77.1", "10.213.77.2"
@@ -87,10 +88,11 @@ def link() -> Iterator[Link]:
 
 @pytest.mark.slow
 def test_a_node_that_is_cut_off_in_mid_trial_and_comes_back_changes_no_bit(
-    link: Link, sweep_file: Path, tmp_path: Path
+    link: Link, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
+    file = longer(sweep_form, tmp_path)
     (tmp_path / "alone").mkdir()
-    reference = sweep(sweep_file, tmp_path / "alone", environment(tmp_path / "alone"))
+    reference = sweep(file, tmp_path / "alone", environment(tmp_path / "alone"))
     env = environment(tmp_path, **TOKEN, **IMPATIENT)
     with ExitStack() as stack:
         stack.callback(reference.end)
@@ -100,20 +102,20 @@ def test_a_node_that_is_cut_off_in_mid_trial_and_comes_back_changes_no_bit(
         stack.enter_context(ray_node(*start, "--include-dashboard=false", folder=short, env=env, within=link.head))
         join = [f"--address={HEAD}:6379", f"--node-ip-address={WORKER}", "--num-cpus=1"]
         node = stack.enter_context(ray_node(*join, folder=short, env=env, within=link.worker))
-        run = sweep(sweep_file, tmp_path, env, "--address", f"{HEAD}:6379", within=link.head)
+        run = sweep(file, tmp_path, env, "--address", f"{HEAD}:6379", within=link.head)
         stack.callback(run.end)
 
         def nodes(count: int) -> None:
             command = [*link.head, sys.executable, "-c", WAITS, f"{HEAD}:6379", str(count)]
             subprocess.run(command, env=env, check=True, timeout=120)
 
-        until(lambda: "candidate 0 early" in run and trains(raylet_of(node)), "the other machine trains a candidate")
+        until(lambda: in_the_midst(raylet_of(node), tmp_path), "the other machine is in mid-trial", run)
         link.set("down")
         nodes(1)
         link.set("up")
-        until(lambda: node.process.poll() is not None, "the node has heard that it was given up, and has ended")
+        until(lambda: node.process.poll() is not None, "the node has heard that it was given up", run)
         again = stack.enter_context(ray_node(*join, folder=short, env=env, within=link.worker))
-        until(lambda: trains(raylet_of(again)), "the node that came back trains")
+        until(lambda: in_work(raylet_of(again)), "the node that came back trains", run)
         assert run.ended() == 0, run.text
         assert "12 trials trained, 0 found" in run.text
     assert records(tmp_path) == records(tmp_path / "alone")

@@ -29,11 +29,11 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    port, dashboard, agent = free_port(), free_port(), free_port()
+    port, dashboard = free_port(), free_port()
     # Not in pytest's folder: Ray's sockets want a short path.
     with tempfile.TemporaryDirectory(prefix="kd", ignore_cleanup_errors=True) as folder:
         arguments = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
-        arguments += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+        arguments += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
         with ray_node(*arguments, folder=Path(folder), env=environment(Path(folder), **TOKEN)):
             yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}")
 

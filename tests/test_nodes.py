@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import environment, free_port, ray_node, records, sweep, trains, until
+from clusters import environment, free_port, in_the_midst, in_work, longer, ray_node, records, sweep, until
 from helpers import ROOT
 
 from kdtune.files import write_json
@@ -21,20 +20,6 @@ from kdtune.store import Store
 from kdtune.sweep.nodes import Needs, versions
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
-
-Records = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def alone(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """What the sweep comes to on one machine."""
-    folder = tmp_path_factory.mktemp("alone")
-    run = sweep(sweep_file, folder, environment(folder))
-    try:
-        assert run.ended() == 0, run.text
-    finally:
-        run.end()
-    return records(folder)
 
 
 @pytest.fixture
@@ -102,33 +87,34 @@ def test_every_version_that_is_another_is_named(needs: Needs) -> None:
 
 
 @pytest.mark.slow
-def test_a_node_killed_in_mid_trial_and_one_added_later_change_no_bit(
-    alone: Records, sweep_file: Path, tmp_path: Path
+def test_a_node_added_later_and_one_killed_in_mid_trial_change_no_bit(
+    sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
     from ray.cluster_utils import Cluster
 
+    file = longer(sweep_form, tmp_path)
+    (tmp_path / "alone").mkdir()
+    reference = sweep(file, tmp_path / "alone", environment(tmp_path / "alone"))
     env = environment(tmp_path, RAY_AUTH_MODE="disabled")
     with ExitStack() as stack:
+        stack.callback(reference.end)
+        assert reference.ended() == 0, reference.text
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in env.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(cluster.shutdown)
-        first, second = (cluster.add_node(num_cpus=1) for _ in range(2))
-        run = sweep(sweep_file, tmp_path, env, "--address", cluster.address)
+        first = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
+        run = sweep(file, tmp_path, env, "--address", cluster.address)
         stack.callback(run.end)
-        until(lambda: "candidate 0 early" in run and trains(raylet(first)), "the first node trains a candidate")
-        os.kill(raylet(first), signal.SIGKILL)
-        until(lambda: trains(raylet(second)), "the second node trains")
-        added = cluster.add_node(num_cpus=1)
-        until(lambda: trains(raylet(added)), "the added node trains")
+        until(lambda: in_work(first.pid), "a node trains", run)
+        added = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
+        until(lambda: in_work(added.pid) and in_the_midst(first.pid, tmp_path), "both train, one in mid-trial", run)
+        first.kill()
+        first.wait()  # as a zombie it would seem alive to its workers
         assert run.ended() == 0, run.text
         assert "12 trials trained, 0 found" in run.text
-    assert records(tmp_path) == alone
-
-
-def raylet(node: Any) -> int:
-    return node.all_processes["raylet"][0].process.pid
+    assert records(tmp_path) == records(tmp_path / "alone")
 
 
 @pytest.mark.slow

@@ -93,14 +93,14 @@ def check_nodes(needs: Needs) -> list[Problem]:
     """What the nodes that could get a trial lack, of all of them; Ray must be connected to their cluster."""
     look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
     deadline = time.monotonic() + PATIENCE
-    answers = {}
+    answers = []
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
-            answers[name] = look.options(scheduling_strategy=there).remote(needs)
+            answers.append((name, look.options(scheduling_strategy=there).remote(needs)))
     problems: list[Problem] = []
-    for name, answer in answers.items():
+    for name, answer in answers:
         try:
             lacking: list[Problem] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             problems += lacking
