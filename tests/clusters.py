@@ -95,6 +95,7 @@ def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: S
         "ray.scripts.scripts",
         "start",
         *arguments,
+        f"--dashboard-agent-listen-port={free_port()}",  # another cluster here may have the usual one
         "--block",
         "--disable-usage-stats",
     ]

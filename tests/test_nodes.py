@@ -105,7 +105,8 @@ def test_a_node_added_later_and_one_killed_in_mid_trial_change_no_bit(
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(cluster.shutdown)
         first = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
-        run = sweep(file, tmp_path, env, "--address", cluster.address)
+        # That a node dies is no failure of its trial's: it needs none of its retries.
+        run = sweep(file, tmp_path, env, "--address", cluster.address, "--set", "resources.retries=0")
         stack.callback(run.end)
         until(lambda: in_work(first.pid), "a node trains", run)
         added = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
@@ -118,30 +119,40 @@ def test_a_node_added_later_and_one_killed_in_mid_trial_change_no_bit(
 
 
 @pytest.mark.slow
-def test_a_sweep_is_refused_where_a_node_sees_no_store_and_runs_another_version(
-    sweep_file: Path, short: Path, tmp_path: Path
+def test_a_node_without_the_store_is_refused_and_gets_no_trial_when_it_joins_later(
+    sweep_form: dict[str, Any], short: Path, tmp_path: Path
 ) -> None:
-    """One node is in a mount namespace of its own, with an empty store and a kdtune of another version."""
+    """It is in a mount namespace of its own, with an empty store and a kdtune of another version."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and `unshare`")
+    file = longer(sweep_form, tmp_path)
     env = environment(tmp_path, RAY_AUTH_MODE="disabled")
     (tmp_path / "runs").mkdir()
     other = tmp_path / "other.py"
     other.write_text('"""kdtune of another version."""\n\n__version__ = "0.0.1"\n')
     mounts = f"mount -t tmpfs none {tmp_path / 'runs'} && mount --bind {other} {ROOT / 'kdtune' / '__init__.py'}"
     within = ["unshare", "--mount", "--propagation=private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+    lacks = (f"does not see the store {tmp_path / 'runs'}", "has kdtune 0.0.1, the driver has")
     with ExitStack() as stack:
         port = free_port()
         address = f"127.0.0.1:{port}"
         start = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1", f"--temp-dir={short}"]
         stack.enter_context(ray_node(*start, "--include-dashboard=false", folder=short, env=env))
         join = [f"--address={address}", "--num-cpus=1"]
-        stack.enter_context(ray_node(*join, folder=short, env=env, within=within))
-        run = sweep(sweep_file, tmp_path, env, "--address", address)
+        with ray_node(*join, folder=short, env=env, within=within):
+            run = sweep(file, tmp_path, env, "--address", address)
+            stack.callback(run.end)
+            assert run.ended() == 2, run.text
+        assert "2 problems" in run.text
+        assert all(words in run.text for words in lacks)
+        assert "Traceback" not in run.text
+        assert Store(tmp_path / "runs").trials() == [], "refused before a trial began"
+        # The node has gone again, and comes back while a sweep runs that may not fail once.
+        run = sweep(file, tmp_path, env, "--address", address, "--set", "resources.retries=0")
         stack.callback(run.end)
-        assert run.ended() == 2, run.text
-    assert "2 problems" in run.text
-    assert f"does not see the store {tmp_path / 'runs'}" in run.text
-    assert "has kdtune 0.0.1, the driver has" in run.text
-    assert "Traceback" not in run.text
-    assert Store(tmp_path / "runs").trials() == [], "refused before a trial began"
+        until(lambda: "early" in run.text, "a trial runs", run)
+        stack.enter_context(ray_node(*join, folder=short, env=env, within=within))
+        assert run.ended() == 0, run.text
+    notes = [line for line in run.text.splitlines() if line.startswith("note: node ")]
+    assert all(any(words in note for note in notes) for words in lacks), run.text
+    assert "12 trials trained, 0 found" in run.text

@@ -55,7 +55,9 @@ def submit_sweep(sweep: SweepConfig, file: Path, sets: Sequence[str], store: Sto
     write_atomic(files.submitted, file.read_bytes())
     files.publish()
     tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
-    submission_id = client.submit_job(
+    submission_id = _submitted(
+        client,
+        address,
         entrypoint=_entrypoint(files.submitted if store.mirror is None else file.absolute(), sets, store, folder),
         submission_id=f"kdtune-{sweep.name}-{secrets.token_hex(4)}",
         runtime_env={"env_vars": tracking} if tracking else {},
@@ -113,6 +115,19 @@ def running_driver(files: SweepFiles) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return read_json(files.driver)
+
+
+def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
+    """The id of a job that the cluster has taken. One that has just started is given time to be ready for it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                reason = str(error).strip().splitlines()[-1]
+                raise ResourceError([Problem(address, f"does not take the job: {reason}")]) from None
+        time.sleep(LOOK)
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------

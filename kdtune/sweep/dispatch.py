@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.tune.search import Searcher
 
 from kdtune.errors import ResourceError
@@ -91,7 +91,8 @@ class Dispatcher(Searcher):
     def _failed(self, job: Job, error: BaseException | None) -> Outcome | None:
         """None where it is tried again."""
         said = str(error) if isinstance(error, RayActorError) else ""
-        if any(words in said for words in NODE_GONE):
+        # Out of reach, while no node says that its process has died: then it is the node that has.
+        if isinstance(error, ActorUnavailableError) or any(words in said for words in NODE_GONE):
             self._again.append(job)  # no fault of the trial's: this does not count
             return None
         if isinstance(error, ResourceError):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 
 from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
@@ -70,8 +70,7 @@ class _Events(tune.Callback):
             self.on_row(trial.config["job"], found["key"], found["row"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error() or RuntimeError("an error that Ray could not keep")
-        self.dispatcher.ended(trial.trial_id, error)
+        self.dispatcher.ended(trial.trial_id, _error(trial))
 
 
 def run_campaign(
@@ -129,6 +128,14 @@ def run_campaign(
         cluster.close()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _error(trial: Any) -> BaseException:
+    """Why a trial failed. Read here, for `get_pickled_error` looks where the file is only when the sweep has ended."""
+    if trial.pickled_error_file is None:
+        return RuntimeError("an error that Ray does not keep")
+    with open(trial.pickled_error_file, "rb") as file:
+        return cloudpickle.load(file)
 
 
 def _resources(resources: ResourceConfig) -> dict[str, float]:
