@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -93,20 +94,26 @@ def check_nodes(needs: Needs) -> list[Problem]:
     """What the nodes that could get a trial lack, of all of them; Ray must be connected to their cluster."""
     look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
     deadline = time.monotonic() + PATIENCE
-    answers = []
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
+    asked = {}
+    for node in _alive():
+        if node["Resources"].get("CPU", 0) > 0:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            name = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
-            answers.append((name, look.options(scheduling_strategy=there).remote(needs)))
+            asked[node["NodeID"]] = node, look.options(scheduling_strategy=there).remote(needs)
     problems: list[Problem] = []
-    for name, answer in answers:
+    for node_id, (node, answer) in asked.items():
         try:
             lacking: list[Problem] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             problems += lacking
-        except GetTimeoutError:
-            problems.append(Problem(name, f"did not answer within {PATIENCE:.0f} s", "a node that runs tasks"))
         except RayError as error:
+            if all(other["NodeID"] != node_id for other in _alive()):
+                continue  # it has gone meanwhile, and gets no trial
             last = str(error).strip().splitlines()[-1]
-            problems.append(Problem(name, f"cannot run kdtune: {last}", "kdtune installed as on the driver's machine"))
+            late = f"did not answer within {PATIENCE:.0f} s"
+            what = late if isinstance(error, GetTimeoutError) else f"cannot run kdtune: {last}"
+            where = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+            problems.append(Problem(where, what, "kdtune installed as on the driver's machine"))
     return problems
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
