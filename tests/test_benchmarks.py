@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -110,3 +112,24 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
     assert end.value.code in (0, None)
     assert f"python benchmarks/{name}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_scale_measures_its_three_sides(tmp_path: Path) -> None:
+    """Real Ray, Optuna and MLflow on both sides, and the finished sweep once more."""
+    out = tmp_path / "scale.json"
+    arguments = ["--trials", "6", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "scale.py"), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for row in ("| 6 | kdtune |", "| 6 | tune |", "| 6 | bare |", "| asking Optuna |", "| kdtune | mlflow.jsonl |"):
+        assert row in done.stdout
+    sides = json.loads(out.read_text())["trials"]["6"]
+    assert sides.keys() == {"kdtune", "tune", "bare"}
+    assert {"trials", "ledger", "Optuna's journal", "mlflow.jsonl", "mlflow.db"} <= sides["kdtune"]["bytes"].keys()
+    calls = {name: part["calls"] for name, part in sides["kdtune"]["parts"].items()}
+    assert calls["asking Optuna"] == 5  # and one control
+    assert calls["ledger"] == 2 * 6
+    assert calls["Optuna's journal"] == 5
+    assert calls["MLflow: a trial"] >= 6

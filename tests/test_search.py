@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import scipy.stats
 from helpers import WINDOW, run_python, sweep_of
+from optuna.samplers import TPESampler
 
 from kdtune.config.search import PruneConfig
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import SweepConfig
 from kdtune.sweep.prune import bar, clears
-from kdtune.sweep.search import Finished, Search
+from kdtune.sweep.search import Finished, Search, _seed
 
 # ---- the bar of a stage ----------------------------------------------------------------------------------------------
 
@@ -121,6 +122,20 @@ def test_a_sampler_that_learns_comes_nearer_than_chance(sampler: str) -> None:
         return median(found)
 
     assert late(sampler) < 0.75 * late("random")
+
+
+@pytest.mark.parametrize("space", [NUMBERS, None])
+def test_tpe_asks_what_optunas_own_would(monkeypatch: pytest.MonkeyPatch, space: dict | None) -> None:
+    """It looks for the parameters that all candidates have in another way; of these `tau` is conditional."""
+    sweep = sweep_of() if space is None else sweep_of(space=space)
+    asked = searched(sweep, 30)
+
+    def optunas(self: Search, candidate: int) -> TPESampler:
+        parts = (sweep.search.seed, self.block.label, candidate)
+        return TPESampler(seed=_seed(*parts), n_startup_trials=sweep.search.startup)
+
+    monkeypatch.setattr(Search, "_sampler", optunas)
+    assert searched(sweep, 30) == asked
 
 
 def test_what_was_recorded_is_what_the_search_learns_from() -> None:

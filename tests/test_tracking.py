@@ -6,12 +6,15 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from browser import free_port, served, wait_until
 
+import kdtune.tracking.publish
 from kdtune.errors import UserError
 from kdtune.files import append_jsonl, write_json
 from kdtune.store import Store
@@ -24,6 +27,9 @@ from kdtune.tracking.location import (
     ui_command,
 )
 from kdtune.tracking.publish import Publisher, TrackedTrial, publish_trial, read_run_ids
+
+if TYPE_CHECKING:
+    from kdtune.tracking.view import View
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT, SWEEP = "experiment", "lambda_tau"
@@ -186,6 +192,34 @@ def test_running_again_doubles_nothing(uri: str, store: Store, tmp_path: Path) -
     assert after.everything() == before.everything()
     assert [run.info.run_id for run in after.parents] == [run.info.run_id for run in before.parents]
     assert read_run_ids(tmp_path / "mlflow.jsonl", uri) == ids
+    assert len((tmp_path / "mlflow.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_that_has_everything_is_not_written_again(uri: str, store: Store, tmp_path: Path) -> None:
+    def found(cached: str) -> list[TrackedTrial]:
+        return [replace(trial, tags={**trial.tags, "kdtune.cached": cached}) for trial in trials]
+
+    def written() -> list[tuple[str, int]]:
+        artifacts = tmp_path / "mlflow" / "artifacts"
+        return sorted((str(path), path.stat().st_mtime_ns) for path in artifacts.glob("**/config.json"))
+
+    trials = make_trials(store)[:3]
+    assert publish(uri, tmp_path, found("false")) == []
+    before, configs = Shown(uri).everything(), written()
+    assert len(configs) == 3
+    assert publish(uri, tmp_path, found("true")) == []  # as when the sweep's command is run again
+    assert Shown(uri).everything() == before
+    assert written() == configs
+
+
+def test_a_pruned_trial_that_another_sweep_goes_on_with_shows_its_rows(uri: str, store: Store, tmp_path: Path) -> None:
+    trial = make_trial(store, 1, "pruned", 2)
+    assert publish(uri, tmp_path, [trial]) == []
+    write_epoch(trial, 3)
+    assert publish(uri, tmp_path, [trial]) == []
+    shown = Shown(uri)
+    assert [step for step, _, _ in shown.history(trial.name, "train/loss")] == [1, 2, 3]
+    assert shown.trials[trial.name].data.tags["kdtune.epochs"] == "3"
 
 
 def test_an_interrupted_trial_goes_on_in_its_run(uri: str, store: Store, tmp_path: Path) -> None:
@@ -210,7 +244,10 @@ def test_a_deleted_database_is_filled_anew(uri: str, store: Store, tmp_path: Pat
     assert database is not None
     database.unlink()
     assert publish(uri, tmp_path, trials) == []
-    assert Shown(uri).everything() == before
+    shown = Shown(uri)
+    assert shown.everything() == before
+    ids = {run.data.tags["kdtune.key"]: run.info.run_id for run in shown.trials.values()}
+    assert read_run_ids(tmp_path / "mlflow.jsonl", uri) == {"parent": shown.parents[0].info.run_id, **ids}
 
 
 def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: Store, tmp_path: Path) -> None:
@@ -295,6 +332,27 @@ def test_an_unreachable_server_is_a_warning(
     assert "has not got 5 trials" in problem
     assert "run the same command again" in problem
     assert capsys.readouterr().err.count("takes no results") == 1
+
+
+@pytest.mark.slow
+def test_the_sweeps_end_waits_as_long_as_trials_arrive(
+    uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = kdtune.tracking.publish._send
+
+    def slowly(view: View, trial: TrackedTrial) -> None:
+        time.sleep(0.5)
+        send(view, trial)
+
+    monkeypatch.setattr(kdtune.tracking.publish, "_send", slowly)
+    publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
+    trials = [make_trial(store, number, "complete", 1) for number in range(1, 31)]
+    publisher.update(trials[0])
+    wait_until(lambda: trials[0].key in read_run_ids(tmp_path / "mlflow.jsonl", uri), "the first trial is sent")
+    for trial in trials[1:]:
+        publisher.update(trial)
+    assert publisher.close("complete", timeout_s=10) == []  # all of them take longer
+    assert len(Shown(uri).trials) == 30
 
 
 @pytest.mark.slow
