@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -43,6 +44,22 @@ def connect(address: str | None) -> None:
         if address is None:
             raise
         raise ResourceError([Problem(address, f"no Ray cluster answers: {error}", ADDRESS)]) from None
+
+
+def disconnect() -> None:
+    """`ray.shutdown`, with no garbage left for another thread to collect meanwhile.
+
+    Python collects garbage in whatever thread makes some. Where another one than this frees a Ray object between the
+    end of Ray's core and the end of its Python side, Ray ends the process at once, in the midst of closing its books.
+    """
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class ClusterWatch:

@@ -42,13 +42,14 @@ class Dispatcher(Searcher):
         self._failures: Counter[str] = Counter()
 
     def suggest(self, trial_id: str) -> Any:
-        if self.stopping.begins_nothing:
+        if self.stopping.reason is not None:
             return Searcher.FINISHED
         job = self._next(trial_id)
         if job is None:
-            return Searcher.FINISHED if self.campaign.done else None
+            over = self.campaign.done or (self.stopping.trials_used_up and not self._running)
+            return Searcher.FINISHED if over else None
         self._running[trial_id] = job
-        self.stopping.begun += 1 if not self._failures[job.name] else 0
+        self.stopping.begun.add(job.name)
         sweep = self.campaign.sweep
         return {
             "job": job,
@@ -70,6 +71,8 @@ class Dispatcher(Searcher):
                 return None
             self._lonely = trial_id
             return self._alone.popleft()
+        if self.stopping.trials_used_up:
+            return None  # what has begun may be tried again
         return self.campaign.next_to_train(self.prepared.store)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:

@@ -17,7 +17,7 @@ from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.sweep.campaign import Campaign
-from kdtune.sweep.connect import ClusterWatch, connect
+from kdtune.sweep.connect import ClusterWatch, connect, disconnect
 from kdtune.sweep.dispatch import Dispatcher
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job
@@ -126,7 +126,7 @@ def run_campaign(
         raise gone from None
     finally:
         cluster.close()
-        ray.shutdown()
+        disconnect()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -39,8 +39,8 @@ class Stopping:
 
     def __init__(self, files: SweepFiles, budget: StopConfig, interrupts: Interrupts) -> None:
         self.files, self.budget, self.interrupts = files, budget, interrupts
-        self.begun = 0
-        """Trainings that this run has begun."""
+        self.begun: set[str] = set()
+        """Names of the jobs that this run has begun to train."""
         self.reached: str | None = None
         """The candidate whose objective has reached the target, in words."""
         self.reason: str | None = None
@@ -74,17 +74,13 @@ class Stopping:
         return self.reached
 
     @property
-    def begins_nothing(self) -> bool:
-        """Is nothing new to be begun, whether or not what is in work goes on?"""
-        return self.reason is not None or self.trials_used_up
-
-    @property
     def trials_used_up(self) -> bool:
-        return self.budget.trials is not None and self.begun >= self.budget.trials
+        """Is nothing new to be begun? What has begun goes on, and is tried again where it fails."""
+        return self.budget.trials is not None and len(self.begun) >= self.budget.trials
 
     @property
     def budget_note(self) -> str | None:
         """Which budget has ended the sweep, if one has."""
         if self.reason is not None:
             return None if self.interrupted else self.reason
-        return f"stop.trials: {self.begun} trainings have been begun" if self.trials_used_up else None
+        return f"stop.trials: {len(self.begun)} trainings have been begun" if self.trials_used_up else None
