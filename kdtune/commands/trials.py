@@ -42,12 +42,14 @@ def _train_one(session: Session, config: TrialConfig, device: torch.device) -> d
     from kdtune.config.space import flat_params
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import TrackedTrial, publish_trial
+    from kdtune.train.usage import UsageMeter
 
-    files = session.files(config)
+    files, meter = session.files(config), UsageMeter(device)
     say(f"trial {files.key} on {device}, in {files.folder}")
     state = "failed"
     try:
         for row in session.trial(config, device):
+            meter.note(files, row)
             stage = f" · {row['stage']}: {_figures(row['evaluation']['validation'])}" if "stage" in row else ""
             losses = " ".join(f"{name} {value:.3f}" for name, value in row["train"].items())
             say(f"epoch {row['epoch']:3d}/{config.epochs} {losses} ({row['seconds']:.1f} s){stage}")
