@@ -62,10 +62,7 @@ def main() -> None:
         for number in range(args.rounds):
             order = SIDES if number % 2 == 0 else SIDES[::-1]
             rounds.append({side: one_side(at, side, number) for side in order})
-            say(
-                f"round {number}: "
-                + ", ".join(f"{side} {found['sweep_s']:.1f} s" for side, found in rounds[-1].items())
-            )
+            say(f"round {number}: " + ", ".join(f"{side} {rounds[-1][side]['sweep_s']:.1f} s" for side in SIDES))
         trial = next(files for files in Store(at.folder / "tracked_0").trials() if files.result() is not None)
         rates = {name: rate(at.folder / name, trial, served) for name, served in (("SQLite", False), ("server", True))}
         line_s = seconds_of_a_line(at.folder)
