@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtune.commands.say import say
@@ -40,6 +41,7 @@ def train(options: argparse.Namespace) -> int:
 def _train_one(session: Session, config: TrialConfig, device: torch.device) -> dict[str, Any]:
     """Train a trial with a line for each epoch, tell MLflow, and return its key with its result."""
     from kdtune.config.space import flat_params
+    from kdtune.tracking.commit import commit_tags
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import TrackedTrial, publish_trial
     from kdtune.train.usage import UsageMeter
@@ -59,7 +61,7 @@ def _train_one(session: Session, config: TrialConfig, device: torch.device) -> d
         raise
     finally:
         params = {**flat_params(config), "seed": config.seed, "control": False, "block": None, "key": files.key}
-        tracked = TrackedTrial(files, f"train {files.key[:8]}", params, {}, state)
+        tracked = TrackedTrial(files, f"train {files.key[:8]}", params, commit_tags(Path.cwd()), state)
         for problem in publish_trial(tracking_uri(), "train", tracked):
             say(f"note: {problem}")
     return {"key": files.key, **(files.result() or {})}

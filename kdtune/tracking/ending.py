@@ -103,9 +103,9 @@ class SweepEnding:
                 cached=self._found.get(asked["job"], False),
                 commit=self.record.get("commit"),
             )
-            for key in keys_of(asked, state)
+            for key in keys_of(asked, "complete" if end is None else state)
         ]
-        # What was asked and not begun has nothing to show.
+        # What was asked, or would follow, and was not begun has nothing to show.
         return [trial for trial in found if end is not None or trial.files.fetch().rows()]
 
     # ---- the result --------------------------------------------------------------------------------------------------
