@@ -138,10 +138,11 @@ class Publisher:
 
     def _log_students(self) -> bool:
         """Log every student that is left; whether none is. One that fails does not stop the others."""
-        left = []
+        left, connected = [], True
         for student in self._students:
             self._logging = True
-            if self._connect() and self._attempt(partial(_log_student, student=student, register=self._register)):
+            connected = connected and self._connect()
+            if connected and self._attempt(partial(_log_student, student=student, register=self._register)):
                 self._sent += 1
             else:
                 left.append(student)

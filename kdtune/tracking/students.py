@@ -6,6 +6,7 @@ there: what an outage left half-written is deleted, and written anew.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Of every model; a run has one.
 NAME = "student"
-KEY, STATUS_READY = "kdtune.key", "READY"
+KEY, VERSIONS = "kdtune.key", "mlflow.modelVersions"
 
 
 def log_model(connection: Connection, run_id: str, trial: TrackedTrial) -> str:
@@ -36,7 +37,7 @@ def log_model(connection: Connection, run_id: str, trial: TrackedTrial) -> str:
     """
     client = connection.client
     models = client.search_logged_models([connection.experiment_id], f"source_run_id = '{run_id}'")
-    ready = [model for model in models if model.status == STATUS_READY and model.tags.get(KEY) == trial.key]
+    ready = [model for model in models if model.status == LoggedModelStatus.READY and model.tags.get(KEY) == trial.key]
     for model in models:
         if model not in ready and model.tags.get(KEY) == trial.key:
             client.delete_logged_model(model.model_id)
@@ -52,14 +53,16 @@ def register_model(client: MlflowClient, name: str, alias: str, model_id: str, k
     """Give the model a version under `name`, once, and let `alias` point to it."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
+    model = client.get_logged_model(model_id)
+    source = model.artifact_location
     versions = client.search_model_versions(f"name = '{name}'")
-    mine = next((found for found in versions if found.model_id == model_id), None)
-    if mine is None:
-        model = client.get_logged_model(model_id)
-        mine = client.create_model_version(
-            name, model.artifact_location, model.source_run_id, tags={KEY: key}, model_id=model_id
-        )
-    client.set_registered_model_alias(name, alias, str(mine.version))
+    version = next((str(found.version) for found in versions if found.source == source), None)
+    if version is None:
+        made = client.create_model_version(name, source, model.source_run_id, tags={KEY: key}, model_id=model_id)
+        version = str(made.version)
+    # As MLflow's own registering does: the model's page leads to the registry.
+    client.set_logged_model_tags(model_id, {VERSIONS: json.dumps([{"name": name, "version": version}])})
+    client.set_registered_model_alias(name, alias, version)
 
 
 def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedModel:
@@ -92,7 +95,7 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
         )
         client.log_model_artifacts(model.model_id, str(place))
     _log_metrics(client, run_id, model.model_id, trial)
-    return client.finalize_logged_model(model.model_id, STATUS_READY)
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
 def _example(student: Student) -> dict[str, Any]:
