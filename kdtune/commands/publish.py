@@ -24,9 +24,7 @@ def publish(options: argparse.Namespace) -> int:
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {uri}")
         asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
-        publisher = Publisher(uri, *asked)
-        for trial in trials:
-            publisher.update(trial)
+        publisher = Publisher(uri, *asked, trials)
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)
