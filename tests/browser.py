@@ -103,10 +103,10 @@ def served(uri: str, port: int) -> Iterator[str]:
             wait_until(answers, "MLflow's server answers")
             yield address
         finally:
-            _end(server)
+            end(server)
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def end(server: subprocess.Popen[bytes]) -> None:
     """End the server with everything it started, and wait until it is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
+from kdtune.config.space import column_name
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
@@ -27,6 +28,7 @@ from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import Stopping
 from kdtune.sweep.study import Journal
 from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.ranking import ranking
 
 
 class Watcher(Protocol):
@@ -89,7 +91,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         record = sweep_record(sweep, text, ledger)
         write_json(files.sweep, record)
         watcher.begin(record)
-        publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow)
+        publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow, ranking(record))
         stopping = Stopping(files, sweep.stop, interrupts)
         events = _Events(sweep, store, publisher, watcher, stopping)
 
@@ -135,6 +137,7 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
         "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
         "stages": sweep.trial.milestones,
         "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
+        "params": list(dict.fromkeys(map(column_name, [*sweep.search.blocks, *sweep.search.space]))),
         "epochs": sweep.trial.epochs,
         "text": text,
     }

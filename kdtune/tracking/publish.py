@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtune.files import append_jsonl, read_jsonl
-from kdtune.tracking.location import prepare_environment
+from kdtune.tracking.location import prepare_environment, without_password
+from kdtune.tracking.ranking import Ranking
 from kdtune.tracking.record import TrackedTrial
+from kdtune.tracking.refusal import reason
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -40,13 +42,21 @@ class Publisher:
         question: what the sweep asks; becomes the parent's description.
         config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
         run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
+        ranking: what the sweep's own view of MLflow's table shows (`ranking`), or None for no view.
     """
 
     def __init__(
-        self, uri: str, experiment: str, name: str | None, question: str, config_text: str, run_ids: Path | None
+        self,
+        uri: str,
+        experiment: str,
+        name: str | None,
+        question: str,
+        config_text: str,
+        run_ids: Path | None,
+        ranking: Ranking | None = None,
     ) -> None:
         self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
-        self._sweep = None if name is None else (name, question, config_text)
+        self._sweep = None if name is None else (name, question, config_text, ranking)
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {}
         self._dirty: dict[str, TrackedTrial] = {}
@@ -90,11 +100,11 @@ class Publisher:
                 break
         if self._finished:
             return []
-        cause = f"it did not answer within {timeout_s:g} s" if self._error is None else _reason(self._error)
+        cause = f"it did not answer within {timeout_s:g} s" if self._error is None else reason(self._error, self._uri)
         with self._changed:
             missing = f"{len(self._dirty)} trials" if self._dirty else "the sweep's end"
         return [
-            f"MLflow ({self._uri}) has not got {missing}: {cause}. "
+            f"MLflow ({without_password(self._uri)}) has not got {missing}: {cause}. "
             "The store has everything; run the same command again to send it."
         ]
 
@@ -163,11 +173,12 @@ class Publisher:
 
     def _tell(self, arrived: bool) -> None:
         """One line when MLflow stops taking results, and one when it does so again."""
+        shown = without_password(self._uri)
         if not arrived and not self._warned:
-            reason = _reason(self._error) if self._error else "unknown"
-            print(f"kdtune: MLflow ({self._uri}) takes no results: {reason}. Trials go on.", file=sys.stderr)
+            why = reason(self._error, self._uri) if self._error else "unknown"
+            print(f"kdtune: MLflow ({shown}) takes no results: {why}. Trials go on.", file=sys.stderr)
         elif arrived and self._warned:
-            print(f"kdtune: MLflow ({self._uri}) is back and has what it missed.", file=sys.stderr)
+            print(f"kdtune: MLflow ({shown}) is back and has what it missed.", file=sys.stderr)
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:
@@ -180,7 +191,7 @@ class Publisher:
             written = {}  # of another database
         fresh = {key: run_id for key, run_id in ids.items() if written.get(key) != run_id}
         if fresh:
-            append_jsonl(self._run_ids_file, {"uri": self._uri, "runs": fresh})
+            append_jsonl(self._run_ids_file, {"uri": without_password(self._uri), "runs": fresh})
         self._written_ids = ids
 
 
@@ -199,7 +210,7 @@ def read_run_ids(path: Path, uri: str) -> dict[str, str]:
     """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
     for row in read_jsonl(path):
-        if row["uri"] == uri:
+        if row["uri"] == without_password(uri):
             # A line with a parent is the first one of a database.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
     return ids
@@ -208,9 +219,3 @@ def read_run_ids(path: Path, uri: str) -> dict[str, str]:
 def _send(view: View, trial: TrackedTrial) -> None:
     trial.files.fetch()
     view.send(trial)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, which may carry pages of SQL, cut to a readable length."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else line[:197] + "..."

@@ -17,6 +17,7 @@ from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kdtune.tracking.location import artifact_folder, database_lock, database_path
+from kdtune.tracking.ranking import Ranking, saved_view
 from kdtune.tracking.record import (
     ENDED,
     MARKER,
@@ -45,6 +46,7 @@ class SweepText:
     name: str
     question: str
     config_text: str
+    ranking: Ranking | None
 
 
 @dataclass
@@ -166,7 +168,7 @@ class View:
     def _parent(self, sweep: SweepText, known: Iterable[TrackedTrial]) -> str:
         found = [run for run in self._search(f"tags.`{SWEEP}` = '{sweep.name}'") if PARENT not in run.data.tags]
         if found:
-            run_id = found[-1].info.run_id
+            run_id, start_ms = found[-1].info.run_id, found[-1].info.start_time
             self._client.update_run(run_id, status="RUNNING")
         else:
             start_ms = min((started_ms(rows_by_epoch(trial.files)) for trial in known), default=int(time.time() * 1000))
@@ -174,6 +176,9 @@ class View:
             run_id = self._client.create_run(self._experiment_id, start_ms, tags, sweep.name).info.run_id
         self._client.set_tag(run_id, "kdtune.state", "running")
         self._client.log_text(run_id, sweep.config_text, "sweep.yaml")
+        if sweep.ranking is not None:
+            view = saved_view(sweep.name, run_id, sweep.ranking, start_ms)
+            self._client.set_experiment_tag(self._experiment_id, *view)
         return run_id
 
     def _run(self, trial: TrackedTrial, start_ms: int) -> _KnownRun:
