@@ -65,7 +65,9 @@ def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tupl
         "orderByAsc": ranking.ascending,
         "selectedColumns": [*columns, "tags.`kdtune.state`"],
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunSections": [{"uuid": "kdtune", "name": sweep, "display": True, "isReordered": False}],
+        "compareRunSections": [
+            {"uuid": "kdtune", "name": sweep, "display": True, "isReordered": False, "columns": 2, "cardHeight": 420}
+        ],
         "compareRunCharts": _charts(ranking),
         # Else the sections are sorted by name, and this one is not the first.
         "isAccordionReordered": True,
@@ -80,7 +82,6 @@ def _charts(ranking: Ranking) -> list[dict[str, Any]]:
     parallel = {
         "type": "PARALLEL",
         "uuid": "kdtune-parallel",
-        "displayName": "Parameters and objective",
         "selectedParams": list(ranking.params),
         "selectedMetrics": [ranking.decisive],
         "showAllRuns": True,
