@@ -154,6 +154,7 @@ def place(shape: Shape, candidates: int, epochs: int | None = None, *, train_tea
         raw = copy.deepcopy(shape.sweep)
         raw["trial"]["data"]["root"] = str(folder / "videos")
         raw["search"]["candidates"] = candidates
+        raw["tracking"] = {**raw.get("tracking", {}), "models": "none"}  # the other sides log none
         if epochs is not None:
             raw["trial"] |= {"epochs": epochs, "stages": {"late": epochs}}
             raw["objective"]["stage"] = "late"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
-from kdtune.commands import data, jobs, machine, sweeps, teachers, trials, watch
+from kdtune.commands import data, jobs, machine, publish, sweeps, teachers, trials, watch
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
+    does = "bring MLflow up to date from the store alone: runs, metrics, data sets, models"
+    sub = command("publish", publish.publish, does, "publish lambda_tau")
+    sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     does = "say how sweeps get on, here or elsewhere, from the store alone"
     sub = command("status", watch.status, does, "status lambda_tau --follow")
     sub.add_argument("sweep", nargs="?", metavar="SWEEP", help="a sweep's name (default: a line for each)")

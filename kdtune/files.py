@@ -69,8 +69,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts."""
+def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
+    """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts.
+
+    Without `sync` nobody waits for the disk: a power cut may take the last lines.
+    """
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -83,7 +86,8 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
             file.truncate(whole)
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -44,6 +44,16 @@ class TrialFiles:
         return self.folder / "config.json"
 
     @property
+    def data(self) -> Path:
+        """Where its videos were when it was trained, and how many of them it saw; nothing of a trial depends on it."""
+        return self.folder / "data.json"
+
+    @property
+    def machine(self) -> Path:
+        """A line an epoch: how busy the machine was. Apart from the rows, which are the same on every machine."""
+        return self.folder / "machine.jsonl"
+
+    @property
     def epochs(self) -> Path:
         return self.folder / "epochs.jsonl"
 

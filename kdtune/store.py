@@ -8,6 +8,7 @@ A store is a folder that all machines see, or a URL of which each has a working 
                                           too_short_<n>.csv  store.json  verified.json
   targets/<key>/epoch_<e>/<kind>_<b>.npy  a teacher's logits, relations or features, in blocks
   trials/<key>/                           config.json  epochs.jsonl  result.json  failure.json
+                                          data.json  machine.jsonl
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,11 @@ class TrialData:
     def train(self) -> np.ndarray:
         """(size,) rows of the trial's training videos."""
         return self.order[: self.size]
+
+    def record(self, folder: str) -> dict[str, Any]:
+        """For people and for MLflow: where the videos are, how many of them are used for what, and what they show."""
+        videos = {"training": self.size, "validation": len(self.validation), "test": len(self.test)}
+        return {"folder": str(Path(folder).absolute()), "videos": videos, "actions": list(self.actions)}
 
     @classmethod
     def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:

@@ -20,7 +20,8 @@ from kdtune.config.trial import TrialConfig
 
 #: The pretext labels. Chance is not 1/5: REMOTE needs room, and is redrawn from the other four where there is none.
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
-PRETEXT_CLASSES = 5
+PRETEXT_LABELS = ("none", "rotation", "spatial", "temporal", "remote")
+PRETEXT_CLASSES = len(PRETEXT_LABELS)
 #: Least distance in frames of a remote clip from the tuple.
 REMOTE_DISTANCE = 16
 #: Order of the quadrants A B C D (row by row) under `pretext.spatial: fixed`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdtune.commands.say import say
@@ -40,14 +41,17 @@ def train(options: argparse.Namespace) -> int:
 def _train_one(session: Session, config: TrialConfig, device: torch.device) -> dict[str, Any]:
     """Train a trial with a line for each epoch, tell MLflow, and return its key with its result."""
     from kdtune.config.space import flat_params
+    from kdtune.tracking.commit import commit_tags
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import TrackedTrial, publish_trial
+    from kdtune.train.usage import UsageMeter
 
-    files = session.files(config)
+    files, meter = session.files(config), UsageMeter(device)
     say(f"trial {files.key} on {device}, in {files.folder}")
     state = "failed"
     try:
         for row in session.trial(config, device):
+            meter.note(files, row)
             stage = f" · {row['stage']}: {_figures(row['evaluation']['validation'])}" if "stage" in row else ""
             losses = " ".join(f"{name} {value:.3f}" for name, value in row["train"].items())
             say(f"epoch {row['epoch']:3d}/{config.epochs} {losses} ({row['seconds']:.1f} s){stage}")
@@ -57,7 +61,7 @@ def _train_one(session: Session, config: TrialConfig, device: torch.device) -> d
         raise
     finally:
         params = {**flat_params(config), "seed": config.seed, "control": False, "block": None, "key": files.key}
-        tracked = TrackedTrial(files, f"train {files.key[:8]}", params, {}, state)
+        tracked = TrackedTrial(files, f"train {files.key[:8]}", params, commit_tags(Path.cwd()), state)
         for problem in publish_trial(tracking_uri(), "train", tracked):
             say(f"note: {problem}")
     return {"key": files.key, **(files.result() or {})}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from kdtune.config.metrics import Metric, OfCost
 from kdtune.config.sections import Count, Positive, Section
@@ -102,7 +103,20 @@ class ResourceConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where MLflow shows the sweep."""
+    """Where MLflow shows the sweep, and what of it beside parameters and metrics."""
 
     experiment: str | None = None
     """Default: the sweep's name."""
+    models: Literal["none", "best", "all"] = "best"
+    """Which students are logged as MLflow models when the sweep ends: the best candidate of each block and its control,
+    every complete trial, or none."""
+    register_as: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = Field(
+        default=None, alias="register"
+    )
+    """A name in MLflow's model registry for the best student of each block, with the alias `best-BLOCK`."""
+
+    @model_validator(mode="after")
+    def _registers_what_is_logged(self) -> TrackingConfig:
+        if self.register_as is not None and self.models == "none":
+            raise PydanticCustomError("register", "register needs models: best or all, but got none")
+        return self

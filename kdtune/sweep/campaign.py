@@ -160,22 +160,7 @@ class Campaign:
             if teacher.name not in self.jobs:
                 self._add(teacher)
         self.jobs[job.name] = job
-        self._record(
-            {
-                "event": "asked",
-                "job": job.name,
-                "kind": job.kind,
-                "block": job.block.label if job.block else None,
-                "number": job.number,
-                "values": dict(job.values),
-                "seeds": list(job.seeds),
-                "keys": list(job.keys),
-                "finetuned": list(job.finetuned),
-                "params": list(job.params),
-                "bars": dict(job.bars),
-                "epochs": job.configs[0].epochs,
-            }
-        )
+        self._record({"event": "asked", **job.record()})
         self._place(job)
 
     def _place(self, job: Job) -> None:

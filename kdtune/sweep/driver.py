@@ -27,8 +27,11 @@ from kdtune.sweep.presence import Presence
 from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import Stopping
 from kdtune.sweep.study import Journal
-from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.commit import commit_tags
+from kdtune.tracking.ending import SweepEnding
+from kdtune.tracking.publish import Publisher
 from kdtune.tracking.ranking import ranking
+from kdtune.tracking.trials import keys_of, tracked_trial
 
 
 class Watcher(Protocol):
@@ -88,12 +91,14 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         for line in explained(files, sweep, text):
             watcher.say(line)
         ledger = files.ledger(sweep.ledger)
-        record = sweep_record(sweep, text, ledger)
+        commit = commit_tags(Path.cwd())
+        record = sweep_record(sweep, text, ledger, commit)
         write_json(files.sweep, record)
         watcher.begin(record)
-        publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow, ranking(record))
+        about = (sweep.experiment, sweep.name, sweep.question, text, files.mlflow, commit)
+        publisher = Publisher(uri, *about, ranking(record))
         stopping = Stopping(files, sweep.stop, interrupts)
-        events = _Events(sweep, store, publisher, watcher, stopping)
+        events = _Events(sweep, store, publisher, watcher, stopping, commit)
 
         def key_of(config: TrialConfig) -> str:
             prepared.prepare(config)
@@ -121,14 +126,20 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         except KeyboardInterrupt:
             pass
         finally:
-            unsent = publisher.close(state)
+            unsent = _close(publisher, state, store, sweep.name)
     if state == "interrupted":
         watcher.say("interrupted: the same command goes on from the last checkpoints")
     return events.ending(state, time.monotonic() - started, unsent)
 
 
-def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
-    """What `results` needs to know of a sweep beside its ledger."""
+def _close(publisher: Publisher, state: str, store: Store, name: str) -> list[str]:
+    """Tell MLflow how the sweep ended; what could not be sent, in words."""
+    ending = SweepEnding(store, name)
+    return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
+
+
+def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> dict[str, Any]:
+    """What `results` and `publish` need to know of a sweep beside its ledger."""
     return {
         "name": sweep.name,
         "question": sweep.question,
@@ -139,6 +150,8 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
         "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
         "params": list(dict.fromkeys(map(column_name, [*sweep.search.blocks, *sweep.search.space]))),
         "epochs": sweep.trial.epochs,
+        "tracking": sweep.tracking.model_dump(by_alias=True, exclude={"experiment"}),
+        "commit": commit,
         "text": text,
     }
 
@@ -153,9 +166,16 @@ class _Events:
     """What happens goes to the watcher, to MLflow and into the figures of the sweep's end."""
 
     def __init__(
-        self, sweep: SweepConfig, store: Store, publisher: Publisher, watcher: Watcher, stopping: Stopping
+        self,
+        sweep: SweepConfig,
+        store: Store,
+        publisher: Publisher,
+        watcher: Watcher,
+        stopping: Stopping,
+        commit: dict[str, str],
     ) -> None:
         self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
+        self.commit = commit
         self.targets: Counter[str] = Counter()
         self.found = self.trained = 0
         self.campaign: Campaign | None = None
@@ -168,9 +188,9 @@ class _Events:
         self.watcher.epoch(job.name, key, row)
 
     def on_end(self, job: Job, outcome: Outcome, cached: bool) -> None:
-        trials = [*job.keys, *(job.finetuned if outcome.state == "complete" else ())]
+        trials = keys_of(job.record(), outcome.state)
         for key in trials:
-            self._publish(job, key, outcome.state, outcome.objective if key in job.keys else None, cached)
+            self._publish(job, key, outcome.state, outcome.objective, cached)
         if cached:
             self.found += len(trials)
         else:
@@ -193,32 +213,5 @@ class _Events:
         return Ending(code, seconds, self.trained, self.found, self.targets, notes)
 
     def _publish(self, job: Job, key: str, state: str, objective: float | None, cached: bool = False) -> None:
-        params = {
-            **job.params[_index(job, key)],
-            "seed": _seed(job, key),
-            "control": job.kind == "control",
-            "block": job.block.label if job.block else None,
-            "key": key,
-        }
-        tags = {"kdtune.kind": job.kind, "kdtune.cached": str(cached).lower()}
-        tags["kdtune.phase"] = "finetune" if key in job.finetuned else "train"
-        self.publisher.update(TrackedTrial(self.store.trial(key), _run_name(job, key), params, tags, state, objective))
-
-
-def _index(job: Job, key: str) -> int:
-    """The place of a trial, or of its fine-tuning, among the job's seeds."""
-    return (job.finetuned if key in job.finetuned else job.keys).index(key)
-
-
-def _seed(job: Job, key: str) -> int:
-    return job.seeds[_index(job, key)]
-
-
-def _run_name(job: Job, key: str) -> str:
-    """What tells runs apart comes first: MLflow's table cuts names short."""
-    if job.block is None:
-        return job.name
-    what = f"{job.number} · {job.params[_index(job, key)]['teacher']}" if job.kind == "candidate" else "control"
-    seed = f" · seed {_seed(job, key)}" if len(job.seeds) > 1 else ""
-    phase = " · finetune" if key in job.finetuned else ""
-    return f"{what}{phase} · {job.block.label}{seed}"
+        told = tracked_trial(self.store, job.record(), key, state, objective, cached=cached, commit=self.commit)
+        self.publisher.update(told)

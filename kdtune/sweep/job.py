@@ -44,6 +44,22 @@ class Job:
     bars: Mapping[str, float] = field(default_factory=dict)
     """Stage → what the mean over the seeds must reach there."""
 
+    def record(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        return {
+            "job": self.name,
+            "kind": self.kind,
+            "block": self.block.label if self.block else None,
+            "number": self.number,
+            "values": dict(self.values),
+            "seeds": list(self.seeds),
+            "keys": list(self.keys),
+            "finetuned": list(self.finetuned),
+            "params": list(self.params),
+            "bars": dict(self.bars),
+            "epochs": self.configs[0].epochs,
+        }
+
     # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
     def __deepcopy__(self, memo: dict[int, Any]) -> Job:
         return self

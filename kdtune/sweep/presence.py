@@ -6,13 +6,15 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from filelock import Timeout
 
 from kdtune.errors import Problem, UserError
 from kdtune.files import read_json, write_json
-from kdtune.store import Store
+from kdtune.store import Store, SweepFiles
 
 #: Seconds between two signs of life: driver.json's time of change.
 BEAT_S = 5.0
@@ -31,7 +33,7 @@ class Presence:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError([Problem(f"sweep {self._name}", self._who())]) from None
+            raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
         # From here on nobody else writes these; what a killed driver left is not ours.
         self.files.stop.unlink(missing_ok=True)
         here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "address": self.address}
@@ -58,10 +60,26 @@ class Presence:
             except OSError:  # the store is out of reach: whoever writes to it next says so
                 continue
 
-    def _who(self) -> str:
-        other = read_json(self.files.driver)
-        if other is None:
-            return "another driver runs it"
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))
-        where = f"host {other['host']}, process {other['pid']}, since {since}"
-        return f"another driver runs it ({where}): watch it with `kdtune status {self._name}`"
+
+@contextmanager
+def nobody_runs(store: Store, name: str) -> Iterator[None]:
+    """Within the `with` no driver can run the sweep. Raises UserError where one does."""
+    lock = store.lock(f"sweep-{name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "its driver itself tells MLflow, and can be asked to stop; publish when it has ended"
+        raise UserError([Problem(f"sweep {name}", _who(store.sweep(name), name), hint)]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _who(files: SweepFiles, name: str) -> str:
+    other = read_json(files.driver)
+    if other is None:
+        return "another process runs or publishes it"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))
+    where = f"host {other['host']}, process {other['pid']}, since {since}"
+    return f"another driver runs it ({where}): watch it with `kdtune status {name}`"

@@ -18,6 +18,7 @@ from kdtune.sweep.prune import clears
 from kdtune.sweep.stopping import StopFile
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session, choose_device
+from kdtune.train.usage import UsageMeter
 
 #: {"key": a trial's key, "row": its row of one epoch}
 Rows = Generator[dict[str, Any], None, None]
@@ -31,17 +32,22 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
     to stop, the job ends as well.
     """
     place = choose_device(device)
+    meter = UsageMeter(place)
     with ExitStack() as stack:
 
         def open_trial(config: TrialConfig) -> Rows:
             return stack.enter_context(closing(session.trial(config, place)))
+
+        def reported(key: str, row: dict[str, Any]) -> dict[str, Any]:
+            meter.note(session.store.trial(key), row)
+            return {"key": key, "row": row}
 
         runs = [open_trial(config) for config in job.configs]
         for stage in job.configs[0].stage_epochs:
             evaluations = []
             for key, run in zip(job.keys, runs, strict=True):
                 for row in run:
-                    yield {"key": key, "row": row}
+                    yield reported(key, row)
                     if row.get("stage") == stage:
                         evaluations.append(row["evaluation"])
                         break
@@ -53,7 +59,7 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
         finetuned = [open_trial(config.finetuned) for config in job.configs if config.finetuned is not None]
         for key, run in zip([*job.keys, *job.finetuned], [*runs, *finetuned], strict=True):
             for row in run:
-                yield {"key": key, "row": row}
+                yield reported(key, row)
 
 
 class TrialWorker(tune.Trainable):

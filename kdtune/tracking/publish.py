@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtune.files import append_jsonl, read_jsonl
+from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.location import prepare_environment, without_password
 from kdtune.tracking.ranking import Ranking
 from kdtune.tracking.record import TrackedTrial
@@ -42,6 +43,7 @@ class Publisher:
         question: what the sweep asks; becomes the parent's description.
         config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
         run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
+        tags: of the parent.
         ranking: what the sweep's own view of MLflow's table shows (`ranking`), or None for no view.
     """
 
@@ -53,10 +55,11 @@ class Publisher:
         question: str,
         config_text: str,
         run_ids: Path | None,
+        tags: Mapping[str, str] | None = None,
         ranking: Ranking | None = None,
     ) -> None:
         self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
-        self._sweep = None if name is None else (name, question, config_text, ranking)
+        self._sweep = None if name is None else (name, question, config_text, tags or {}, ranking)
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {}
         self._dirty: dict[str, TrackedTrial] = {}
@@ -66,7 +69,12 @@ class Publisher:
         self._parent_id: str | None = None
         self._written_ids: dict[str, str] | None = None
         self._sent = 0
-        """Trials that arrived: while it grows, MLflow answers."""
+        """Trials and models that arrived: while it grows, MLflow answers."""
+        self._register: str | None = None
+        self._students: Sequence[TrackedStudent] = ()
+        """Those that are still to be logged."""
+        self._logging = False
+        """Is one of them being written and sent just now? That takes as long as it takes."""
         self._warned = False
         self._finished = False
         self._error: Exception | None = None
@@ -79,30 +87,37 @@ class Publisher:
             self._trials[trial.key] = self._dirty[trial.key] = trial
             self._changed.notify()
 
-    def close(self, state: str, summary: str = "", timeout_s: float = 60.0) -> list[str]:
+    def close(
+        self, state: str, summary: str = "", timeout_s: float = 60.0, students: Students | None = None
+    ) -> list[str]:
         """Send what is left and end every run of the sweep: a trial that has not ended becomes KILLED.
 
         Args:
             state: how the sweep ended: complete | interrupted | failed.
             summary: is added to the parent's description.
             timeout_s: how long to wait while nothing arrives; of an interrupted sweep, how long at all.
+            students: become models, after all else has been sent, where MLflow does not have them.
 
         Returns:
             What could not be sent, in plain words; empty if MLflow has everything.
         """
         with self._changed:
             self._close_as = (state, summary)
+            self._students, self._register = (students.wanted, students.register) if students else ((), None)
             self._changed.notify()
         while True:
             sent = self._sent
             self._thread.join(timeout_s)
-            if not self._thread.is_alive() or self._sent == sent or state == "interrupted":
+            arrives = self._logging or self._sent != sent
+            if not self._thread.is_alive() or not arrives or state == "interrupted":
                 break
-        if self._finished:
+        if self._finished and not self._students:
             return []
         cause = f"it did not answer within {timeout_s:g} s" if self._error is None else reason(self._error, self._uri)
         with self._changed:
             missing = f"{len(self._dirty)} trials" if self._dirty else "the sweep's end"
+        if self._finished:
+            missing = f"the models of {len(self._students)} trials"
         return [
             f"MLflow ({without_password(self._uri)}) has not got {missing}: {cause}. "
             "The store has everything; run the same command again to send it."
@@ -120,8 +135,24 @@ class Publisher:
                 break
             arrived = self._round()
             pause_s = BATCH_S if arrived else min(2 * pause_s, MAX_RETRY_S)
-        # Two attempts, for a database that vanished is noticed by the first one.
+        # Two attempts each, for a database that vanished is noticed by the first one.
+        if self._students and any(self._round() for _ in range(2)):
+            any(self._log_students() for _ in range(2))
         self._finished = any(self._round() and self._attempt(lambda view: view.finish(*ending)) for _ in range(2))
+
+    def _log_students(self) -> bool:
+        """Log every student that is left; whether none is. One that fails does not stop the others."""
+        left, connected = [], True
+        for student in self._students:
+            self._logging = True
+            connected = connected and self._connect()
+            if connected and self._attempt(partial(_log_student, student=student, register=self._register)):
+                self._sent += 1
+            else:
+                left.append(student)
+            self._logging = False
+        self._students = left
+        return not left
 
     def _round(self) -> bool:
         """Send every trial that has news; whether all of it arrived. One trial's trouble does not stop the others."""
@@ -219,3 +250,7 @@ def read_run_ids(path: Path, uri: str) -> dict[str, str]:
 def _send(view: View, trial: TrackedTrial) -> None:
     trial.files.fetch()
     view.send(trial)
+
+
+def _log_student(view: View, student: TrackedStudent, register: str | None) -> None:
+    view.log_student(student, register)

@@ -2,7 +2,8 @@
 
 A row of epochs.jsonl becomes the metrics `train/loss`, …, `lr`, `epoch_seconds` and `validation/pretext_loss`, with the
 epoch as step; a stage adds `validation/knn`, `test/knn`, … (a curve over the stages) and the same once more as
-`early/validation/knn`, … so that the table of runs has a column for each stage.
+`early/validation/knn`, … so that the table of runs has a column for each stage. A line of machine.jsonl becomes
+`system/…`, which MLflow's pages show apart.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdtune.files import read_jsonl
 from kdtune.store import TrialFiles
 
 #: In every row, hence the metric that tells which epochs MLflow already has.
 MARKER = "epoch_seconds"
+#: The same of the lines on the machine, which come a little later.
+MACHINE, MACHINE_MARKER = "system/", "system/cpu_utilization_percentage"
 #: kdtune's word for a trial's state → MLflow's run status. Pruning is an outcome and no failure, and MLflow's pages
 #: show KILLED as they show FAILED, by a red cross; so a pruned run is FINISHED and its tag kdtune.state says pruned.
 STATUS = {
@@ -54,10 +58,24 @@ class TrackedTrial:
 
 def rows_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
     """Epoch → its row. An epoch that was trained twice around a crash counts once: the first row, as MLflow has it."""
-    rows: dict[int, dict[str, Any]] = {}
-    for row in files.rows():
-        rows.setdefault(row["epoch"], row)
-    return rows
+    return _by_epoch(files.rows())
+
+
+def machine_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
+    """Epoch → the line on the machine, likewise."""
+    return _by_epoch(read_jsonl(files.machine))
+
+
+def _by_epoch(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(row["epoch"], row)
+    return found
+
+
+def machine_metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """Metric names and values of one line on the machine."""
+    return {f"{MACHINE}{name}": float(value) for name, value in row.items() if name not in ("epoch", "at")}
 
 
 def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:

@@ -2,28 +2,31 @@
 
 Everything is found again by what it is (the parent by the tag kdtune.sweep, a trial's run by kdtune.key), so a second
 process, or this one after an outage, goes on with the same runs. What a run already has is asked for once; a row whose
-answer got lost on the way may be sent twice, and MLflow keeps it once, since its time and value are the same.
+answer got lost on the way may be sent twice, and MLflow keeps it once, since its time and value are the same. A run
+whose answer got lost is made twice: the one that nobody writes to is deleted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
-from kdtune.tracking.location import artifact_folder, database_lock, database_path
+from kdtune.tracking.connection import PARENT, SWEEP, Connection
+from kdtune.tracking.datasets import data_inputs
+from kdtune.tracking.ending import TrackedStudent
 from kdtune.tracking.ranking import Ranking, saved_view
 from kdtune.tracking.record import (
     ENDED,
+    MACHINE_MARKER,
     MARKER,
     STATUS,
     TrackedTrial,
     latest_ms,
+    machine_by_epoch,
+    machine_metrics,
     outcome_tags,
     param_values,
     row_metrics,
@@ -31,12 +34,11 @@ from kdtune.tracking.record import (
     started_ms,
 )
 
-PARENT, NOTE, SWEEP, KEY = "mlflow.parentRunId", "mlflow.note.content", "kdtune.sweep", "kdtune.key"
-CACHED = "kdtune.cached"
+NOTE, KEY, CONTEXT = "mlflow.note.content", "kdtune.key", "mlflow.data.context"
+#: Of the first time: later every trial is found, and another commit's code is there.
+FIRST = ("kdtune.cached", "mlflow.source.git.commit", "kdtune.git.dirty")
 #: MLflow stores a request's metrics whole or not at all; it takes 1000 entities a request, params and tags included.
 MAX_METRICS = 800
-#: A run comes with all its metrics, a quarter of a MiB in memory for a short one.
-RUNS_PER_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class SweepText:
     name: str
     question: str
     config_text: str
-    ranking: Ranking | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ranking: Ranking | None = None
 
 
 @dataclass
@@ -58,8 +61,11 @@ class _KnownRun:
     params: dict[str, str]
     tags: dict[str, str]
     objective: float | None
+    has_data: bool
     epochs: set[int] | None = None
     """Which it has; None until it was asked."""
+    machine: set[int] = field(default_factory=set)
+    """Of which epochs it knows how busy the machine was; asked with the epochs."""
     has_config: bool = False
 
 
@@ -75,15 +81,15 @@ class View:
     """
 
     def __init__(self, uri: str, experiment: str, sweep: SweepText | None, known: Iterable[TrackedTrial]) -> None:
-        _make_tables(uri)
-        self._client = MlflowClient(tracking_uri=uri)
-        self._experiment_id = self._experiment(uri, experiment)
+        self._connection = Connection(uri, experiment)
+        self._client, self._experiment_id = self._connection.client, self._connection.experiment_id
         self._sweep = sweep
         self.parent_id = None if sweep is None else self._parent(sweep, known)
         self._runs: dict[str, _KnownRun] = {}
         if self.parent_id is not None:
-            children = self._search(f"tags.`{PARENT}` = '{self.parent_id}'")
-            self._runs = {run.data.tags[KEY]: _known(run) for run in children if KEY in run.data.tags}
+            for run in self._connection.children(self.parent_id):
+                if KEY in run.data.tags:
+                    self._take(run)
 
     @property
     def run_ids(self) -> dict[str, str]:
@@ -99,26 +105,23 @@ class View:
         run = self._run(trial, started_ms(rows))
         params = {name: value for name, value in param_values(trial).items() if name not in run.params}
         tags = {name: value for name, value in outcome_tags(trial, rows).items() if run.tags.get(name, "") != value}
-        if CACHED in run.tags:
-            tags.pop(CACHED, None)  # it is of the first time: later every trial is found
+        for name in run.tags.keys() & FIRST:
+            tags.pop(name, None)
         objective = None if trial.objective == run.objective else trial.objective
-        if not params and not tags and objective is None and run.status in ENDED and run.status == STATUS[trial.state]:
+        inputs = [] if run.has_data else data_inputs(trial.files)
+        ended = run.status in ENDED and run.status == STATUS[trial.state]
+        if not params and not tags and not inputs and objective is None and ended:
             return  # The tags come with the last rows, and the status after them: it has everything.
         # First, for MLflow looks the run up for it, with the metrics that it has.
         if not run.has_config and trial.files.config.exists():
             self._client.log_text(run.run_id, trial.files.config.read_text(), "config.json")
             run.has_config = True
-        if run.epochs is None:
-            run.epochs = {metric.step for metric in self._client.get_metric_history(run.run_id, MARKER)}
-        fresh: list[Metric] = []
-        for epoch in sorted(set(rows) - run.epochs):
-            at_ms = int(rows[epoch]["at"] * 1000)
-            metrics = [Metric(name, value, at_ms, epoch) for name, value in row_metrics(rows[epoch]).items()]
-            if len(fresh) + len(metrics) > MAX_METRICS:
-                # Rows are never torn between requests, so that one metric tells which epochs are there.
-                self._client.log_batch(run.run_id, metrics=fresh)
-                fresh = []
-            fresh += metrics
+        if inputs:
+            datasets = [Dataset(i.name, i.digest, "local", i.source, i.schema, i.profile) for i in inputs]
+            contexts = [[InputTag(CONTEXT, i.context)] for i in inputs]
+            self._client.log_inputs(run.run_id, [DatasetInput(*both) for both in zip(datasets, contexts, strict=True)])
+            run.has_data = True
+        fresh = self._send_rows(run, trial, rows)
         if objective is not None:
             # Of two values at one step and time MLflow's table shows the larger one, so a changed objective is later.
             at_ms = latest_ms(rows if run.objective is None else {})
@@ -128,21 +131,62 @@ class View:
         named, told = [Param(*param) for param in params.items()], [RunTag(*tag) for tag in tags.items()]
         self._client.log_batch(run.run_id, fresh, named, told)
         run.params |= params
-        run.epochs |= set(rows)
         run.tags |= tags
         self._set_status(run, STATUS[trial.state], latest_ms(rows))
 
+    def _send_rows(self, run: _KnownRun, trial: TrackedTrial, rows: Mapping[int, Mapping]) -> list[Metric]:
+        """Send the metrics that the run lacks, but for those that are left for the last request."""
+        if run.epochs is None:
+            run.epochs, run.machine = self._steps(run, MARKER), self._steps(run, MACHINE_MARKER)
+        machine = machine_by_epoch(trial.files)
+        lacking = [(rows[epoch], row_metrics) for epoch in sorted(rows.keys() - run.epochs)]
+        lacking += [(machine[epoch], machine_metrics) for epoch in sorted(machine.keys() - run.machine)]
+        fresh: list[Metric] = []
+        for row, metrics_of in lacking:
+            at_ms, epoch = int(row["at"] * 1000), row["epoch"]
+            metrics = [Metric(name, value, at_ms, epoch) for name, value in metrics_of(row).items()]
+            if len(fresh) + len(metrics) > MAX_METRICS:
+                # Rows are never torn between requests, so that one metric tells which epochs are there.
+                self._client.log_batch(run.run_id, metrics=fresh)
+                fresh = []
+            fresh += metrics
+        # Where one of the requests fails, this view and what it believes are thrown away.
+        run.epochs |= rows.keys()
+        run.machine |= machine.keys()
+        return fresh
+
+    def _steps(self, run: _KnownRun, metric: str) -> set[int]:
+        return {entry.step for entry in self._client.get_metric_history(run.run_id, metric)}
+
     def finish(self, state: str, summary: str) -> None:
         """Leave nothing of this sweep RUNNING: what has not ended was interrupted, and the parent ends with `state`."""
+        if self.parent_id is not None:
+            # One that was made by a request whose answer got lost runs for ever, and nobody knows it.
+            running = f"tags.`{PARENT}` = '{self.parent_id}' AND attributes.status = 'RUNNING'"
+            for found in list(self._connection.search(running)):
+                if KEY in found.data.tags:
+                    self._take(found)
         for run in self._runs.values():
             if run.status not in ENDED:
                 self._client.set_tag(run.run_id, "kdtune.state", "interrupted")
                 self._set_status(run, STATUS["interrupted"], int(time.time() * 1000))
-        if self._sweep is not None and self.parent_id is not None:
-            note = "\n\n".join(text for text in (self._sweep.question, summary) if text)
-            tags = [RunTag(NOTE, note), RunTag("kdtune.state", state)]
-            self._client.log_batch(self.parent_id, tags=tags)
-            self._client.set_terminated(self.parent_id, STATUS[state])
+        if self._sweep is None or self.parent_id is None:
+            return
+        self._connection.parent(self._sweep.name, self.parent_id)
+        note = "\n\n".join(text for text in (self._sweep.question, summary) if text)
+        self._client.log_batch(self.parent_id, tags=[RunTag(NOTE, note), RunTag("kdtune.state", state)])
+        self._client.set_terminated(self.parent_id, STATUS[state])
+
+    def log_student(self, student: TrackedStudent, register: str | None) -> None:
+        """Log the trial's student as a model of its run, once; register it where it has an alias."""
+        from kdtune.tracking.students import log_model, register_model
+
+        trial = student.trial
+        if trial.key not in self._runs:
+            self.send(trial)
+        model_id = log_model(self._connection, self._runs[trial.key].run_id, trial)
+        if register is not None and student.alias is not None:
+            register_model(self._client, register, student.alias, model_id, trial.key)
 
     def _set_status(self, run: _KnownRun, status: str, at_ms: int) -> None:
         if status == run.status:
@@ -153,31 +197,19 @@ class View:
             self._client.update_run(run.run_id, status=status)
         run.status = status
 
-    def _experiment(self, uri: str, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            folder = artifact_folder(uri)
-            # Without the kind, MLflow's pages guess, and may open on traces of language models.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            return self._client.create_experiment(name, None if folder is None else str(folder), tags)
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            # A deleted experiment keeps its name, so no other could be made in its place.
-            self._client.restore_experiment(found.experiment_id)
-        return found.experiment_id
-
     def _parent(self, sweep: SweepText, known: Iterable[TrackedTrial]) -> str:
-        found = [run for run in self._search(f"tags.`{SWEEP}` = '{sweep.name}'") if PARENT not in run.data.tags]
-        if found:
-            run_id, start_ms = found[-1].info.run_id, found[-1].info.start_time
+        run_id = self._connection.parent(sweep.name)
+        if run_id is not None:
             self._client.update_run(run_id, status="RUNNING")
         else:
             start_ms = min((started_ms(rows_by_epoch(trial.files)) for trial in known), default=int(time.time() * 1000))
             tags = {SWEEP: sweep.name, NOTE: sweep.question, "mlflow.source.name": "kdtune sweep"}
             run_id = self._client.create_run(self._experiment_id, start_ms, tags, sweep.name).info.run_id
-        self._client.set_tag(run_id, "kdtune.state", "running")
+        tags = {**sweep.tags, "kdtune.state": "running"}
+        self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
         self._client.log_text(run_id, sweep.config_text, "sweep.yaml")
         if sweep.ranking is not None:
-            view = saved_view(sweep.name, run_id, sweep.ranking, start_ms)
+            view = saved_view(sweep.name, run_id, sweep.ranking, int(time.time() * 1000))
             self._client.set_experiment_tag(self._experiment_id, *view)
         return run_id
 
@@ -185,7 +217,8 @@ class View:
         params = param_values(trial)
         known = self._runs.get(trial.key)
         if known is None and self.parent_id is None:
-            alone = [run for run in self._search(f"tags.`{KEY}` = '{trial.key}'") if PARENT not in run.data.tags]
+            found = self._connection.search(f"tags.`{KEY}` = '{trial.key}'")
+            alone = [run for run in found if PARENT not in run.data.tags]
             known = _known(alone[-1]) if alone else None
         if known is not None and any(params.get(name, value) != value for name, value in known.params.items()):
             # MLflow cannot change a param (a teacher was renamed in the sweep file, say): the run is made anew.
@@ -200,29 +233,20 @@ class View:
         self._runs[trial.key] = known
         return known
 
-    def _search(self, condition: str) -> Iterator[Run]:
-        """The experiment's runs that are not deleted, latest first."""
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _take(self, run: Run) -> None:
+        """A run of the sweep's that was found; of two for one trial the one with fewer figures is deleted."""
+        key, found = run.data.tags[KEY], _known(run)
+        known = self._runs.setdefault(key, found)
+        if known.run_id == found.run_id:
+            return
+        if len(found.tags) > len(known.tags):
+            self._runs[key], found = found, known
+        self._client.delete_run(found.run_id)
 
 
 def _known(run: Run) -> _KnownRun:
     data = run.data
+    has_data = bool(run.inputs is not None and run.inputs.dataset_inputs)
     return _KnownRun(
-        run.info.run_id, run.info.status, dict(data.params), dict(data.tags), data.metrics.get("objective")
+        run.info.run_id, run.info.status, dict(data.params), dict(data.tags), data.metrics.get("objective"), has_data
     )
-
-
-def _make_tables(uri: str) -> None:
-    """Make a SQLite database's tables where they are missing, also when the file was deleted under this process."""
-    database = database_path(uri)
-    with contextlib.nullcontext() if database is None else database_lock(database):
-        if database is not None:
-            SqlAlchemyStore(uri, str(artifact_folder(uri)))

@@ -26,7 +26,7 @@ from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest
 
 #: What every complete trial's folder holds, and what else of it is worth having: imported weights have no epochs.
-NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("epochs.jsonl", "classes_*.json")
+NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("data.json", "epochs.jsonl", "classes_*.json")
 
 #: The fields of a trial's records, without which it could neither be listed nor looked up.
 TRAINED_FORM, IMPORTED_FORM = {"trial", "data", "teacher", "start", "semantics"}, {"student", "clip", "target"}

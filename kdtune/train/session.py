@@ -68,6 +68,7 @@ class Session(Prepared):
                 if config.start is not None:
                     begun = self.files(config.start)
                     start = final_weights(begun.fetch(begun.checkpoint).checkpoint)
+                write_json(files.data, data.record(config.data.folder))
                 write_json(files.config, identity(config, self.manifest_of(config)))
                 result = yield from train_trial(samples, targets, start, files, self.stopping)
                 if result is not None:

@@ -1,0 +1,216 @@
+"""What tracking costs: rows logged per second, and the time that it adds to an epoch.
+
+    python benchmarks/tracking.py                        # three rounds of the quick start's shape, some five minutes
+    python benchmarks/tracking.py --rounds 1 --candidates 2 --out tracking.json
+
+Added time: in each round the same sweep is run twice in a fresh store, with MLflow on a SQLite database and with a
+publisher that drops everything, first the one, then the other, and in the next round the other way round. Compared are
+the epochs' own seconds, the seconds from the first epoch's end to the last one's, and those of the whole sweep, which
+at its end waits for MLflow. System metrics are measured in both; what reading and writing a line of them takes is timed
+by itself.
+
+Rows per second: the rows of one of those trials, as those of many longer ones, are sent by the publisher into an empty
+SQLite database, and to an MLflow server on one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdtune.sweep.driver
+from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
+from kdtune.config.load import load_sweep
+from kdtune.files import read_json, write_jsonl
+from kdtune.files import write_json as write_record
+from kdtune.report.live import Plain
+from kdtune.store import Store, TrialFiles
+from kdtune.sweep.driver import drive
+from kdtune.tracking.location import prepare_environment, ui_command
+from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.record import row_metrics
+from kdtune.train.usage import UsageMeter
+from shapes import SHAPES, Place, place
+
+SIDES = ("tracked", "untracked")
+#: Sent for the rate: so many trials of so many epochs.
+TRIALS, EPOCHS = 40, 50
+#: Lines of system metrics that are timed.
+LINES = 200
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=int, default=3, help="default: 3")
+    made.add_argument("--candidates", type=int, default=6, help="of a sweep (default: 6)")
+    args = made.parse_args()
+    rounds: list[dict[str, dict[str, float]]] = []
+    with place(SHAPES["quick"], candidates=args.candidates) as at:
+        for number in range(args.rounds):
+            order = SIDES if number % 2 == 0 else SIDES[::-1]
+            rounds.append({side: one_side(at, side, number) for side in order})
+            say(f"round {number}: " + ", ".join(f"{side} {rounds[-1][side]['sweep_s']:.1f} s" for side in SIDES))
+        trial = next(files for files in Store(at.folder / "tracked_0").trials() if files.result() is not None)
+        rates = {name: rate(at.folder / name, trial, served) for name, served in (("SQLite", False), ("server", True))}
+        line_s = seconds_of_a_line(at.folder)
+        found = this_machine(at.sweep.trial)
+    compared = {name: [[one[side][name] for one in rounds] for side in SIDES] for name in rounds[0]["tracked"]}
+    print(f"\n{SHAPES['quick'].about}, {args.candidates} candidates\n{machine_line(found)}")
+    rows = [
+        [about, *(spread(values, 3) for values in compared[name]), spread(ratios(*compared[name]), 3)]
+        for name, about in (("epoch_s", "an epoch"), ("span_s", "first epoch to last"), ("sweep_s", "the whole sweep"))
+    ]
+    print_table(["seconds", *SIDES, "ratio"], rows)
+    print_table(
+        ["MLflow", "rows a second", "metrics a second"],
+        [[name, f"{one['rows_per_s']:,.0f}", f"{one['metrics_per_s']:,.0f}"] for name, one in rates.items()],
+    )
+    print(f"\na line of system metrics: {1000 * line_s:.2f} ms")
+    write_json(args.out, {"machine": found, "rounds": rounds, "rates": rates, "line_s": line_s})
+
+
+# ---- with and without ------------------------------------------------------------------------------------------------
+
+
+def one_side(at: Place, side: str, number: int) -> dict[str, float]:
+    """One sweep, in a process of its own: seconds of its epochs and of itself."""
+    store = at.copy_store(at.folder / f"{side}_{number}", clips=True)
+    job = {"file": str(at.file), "store": str(store), "uri": f"sqlite:///{store}/mlflow.db", "side": side}
+    file = at.folder / "job.json"
+    file.write_text(json.dumps(job))
+    before = {files.key for files in Store(store).trials()}
+    _, said = command([sys.executable, __file__, "--job", str(file)])
+    trained = [files.rows() for files in Store(store).trials() if files.key not in before]
+    ends = [row["at"] for rows in trained for row in rows]
+    seconds = [row["seconds"] for rows in trained for row in rows]
+    return {
+        "epoch_s": statistics.fmean(seconds),
+        "span_s": max(ends) - min(ends),
+        "sweep_s": float(said.splitlines()[-1]),
+        "epochs": len(seconds),
+    }
+
+
+class Untold:
+    """In the publisher's place: MLflow is told nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def update(self, trial: TrackedTrial) -> None:
+        pass
+
+    def close(self, *_: Any, **__: Any) -> list[str]:
+        return []
+
+
+def run_job(file: Path) -> None:
+    """What `one_side` starts; prints the sweep's seconds."""
+    job = json.loads(file.read_text())
+    if job["side"] == "untracked":
+        kdtune.sweep.driver.Publisher = Untold  # type: ignore[misc, assignment]
+    path = Path(job["file"])
+    ending = drive(load_sweep(path), path.read_text(), Store(job["store"]), None, job["uri"], Plain(lambda _: None))
+    if ending.exit_code != 0 or ending.notes:
+        sys.exit(f"the sweep ended otherwise than it should: {ending}")
+    print(ending.seconds)
+
+
+# ---- how fast rows are sent ------------------------------------------------------------------------------------------
+
+
+def rate(folder: Path, trial: TrialFiles, served: bool) -> dict[str, float]:
+    """Rows and metrics a second into an empty database, the publisher's connection and the runs' making included."""
+    prepare_environment()
+    import kdtune.tracking.view  # noqa: F401  the seconds that its import takes are no row's
+
+    trials = many(folder, trial)
+    database = f"sqlite:///{folder}/mlflow.db"
+    with server(database) if served else unserved(database) as uri:
+        started = time.perf_counter()
+        publisher = Publisher(uri, "tracking", "tracking", "", "", None)
+        for one in trials:
+            publisher.update(one)
+        unsent = publisher.close("complete", timeout_s=300)
+        seconds = time.perf_counter() - started
+    if unsent:
+        sys.exit(str(unsent))
+    rows = [row for one in trials for row in one.files.rows()]
+    metrics = sum(len(row_metrics(row)) for row in rows)
+    return {"seconds": seconds, "rows_per_s": len(rows) / seconds, "metrics_per_s": metrics / seconds}
+
+
+def many(folder: Path, trial: TrialFiles) -> list[TrackedTrial]:
+    """TRIALS trials of EPOCHS epochs with the rows of `trial`, over and over."""
+    store, rows = Store(folder / "store"), trial.rows()
+    trials = []
+    for number in range(TRIALS):
+        files = store.trial(f"{number:032x}")
+        write_record(files.config, read_json(trial.config))
+        write_jsonl(files.epochs, ({**rows[i % len(rows)], "epoch": i + 1} for i in range(EPOCHS)))
+        trials.append(TrackedTrial(files, f"trial {number}", {"key": files.key}, {}, "complete", 0.5))
+    return trials
+
+
+@contextmanager
+def unserved(uri: str) -> Iterator[str]:
+    yield uri
+
+
+@contextmanager
+def server(uri: str) -> Iterator[str]:
+    """MLflow's server on this database, as `kdtune ui` starts it; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address, null = f"http://127.0.0.1:{port}", subprocess.DEVNULL
+    process = subprocess.Popen(ui_command(uri, port=port), stdout=null, stderr=null, start_new_session=True)
+    try:
+        while not answers(address):
+            if process.poll() is not None:
+                sys.exit("MLflow's server has ended")
+            time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def seconds_of_a_line(folder: Path) -> float:
+    """Of system metrics, as a worker writes one after each epoch: the median."""
+    meter, files = UsageMeter(torch.device("cpu")), Store(folder / "usage").trial("0" * 32)
+    taken = []
+    for epoch in range(LINES):
+        row = {"epoch": epoch, "at": time.time()}
+        started = time.perf_counter()
+        meter.note(files, row)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--job"]:
+        run_job(Path(sys.argv[2]))
+    else:
+        main()

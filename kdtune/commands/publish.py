@@ -1,0 +1,38 @@
+"""`publish`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_OK, Problem, UserError
+
+
+def publish(options: argparse.Namespace) -> int:
+    from kdtune.store import Store
+    from kdtune.sweep.presence import nobody_runs
+    from kdtune.tracking.ending import SweepEnding
+    from kdtune.tracking.location import tracking_uri, without_password
+    from kdtune.tracking.publish import Publisher
+    from kdtune.tracking.ranking import ranking
+
+    store, uri, name = Store(options.store), tracking_uri(), options.sweep
+    files = store.sweep(name).fetch()
+    SweepEnding(store, name)  # refuses an unknown name, before anything is made for it
+    with nobody_runs(store, name), files.kept():
+        store.fetch_trials(key for asked in SweepEnding(store, name).asked.values() for key in asked["keys"])
+        ending = SweepEnding(store, name)
+        record, trials = ending.record, ending.trials()
+        say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
+        asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
+        publisher = Publisher(uri, *asked, ranking(record))
+        for trial in trials:
+            publisher.update(trial)
+        state = "complete" if ending.complete else "interrupted"
+        students = ending.students() if ending.complete else None
+        unsent = publisher.close(state, ending.summary(), students=students)
+    if unsent:
+        raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])
+    models = f", {len(students.wanted)} students as models" if students is not None else ""
+    print(f"MLflow has {len(trials)} trials of {name}{models}.")
+    return EXIT_OK

@@ -1,0 +1,28 @@
+"""The git commit of the working tree in which a sweep is run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+#: Seconds that git may take; on a large tree or a slow disk its answer is not worth more.
+PATIENCE_S = 5.0
+
+
+def commit_tags(folder: Path) -> dict[str, str]:
+    """MLflow's tag for the commit, and whether tracked files differ from it; empty where there is no git or no tree."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    dirty = {} if changes is None else {"kdtune.git.dirty": str(bool(changes)).lower()}
+    return {"mlflow.source.git.commit": commit, **dirty}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,166 @@
+"""A real MLflow server that tests stop, freeze and start again, a proxy before it that is slow or loses answers, and
+what is in its database, counted."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+
+from kdtune.tracking.location import SERVER_SETTINGS, ui_command
+
+HOST, WAIT_S = "127.0.0.1", 90
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """MLflow's server on a SQLite database, in processes of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.address = port, f"http://{HOST}:{port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, database: Path) -> None:
+        """On this database, which is made where it is missing; returns when the server answers."""
+        database.parent.mkdir(parents=True, exist_ok=True)
+        command = ui_command(f"sqlite:///{database}", port=self.port)
+        # A session of its own: the server's helpers are stopped with it.
+        self._process = subprocess.Popen(
+            [*command, "--allowed-hosts", "*"],
+            env={**SERVER_SETTINGS, **os.environ},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + WAIT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"MLflow's server does not answer (ended: {self._process.poll()})")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def freeze(self) -> None:
+        """Its processes stand still; the system still takes connections for it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+
+class Proxy:
+    """Passes connections on to a port of this machine: late by `delay_s`, or without the answers to some requests."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.delay_s = 0.0
+        """Before each part of an answer."""
+        self.loses: Counter[str] = Counter()
+        """Words of a request → how many of the answers to such requests are lost: the server has carried them out."""
+        self._listener = socket.create_server((HOST, 0))
+        self.address = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with closing(client), suppress(OSError), socket.create_connection((HOST, self._to)) as server:
+            request = b""
+            with selectors.DefaultSelector() as ready:
+                for side in (client, server):
+                    ready.register(side, selectors.EVENT_READ)
+                while True:
+                    for key, _ in ready.select():
+                        content = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                        if not content:
+                            return
+                        if key.fileobj is client:
+                            request = content if content.startswith((b"GET", b"POST", b"PUT", b"PATCH")) else request
+                            server.sendall(content)
+                            continue
+                        time.sleep(self.delay_s)
+                        if self._loses(request):
+                            return
+                        client.sendall(content)
+
+    def _loses(self, request: bytes) -> bool:
+        for words, left in self.loses.items():
+            if left > 0 and words.encode() in request.split(b"\r\n")[0]:
+                self.loses[words] -= 1
+                return True
+        return False
+
+
+class Database:
+    """What MLflow keeps, counted in its tables: a client would hide what is there twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def ask(self, query: str) -> list[tuple]:
+        if not self.path.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=60)) as connection:
+                return connection.execute(query).fetchall()
+        except sqlite3.OperationalError:  # the tables are being made just now
+            return []
+
+    def count(self, table: str, where: str = "1") -> int:
+        """Rows of a table of the runs that are not deleted."""
+        of = f"run_uuid IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active') AND {where}"
+        return int(self.ask(f"SELECT count(*) FROM {table} WHERE {of}")[0][0])
+
+    def tag(self, name: str) -> list[str]:
+        """The values that runs have for a tag, sorted."""
+        of = "(SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active')"
+        return sorted(
+            value for (value,) in self.ask(f"SELECT value FROM tags WHERE key = '{name}' AND run_uuid IN {of}")
+        )
+
+    def statuses(self) -> Counter[str]:
+        return Counter(status for (status,) in self.ask("SELECT status FROM runs WHERE lifecycle_stage = 'active'"))
+
+
+def python(*arguments: str | Path) -> list[str]:
+    """A command of this interpreter."""
+    return [sys.executable, *map(str, arguments)]
