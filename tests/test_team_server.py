@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
@@ -125,6 +126,12 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
     assert Path(config).read_text() == trials[0].files.config.read_text()
     assert set(read_run_ids(tmp_path / "mlflow.jsonl", server.address)) >= {trial.key for trial in trials[:4]}
     monkeypatch.undo()
+
+    request = urllib.request.Request(f"{server.address}/signup")  # where the admin makes other users
+    login = base64.b64encode(f"{server.username}:{server.password}".encode()).decode()
+    request.add_header("Authorization", f"Basic {login}")
+    with urllib.request.urlopen(request, timeout=30) as page:
+        assert "assword" in page.read().decode()
 
     stored = server.services["s3"]["environment"]
     files = s3_files(server.s3_endpoint, stored["AWS_ACCESS_KEY_ID"], stored["AWS_SECRET_ACCESS_KEY"])
