@@ -54,7 +54,7 @@ def make_sweep(store: Store) -> list[TrackedTrial]:
 def test_the_pages_show_the_sweep_and_compare_its_trials(tmp_path: Path) -> None:
     store, uri = Store(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     trials = make_sweep(store)
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which?", "name: lambda_tau\n", None, ranking(RECORD))
+    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which?", "name: lambda_tau\n", None, ranking=ranking(RECORD))
     for trial in trials:
         publisher.update(trial)
     assert publisher.close("complete", timeout_s=120) == []

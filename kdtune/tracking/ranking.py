@@ -17,8 +17,10 @@ from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 
 TAG, PREFIX = "mlflow.sharedViewState.", "kdtune-"
-#: Of a sweep whose record does not name its own (kdtune 1.0).
+#: Of a sweep whose record, an older one, does not name its own.
 USUAL = ("teacher", "lambda", "tau", "alpha")
+COLUMNS = 20
+"""At most so many params, and so many metrics: an experiment's tag holds 20000 characters, of older versions 5000."""
 EXPERIMENTS = 5
 """How many experiments `links` names: those that were written last."""
 
@@ -30,7 +32,7 @@ class Ranking:
     params: Sequence[str]
     """Blocked on and searched, in the sweep file's order."""
     metrics: Sequence[str]
-    """The first objective at each stage, then the other objectives."""
+    """The first objective, where it counts and at each stage, then the other objectives."""
     decisive: str
     """The one of them that sorts the table."""
     ascending: bool = False
@@ -46,9 +48,8 @@ def ranking(record: Mapping[str, Any]) -> Ranking:
     metrics = [] if first.get("cost") else [_metric(first, stage) for stage in record["stages"]]
     decisive = "objective" if first.get("cost") else _metric(first, first["stage"])
     metrics += [_metric(other, other["stage"]) for other in others if not other.get("cost")]
-    return Ranking(
-        record.get("params", USUAL), list(dict.fromkeys([*metrics, decisive])), decisive, first["mode"] == "min"
-    )
+    metrics = list(dict.fromkeys([decisive, *metrics]))[:COLUMNS]
+    return Ranking(record.get("params", USUAL)[:COLUMNS], metrics, decisive, first["mode"] == "min")
 
 
 def _metric(objective: Mapping[str, Any], stage: str) -> str:
