@@ -3,7 +3,7 @@
     python tests/mlflow_pages.py --uri sqlite:///mlflow/mlflow.db --sweep lambda_tau --out build/screenshots
 
 starts `kdtune ui`, opens each page in a headless Chromium, waits until it shows what it must, and saves it as a PNG.
-docs/mlflow.png is its compare.png of the quick start.
+docs/mlflow.png is its charts.png of the quick start.
 """
 
 from __future__ import annotations
