@@ -88,22 +88,27 @@ class S3Server:
 
     def files(self) -> fsspec.AbstractFileSystem:
         """A client of its own."""
-        fs = fsspec.filesystem(
-            "s3",
-            key=WRITER,
-            secret=SECRET,
-            endpoint_url=self.endpoint,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-            config_kwargs={"retries": {"max_attempts": 0}},
-        )
-        fs.retries = 1
-        return fs
+        return s3_files(self.endpoint, WRITER, SECRET)
 
     def settings(self, user: str = WRITER) -> str:
         """A file for AWS_CONFIG_FILE."""
         lines = [f"aws_access_key_id = {user}", f"aws_secret_access_key = {SECRET}", "region = us-east-1"]
         return "\n".join(["[default]", *lines, f"endpoint_url = {self.endpoint}", ""])
+
+
+def s3_files(endpoint: str, key: str, secret: str) -> fsspec.AbstractFileSystem:
+    """A client of the server at `endpoint` that remembers nothing and does not try again."""
+    fs = fsspec.filesystem(
+        "s3",
+        key=key,
+        secret=secret,
+        endpoint_url=endpoint,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        config_kwargs={"retries": {"max_attempts": 0}},
+    )
+    fs.retries = 1
+    return fs
 
 
 def _free_ports(count: int) -> list[int]:

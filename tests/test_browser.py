@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 
-from browser import missing, picture
-from test_tracking import EXPERIMENT, SWEEP, make_trial, publish
+from browser import missing
+from mlflow_pages import look
+from test_tracking import EXPERIMENT, ROOT, SWEEP, make_trial, write_epoch
 
 from kdtune.store import Store
+from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.ranking import ranking
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+#: By name, with their epochs: the pruned one has no late accuracy.
+TRIALS = {
+    "control": 4,
+    "teacher c3d, a good one": 4,
+    "0 · c3d": 4,
+    "1 · c3d, deeper": 4,
+    "2 · c3d_wide": 4,
+    "3 · r21d": 2,
+}
+BEST_FIRST = ["1 · c3d, deeper", "2 · c3d_wide", "0 · c3d", "control", "3 · r21d"]
+RECORD = {
+    "objective": [{"metric": "knn", "split": "validation", "stage": "late", "mode": "max", "column": "knn"}],
+    "stages": {"early": 2, "late": 4},
+    "params": ["fraction", "teacher", "lambda", "tau"],
+}
+
+
+def make_sweep(store: Store) -> list[TrackedTrial]:
+    """A control, three candidates to the end, one pruned, and their teacher. The longer its name, the better it is."""
+    trials = []
+    for number, (name, epochs) in enumerate(TRIALS.items()):
+        kind = "candidate" if name[0].isdigit() else name.split()[0]
+        trial = make_trial(store, number, "complete" if epochs == 4 else "pruned", 0)
+        searched = {"lambda": 0.1 * (number + 1), "tau": 2.0 + number} if kind == "candidate" else {"lambda": None}
+        tags = {**trial.tags, "kdtune.kind": kind}
+        trial = replace(trial, name=name, params={**trial.params, **searched}, tags=tags)
+        for epoch in range(1, epochs + 1):
+            write_epoch(trial, epoch)
+        trials.append(trial)
+    return trials
 
 
 def test_the_pages_show_the_sweep_and_compare_its_trials(tmp_path: Path) -> None:
     store, uri = Store(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow/mlflow.db"
-    trials = [make_trial(store, number, "complete", 4) for number in (1, 2, 3)]
-    trials = [*trials, make_trial(store, 4, "pruned", 2)]
-    assert publish(uri, tmp_path, trials) == []
-    shown: list[str] = []
-    # `picture` itself waits for the runs' names in the table and for the axes of the chart.
-    files = picture(uri, EXPERIMENT, ["lambda"], "late/validation/knn", tmp_path / "mlflow.png", seen=shown)
-    table, comparison = shown
-    for text in (EXPERIMENT, SWEEP, *(trial.name for trial in trials), "late/validation/k"):
-        assert text in table
-    assert "Comparing 3 Runs" in comparison  # The pruned one has no late accuracy.
-    for file in files:
-        assert file.read_bytes().startswith(b"\x89PNG")
+    trials = make_sweep(store)
+    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which?", "name: lambda_tau\n", None, ranking=ranking(RECORD))
+    for trial in trials:
+        publisher.update(trial)
+    assert publisher.close("complete", timeout_s=120) == []
+    # `look` itself waits for names, columns, axes and curves; the pictures are build output.
+    folder = ROOT / "build" / "screenshots"
+    seen = look(uri, SWEEP, ["lambda", "tau"], "late/validation/knn", folder)
+
+    ranked = seen.texts["ranking"]
+    assert sorted(BEST_FIRST, key=ranked.index) == BEST_FIRST
+    assert "teacher c3d" in seen.texts["table"]
+    assert "teacher c3d" not in ranked  # its accuracy is of its own stages
+    assert seen.axes["charts"] >= {"lambda", "tau"}
+    assert seen.axes["compare"] == {"lambda", "tau", "late/validation/knn"}
+    assert "Comparing 3 Runs" in seen.texts["compare"]  # The pruned one has no late accuracy.
+    assert '"seed": 3' in seen.texts["artifacts"]
+    for name in seen.texts:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")

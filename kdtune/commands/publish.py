@@ -12,8 +12,9 @@ def publish(options: argparse.Namespace) -> int:
     from kdtune.store import Store
     from kdtune.sweep.presence import nobody_runs
     from kdtune.tracking.ending import SweepEnding
-    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.location import tracking_uri, without_password
     from kdtune.tracking.publish import Publisher
+    from kdtune.tracking.ranking import ranking
 
     store, uri, name = Store(options.store), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
@@ -22,9 +23,9 @@ def publish(options: argparse.Namespace) -> int:
         store.fetch_trials(key for asked in SweepEnding(store, name).asked.values() for key in asked["keys"])
         ending = SweepEnding(store, name)
         record, trials = ending.record, ending.trials()
-        say(f"{name}: {len(trials)} trials to MLflow at {uri}")
+        say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
         asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
-        publisher = Publisher(uri, *asked, trials)
+        publisher = Publisher(uri, *asked, trials, ranking(record))
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)

@@ -21,7 +21,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.report.tables import summary
     from kdtune.store import Store
     from kdtune.sweep.driver import drive
-    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.location import is_server, tracking_uri, without_password
     from kdtune.tracking.publish import read_run_ids
 
     store, uri = Store(options.store), tracking_uri()
@@ -35,7 +35,7 @@ def sweep(options: argparse.Namespace) -> int:
         print(line)
     for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
-    print("Look at it:  python -m kdtune ui")
+    print(f"Look at it:  {without_password(uri) if is_server(uri) else 'python -m kdtune ui'}")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
     if sweep.search.candidates is not None:
         more = f"--set search.candidates={2 * sweep.search.candidates}"

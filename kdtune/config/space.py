@@ -46,6 +46,11 @@ def resolve(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
+def column_name(name: str) -> str:
+    """What a searched parameter is called in tables and in MLflow: by its short name, where it has one."""
+    return next((short for short, path in SHORT_NAMES.items() if path == resolve(name)), name)
+
+
 def is_path(name: str) -> bool:
     """Does `name` (short or dotted) lead to one value of the trial configuration?"""
     parts = resolve(name).split(".")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
+from kdtune.config.space import column_name
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
@@ -29,6 +30,7 @@ from kdtune.sweep.study import Journal
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.publish import Publisher
+from kdtune.tracking.ranking import ranking
 from kdtune.tracking.trials import keys_of, tracked_trial
 
 
@@ -93,7 +95,8 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         record = sweep_record(sweep, text, ledger, commit)
         write_json(files.sweep, record)
         watcher.begin(record)
-        publisher = Publisher(uri, sweep.experiment, sweep.name, sweep.question, text, files.mlflow, commit)
+        about = (sweep.experiment, sweep.name, sweep.question, text, files.mlflow, commit)
+        publisher = Publisher(uri, *about, ranking=ranking(record))
         stopping = Stopping(files, sweep.stop, interrupts)
         events = _Events(sweep, store, publisher, watcher, stopping, commit)
 
@@ -145,6 +148,7 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, 
         "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
         "stages": sweep.trial.milestones,
         "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
+        "params": list(dict.fromkeys(map(column_name, [*sweep.search.blocks, *sweep.search.space]))),
         "epochs": sweep.trial.epochs,
         "tracking": sweep.tracking.model_dump(by_alias=True, exclude={"experiment"}),
         "commit": commit,

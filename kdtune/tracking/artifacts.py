@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdtune.tracking.location import prepare_environment
-from kdtune.tracking.publish import reason
+from kdtune.tracking.location import prepare_environment, without_password
+from kdtune.tracking.refusal import reason
 
 
 def publish_files(uri: str, experiment: str, sweep: str, folder: str, files: Iterable[Path]) -> list[str]:
@@ -15,6 +15,7 @@ def publish_files(uri: str, experiment: str, sweep: str, folder: str, files: Ite
     Returns:
         What could not be sent, in plain words; empty if MLflow has them all. Nothing is raised.
     """
+    shown = without_password(uri)
     try:
         prepare_environment()
         from kdtune.tracking.connection import Connection
@@ -22,9 +23,9 @@ def publish_files(uri: str, experiment: str, sweep: str, folder: str, files: Ite
         connection = Connection(uri, experiment)
         run_id = connection.parent(sweep)
         if run_id is None:
-            return [f"MLflow ({uri}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes it"]
+            return [f"MLflow ({shown}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes it"]
         for file in files:
             connection.client.log_artifact(run_id, str(file), folder)
     except Exception as error:  # whatever mlflow, its database or the network raise
-        return [f"MLflow ({uri}) has not got {folder}/: {reason(error)}"]
+        return [f"MLflow ({shown}) has not got {folder}/: {reason(error, uri)}"]
     return []

@@ -7,6 +7,7 @@ The embedded database is `mlflow/mlflow.db` below the working directory, with it
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -38,6 +39,11 @@ SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the embedded database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords of its URIs left out: it is printed, or kept in a file."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s@]*@", r"\1@", text)
 
 
 def is_server(uri: str) -> bool:
@@ -90,7 +96,8 @@ def serve(uri: str, port: int = DEFAULT_PORT) -> NoReturn:
         UserError: the URI is itself a server, its database does not exist yet, or the port is taken.
     """
     if is_server(uri):
-        raise UserError([Problem("MLFLOW_TRACKING_URI", f"{uri} is already served: open it in a browser")])
+        what = f"{without_password(uri)} is already served: open it in a browser"
+        raise UserError([Problem("MLFLOW_TRACKING_URI", what)])
     database = database_path(uri)
     if database is not None:
         if not database.exists():
@@ -99,9 +106,22 @@ def serve(uri: str, port: int = DEFAULT_PORT) -> NoReturn:
         with database_lock(database):
             pass  # A sweep that is making the tables just now has finished.
     _refuse_taken(port)
-    print(f"MLflow shows {uri} on http://{DEFAULT_HOST}:{port} (Ctrl-C ends it)", flush=True)
+    address = f"http://{DEFAULT_HOST}:{port}"
+    print(f"MLflow shows {without_password(uri)} on {address} (Ctrl-C ends it)", flush=True)
+    for line in _links(uri, address):
+        print(f"  {line}", flush=True)
     command = ui_command(uri, port=port)
     os.execve(command[0], command, {**SERVER_SETTINGS, **os.environ})
+
+
+def _links(uri: str, address: str) -> list[str]:
+    """Lines with the address of each sweep's table, best trials first."""
+    from kdtune.tracking.ranking import links  # it imports mlflow
+
+    try:
+        return list(links(uri, address))
+    except Exception:  # a database of another version, say: MLflow's server says so itself, and what to do
+        return []
 
 
 def _refuse_taken(port: int) -> None:

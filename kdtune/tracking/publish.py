@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from kdtune.files import append_jsonl, read_jsonl
 from kdtune.tracking.ending import Students, TrackedStudent
-from kdtune.tracking.location import prepare_environment
+from kdtune.tracking.location import prepare_environment, without_password
+from kdtune.tracking.ranking import Ranking
 from kdtune.tracking.record import TrackedTrial
+from kdtune.tracking.refusal import reason
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -43,6 +45,7 @@ class Publisher:
         run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
         tags: of the parent.
         trials: what is known from the start; a parent that has to be made starts with the first of them.
+        ranking: what the sweep's own view of MLflow's table shows (`ranking`), or None for no view.
     """
 
     def __init__(
@@ -55,9 +58,10 @@ class Publisher:
         run_ids: Path | None,
         tags: Mapping[str, str] | None = None,
         trials: Iterable[TrackedTrial] = (),
+        ranking: Ranking | None = None,
     ) -> None:
         self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
-        self._sweep = None if name is None else (name, question, config_text, tags or {})
+        self._sweep = None if name is None else (name, question, config_text, tags or {}, ranking)
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
         self._dirty: dict[str, TrackedTrial] = dict(self._trials)
@@ -111,13 +115,13 @@ class Publisher:
                 break
         if self._finished and not self._students:
             return []
-        cause = f"it did not answer within {timeout_s:g} s" if self._error is None else reason(self._error)
+        cause = f"it did not answer within {timeout_s:g} s" if self._error is None else reason(self._error, self._uri)
         with self._changed:
             missing = f"{len(self._dirty)} trials" if self._dirty else "the sweep's end"
         if self._finished:
             missing = f"the models of {len(self._students)} trials"
         return [
-            f"MLflow ({self._uri}) has not got {missing}: {cause}. "
+            f"MLflow ({without_password(self._uri)}) has not got {missing}: {cause}. "
             "The store has everything; run the same command again to send it."
         ]
 
@@ -202,11 +206,12 @@ class Publisher:
 
     def _tell(self, arrived: bool) -> None:
         """One line when MLflow stops taking results, and one when it does so again."""
+        shown = without_password(self._uri)
         if not arrived and not self._warned:
-            cause = reason(self._error) if self._error else "unknown"
-            print(f"kdtune: MLflow ({self._uri}) takes no results: {cause}. Trials go on.", file=sys.stderr)
+            why = reason(self._error, self._uri) if self._error else "unknown"
+            print(f"kdtune: MLflow ({shown}) takes no results: {why}. Trials go on.", file=sys.stderr)
         elif arrived and self._warned:
-            print(f"kdtune: MLflow ({self._uri}) is back and has what it missed.", file=sys.stderr)
+            print(f"kdtune: MLflow ({shown}) is back and has what it missed.", file=sys.stderr)
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:
@@ -219,7 +224,7 @@ class Publisher:
             written = {}  # of another database
         fresh = {key: run_id for key, run_id in ids.items() if written.get(key) != run_id}
         if fresh:
-            append_jsonl(self._run_ids_file, {"uri": self._uri, "runs": fresh})
+            append_jsonl(self._run_ids_file, {"uri": without_password(self._uri), "runs": fresh})
         self._written_ids = ids
 
 
@@ -238,7 +243,7 @@ def read_run_ids(path: Path, uri: str) -> dict[str, str]:
     """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
     for row in read_jsonl(path):
-        if row["uri"] == uri:
+        if row["uri"] == without_password(uri):
             # A line with a parent is the first one of a database.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
     return ids
@@ -251,9 +256,3 @@ def _send(view: View, trial: TrackedTrial) -> None:
 
 def _log_student(view: View, student: TrackedStudent, register: str | None) -> None:
     view.log_student(student, register)
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error, which may carry pages of SQL, cut to a readable length."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else line[:197] + "..."

@@ -17,6 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from kdtune.tracking.connection import PARENT, SWEEP, Connection
 from kdtune.tracking.datasets import data_inputs
 from kdtune.tracking.ending import TrackedStudent
+from kdtune.tracking.ranking import Ranking, saved_view
 from kdtune.tracking.record import (
     ENDED,
     MACHINE_MARKER,
@@ -48,6 +49,7 @@ class SweepText:
     question: str
     config_text: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    ranking: Ranking | None = None
 
 
 @dataclass
@@ -209,6 +211,9 @@ class View:
         tags = {**sweep.tags, "kdtune.state": "running"}
         self._client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
         self._client.log_text(run_id, sweep.config_text, "sweep.yaml")
+        if sweep.ranking is not None:
+            view = saved_view(sweep.name, run_id, sweep.ranking, int(time.time() * 1000))
+            self._client.set_experiment_tag(self._experiment_id, *view)
         return run_id
 
     def _run(self, trial: TrackedTrial, start_ms: int) -> _KnownRun:
