@@ -113,15 +113,20 @@ def test_a_frozen_server_holds_up_nobody_and_gets_everything_once(
     assert_whole(database, done)
 
 
-def test_a_slow_server_gets_everything_once(server: Server, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+def test_a_slow_server_gets_everything_once(
+    server: Server, proxy: Proxy, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Slower than the client's patience, then slow only."""
     server.start(tmp_path / "db" / "mlflow.db")
     database, trials = Database(tmp_path / "db" / "mlflow.db"), [make_trial(store, n, "complete", 4) for n in (1, 2)]
-    proxy.delay_s = 2.5
     sender = publisher(proxy.address, tmp_path)
-    for trial in trials:
-        sender.update(trial)
-    wait_until(lambda: database.ask("SELECT count(*) FROM experiments") > [(1,)], "a request has arrived")
+    proxy.delay_s = 0.3
+    sender.update(trials[0])
+    wait_until(lambda: is_there(database, trials[0]), "the first trial is sent")
+    proxy.delay_s = 2.5
+    sender.update(trials[1])
+    said: list[str] = []
+    wait_until(lambda: said.append(capsys.readouterr().err) or "takes no results" in "".join(said), "it is noticed")
     proxy.delay_s = 0.3
     assert sender.close("complete", timeout_s=60) == []
     assert_whole(database, trials)

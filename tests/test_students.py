@@ -107,6 +107,7 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
     assert [line.split("==")[0] for line in requirements] == ["kdtune", "torch", "torchvision", "mlflow"]
 
 
+@pytest.mark.slow
 def test_another_process_loads_a_student(
     trained: TrialFiles, frames: tuple[torch.Tensor, torch.Tensor], uri: str, tmp_path: Path
 ) -> None:

@@ -25,9 +25,7 @@ def publish(options: argparse.Namespace) -> int:
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
         asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
-        publisher = Publisher(uri, *asked, ranking(record))
-        for trial in trials:
-            publisher.update(trial)
+        publisher = Publisher(uri, *asked, trials, ranking(record))
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)

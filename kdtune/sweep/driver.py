@@ -96,7 +96,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         write_json(files.sweep, record)
         watcher.begin(record)
         about = (sweep.experiment, sweep.name, sweep.question, text, files.mlflow, commit)
-        publisher = Publisher(uri, *about, ranking(record))
+        publisher = Publisher(uri, *about, ranking=ranking(record))
         stopping = Stopping(files, sweep.stop, interrupts)
         events = _Events(sweep, store, publisher, watcher, stopping, commit)
 

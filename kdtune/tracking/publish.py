@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ class Publisher:
         config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
         run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
         tags: of the parent.
+        trials: what is known from the start; a parent that has to be made starts with the first of them.
         ranking: what the sweep's own view of MLflow's table shows (`ranking`), or None for no view.
     """
 
@@ -56,13 +57,14 @@ class Publisher:
         config_text: str,
         run_ids: Path | None,
         tags: Mapping[str, str] | None = None,
+        trials: Iterable[TrackedTrial] = (),
         ranking: Ranking | None = None,
     ) -> None:
         self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
         self._sweep = None if name is None else (name, question, config_text, tags or {}, ranking)
         self._changed = threading.Condition()
-        self._trials: dict[str, TrackedTrial] = {}
-        self._dirty: dict[str, TrackedTrial] = {}
+        self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
+        self._dirty: dict[str, TrackedTrial] = dict(self._trials)
         self._close_as: tuple[str, str] | None = None
         # Below: of the thread alone.
         self._view: View | None = None

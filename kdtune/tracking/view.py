@@ -84,6 +84,8 @@ class View:
         self._connection = Connection(uri, experiment)
         self._client, self._experiment_id = self._connection.client, self._connection.experiment_id
         self._sweep = sweep
+        self._latest_ms = 0
+        """When the last epoch ended of all that was sent."""
         self.parent_id = None if sweep is None else self._parent(sweep, known)
         self._runs: dict[str, _KnownRun] = {}
         if self.parent_id is not None:
@@ -102,6 +104,7 @@ class View:
         rows = rows_by_epoch(trial.files)
         if trial.state == "pending" and not rows:
             return  # It has no figures yet, and a cancelled sweep would leave an empty run.
+        self._latest_ms = max(self._latest_ms, latest_ms(rows))
         run = self._run(trial, started_ms(rows))
         params = {name: value for name, value in param_values(trial).items() if name not in run.params}
         tags = {name: value for name, value in outcome_tags(trial, rows).items() if run.tags.get(name, "") != value}
@@ -175,7 +178,7 @@ class View:
         self._connection.parent(self._sweep.name, self.parent_id)
         note = "\n\n".join(text for text in (self._sweep.question, summary) if text)
         self._client.log_batch(self.parent_id, tags=[RunTag(NOTE, note), RunTag("kdtune.state", state)])
-        self._client.set_terminated(self.parent_id, STATUS[state])
+        self._client.set_terminated(self.parent_id, STATUS[state], end_time=self._latest_ms or None)
 
     def log_student(self, student: TrackedStudent, register: str | None) -> None:
         """Log the trial's student as a model of its run, once; register it where it has an alias."""
