@@ -42,6 +42,7 @@ from kdtune.sweep.driver import drive
 from kdtune.tracking.location import prepare_environment, ui_command
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.record import row_metrics
+from kdtune.tracking.sweep_text import SweepText
 from kdtune.train.usage import UsageMeter
 from shapes import SHAPES, Place, place
 
@@ -141,7 +142,7 @@ def rate(folder: Path, trial: TrialFiles, served: bool) -> dict[str, float]:
     database = f"sqlite:///{folder}/mlflow.db"
     with server(database) if served else unserved(database) as uri:
         started = time.perf_counter()
-        publisher = Publisher(uri, "tracking", "tracking", "", "", None)
+        publisher = Publisher(uri, "tracking", SweepText("tracking"), None)
         for one in trials:
             publisher.update(one)
         unsent = publisher.close("complete", timeout_s=300)

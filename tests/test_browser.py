@@ -16,6 +16,7 @@ from test_tracking import EXPERIMENT, ROOT, SWEEP, make_trial, write_epoch
 from kdtune.store import Store
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.ranking import ranking
+from kdtune.tracking.sweep_text import SweepText
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
@@ -54,7 +55,9 @@ def make_sweep(store: Store) -> list[TrackedTrial]:
 def test_the_pages_show_the_sweep_and_compare_its_trials(tmp_path: Path) -> None:
     store, uri = Store(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     trials = make_sweep(store)
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which?", "name: lambda_tau\n", None, ranking=ranking(RECORD))
+    publisher = Publisher(
+        uri, EXPERIMENT, SweepText(SWEEP, "Which?", "name: lambda_tau\n", ranking=ranking(RECORD)), None
+    )
     for trial in trials:
         publisher.update(trial)
     assert publisher.close("complete", timeout_s=120) == []

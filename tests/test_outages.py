@@ -22,6 +22,7 @@ from kdtune.errors import EXIT_OK
 from kdtune.files import read_jsonl
 from kdtune.store import Store
 from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.sweep_text import SweepText
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +69,7 @@ def assert_whole(database: Database, trials: list[TrackedTrial]) -> None:
 
 
 def publisher(address: str, folder: Path) -> Publisher:
-    return Publisher(address, EXPERIMENT, SWEEP, "Which?", "name: lambda_tau\n", folder / "mlflow.jsonl")
+    return Publisher(address, EXPERIMENT, SweepText(SWEEP, "Which?", "name: lambda_tau\n"), folder / "mlflow.jsonl")
 
 
 def is_there(database: Database, *trials: TrackedTrial) -> bool:

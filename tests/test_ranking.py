@@ -14,6 +14,7 @@ from kdtune.store import Store
 from kdtune.sweep.driver import sweep_record
 from kdtune.tracking.publish import Publisher
 from kdtune.tracking.ranking import COLUMNS, Ranking, links, ranking, saved_view
+from kdtune.tracking.sweep_text import SweepText
 
 KNN = {"metric": "knn", "split": "validation", "stage": "late", "mode": "max", "column": "best_knn", "cost": False}
 GMAC = {"metric": "gmac", "split": "validation", "stage": "late", "mode": "min", "column": "gmac", "cost": True}
@@ -67,7 +68,7 @@ def test_a_published_sweep_has_one_link(tmp_path: Path, times: int) -> None:
     uri, trial = f"sqlite:///{tmp_path}/mlflow/mlflow.db", make_trial(Store(tmp_path / "runs"), 1, "complete", 4)
     for _ in range(times):
         found = ranking({"objective": [KNN], "stages": STAGES})
-        publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", None, ranking=found)
+        publisher = Publisher(uri, EXPERIMENT, SweepText(SWEEP, ranking=found), None)
         publisher.update(trial)
         assert publisher.close("complete", timeout_s=120) == []
     (line,) = links(uri, "http://127.0.0.1:1")

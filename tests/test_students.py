@@ -22,6 +22,7 @@ from kdtune.models.heads import build_network
 from kdtune.store import Store, TrialFiles
 from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.publish import Publisher, TrackedTrial
+from kdtune.tracking.sweep_text import SweepText
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.inputs import evenly_spaced_clips
 from kdtune.train.session import Session
@@ -50,7 +51,7 @@ def frames(tiny: TrialConfig, prepared: Session) -> tuple[torch.Tensor, torch.Te
 
 def logged(uri: str, folder: Path, trials: Sequence[tuple[TrialFiles, str | None]], register: str | None = NAME) -> Any:
     """A sweep's end with these students: what could not be sent, and a client."""
-    publisher = Publisher(uri, "students", "tiny", "", "", folder / "mlflow.jsonl")
+    publisher = Publisher(uri, "students", SweepText("tiny"), folder / "mlflow.jsonl")
     tracked = [TrackedTrial(files, files.key[:8], {"key": files.key}, {}, "complete") for files, _ in trials]
     for trial in tracked:
         publisher.update(trial)

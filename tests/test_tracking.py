@@ -27,6 +27,7 @@ from kdtune.tracking.location import (
     ui_command,
 )
 from kdtune.tracking.publish import Publisher, TrackedTrial, publish_trial, read_run_ids
+from kdtune.tracking.sweep_text import SweepText
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -82,7 +83,9 @@ def make_trials(store: Store) -> list[TrackedTrial]:
 
 
 def publish(uri: str, folder: Path, trials: list[TrackedTrial], state: str = "complete") -> list[str]:
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "Which one is best?", "name: lambda_tau\n", folder / "mlflow.jsonl")
+    publisher = Publisher(
+        uri, EXPERIMENT, SweepText(SWEEP, "Which one is best?", "name: lambda_tau\n"), folder / "mlflow.jsonl"
+    )
     for trial in trials:
         publisher.update(trial)
     return publisher.close(state, "The third.", timeout_s=120)
@@ -252,7 +255,7 @@ def test_a_deleted_database_is_filled_anew(uri: str, store: Store, tmp_path: Pat
 
 def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: Store, tmp_path: Path) -> None:
     first, second = make_trial(store, 1, "complete", 4), make_trial(store, 2, "running", 1)
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
+    publisher = Publisher(uri, EXPERIMENT, SweepText(SWEEP), tmp_path / "mlflow.jsonl")
     publisher.update(first)
     wait_until(lambda: first.key in read_run_ids(tmp_path / "mlflow.jsonl", uri), "the first trial is sent")
     database = database_path(uri)
@@ -345,7 +348,7 @@ def test_the_sweeps_end_waits_as_long_as_trials_arrive(
         send(view, trial)
 
     monkeypatch.setattr(kdtune.tracking.publish, "_send", slowly)
-    publisher = Publisher(uri, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
+    publisher = Publisher(uri, EXPERIMENT, SweepText(SWEEP), tmp_path / "mlflow.jsonl")
     trials = [make_trial(store, number, "complete", 1) for number in range(1, 31)]
     publisher.update(trials[0])
     wait_until(lambda: trials[0].key in read_run_ids(tmp_path / "mlflow.jsonl", uri), "the first trial is sent")
@@ -369,7 +372,7 @@ def test_an_outage_loses_and_doubles_nothing(
         return text in "".join(said)
 
     with served(uri, port) as address:
-        publisher = Publisher(address, EXPERIMENT, SWEEP, "", "", tmp_path / "mlflow.jsonl")
+        publisher = Publisher(address, EXPERIMENT, SweepText(SWEEP), tmp_path / "mlflow.jsonl")
         publisher.update(trial)
         wait_until(lambda: trial.key in read_run_ids(tmp_path / "mlflow.jsonl", address), "the first rows are sent")
     write_epoch(trial, 3)

@@ -14,7 +14,7 @@ def publish(options: argparse.Namespace) -> int:
     from kdtune.tracking.ending import SweepEnding
     from kdtune.tracking.location import tracking_uri, without_password
     from kdtune.tracking.publish import Publisher
-    from kdtune.tracking.ranking import ranking
+    from kdtune.tracking.sweep_text import sweep_text
 
     store, uri, name = Store(options.store), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
@@ -24,8 +24,7 @@ def publish(options: argparse.Namespace) -> int:
         ending = SweepEnding(store, name)
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
-        asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
-        publisher = Publisher(uri, *asked, trials, ranking(record))
+        publisher = Publisher(uri, record["experiment"], sweep_text(record), files.mlflow, trials)
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)

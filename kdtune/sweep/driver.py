@@ -30,7 +30,7 @@ from kdtune.sweep.study import Journal
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.publish import Publisher
-from kdtune.tracking.ranking import ranking
+from kdtune.tracking.sweep_text import sweep_text
 from kdtune.tracking.trials import keys_of, tracked_trial
 
 
@@ -95,8 +95,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
         record = sweep_record(sweep, text, ledger, commit)
         write_json(files.sweep, record)
         watcher.begin(record)
-        about = (sweep.experiment, sweep.name, sweep.question, text, files.mlflow, commit)
-        publisher = Publisher(uri, *about, ranking=ranking(record))
+        publisher = Publisher(uri, sweep.experiment, sweep_text(record), files.mlflow)
         stopping = Stopping(files, sweep.stop, interrupts)
         events = _Events(sweep, store, publisher, watcher, stopping, commit)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from kdtune.files import append_jsonl, read_jsonl
 from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.location import prepare_environment, without_password
-from kdtune.tracking.ranking import Ranking
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.refusal import reason
+from kdtune.tracking.sweep_text import SweepText
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -39,29 +39,21 @@ class Publisher:
     Args:
         uri: MLflow's tracking URI.
         experiment: name of the MLflow experiment; made where it is missing.
-        name: the sweep's name, by which its parent run is found again; None for trials without a parent.
-        question: what the sweep asks; becomes the parent's description.
-        config_text: the sweep file's text; becomes the parent's artifact sweep.yaml.
+        sweep: what its parent run says; None for trials without a parent.
         run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
-        tags: of the parent.
         trials: what is known from the start; a parent that has to be made starts with the first of them.
-        ranking: what the sweep's own view of MLflow's table shows (`ranking`), or None for no view.
     """
 
     def __init__(
         self,
         uri: str,
         experiment: str,
-        name: str | None,
-        question: str,
-        config_text: str,
+        sweep: SweepText | None,
         run_ids: Path | None,
-        tags: Mapping[str, str] | None = None,
         trials: Iterable[TrackedTrial] = (),
-        ranking: Ranking | None = None,
     ) -> None:
         self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
-        self._sweep = None if name is None else (name, question, config_text, tags or {}, ranking)
+        self._sweep = sweep
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
         self._dirty: dict[str, TrackedTrial] = dict(self._trials)
@@ -179,12 +171,11 @@ class Publisher:
             return True
         try:
             prepare_environment()
-            from kdtune.tracking.view import SweepText, View
+            from kdtune.tracking.view import View
 
             with self._changed:
                 known = dict(self._trials)
-            sweep = None if self._sweep is None else SweepText(*self._sweep)
-            self._view = View(self._uri, self._experiment, sweep, known.values())
+            self._view = View(self._uri, self._experiment, self._sweep, known.values())
         except Exception as error:
             self._error = error
             return False
@@ -234,7 +225,7 @@ def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: flo
     Returns:
         What could not be sent, in plain words; empty if MLflow has everything.
     """
-    publisher = Publisher(uri, experiment, None, "", "", None)
+    publisher = Publisher(uri, experiment, None, None)
     publisher.update(trial)
     return publisher.close("complete", timeout_s=timeout_s)
 

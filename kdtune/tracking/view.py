@@ -17,7 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from kdtune.tracking.connection import PARENT, SWEEP, Connection
 from kdtune.tracking.datasets import data_inputs
 from kdtune.tracking.ending import TrackedStudent
-from kdtune.tracking.ranking import Ranking, saved_view
+from kdtune.tracking.ranking import saved_view
 from kdtune.tracking.record import (
     ENDED,
     MACHINE_MARKER,
@@ -33,23 +33,13 @@ from kdtune.tracking.record import (
     rows_by_epoch,
     started_ms,
 )
+from kdtune.tracking.sweep_text import SweepText
 
 NOTE, KEY, CONTEXT = "mlflow.note.content", "kdtune.key", "mlflow.data.context"
 #: Of the first time: later every trial is found, and another commit's code is there.
 FIRST = ("kdtune.cached", "mlflow.source.git.commit", "kdtune.git.dirty")
 #: MLflow stores a request's metrics whole or not at all; it takes 1000 entities a request, params and tags included.
 MAX_METRICS = 800
-
-
-@dataclass(frozen=True)
-class SweepText:
-    """What the parent run says of its sweep."""
-
-    name: str
-    question: str
-    config_text: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    ranking: Ranking | None = None
 
 
 @dataclass
