@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from helpers import CPU, run_python, train
 from mlflow import MlflowClient
+from mlflow.pytorch import _pickle_globals
 
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.tuples import PRETEXT_LABELS, read_clips
@@ -104,6 +106,11 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
     assert model.params["key"] == trained.key
     last = trained.rows()[-1]["evaluation"]["test"]["knn"]
     assert {metric.key: metric.value for metric in model.metrics}["late/test/knn"] == last
+    # Nothing that only this process would find again.
+    with zipfile.ZipFile(Path(model.artifact_location, "data", "model.pth")) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        found = _pickle_globals(archive.read(name))
+    assert {name.split(".")[0] for name in found} <= {"kdtune", "torch", "collections"}, found
     requirements = Path(model.artifact_location, "requirements.txt").read_text().splitlines()
     assert [line.split("==")[0] for line in requirements] == ["kdtune", "torch", "torchvision", "mlflow"]
 

@@ -20,8 +20,8 @@ def publish(options: argparse.Namespace) -> int:
     files = store.sweep(name).fetch()
     SweepEnding(store, name)  # refuses an unknown name, before anything is made for it
     with nobody_runs(store, name), files.kept():
-        store.fetch_trials(key for asked in SweepEnding(store, name).asked.values() for key in asked["keys"])
         ending = SweepEnding(store, name)
+        store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
         publisher = Publisher(uri, record["experiment"], sweep_text(record), files.mlflow, trials)
