@@ -167,7 +167,7 @@ def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
     server: Server, proxy: Proxy, sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
     file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
-    file.write_text(yaml.safe_dump(sweep_form, sort_keys=False))
+    file.write_text(yaml.safe_dump({**sweep_form, "tracking": {"register": "tiny-students"}}, sort_keys=False))
     before, after = (Database(tmp_path / name / "mlflow.db") for name in ("before", "after"))
     server.start(before.path)
     command = python("-m", "kdtune", "sweep", file, "--store", store.root, "--address", ray_address)
@@ -211,5 +211,7 @@ def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
     assert after.statuses() == Counter({"FINISHED": 1 + len(keys)})
     models = after.ask("SELECT source_run_id FROM logged_models WHERE lifecycle_stage = 'active'")
     assert len(set(models)) == len(models) == 4, "the best and the control of both blocks"
+    aliases = after.ask("SELECT alias FROM registered_model_aliases WHERE name = 'tiny-students' ORDER BY alias")
+    assert aliases == [("best-fraction-0-5",), ("best-fraction-1-0",)]
     inputs = after.ask("SELECT destination_id FROM inputs WHERE source_type = 'DATASET'")
     assert Counter(Counter(inputs).values()) == Counter({3: len(keys)}), "training, validation and test of each"

@@ -20,12 +20,13 @@ def publish(options: argparse.Namespace) -> int:
     files = store.sweep(name).fetch()
     SweepEnding(store, name)  # refuses an unknown name, before anything is made for it
     with nobody_runs(store, name), files.kept():
-        store.fetch_trials(key for asked in SweepEnding(store, name).asked.values() for key in asked["keys"])
+        asked = SweepEnding(store, name).asked.values()
+        store.fetch_trials(key for row in asked for key in [*row["keys"], *row["finetuned"]])
         ending = SweepEnding(store, name)
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
-        asked = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
-        publisher = Publisher(uri, *asked, trials, ranking(record))
+        told = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
+        publisher = Publisher(uri, *told, trials, ranking(record))
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)
