@@ -172,7 +172,7 @@ def main() -> None:
     file = Path(sys.argv[1]).resolve()
     job = json.loads(file.read_text())
     epochs, metric = job["trial"]["epochs"], f"validation_{job['metric']}"
-    ray.init(num_cpus=job["cores"], include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=job["cores"], include_dashboard=False, log_to_driver=False)
     results = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),
         param_space={

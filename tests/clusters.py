@@ -145,8 +145,13 @@ def _family(process: int) -> list[psutil.Process]:
 
 def raylet_of(node: Said) -> int:
     """The process of the raylet that a `ray start` began."""
-    (found,) = [each.pid for each in _family(node.process.pid) if each.name() == "raylet"]
-    return found
+    # A worker that the raylet has just forked bears its name, too, until it becomes another program.
+    born = {}
+    for each in _family(node.process.pid):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if each.name() == "raylet":
+                born[each.create_time()] = each.pid
+    return born[min(born)]
 
 
 def records(folder: Path) -> dict[str, tuple[list[dict[str, Any]], dict[str, Any] | None]]:

@@ -201,14 +201,19 @@ def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
+    """The file of a sweep whose candidate 0 has a rate that no loss survives."""
+    form = {**sweep_form, "name": "failing", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    search = {"space": {"optimizer.lr": [1.0e30, 0.02]}, "sampler": "grid", "window": 2}
+    file = folder / "failing.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    return file
+
+
 def test_a_failing_trial_is_retried_then_marked_and_the_sweep_goes_on(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
-    # A rate that no loss survives, for half of the grid.
-    form = {**sweep_form, "name": "failing", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
-    search = {"space": {"optimizer.lr": [1.0e30, 0.01]}, "sampler": "grid", "window": 2}
-    file = tmp_path / "failing.yaml"
-    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    file = failing(sweep_form, tmp_path)
     end, said = run(file, tmp_path, ray_address)
     assert end.exit_code == EXIT_FAILED_TRIALS
     trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "failing", {})["trials"]}
@@ -298,6 +303,16 @@ def test_a_budget_ends_a_sweep_so_that_it_goes_on(
     assert end.exit_code == EXIT_OK, said
     assert end.notes == []
     assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_budget_of_trials_lets_what_has_begun_be_tried_again(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    end, said = run(failing(sweep_form, tmp_path), tmp_path, ray_address, ("stop.trials=2",))
+    states = [trial["state"] for trial in sweep_results(Store(tmp_path), "failing", {})["trials"]]
+    assert states == ["complete", "failed", "pending"], said
+    assert end.trained == 2
+    assert end.exit_code == EXIT_FAILED_TRIALS
 
 
 def test_a_second_driver_is_refused_and_told_of_the_first(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
