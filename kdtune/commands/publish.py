@@ -20,9 +20,8 @@ def publish(options: argparse.Namespace) -> int:
     files = store.sweep(name).fetch()
     SweepEnding(store, name)  # refuses an unknown name, before anything is made for it
     with nobody_runs(store, name), files.kept():
-        asked = SweepEnding(store, name).asked.values()
-        store.fetch_trials(key for row in asked for key in [*row["keys"], *row["finetuned"]])
         ending = SweepEnding(store, name)
+        store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])
         record, trials = ending.record, ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
         told = (record["experiment"], name, record["question"], record["text"], files.mlflow, record.get("commit"))
