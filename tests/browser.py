@@ -131,3 +131,8 @@ def browser() -> Iterator[Chrome]:
             yield driver
         finally:
             driver.quit()
+
+
+def page_text(driver: Chrome) -> str:
+    """What a person can read on the page."""
+    return str(driver.execute_script("return document.body.innerText"))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from browser import WAIT_S, browser, free_port, missing, served
+from browser import WAIT_S, browser, free_port, missing, page_text, served
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -67,10 +67,6 @@ def comparable(run: dict, params: Sequence[str], metric: str) -> bool:
     values = {param["key"]: param["value"] for param in run["data"].get("params", [])}
     measured = {entry["key"] for entry in run["data"].get("metrics", [])}
     return metric in measured and all(values.get(name, "none") != "none" for name in params)
-
-
-def page_text(driver: Chrome) -> str:
-    return str(driver.execute_script("return document.body.innerText"))
 
 
 def axes(driver: Chrome) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 
-from browser import DEFAULT_HOST, WAIT_S, browser, free_port, missing, running
+from browser import DEFAULT_HOST, WAIT_S, browser, free_port, missing, page_text, running
 from helpers import ROOT, sweep_of
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -30,10 +30,6 @@ pytestmark = [
     ),
 ]
 SHOTS = ROOT / "build" / "screenshots"
-
-
-def text(driver: Chrome) -> str:
-    return str(driver.execute_script("return document.body.innerText"))
 
 
 def importance_bars(driver: Chrome) -> list[str]:
@@ -67,7 +63,7 @@ def test_it_shows_the_studies_what_mattered_and_what_was_pruned(tmp_path: Path) 
         assert set(ids) == {study.study_name for study in studies}
 
         driver.get(f"{address}/dashboard")
-        wait.until(lambda page: all(study.study_name in text(page) for study in studies))
+        wait.until(lambda page: all(study.study_name in page_text(page) for study in studies))
         driver.save_screenshot(str(SHOTS / "optuna_studies.png"))
 
         driver.get(f"{address}/dashboard/studies/{ids[study.study_name]}")
@@ -75,7 +71,7 @@ def test_it_shows_the_studies_what_mattered_and_what_was_pruned(tmp_path: Path) 
         driver.save_screenshot(str(SHOTS / "optuna_importance.png"))
 
         driver.get(f"{address}/dashboard/studies/{ids[study.study_name]}/trials")
-        wait.until(lambda page: f"Trial {len(states) - 1}" in text(page) and "Pruned" in text(page))
+        wait.until(lambda page: f"Trial {len(states) - 1}" in page_text(page) and "Pruned" in page_text(page))
         driver.save_screenshot(str(SHOTS / "optuna_trials.png"))
-        assert text(driver).count("Pruned") >= states.count("PRUNED")
+        assert page_text(driver).count("Pruned") >= states.count("PRUNED")
     assert journal.read_bytes() == before  # looking changes nothing

@@ -137,6 +137,8 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
     files = s3_files(server.s3_endpoint, stored["AWS_ACCESS_KEY_ID"], stored["AWS_SECRET_ACCESS_KEY"])
     kept = [path.rsplit("/", 1)[1] for path in files.find("mlflow")]
     assert sorted(kept) == [*["config.json"] * 4, "sweep.yaml"]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{server.s3_endpoint}/mlflow", timeout=30)
 
     # The README's back-up, its way back, and the upgrade of the tables, which finds nothing to do.
     dump = tmp_path / "mlflow.dump"
