@@ -126,7 +126,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
 
 
 def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
-    """What `results` needs to know of a sweep beside its ledger."""
+    """What `results` and `report` need to know of a sweep beside its ledger; `config` is the file with its --set."""
     return {
         "name": sweep.name,
         "question": sweep.question,
@@ -137,6 +137,7 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path) -> dict[str, Any]:
         "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
         "epochs": sweep.trial.epochs,
         "text": text,
+        "config": sweep.model_dump(mode="json", by_alias=True, exclude_unset=True),
     }
 
 

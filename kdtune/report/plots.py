@@ -1,0 +1,225 @@
+"""How a report's plots look and are saved, and those of gains and of stages. matplotlib is imported where one is drawn.
+
+Colours are Okabe and Ito's, which colour-blind people tell apart; what they say is also said by shape or by words. The
+same figures give the same bytes: no date, no version, names of SVG parts that follow from what is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdtune.report.convergence import Curve, mean_curve
+from kdtune.report.gains import LEVEL
+from kdtune.report.measure import Measure
+from kdtune.report.standing import Entry, Standing, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
+    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+#: Of teachers and the like, in the order in which they are met. Yellow is too faint for a line.
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "#8C8C8C"
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "kdtune",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+#: Inches: what a page shows at its full width.
+WIDTH = 8.0
+#: Blocks that one plot shows, and candidates of a block in the plot of gains.
+BLOCKS, CANDIDATES = 12, 10
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot, in both forms."""
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The SVG as a part of a page. In an image of its own: the names of its parts clash with no other's."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Plot]:
+    """The plot, or none where `draw` finds nothing to show."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = draw()
+        if figure is None:
+            return []
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    return [Plot(name, caption, svg.getvalue(), png.getvalue())]
+
+
+def figure_of(height: float, width: float = WIDTH) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(number: int, height: float, columns: int = 3, share: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each block, of which the same scales are comparable."""
+    columns = min(columns, number)
+    rows = math.ceil(number / columns)
+    figure = figure_of(rows * height + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+    flat = [axes[i // columns][i % columns] for i in range(rows * columns)]
+    for empty in flat[number:]:
+        empty.remove()
+    # With shared scales only the outer panels have numbers; one above an empty place is outer, too.
+    for i in range(max(0, number - columns), number):
+        flat[i].xaxis.set_tick_params(labelbottom=True)
+    return figure, flat[:number]
+
+
+def palette(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Name → colour and marker."""
+    return {name: (COLOURS[i % 6], MARKERS[i % 6]) for i, name in enumerate(dict.fromkeys(names))}
+
+
+def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
+    """The candidates' teachers, each with its colour and marker."""
+    return palette(sorted(str(trial["params"]["teacher"]) for trial in sweep.trials if not trial["control"]))
+
+
+def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
+    """One for all panels, below them: each label once."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+# ---- gains -----------------------------------------------------------------------------------------------------------
+
+
+def gains_plot(sweep: Sweep) -> Figure | None:
+    """Every block's best candidates: gain over the control with its interval."""
+    rows: list[tuple[str, Standing | None, Entry | None]] = []
+    for standing in sweep.standings:
+        entries = [entry for entry in standing.candidates if entry.name in standing.gains][:CANDIDATES]
+        if entries:
+            rows.append((standing.block, None, None))
+            rows += [(textwrap.shorten(_label(sweep, standing, e), 60), standing, e) for e in entries]
+    if not rows:
+        return None
+    scale = 100 if sweep.measure.percent else 1
+    figure = figure_of(0.9 + 0.21 * len(rows))
+    ax = figure.subplots()
+    means = [scale * s.gains[e.name].mean for _, s, e in rows if s is not None and e is not None]
+    ends = [scale * end for _, s, e in rows if s is not None and e is not None for end in _ends(s, e)]
+    reach = 1.1 * min(max(map(abs, [*means, *ends])), 3 * max(map(abs, means)) or math.inf) or 1.0
+    seen: set[str] = set()
+    for y, (_, standing, entry) in enumerate(rows):
+        if standing is None or entry is None:
+            continue
+        gain = standing.gains[entry.name]
+        colour, marker = {"better": (GREEN, "o"), "worse": (VERMILION, "s"), "not decided": (BLUE, "D")}[gain.verdict]
+        name = {"better": "surely better", "worse": "surely worse"}.get(gain.verdict, gain.verdict)
+        face = "white" if gain.verdict == "not decided" else colour
+        if gain.low is not None and gain.high is not None:
+            low, high = max(-reach, scale * gain.low), min(reach, scale * gain.high)
+            ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+            for end, cut, arrow in ((low, scale * gain.low, "<"), (high, scale * gain.high, ">")):
+                if abs(cut) > reach:  # it goes on beyond the axis
+                    ax.plot([end], [y], marker=arrow, color=colour, ms=4, clip_on=False)
+        ax.plot(
+            [scale * gain.mean],
+            [y],
+            marker=marker,
+            color=colour,
+            mfc=face,
+            ms=5.5,
+            ls="",
+            label=None if name in seen else name,
+            zorder=3,
+        )
+        seen.add(name)
+    ax.axvline(0, color=BLACK, lw=1)
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    for tick, (_, standing, _) in zip(ax.get_yticklabels(), rows, strict=True):
+        if standing is None:
+            tick.set_fontweight("bold")
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    unit = f" ({sweep.measure.unit})" if sweep.measure.unit else ""
+    ax.set_xlabel(f"gain over the control in {sweep.measure.name}{unit}; bars: {LEVEL:.0%} interval of all together")
+    legend(figure, [ax])
+    return figure
+
+
+def _label(sweep: Sweep, standing: Standing, entry: Entry) -> str:
+    return entry.described(sweep.varied_in(standing)).removeprefix("candidate ")
+
+
+def _ends(standing: Standing, entry: Entry) -> list[float]:
+    gain = standing.gains[entry.name]
+    return [] if gain.low is None or gain.high is None else [gain.low, gain.high]
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Figure | None:
+    """The figure by epoch, mean over the seeds; a cross where a candidate was pruned."""
+    shown = [s for s in sweep.standings if any(curves.get(t["key"]) for t in sweep.trials if t["block"] == s.block)]
+    if not shown:
+        return None
+    figure, axes = panels(len(shown[:BLOCKS]), 2.3 if len(shown) > 3 else 3.0)
+    teachers = teachers_of(sweep)
+    for ax, standing in zip(axes, shown, strict=False):
+        for entry in standing.candidates:
+            line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
+            colour, marker = teachers[str(entry.params["teacher"])]
+            name = "no teacher" if entry.params["teacher"] == "none" else f"teacher {entry.params['teacher']}"
+            pruned = entry.state == "pruned"
+            faint = 0.45 if len(standing.candidates) > 12 else 0.85
+            style = {"color": colour, "lw": 1.1, "alpha": faint, "marker": marker, "ms": 3}
+            ax.plot(line.keys(), line.values(), label=name, **style)
+            if pruned and line:
+                last = max(line)
+                ax.plot([last], [line[last]], marker="x", ms=6, mew=1.6, color=colour, ls="", zorder=4)
+        for entry in standing.controls:
+            line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
+            dashes = "-" if entry is standing.controls[0] else "--"
+            ax.plot(line.keys(), line.values(), color=BLACK, lw=2.2, ls=dashes, label=entry.name, zorder=5)
+        ax.set_title(standing.block)
+        ax.set_xlabel("epoch")
+    if any(entry.state == "pruned" for standing in shown for entry in standing.candidates):
+        axes[0].plot([], [], marker="x", ms=6, mew=1.6, color=GREY, ls="", label="pruned there")
+    figure.supylabel(measure.axis, fontsize=9)
+    legend(figure, axes)
+    return figure
