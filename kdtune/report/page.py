@@ -37,7 +37,7 @@ Part = Heading | Text | Points | Sheet | Plot
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
-  max-width: 60rem; padding: 1.5rem 1.25rem 4rem; }
+  max-width: 66rem; padding: 1.5rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem;
   border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
 p { margin: .5rem 0; } ul { padding-left: 1.3rem; } li { margin: .25rem 0; }

@@ -174,7 +174,7 @@ def _over_seeds(pairs: list[tuple[Line, Line]], stage: str) -> str:
     averages = [fmean(kd.measured[stage][seed] - base.measured[stage][seed] for kd, base in pairs) for seed in common]
     if len(averages) < 2 or (ends := paired_interval(averages, 1)) is None:
         return " (one seed: no interval)" if len(averages) < 2 else ""
-    return f" (95 % interval over {len(averages)} seeds: {_points(ends[0])} to {_points(ends[1])})"
+    return f" (95% interval over {len(averages)} seeds: {_points(ends[0])} to {_points(ends[1])})"
 
 
 def _ahead(gains: list[float]) -> int:

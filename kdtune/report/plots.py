@@ -12,10 +12,10 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from kdtune.report.convergence import Curve, mean_curve
-from kdtune.report.gains import LEVEL
 from kdtune.report.measure import Measure
 from kdtune.report.standing import Entry, Standing, Sweep
 
@@ -114,6 +114,11 @@ def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
     return palette(sorted(str(trial["params"]["teacher"]) for trial in sweep.trials if not trial["control"]))
 
 
+def teacher_name(teacher: object) -> str:
+    """For legends."""
+    return "no teacher" if teacher == "none" else f"teacher {teacher}"
+
+
 def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
     """One for all panels, below them: each label once."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -139,7 +144,9 @@ def gains_plot(sweep: Sweep) -> Figure | None:
     ax = figure.subplots()
     means = [scale * s.gains[e.name].mean for _, s, e in rows if s is not None and e is not None]
     ends = [scale * end for _, s, e in rows if s is not None and e is not None for end in _ends(s, e)]
-    reach = 1.1 * min(max(map(abs, [*means, *ends])), 3 * max(map(abs, means)) or math.inf) or 1.0
+    # As far as most intervals go: a single one of two seeds must not make all others dots.
+    usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
+    reach = 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
     seen: set[str] = set()
     for y, (_, standing, entry) in enumerate(rows):
         if standing is None or entry is None:
@@ -176,7 +183,7 @@ def gains_plot(sweep: Sweep) -> Figure | None:
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     unit = f" ({sweep.measure.unit})" if sweep.measure.unit else ""
-    ax.set_xlabel(f"gain over the control in {sweep.measure.name}{unit}; bars: {LEVEL:.0%} interval of all together")
+    ax.set_xlabel(f"gain over the control in {sweep.measure.name}{unit}")
     legend(figure, [ax])
     return figure
 
@@ -200,23 +207,25 @@ def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Fig
         return None
     figure, axes = panels(len(shown[:BLOCKS]), 2.3 if len(shown) > 3 else 3.0)
     teachers = teachers_of(sweep)
+    for teacher, (colour, marker) in teachers.items():
+        axes[0].plot([], [], color=colour, marker=marker, lw=1.1, ms=3, label=teacher_name(teacher))
     for ax, standing in zip(axes, shown, strict=False):
         for entry in standing.candidates:
             line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
             colour, marker = teachers[str(entry.params["teacher"])]
-            name = "no teacher" if entry.params["teacher"] == "none" else f"teacher {entry.params['teacher']}"
             pruned = entry.state == "pruned"
             faint = 0.45 if len(standing.candidates) > 12 else 0.85
             style = {"color": colour, "lw": 1.1, "alpha": faint, "marker": marker, "ms": 3}
-            ax.plot(line.keys(), line.values(), label=name, **style)
+            ax.plot(line.keys(), line.values(), **style)
             if pruned and line:
                 last = max(line)
                 ax.plot([last], [line[last]], marker="x", ms=6, mew=1.6, color=colour, ls="", zorder=4)
         for entry in standing.controls:
             line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
             dashes = "-" if entry is standing.controls[0] else "--"
-            ax.plot(line.keys(), line.values(), color=BLACK, lw=2.2, ls=dashes, label=entry.name, zorder=5)
+            ax.plot(line.keys(), line.values(), color=BLACK, lw=2.2, ls=dashes, marker=".", label=entry.name, zorder=5)
         ax.set_title(standing.block)
+    for ax in axes[-3:]:
         ax.set_xlabel("epoch")
     if any(entry.state == "pruned" for standing in shown for entry in standing.candidates):
         axes[0].plot([], [], marker="x", ms=6, mew=1.6, color=GREY, ls="", label="pruned there")

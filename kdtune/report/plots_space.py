@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from kdtune.config.space import SHORT_NAMES, Parameter, resolve
 from kdtune.report.measure import Measure, label, value_text
-from kdtune.report.plots import BLACK, BLOCKS, BLUE, GREY, VERMILION, WIDTH, figure_of, legend, panels, teachers_of
+from kdtune.report.plots import (
+    BLACK,
+    BLOCKS,
+    BLUE,
+    GREY,
+    VERMILION,
+    WIDTH,
+    figure_of,
+    legend,
+    panels,
+    teacher_name,
+    teachers_of,
+)
 from kdtune.report.standing import Entry, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -70,19 +83,33 @@ def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
             face = "none" if value is None else colours.to_rgba(value)
             ax.plot([x], [y], marker=marker, ms=7, mfc=face, mec=GREY if value is None else BLACK, mew=0.8, ls="")
         for teacher, (_, marker) in teachers.items():
-            ax.plot([], [], marker=marker, mfc=GREY, mec=BLACK, ls="", label=f"teacher {teacher}")
+            ax.plot([], [], marker=marker, mfc=GREY, mec=BLACK, ls="", label=teacher_name(teacher))
         ax.plot([], [], marker="o", mfc="none", mec=GREY, ls="", label="pruned or failed (hollow)")
-        parameters = searched(space)
-        if parameters["lambda"].is_log:
-            ax.set_xscale("log")
-        if parameters["tau"].is_log:
-            ax.set_yscale("log")
+        _range(ax.xaxis, searched(space)["lambda"])
+        _range(ax.yaxis, searched(space)["tau"])
         ax.set_title(standing.block)
         ax.set_xlabel("λ (weight of distillation)")
     axes[0].set_ylabel("τ (temperature)")
-    figure.colorbar(colours, ax=axes, label=sweep.measure.axis, shrink=0.9, pad=0.02)
+    figure.colorbar(colours, ax=axes, label=sweep.measure.axis.replace(" (", "\n("), shrink=0.95, pad=0.02)
     legend(figure, axes)
     return figure
+
+
+def _range(axis: Axis, parameter: Parameter) -> None:
+    """All that could have been asked, whatever was."""
+    if parameter.bounds is None:
+        return
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    (low, high), set_limits = parameter.bounds, getattr(axis.axes, f"set_{axis.axis_name}lim")
+    if not parameter.is_log:
+        set_limits(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        return
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    set_limits(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 # ---- importance ------------------------------------------------------------------------------------------------------
@@ -179,9 +206,8 @@ def _axis(ax: Axes, x: float, name: str, ticks: list[tuple[float, str]]) -> None
     ax.annotate(name, (x, 1), xytext=(0, 9), textcoords="offset points", ha="center", fontweight="bold")
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     for y, text in ticks:
-        ax.annotate(
-            text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, bbox=box, zorder=4
-        )
+        side = {"xytext": (4, 0)} if x else {"xytext": (-4, 0), "ha": "right"}
+        ax.annotate(text, (x, y), textcoords="offset points", va="center", fontsize=8, bbox=box, zorder=4, **side)
 
 
 # ---- several objectives ----------------------------------------------------------------------------------------------
@@ -201,7 +227,7 @@ def pareto_plot(sweep: Sweep) -> Figure | None:
             x, y = value_of(entry, other), value_of(entry, first)
             if x is not None and y is not None:
                 colour, marker = teachers[str(entry.params["teacher"])]
-                name = "no teacher" if entry.params["teacher"] == "none" else f"teacher {entry.params['teacher']}"
+                name = teacher_name(entry.params["teacher"])
                 ax.plot([x], [y], marker=marker, color=colour, ms=6, ls="", label=name, alpha=0.9)
         front = sorted((value_of(entry, other) or 0.0, value_of(entry, first) or 0.0) for entry in standing.best)
         ax.plot(*zip(*front, strict=True), color=GREY, lw=1.2, zorder=1, label="Pareto set")
@@ -209,9 +235,12 @@ def pareto_plot(sweep: Sweep) -> Figure | None:
             x, y = value_of(entry, other), value_of(entry, first)
             if x is not None and y is not None:
                 ax.plot([x], [y], marker="*", color=VERMILION, ms=10, ls="", label="control", zorder=4)
+        # Where no candidate can be: it would be better in both.
+        side, up = (-5 if other.mode == "min" else 5), (4 if first.mode == "max" else -10)
+        beside = {"xytext": (side, up), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
         for entry in standing.best:
             at = (value_of(entry, other) or 0.0, value_of(entry, first) or 0.0)
-            ax.annotate(entry.name, at, xytext=(5, -10), textcoords="offset points", fontsize=8)
+            ax.annotate(entry.name, at, fontsize=8, **beside)
         ax.set_title(standing.block if standing.block != "all" or len(shown) > 1 else "")
         ax.set_xlabel(f"{other.axis}: {'less' if other.mode == 'min' else 'more'} is better")
         ax.set_ylabel(first.axis)

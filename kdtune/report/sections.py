@@ -11,7 +11,7 @@ from kdtune.report.measure import Measure, label, value_text
 from kdtune.report.sheets import Cell, Sheet
 from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.report.stops import Stops
-from kdtune.report.words import chosen_on_test
+from kdtune.report.words import chosen_on_test, floor_in
 
 #: Hex digits of a key in running tables; the table of trials has them all.
 SHORT = 10
@@ -32,8 +32,9 @@ def block_sheet(sweep: Sweep, standing: Standing, name: str) -> Sheet:
         cells += [_mean(entry, measure, stage) for stage in stages]
         cells += [_mean(entry, m, m.stage) for m in others]
         rows.append([*cells, *_gain(standing.gains.get(entry.name), measure), Cell(_state(entry, standing))])
-    floor = _floor(standing, measure)
-    title = f"{standing.block}: {measure.name}{f' on {measure.split}' if not measure.cost else ''}{floor}"
+    floor = floor_in(standing, measure)
+    title = f"{standing.block}: {measure.name}{f' on {measure.split}' if not measure.cost else ''}"
+    title += "" if floor is None else f" (floor {floor:.3f})"
     return Sheet(name, title, heads, rows, [entry.keys for entry in entries])
 
 
@@ -59,7 +60,7 @@ def reach_sheet(reaches: dict[str, list[Reach]], sweep: Sweep, measure: Measure)
         for reach in reaches.get(standing.block, []):
             entry = reach.entry
             epochs = "not reached" if reach.mean is None else f"{reach.mean:.4g}"
-            saved = "" if reach.saved is None else f"{100 * reach.saved:.0f} %"
+            saved = "" if reach.saved is None else f"{reach.saved:.0%}"
             cells = [Cell(standing.block), Cell(entry.described(sweep.varied_in(standing)))]
             cells += [Cell(f"{len(reach.epochs)} of {reach.seeds}"), Cell(epochs, reach.mean), Cell(saved, reach.saved)]
             rows.append([*cells, Cell(entry.state)])
@@ -189,15 +190,3 @@ def _state(entry: Entry, standing: Standing) -> str:
         return f"failed: {error.splitlines()[0][:60]}"
     pareto = len(standing.best) > 1 or entry.trials[0].get("objectives")
     return entry.state + (", Pareto set" if pareto and entry in standing.best else "")
-
-
-def _floor(standing: Standing, measure: Measure) -> str:
-    """As in ` (floor 0.125)`: what always answering the most frequent class would score."""
-    from kdtune.config.metrics import floor_of
-
-    for entry in [*standing.controls, *standing.candidates]:
-        for splits in entry.trials[0]["stages"].values():
-            floor = splits.get(measure.split, {}).get(floor_of(measure.column)) if measure.is_share else None
-            if floor is not None:
-                return f" (floor {floor:.3f})"
-    return ""

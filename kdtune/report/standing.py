@@ -68,6 +68,8 @@ class Entry:
         """As in `candidate 3 (c3d, λ 0.25, τ 4)`."""
         shown = [f"{SIGNS.get(p, p)} {value_text(self.params[p])}" for p in params if self.params.get(p) is not None]
         shown = [text.removeprefix("teacher ").removeprefix("student ") for text in shown]
+        if self.name == "control":
+            return self.name
         name = self.name if self.is_control else f"candidate {self.name}"
         return f"{name} ({', '.join(shown)})" if shown else name
 
@@ -130,7 +132,8 @@ class Sweep:
     def varied_in(self, standing: Standing) -> list[str]:
         """The same within one block."""
         entries = [*standing.controls, *standing.candidates]
-        seen = {name: {str(entry.params.get(name)) for entry in entries} for name in self.varied}
+        given = {name: [entry.params.get(name) for entry in entries] for name in self.varied}
+        seen = {name: {str(value) for value in values if value is not None} for name, values in given.items()}
         return [name for name in self.varied if name == "teacher" or len(seen[name]) > 1]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
+from kdtune.config.metrics import floor_of
 from kdtune.report.gains import LEVEL, Gain
 from kdtune.report.measure import Measure
 from kdtune.report.standing import Entry, Standing, Sweep, gains_of
@@ -22,24 +25,26 @@ def answer(sweep: Sweep) -> str:
     if len(sweep.standings) == 1:
         return _one(sweep, known[0])
     better = [s for s in known if s.gains[_name(s)].verdict == "better"]
-    gains = [s.gains[_name(s)].mean for s in known]
     text = sweep.measure.gain_text
-    spans = (
-        f"from {text(min(gains))} to {text(max(gains), unit=True)}"
-        if min(gains) < max(gains)
-        else text(gains[0], unit=True)
-    )
     if len(known) <= 4:
-        each = [f"{s.block}: {text(s.gains[_name(s)].mean)}{_interval(sweep, s.gains[_name(s)])}" for s in known]
-        spans = f"{'; '.join(each)} {sweep.measure.unit}".strip()
-    claim = f"in {len(better)} of {len(known)} blocks" if better else f"in none of {len(known)} blocks"
+        each = [f"{s.block} {text(s.gains[_name(s)].mean)}{_interval(sweep, s.gains[_name(s)])}" for s in known]
+        gains = f"{', '.join(each)} {sweep.measure.unit}".strip()
+    else:
+        means = [s.gains[_name(s)].mean for s in known]
+        ends = [end for s in known for end in (s.gains[_name(s)].low, s.gains[_name(s)].high) if end is not None]
+        reach = f", their intervals reach from {text(min(ends))} to {text(max(ends))}" if ends else ", no intervals"
+        gains = f"gains from {text(min(means))} to {text(max(means), unit=True)}{reach}"
+    claim = "does the best candidate surely beat" if better else "do the data decide that the best candidate beats"
+    where = f"In {len(better) if better else 'none'} of {len(known)} blocks"
+    how = f"{LEVEL:.0%} intervals that hold together, corrected for {_times(sweep.comparisons)}"
+    if all(s.gains[_name(s)].low is None for s in known):
+        how = "there is nothing to make intervals from"
+    elif any(s.gains[_name(s)].basis == "videos" for s in known):
+        how += f"; one seed: they are of the {sweep.measure.split} videos alone, and approximate"
     rest = len(sweep.standings) - len(known)
-    later = f"; {rest} block{'s have' if rest > 1 else ' has'} no figure yet" if rest else ""
-    return (
-        f"That the best candidate is better than {control_name(known[0].controls[0])} in {sweep.measure.title} is "
-        f"sure {claim} ({spans}; intervals hold together with {LEVEL:.0%}, "
-        f"corrected for {_times(sweep.comparisons)}){later}."
-    )
+    later = f" {rest} block{'s have' if rest > 1 else ' has'} no figure yet." if rest else ""
+    control = control_name(known[0].controls[0])
+    return f"{where} {claim} {control} in {sweep.measure.title}: {gains} ({how}).{later}"
 
 
 def _one(sweep: Sweep, standing: Standing) -> str:
@@ -104,9 +109,26 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
         f"Of {total} complete candidate{'s' if total != 1 else ''} {decided['better']} surely better than the control, "
         f"{decided['worse']} surely worse, {decided['not decided']} not decided."
     )
+    floor = floor_in(standing, sweep.measure)
+    if floor is not None and fmean(leader.finals(sweep.measure).values()) <= floor:
+        words.append(
+            f"Not even the best candidate is above the floor of {floor:.3f}: always answering the most frequent class "
+            "would do as well."
+        )
     if leader.params["teacher"] == "none":
         words.append("The best candidate has no teacher: its gain is none of distillation.")
     return words
+
+
+def floor_in(standing: Standing, measure: Measure) -> float | None:
+    """What always answering the most frequent class would score; None where that is not known or means nothing."""
+    means_something = measure.is_share and measure.base not in ("retrieval", "top5")
+    for entry in [*standing.controls, *standing.candidates] if means_something else ():
+        for splits in entry.trials[0]["stages"].values():
+            floor = splits.get(measure.split, {}).get(floor_of(measure.column))
+            if floor is not None:
+                return floor
+    return None
 
 
 def method_words(sweep: Sweep) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from kdtune import __version__
 from kdtune.files import write_atomic
 from kdtune.report.convergence import Reach, curve, curve_measure, reaches
-from kdtune.report.gains import count_interval
+from kdtune.report.gains import LEVEL, count_interval
 from kdtune.report.measure import Measure
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_sheets
@@ -157,7 +157,7 @@ def _paper_parts(sweep: Sweep) -> Iterator[Part]:
         "trial: they are no independent witnesses."
     )
     yield Points(early_words(paper))
-    caption = "How far a student with a teacher is ahead of scratch at the early stage, row by row."
+    caption = "How far a student with a teacher is ahead of scratch at the early stage, row by row; bars: ± their deviation over seeds."
     yield from drawn("paper_early", caption, partial(early_plot, paper))
     yield from paper_sheets(paper)
 
@@ -168,9 +168,12 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure
         saved = [reach.saved for reach in found[1:] if reach.saved is not None]
         if found[1:]:
             most = f"; the fastest saves {max(saved):.0%} of the control's epochs" if saved and max(saved) > 0 else ""
+            own = found[0].saved or 0.0
+            none = " So stopping early saves as much without a teacher." if most and own >= max(saved) else ""
             words.append(
                 f"{block}: {len(saved)} of {len(found) - 1} candidates come to the control's final {measure.name} with "
-                f"every seed{most}. The control itself first has it at epoch {found[0].mean:.4g} of {found[0].full}."
+                f"every seed{most}. The control itself first has it at epoch {found[0].mean:.4g} "
+                f"of {found[0].full}.{none}"
             )
     yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
     sheet = reach_sheet(reached, sweep, measure)
@@ -213,7 +216,7 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
     by = f", by {measure.gain_text(worst, unit=True)} at most" if wrong else ""
     yield Text(
         f"{len(stops.finished)} stopped candidates are trained to their end: {len(wrong)} would have been their "
-        f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95 % interval {low:.0%} to "
+        f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
         f"{high:.0%}, "
         "Clopper–Pearson)."
     )
@@ -235,7 +238,7 @@ def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
 
 def _gains_caption() -> str:
     shown = f"the best candidates of each block, {CANDIDATES} at most"
-    return f"Gain over the control of {shown}; arrows lead beyond the axis."
+    return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: they go on."
 
 
 def _cut(sweep: Sweep) -> str:
