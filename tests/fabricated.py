@@ -24,7 +24,7 @@ FLOOR = 0.1
 
 
 def key_of(config: TrialConfig) -> str:
-    return digest(config.model_dump(mode="json", by_alias=True, exclude={"teacher": {"seed"}}))
+    return digest(config.model_dump(mode="json", by_alias=True))
 
 
 def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None) -> Campaign:

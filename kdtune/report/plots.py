@@ -16,8 +16,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from kdtune.report.convergence import Curve, mean_curve
+from kdtune.report.gains import Gain
 from kdtune.report.measure import Measure
-from kdtune.report.standing import Entry, Standing, Sweep
+from kdtune.report.standing import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,56 +130,41 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
 # ---- gains -----------------------------------------------------------------------------------------------------------
 
 
+#: Verdict → colour, marker and what a legend says; the undecided are hollow.
+VERDICTS = {
+    "better": (GREEN, "o", GREEN, "surely better"),
+    "worse": (VERMILION, "s", VERMILION, "surely worse"),
+    "not decided": (BLUE, "D", "white", "not decided"),
+}
+
+
 def gains_plot(sweep: Sweep) -> Figure | None:
     """Every block's best candidates: gain over the control with its interval."""
-    rows: list[tuple[str, Standing | None, Entry | None]] = []
+    rows: list[tuple[str, Gain | None]] = []
     for standing in sweep.standings:
         entries = [entry for entry in standing.candidates if entry.name in standing.gains][:CANDIDATES]
-        if entries:
-            rows.append((standing.block, None, None))
-            rows += [(textwrap.shorten(_label(sweep, standing, e), 60), standing, e) for e in entries]
-    if not rows:
+        params = sweep.varied_in(standing)
+        names = [textwrap.shorten(entry.described(params).removeprefix("candidate "), 60) for entry in entries]
+        rows += [(standing.block, None)] if entries else []
+        rows += [(name, standing.gains[entry.name]) for name, entry in zip(names, entries, strict=True)]
+    gains = [gain for _, gain in rows if gain is not None]
+    if not gains:
         return None
     scale = 100 if sweep.measure.percent else 1
+    reach = _reach([scale * gain.mean for gain in gains], [scale * end for gain in gains for end in _ends(gain)])
     figure = figure_of(0.9 + 0.21 * len(rows))
     ax = figure.subplots()
-    means = [scale * s.gains[e.name].mean for _, s, e in rows if s is not None and e is not None]
-    ends = [scale * end for _, s, e in rows if s is not None and e is not None for end in _ends(s, e)]
-    # As far as most intervals go: a single one of two seeds must not make all others dots.
-    usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
-    reach = 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
-    seen: set[str] = set()
-    for y, (_, standing, entry) in enumerate(rows):
-        if standing is None or entry is None:
-            continue
-        gain = standing.gains[entry.name]
-        colour, marker = {"better": (GREEN, "o"), "worse": (VERMILION, "s"), "not decided": (BLUE, "D")}[gain.verdict]
-        name = {"better": "surely better", "worse": "surely worse"}.get(gain.verdict, gain.verdict)
-        face = "white" if gain.verdict == "not decided" else colour
-        if gain.low is not None and gain.high is not None:
-            low, high = max(-reach, scale * gain.low), min(reach, scale * gain.high)
-            ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
-            for end, cut, arrow in ((low, scale * gain.low, "<"), (high, scale * gain.high, ">")):
-                if abs(cut) > reach:  # it goes on beyond the axis
-                    ax.plot([end], [y], marker=arrow, color=colour, ms=4, clip_on=False)
-        ax.plot(
-            [scale * gain.mean],
-            [y],
-            marker=marker,
-            color=colour,
-            mfc=face,
-            ms=5.5,
-            ls="",
-            label=None if name in seen else name,
-            zorder=3,
-        )
-        seen.add(name)
+    for y, (_, gain) in enumerate(rows):
+        if gain is not None:
+            colour, marker, face, name = VERDICTS[gain.verdict]
+            _bar(ax, y, [scale * end for end in _ends(gain)], reach, colour)
+            ax.plot([scale * gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3)
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_xlim(-reach, reach)
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    for tick, (_, standing, _) in zip(ax.get_yticklabels(), rows, strict=True):
-        if standing is None:
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    for tick, (_, gain) in zip(ax.get_yticklabels(), rows, strict=True):
+        if gain is None:
             tick.set_fontweight("bold")
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
@@ -188,13 +174,26 @@ def gains_plot(sweep: Sweep) -> Figure | None:
     return figure
 
 
-def _label(sweep: Sweep, standing: Standing, entry: Entry) -> str:
-    return entry.described(sweep.varied_in(standing)).removeprefix("candidate ")
-
-
-def _ends(standing: Standing, entry: Entry) -> list[float]:
-    gain = standing.gains[entry.name]
+def _ends(gain: Gain) -> list[float]:
     return [] if gain.low is None or gain.high is None else [gain.low, gain.high]
+
+
+def _reach(means: list[float], ends: list[float]) -> float:
+    """How far the axis goes: as far as most intervals, so that a single wide one does not make dots of the others."""
+    usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
+    return 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
+
+
+def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None:
+    """An interval, with an arrow where it goes on beyond the axis."""
+    if not ends:
+        return
+    low, high = max(-reach, ends[0]), min(reach, ends[1])
+    ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+    if ends[0] < -reach:
+        ax.plot([low], [y], "<", color=colour, ms=4, clip_on=False)
+    if ends[1] > reach:
+        ax.plot([high], [y], ">", color=colour, ms=4, clip_on=False)
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------

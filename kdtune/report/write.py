@@ -157,7 +157,7 @@ def _paper_parts(sweep: Sweep) -> Iterator[Part]:
         "trial: they are no independent witnesses."
     )
     yield Points(early_words(paper))
-    caption = "How far a student with a teacher is ahead of scratch at the early stage, row by row; bars: ± their deviation over seeds."
+    caption = "How far a student with a teacher is ahead of scratch at the early stage; bars: ± deviation over seeds."
     yield from drawn("paper_early", caption, partial(early_plot, paper))
     yield from paper_sheets(paper)
 
