@@ -48,7 +48,7 @@ def test_a_report_s_page_shows_its_answer_tables_and_plots_and_asks_nobody(tmp_p
         plots = driver.execute_script(
             "return [...document.images].map(i => [i.naturalWidth, i.getBoundingClientRect().width, i.alt])"
         )
-        assert len(plots) == 5
+        assert len(plots) == 4
         assert all(drawn > 0 and 300 < shown <= WIDTH and said for drawn, shown, said in plots)
         tables = driver.execute_script("return [...document.querySelectorAll('table')].map(t => t.rows.length)")
         assert tables[:3] == [1 + 1 + 5, 1 + 1 + 5, 1 + 4]

@@ -26,7 +26,13 @@ pytestmark = pytest.mark.slow
 def test_pruned_trials_are_finished_as_they_would_have_been(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
-    form = {**sweep_form, "objective": {"metric": "knn"}}
+    search = {**sweep_form["search"], "candidates": 6}
+    form = {
+        **sweep_form,
+        "search": search,
+        "objective": {"metric": "pretext"},
+        "prune": {**sweep_form["prune"], "keep": 0.3},
+    }
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     end, said = run(file, tmp_path / "runs", ray_address)
@@ -35,11 +41,9 @@ def test_pruned_trials_are_finished_as_they_would_have_been(
     before = sweep_results(store, "tiny", {})
     # 4 groups of 4 motions × 2 clips are the training list's, of which a third is kept for validation: one or two.
     videos = videos_of(store, record_of(store, "tiny"), "late")
-    knn = before["trials"][0]["stages"]["late"]["validation"]["knn"]
+    share = before["trials"][0]["stages"]["late"]["validation"]["pretext"]
     assert all(found["test"] == 8 for found in videos.values()), "one group of five"
-    assert all(
-        knn * found["validation"] == pytest.approx(round(knn * found["validation"])) for found in videos.values()
-    )
+    assert all(share * n == pytest.approx(round(share * n)) for n in (found["validation"] for found in videos.values()))
 
     name, trials = next(chosen(store, record_of(store, "tiny"), 1))
     assert all(store.trial(key).result() is None for key, _ in trials)
