@@ -101,6 +101,11 @@ def test_where_less_is_better_a_gain_is_less() -> None:
     assert gain_over([1.5, 1.61, 1.42], [1.0, 1.1, 0.9], -1, 1).verdict == "worse"
 
 
+def test_no_share_gains_more_than_all_there_is() -> None:
+    gain = gain_over([0.5, 0.7], [0.4, 0.4], 1, 24, largest=1.0)
+    assert (gain.low, gain.high) == (-1.0, 1.0)
+
+
 def test_a_count_s_interval_by_hand() -> None:
     """None of three: nobody can say that it is less than 1 − 0.025^(1/3) = 0.708."""
     assert count_interval(0, 3) == pytest.approx((0.0, 1 - 0.025 ** (1 / 3)))

@@ -38,9 +38,8 @@ class Reach:
 def curve_measure(sweep: Sweep, store: Store) -> Measure:
     """The report's measure where pre-training records it; else k-NN, which it always records."""
     asked = replace(sweep.measure, cost=False)
-    trials = [trial for trial in sweep.trials if trial["epochs"]][:1]
-    found = [curve(store, trial, asked) for trial in trials]
-    if sweep.measure.cost or (found and not found[0]):
+    evaluated = next((trial for trial in sweep.trials if trial["stages"]), None)
+    if sweep.measure.cost or (evaluated is not None and not curve(store, evaluated, asked)):
         return Measure("knn", "validation", next(reversed(sweep.record["stages"])), "max")
     return asked
 

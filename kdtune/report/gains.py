@@ -50,9 +50,11 @@ def gain_over(
     sign: int,
     comparisons: int,
     videos: int | None = None,
+    largest: float = math.inf,
 ) -> Gain:
     """`values` and `control` stand by seed; `sign` is −1 where less is better. `videos` is how many were evaluated,
-    for a share of them: it is asked where there is one seed alone."""
+    for a share of them: it is asked where there is one seed alone. No gain can be larger than `largest`: intervals end
+    there."""
     differences = tuple(sign * (value - base) for value, base in zip(values, control, strict=True))
     ends: tuple[float, float] | None = None
     basis: Basis | None = None
@@ -63,7 +65,8 @@ def gain_over(
         ends, basis = ((low, high) if sign > 0 else (-high, -low)), "videos"
     if ends is None:
         return Gain(fmean(differences), differences)
-    return Gain(fmean(differences), differences, *ends, basis)
+    low, high = max(-largest, ends[0]), min(largest, ends[1])
+    return Gain(fmean(differences), differences, low, high, basis)
 
 
 def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[float, float] | None:

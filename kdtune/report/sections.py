@@ -13,8 +13,8 @@ from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.report.stops import Stops
 from kdtune.report.words import chosen_on_test, floor_in
 
-#: Hex digits of a key in running tables; the table of trials has them all.
-SHORT = 10
+#: Hex digits of a digest that tell it from others.
+SHORT = 12
 
 
 def block_sheet(sweep: Sweep, standing: Standing, name: str) -> Sheet:
@@ -127,7 +127,7 @@ def trials_sheet(sweep: Sweep) -> Sheet:
                 Cell(sweep.measure.text(first["objective"]) if len(sweep.measures) == 1 else _several(sweep, first)),
                 Cell(str(profile)),
                 Cell((first["weights_sha256"] or "")[:SHORT], first["weights_sha256"]),
-                Cell(f"python -m kdtune replay {key}" if begun else ""),
+                Cell(f"python -m kdtune replay {key[:SHORT]}" if begun else ""),
             ]
         )
     heads = ["key", "is", "seed", "state", "epochs", "objective", "profile", "weights (SHA-256)", "made again by"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
@@ -139,8 +140,7 @@ class Sweep:
 
 def sweep_of(record: Row, results: Row, videos: dict[str, dict[str, int]]) -> Sweep:
     """`results` of sweep_results; `videos`: block → split → how many are evaluated, where that is known."""
-    measures = [Measure.of(objective) for objective in objectives_of(record)]
-    measure = next((m for m in measures if not m.cost), measures[0])
+    measure = measure_of(record)
     blocks = []
     for block in record["blocks"]:
         trials = [trial for trial in results["trials"] if trial["block"] == block]
@@ -160,6 +160,12 @@ def sweep_of(record: Row, results: Row, videos: dict[str, dict[str, int]]) -> Sw
     return Sweep(record, results, blocks, measure, max(1, comparisons))
 
 
+def measure_of(record: Row) -> Measure:
+    """What a report says gains of: the first objective that is no cost."""
+    measures = [Measure.of(objective) for objective in objectives_of(record)]
+    return next((measure for measure in measures if not measure.cost), measures[0])
+
+
 def gains_of(
     standing: Standing, entries: list[Entry], measure: Measure, comparisons: int, split: str | None = None
 ) -> dict[str, Gain]:
@@ -174,7 +180,8 @@ def gains_of(
         seeds = [seed for seed in values if seed in base]
         if seeds and not _is_control_itself(entry, standing):
             ours, control = [values[seed] for seed in seeds], [base[seed] for seed in seeds]
-            gains[entry.name] = gain_over(ours, control, measure.sign, comparisons, videos)
+            largest = 1.0 if measure.percent else math.inf
+            gains[entry.name] = gain_over(ours, control, measure.sign, comparisons, videos, largest)
     return gains
 
 

@@ -142,6 +142,12 @@ def method_words(sweep: Sweep) -> list[str]:
             f"all {_times(sweep.comparisons)} of this sweep, pruned candidates included (Bonferroni; Dunn 1961, "
             "J. Am. Stat. Assoc. 56, 52–64). They speak of other seeds on these videos, not of other videos."
         )
+        fewest = min(len(gain.differences) for gain in gains if gain.basis == "seeds")
+        if fewest < 4:
+            words.append(
+                f"{fewest} seeds hardly tell how far seeds differ, so these intervals are wide: a few more seeds "
+                "narrow them far more than anything else does."
+            )
     if any(gain.basis == "videos" for gain in gains):
         words.append(
             "One seed: there is no spread over seeds, so nothing here says how another seed would have come out. The "

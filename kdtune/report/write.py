@@ -27,7 +27,7 @@ from kdtune.report.sections import (
     trials_sheet,
 )
 from kdtune.report.sheets import Sheet, as_csv, as_latex, as_markdown
-from kdtune.report.standing import Sweep, sweep_of
+from kdtune.report.standing import Sweep, measure_of, sweep_of
 from kdtune.report.stops import Stops, stops_of
 from kdtune.report.videos import videos_of
 from kdtune.report.words import answer, block_words, method_words
@@ -43,8 +43,7 @@ def write_report(store: Store, name: str, folder: Path, importances: Importances
     Raises StoreError for an unknown sweep.
     """
     record = record_of(store, name)
-    first = record["objective"][0] if isinstance(record["objective"], list) else record["objective"]
-    sweep = sweep_of(record, sweep_results(store, name, {}), videos_of(store, record, first["stage"]))
+    sweep = sweep_of(record, sweep_results(store, name, {}), videos_of(store, record, measure_of(record).stage))
     parts = list(parts_of(store, sweep, importances))
     title = f"kdtune report: {name}"
     texts: dict[str, str | bytes] = {"report.html": as_page(title, parts), "report.md": as_text(title, parts)}
