@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
-from kdtune.commands import data, jobs, machine, publish, sweeps, teachers, trials, watch
+from kdtune.commands import data, jobs, machine, publish, report, sweeps, teachers, trials, watch
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
 from kdtune.files import disk_full, disk_full_words
 from kdtune.report.tables import FORMATS
@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
     sub.add_argument("--format", choices=FORMATS, default="table")
     sub.add_argument("--accuracies", action="store_true", help="every accuracy, mean and spread over the seeds")
+    does = "write a page with a sweep's answer, tables and plots"
+    sub = command("report", report.report, does, "report lambda_tau --regret 3")
+    sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="where to write it (default: reports/SWEEP in the store)")
+    does = "first train N pruned candidates to their end, to see how often a stop was wrong"
+    sub.add_argument("--regret", type=_count, default=0, metavar="N", help=does)
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for --regret")
     does = "bring MLflow up to date from the store alone: runs, metrics, data sets, models"
     sub = command("publish", publish.publish, does, "publish lambda_tau")
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")

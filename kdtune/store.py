@@ -13,6 +13,7 @@ A store is a folder that all machines see, or a URL of which each has a working 
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
                                           driver.json  submitted.yaml  job.json  stop
+  reports/<name>/                         what `report` makes: report.html  report.md  plots/  tables/
   measured/<shape>.json                   how fast trials of a shape are, by `plan --measure`
   mirror/                                 of a working copy: what of it is the same behind the URL
   locks/                                  one empty file for each thing being made
@@ -167,6 +168,10 @@ class Store:
 
     def sweep(self, name: str) -> SweepFiles:
         return SweepFiles(self.root / "sweeps" / name, self.mirror)
+
+    def report(self, name: str) -> Path:
+        """Where `report` writes what it makes of a sweep; of a store behind a URL it stays here."""
+        return self.root / "reports" / name
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps that were run with this store."""

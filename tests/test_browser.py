@@ -1,4 +1,4 @@
-"""MLflow's own pages, started as `python -m kdtune ui` does and looked at in a real browser."""
+"""MLflow's own pages, started as `python -m kdtune ui` does, and a report's, looked at in a real browser."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_python
 
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy")
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy", "matplotlib", "scipy")
 MODULES = sorted((ROOT / "kdtune").rglob("*.py"))
 
 

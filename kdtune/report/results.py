@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl
 from kdtune.report.front import Front
@@ -20,24 +21,41 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     candidates (mean over their seeds); of several objectives a list, the Pareto set. Blocks are never held against each
     other. Raises StoreError for an unknown name.
     """
-    files = store.sweep(name).fetch()
-    sweep = read_json(files.sweep)
-    if sweep is None:
+    sweep = record_of(store, name)
+    jobs = jobs_of(store, sweep)
+    store.fetch_trials(key for job, _ in jobs for key in [*job["keys"], *job["finetuned"]])
+    trials = [_trial(store, sweep, job, end, i, run_ids) for job, end in jobs for i in range(len(job["seeds"]))]
+    best = best_of if len(objectives_of(sweep)) == 1 else pareto_of
+    return {"sweep": name, "trials": trials, "best": {block: best(trials, block, sweep) for block in sweep["blocks"]}}
+
+
+def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
+    """What the ledger says was asked of controls and candidates, with how it ended: by block, controls first."""
+    asked: dict[str, Row] = {}
+    ended: dict[str, Row] = {}
+    for row in read_jsonl(store.sweep(sweep["name"]).folder / sweep["ledger"]):
+        (asked if row["event"] == "asked" else ended)[row["job"]] = row
+    blocks = list(sweep["blocks"])
+    jobs = [job for job in asked.values() if job["kind"] != "teacher" and _wanted(job, sweep)]
+    jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
+    return [(job, ended.get(job["job"])) for job in jobs]
+
+
+def record_of(store: Store, name: str) -> Row:
+    """A sweep's record. Raises StoreError for an unknown name."""
+    record = read_json(store.sweep(name).fetch().sweep)
+    if record is None:
         known = ", ".join(store.sweeps()) or "none yet"
         raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", known)])
-    asked: dict[str, dict[str, Any]] = {}
-    ended: dict[str, dict[str, Any]] = {}
-    for row in read_jsonl(files.folder / sweep["ledger"]):
-        (asked if row["event"] == "asked" else ended)[row["job"]] = row
-    jobs = [job for job in asked.values() if job["kind"] != "teacher" and _wanted(job, sweep)]
-    blocks = list(sweep["blocks"])
-    store.fetch_trials(key for job in jobs for key in [*job["keys"], *job["finetuned"]])
-    jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
-    trials = [
-        _trial(store, sweep, job, ended.get(job["job"]), i, run_ids) for job in jobs for i in range(len(job["seeds"]))
-    ]
-    best = best_of if len(objectives_of(sweep)) == 1 else pareto_of
-    return {"sweep": name, "trials": trials, "best": {block: best(trials, block, sweep) for block in blocks}}
+    return record
+
+
+def config_of(record: Row) -> SweepConfig:
+    """The sweep as it was run, --set included. Raises StoreError where an earlier version wrote the record."""
+    if "config" not in record:
+        what = "its record was written by an earlier version"
+        raise StoreError([Problem(f"sweep {record['name']}", what, "run the sweep again: it trains nothing twice")])
+    return SweepConfig.model_validate(record["config"])
 
 
 def objectives_of(sweep: Row) -> list[Row]:
@@ -85,7 +103,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
         stages |= finetuned.stages()
         rows += finetuned.rows()
     reached_end = {} if state != "complete" else {"stages": stages, "cost": result.get("cost") or {}}
-    values = [_objective_value(objective, reached_end) for objective in objectives_of(sweep)]
+    values = [objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {
         "key": files.key,
         "candidate": job["number"] if job["kind"] == "candidate" else None,
@@ -112,7 +130,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     )
 
 
-def _objective_value(objective: Row, reached: Row) -> float | None:
+def objective_value(objective: Row, reached: Row) -> float | None:
     """Of a trial that has `reached` its end: its stages and its cost."""
     if objective.get("cost"):
         return reached.get("cost", {}).get(objective["column"])

@@ -138,7 +138,8 @@ def _close(publisher: Publisher, state: str, store: Store, name: str) -> list[st
 
 
 def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> dict[str, Any]:
-    """What `results` and `publish` need to know of a sweep beside its ledger."""
+    """What `results`, `report` and `publish` need to know of a sweep beside its ledger; `config` is the file with its
+    --set."""
     return {
         "name": sweep.name,
         "question": sweep.question,
@@ -152,6 +153,7 @@ def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, 
         "tracking": sweep.tracking.model_dump(by_alias=True, exclude={"experiment"}),
         "commit": commit,
         "text": text,
+        "config": sweep.model_dump(mode="json", by_alias=True, exclude_unset=True),
     }
 
 

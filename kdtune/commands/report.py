@@ -1,0 +1,62 @@
+"""`report`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_OK, Problem, StoreError
+
+if TYPE_CHECKING:
+    from kdtune.store import Store
+
+
+def report(options: argparse.Namespace) -> int:
+    from kdtune.store import Store
+
+    store = Store(options.store)
+    for path in make_report(store, options.sweep, options.out, options.regret, options.device):
+        print(path)
+    return EXIT_OK
+
+
+def make_report(store: Store, name: str, out: Path | None = None, regret: int = 0, device: str = "auto") -> list[Path]:
+    """Write the report of a sweep to `out`, or into the store; returns its files, the page first.
+
+    `regret` pruned candidates are trained to their end before, on `device`. Raises UserError for what cannot be done.
+    """
+    from kdtune.report.results import config_of, record_of
+    from kdtune.report.write import write_report
+
+    record = record_of(store, name)
+    config_of(record)
+    if regret:
+        _finish(store, record, regret, device)
+    from kdtune.sweep.importance import importances
+
+    shares = importances(store.sweep(name), record)
+    return write_report(store, name, out if out is not None else store.report(name), shares)
+
+
+def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) -> None:
+    """Train pruned candidates to their end, in the store, where the next report finds them."""
+    from kdtune.report.stops import chosen
+
+    found = list(chosen(store, record, count))
+    from kdtune.train.session import Session, choose_device
+
+    session, device = Session(store), choose_device(device_name)
+    for job, trials in found:
+        for key, config in trials:
+            session.prepare(config)
+            if session.key(config) != key:
+                what = (
+                    f"{job} would be another trial now: its videos, or this version, are not those it was trained with"
+                )
+                raise StoreError([Problem("--regret", what)])
+            if session.files(config).fetch().result() is None:
+                say(f"{job}: trial {key} goes on to epoch {config.epochs}")
+                for _ in session.trial(config, device):
+                    pass

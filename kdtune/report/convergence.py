@@ -1,0 +1,85 @@
+"""How fast: the figure by epoch, and the first epoch at which a trial is as good as its control in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from kdtune.report.measure import Measure
+from kdtune.report.standing import Entry, Row, Standing, Sweep
+from kdtune.store import Store
+
+#: Epoch → value.
+Curve = dict[int, float]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """When an entry had what its control ends with."""
+
+    entry: Entry
+    epochs: list[int]
+    """One for each seed that reached it: the first evaluated epoch with at least that figure."""
+    seeds: int
+    """How many could be compared."""
+    full: int
+    """Epochs of the control."""
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.epochs) if self.epochs else None
+
+    @property
+    def saved(self) -> float | None:
+        """The share of the control's epochs that are not needed, where every seed reached it."""
+        return 1 - fmean(self.epochs) / self.full if self.epochs and len(self.epochs) == self.seeds else None
+
+
+def curve_measure(sweep: Sweep, store: Store) -> Measure:
+    """The report's measure where pre-training records it; else k-NN, which it always records."""
+    asked = replace(sweep.measure, cost=False)
+    evaluated = next((trial for trial in sweep.trials if trial["stages"]), None)
+    if sweep.measure.cost or (evaluated is not None and not curve(store, evaluated, asked)):
+        return Measure("knn", "validation", next(reversed(sweep.record["stages"])), "max")
+    return asked
+
+
+def curve(store: Store, trial: Row, measure: Measure) -> Curve:
+    """Of a trial's pre-training, where it was evaluated, as far as it came in this sweep."""
+    rows = [row for row in store.trial(trial["key"]).rows() if "evaluation" in row and row["epoch"] <= trial["epochs"]]
+    values = {row["epoch"]: row["evaluation"][measure.split].get(measure.column) for row in rows}
+    return {epoch: value for epoch, value in values.items() if value is not None}
+
+
+def mean_curve(curves: list[Curve]) -> Curve:
+    """The mean over the seeds, at the epochs that all of them have."""
+    common = [epoch for epoch in (curves[0] if curves else {}) if all(epoch in curve for curve in curves)]
+    return {epoch: fmean(curve[epoch] for curve in curves) for epoch in common}
+
+
+def reaches(standing: Standing, curves: dict[str, Curve], measure: Measure) -> list[Reach]:
+    """Of the block's first control, where it is complete, and of the candidates that have begun; `curves` by key.
+
+    A candidate's seed is held against the control of the same seed. The control is its own first row: it may have come
+    to its last figure before its last epoch.
+    """
+    if not standing.controls or standing.controls[0].state != "complete":
+        return []
+    control = standing.controls[0]
+    finals = {trial["seed"]: curves[trial["key"]] for trial in control.trials}
+    found = []
+    for entry in [control, *standing.candidates]:
+        pairs = [
+            (curves[trial["key"]], finals[trial["seed"]])
+            for trial in entry.trials
+            if curves.get(trial["key"]) and finals.get(trial["seed"])
+        ]
+        first = [_first(own, base[max(base)], measure.sign) for own, base in pairs]
+        if pairs:
+            full = max(max(base) for _, base in pairs)
+            found.append(Reach(entry, [epoch for epoch in first if epoch is not None], len(pairs), full))
+    return found
+
+
+def _first(own: Curve, target: float, sign: int) -> int | None:
+    return next((epoch for epoch in sorted(own) if sign * own[epoch] >= sign * target), None)

@@ -1,0 +1,214 @@
+"""The papers' question once more: Tables 3 to 7 of KD, measured beside the published values, and the early stage.
+
+KD = Camarena, Gonzalez-Mendoza, Chang, J. Imaging 2024, 10(4), 85; its values are in published/. They are most probably
+pretext accuracies on the test list, the best so far at each stage, of one seed; so that is what stands beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from kdtune.config.space import resolve
+from kdtune.config.sweep import SweepConfig
+from kdtune.report.gains import paired_interval
+from kdtune.report.plots import BLUE, GREY, ORANGE, figure_of, legend
+from kdtune.report.sheets import Cell, Sheet
+from kdtune.report.standing import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STAGES = ("early", "mid", "late")
+SOURCE = "Camarena, Gonzalez-Mendoza, Chang, J. Imaging 2024, 10(4), 85"
+#: Data sets that the tables are of; measured on others, the rows compare like with unlike.
+DATASETS = ("ucf101", "hmdb51")
+NETWORKS = {"r3d": "R3D", "c3d": "C3D", "r21d": "R(2+1)D", "none": "–"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of Tables 4 to 7: a student from scratch or with a teacher, at one fraction of the data."""
+
+    table: int
+    fraction: float
+    student: str
+    teacher: str
+    published: dict[str, float]
+    measured: dict[str, dict[int, float]]
+    """Stage → seed → value; without the stages that no trial has reached."""
+    keys: list[str]
+
+    def mean(self, stage: str) -> float | None:
+        values = self.measured.get(stage)
+        return fmean(values.values()) if values else None
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a sweep measured of the paper's tables."""
+
+    column: str
+    dataset: str
+    lines: list[Line]
+
+    def pairs(self, stage: str) -> list[tuple[Line, Line]]:
+        """(distilled, scratch) of the same student and fraction, where both have reached the stage."""
+        scratch = {(line.fraction, line.student): line for line in self.lines if line.teacher == "none"}
+        rows = [(line, scratch[line.fraction, line.student]) for line in self.lines if line.teacher != "none"]
+        return [(kd, base) for kd, base in rows if kd.measured.get(stage) and base.measured.get(stage)]
+
+
+def published(name: str) -> Iterator[dict[str, str]]:
+    """The rows of a table as it was published; its first line says whose it is."""
+    text = (files("kdtune.report") / "published" / f"{name}.csv").read_text()
+    yield from csv.DictReader(text.splitlines()[1:])
+
+
+def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
+    """The paper's rows as far as `sweep` has them; None where it is not of the shape of sweeps/paper.yaml: students and
+    data fractions are its blocks, and its teachers all that is searched."""
+    blocks = {resolve(name) for name in config.search.blocks}
+    searched = {resolve(name) for name in config.search.space}
+    if not {"student.backbone", "data.fraction"} <= blocks or searched != {"teacher"}:
+        return None
+    column = sweep.measure.column.removeprefix("best_")
+    found: dict[tuple[float, str, str], tuple[dict[str, dict[int, float]], list[str]]] = {}
+    for trial in sweep.trials:
+        params = trial["params"]
+        student = params["student"]
+        stages, keys = found.setdefault((float(params["fraction"]), student, params["teacher"]), ({}, []))
+        keys.append(trial["key"])
+        for stage, splits in trial["stages"].items():
+            if f"best_{column}" in splits["test"]:
+                stages.setdefault(stage, {})[trial["seed"]] = splits["test"][f"best_{column}"]
+    lines = []
+    for row in published("tables4to7_stages"):
+        at = (float(row["fraction"]), row["student"], row["teacher"])
+        if at in found:
+            values = {stage: float(row[stage]) for stage in STAGES}
+            lines.append(Line(int(row["table"]), *at, values, *found[at]))
+    return Paper(column, config.trial.data.dataset, lines) if lines else None
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def paper_sheets(paper: Paper) -> list[Sheet]:
+    """Table 3, then one for each data fraction that was measured."""
+    sheets = [_final(paper)]
+    for table in sorted({line.table for line in paper.lines}):
+        lines = [line for line in paper.lines if line.table == table]
+        heads = ["student", "teacher"]
+        for stage in STAGES:
+            heads += [stage, f"{stage}, published", "difference"]
+        rows = [
+            [*_names(line), *(c for s in STAGES for c in _beside(line.mean(s), line.published[s]))] for line in lines
+        ]
+        title = f"Table {table} of KD: {lines[0].fraction:.0%} of the data, best {paper.column} accuracy on test so far"
+        sheets.append(Sheet(f"paper_table{table}", title, heads, rows, [line.keys for line in lines], _note(paper)))
+    return sheets
+
+
+def _final(paper: Paper) -> Sheet:
+    """Table 3: the last stage on all of the data."""
+    full = {(line.student, line.teacher): line for line in paper.lines if line.fraction == 1.0}
+    column = paper.dataset if paper.dataset in DATASETS else DATASETS[0]
+    rows, keys = [], []
+    for row in published("table3_accuracy"):
+        line = full.get((row["student"], row["teacher"]))
+        if line is not None:
+            rows.append([*_names(line), *_beside(line.mean("late"), float(row[column]))])
+            keys.append(line.keys)
+    heads = ["student", "teacher", "late", f"published ({column})", "difference"]
+    return Sheet("paper_table3", "Table 3 of KD: accuracy in the end, all of the data", heads, rows, keys, _note(paper))
+
+
+def _note(paper: Paper) -> str:
+    note = f"Published: {SOURCE}. Differences: measured − published, in points."
+    if paper.dataset not in DATASETS:
+        note += f" Measured on {paper.dataset}, published on UCF101: like beside unlike."
+    return note
+
+
+def _names(line: Line) -> list[Cell]:
+    return [Cell(NETWORKS.get(name, name), name) for name in (line.student, line.teacher)]
+
+
+def _beside(measured: float | None, value: float) -> list[Cell]:
+    if measured is None:
+        return [Cell(""), Cell(f"{value:.2f}", value), Cell("")]
+    difference = f"{100 * (measured - value):+.1f}".replace("-", "−")
+    return [Cell(f"{measured:.3f}", measured), Cell(f"{value:.2f}", value), Cell(difference, measured - value)]
+
+
+# ---- the early stage -------------------------------------------------------------------------------------------------
+
+
+def early_words(paper: Paper) -> list[str]:
+    """The paper's conclusion, measured: in how many rows distillation is ahead of scratch at each stage, and by how
+    much, beside what was published of the same rows."""
+    words = []
+    for stage in STAGES:
+        pairs = paper.pairs(stage)
+        if not pairs:
+            words.append(f"{stage}: no row has both its student from scratch and with a teacher yet.")
+            continue
+        gains = [(kd.mean(stage) or 0.0) - (base.mean(stage) or 0.0) for kd, base in pairs]
+        theirs = [kd.published[stage] - base.published[stage] for kd, base in pairs]
+        words.append(
+            f"{stage}: measured, distillation is ahead in {_ahead(gains)} of {len(gains)} rows, on average by "
+            f"{_points(fmean(gains))}{_over_seeds(pairs, stage)}; published, in {_ahead(theirs)} of {len(theirs)}, "
+            f"by {_points(fmean(theirs))}."
+        )
+    return words
+
+
+def _over_seeds(pairs: list[tuple[Line, Line]], stage: str) -> str:
+    """The interval of the average, over seeds: each seed's average over the rows is one number."""
+    common = set.intersection(*(set(line.measured[stage]) for pair in pairs for line in pair))
+    averages = [fmean(kd.measured[stage][seed] - base.measured[stage][seed] for kd, base in pairs) for seed in common]
+    if len(averages) < 2 or (ends := paired_interval(averages, 1)) is None:
+        return " (one seed: no interval)" if len(averages) < 2 else ""
+    return f" (95% interval over {len(averages)} seeds: {_points(ends[0])} to {_points(ends[1])})"
+
+
+def _ahead(gains: list[float]) -> int:
+    return sum(gain > 0 for gain in gains)
+
+
+def _points(gain: float) -> str:
+    return f"{100 * gain:+.1f} points".replace("-", "−")
+
+
+def early_plot(paper: Paper) -> Figure | None:
+    """Each row's gain at the early stage, measured beside published."""
+    pairs = paper.pairs("early")
+    if not pairs:
+        return None
+    figure = figure_of(0.9 + 0.22 * len(pairs))
+    ax = figure.subplots()
+    for y, (kd, base) in enumerate(pairs):
+        gain = 100 * ((kd.mean("early") or 0.0) - (base.mean("early") or 0.0))
+        theirs = 100 * (kd.published["early"] - base.published["early"])
+        ax.plot([gain, theirs], [y, y], color="#D0D0D0", lw=1.5, zorder=1)
+        ax.plot([gain], [y], "o", color=BLUE, ms=6, label="measured", zorder=3)
+        ax.plot([theirs], [y], "D", color=ORANGE, ms=5, label="published", zorder=2)
+        seeds = kd.measured["early"].keys() & base.measured["early"].keys()
+        each = [100 * (kd.measured["early"][seed] - base.measured["early"][seed]) for seed in seeds]
+        if len(each) > 1:
+            ax.errorbar([gain], [y], xerr=[stdev(each)], color=BLUE, lw=1, capsize=2)
+    names = [
+        f"{kd.fraction:.0%} · {NETWORKS[kd.student]} from {NETWORKS.get(kd.teacher, kd.teacher)}" for kd, _ in pairs
+    ]
+    ax.set_yticks(range(len(pairs)), names)
+    ax.set_ylim(len(pairs) - 0.4, -0.6)
+    ax.axvline(0, color=GREY, lw=1)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("ahead of scratch at the early stage (points)")
+    legend(figure, [ax])
+    return figure

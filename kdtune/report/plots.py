@@ -1,0 +1,233 @@
+"""How a report's plots look and are saved, and those of gains and of stages. matplotlib is imported where one is drawn.
+
+Colours are Okabe and Ito's, which colour-blind people tell apart; what they say is also said by shape or by words. The
+same figures give the same bytes: no date, no version, names of SVG parts that follow from what is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from kdtune.report.convergence import Curve, mean_curve
+from kdtune.report.gains import Gain
+from kdtune.report.measure import Measure
+from kdtune.report.standing import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
+    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+#: Of teachers and the like, in the order in which they are met. Yellow is too faint for a line.
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "#8C8C8C"
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "kdtune",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+#: Inches: what a page shows at its full width.
+WIDTH = 8.0
+#: Blocks that one plot shows, and candidates of a block in the plot of gains.
+BLOCKS, CANDIDATES = 12, 10
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot, in both forms."""
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The SVG as a part of a page. In an image of its own: the names of its parts clash with no other's."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Plot]:
+    """The plot, or none where `draw` finds nothing to show."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = draw()
+        if figure is None:
+            return []
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    return [Plot(name, caption, svg.getvalue(), png.getvalue())]
+
+
+def figure_of(height: float, width: float = WIDTH) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(number: int, height: float, columns: int = 3, share: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each block, of which the same scales are comparable."""
+    columns = min(columns, number)
+    rows = math.ceil(number / columns)
+    figure = figure_of(rows * height + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+    flat = [axes[i // columns][i % columns] for i in range(rows * columns)]
+    for empty in flat[number:]:
+        empty.remove()
+    # With shared scales only the outer panels have numbers; one above an empty place is outer, too.
+    for i in range(max(0, number - columns), number):
+        flat[i].xaxis.set_tick_params(labelbottom=True)
+    return figure, flat[:number]
+
+
+def palette(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Name → colour and marker."""
+    return {name: (COLOURS[i % 6], MARKERS[i % 6]) for i, name in enumerate(dict.fromkeys(names))}
+
+
+def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
+    """The candidates' teachers, each with its colour and marker."""
+    return palette(sorted(str(trial["params"]["teacher"]) for trial in sweep.trials if not trial["control"]))
+
+
+def teacher_name(teacher: object) -> str:
+    """For legends."""
+    return "no teacher" if teacher == "none" else f"teacher {teacher}"
+
+
+def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
+    """One for all panels, below them: each label once."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+# ---- gains -----------------------------------------------------------------------------------------------------------
+
+
+#: Verdict → colour, marker and what a legend says; the undecided are hollow.
+VERDICTS = {
+    "better": (GREEN, "o", GREEN, "surely better"),
+    "worse": (VERMILION, "s", VERMILION, "surely worse"),
+    "not decided": (BLUE, "D", "white", "not decided"),
+}
+
+
+def gains_plot(sweep: Sweep) -> Figure | None:
+    """Every block's best candidates: gain over the control with its interval."""
+    rows: list[tuple[str, Gain | None]] = []
+    for standing in sweep.standings:
+        entries = [entry for entry in standing.candidates if entry.name in standing.gains][:CANDIDATES]
+        params = sweep.varied_in(standing)
+        names = [textwrap.shorten(entry.described(params).removeprefix("candidate "), 60) for entry in entries]
+        rows += [(standing.block, None)] if entries else []
+        rows += [(name, standing.gains[entry.name]) for name, entry in zip(names, entries, strict=True)]
+    gains = [gain for _, gain in rows if gain is not None]
+    if not gains:
+        return None
+    scale = 100 if sweep.measure.percent else 1
+    reach = _reach([scale * gain.mean for gain in gains], [scale * end for gain in gains for end in _ends(gain)])
+    figure = figure_of(0.9 + 0.21 * len(rows))
+    ax = figure.subplots()
+    for y, (_, gain) in enumerate(rows):
+        if gain is not None:
+            colour, marker, face, name = VERDICTS[gain.verdict]
+            _bar(ax, y, [scale * end for end in _ends(gain)], reach, colour)
+            ax.plot([scale * gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3)
+    ax.axvline(0, color=BLACK, lw=1)
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    for tick, (_, gain) in zip(ax.get_yticklabels(), rows, strict=True):
+        if gain is None:
+            tick.set_fontweight("bold")
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    unit = f" ({sweep.measure.unit})" if sweep.measure.unit else ""
+    ax.set_xlabel(f"gain over the control in {sweep.measure.name}{unit}")
+    legend(figure, [ax])
+    return figure
+
+
+def _ends(gain: Gain) -> list[float]:
+    return [] if gain.low is None or gain.high is None else [gain.low, gain.high]
+
+
+def _reach(means: list[float], ends: list[float]) -> float:
+    """How far the axis goes: as far as most intervals, so that a single wide one does not make dots of the others."""
+    usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
+    return 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
+
+
+def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None:
+    """An interval, with an arrow where it goes on beyond the axis."""
+    if not ends:
+        return
+    low, high = max(-reach, ends[0]), min(reach, ends[1])
+    ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+    if ends[0] < -reach:
+        ax.plot([low], [y], "<", color=colour, ms=4, clip_on=False)
+    if ends[1] > reach:
+        ax.plot([high], [y], ">", color=colour, ms=4, clip_on=False)
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Figure | None:
+    """The figure by epoch, mean over the seeds; a cross where a candidate was pruned."""
+    shown = [s for s in sweep.standings if any(curves.get(t["key"]) for t in sweep.trials if t["block"] == s.block)]
+    if not shown:
+        return None
+    figure, axes = panels(len(shown[:BLOCKS]), 2.3 if len(shown) > 3 else 3.0)
+    teachers = teachers_of(sweep)
+    for teacher, (colour, marker) in teachers.items():
+        axes[0].plot([], [], color=colour, marker=marker, lw=1.1, ms=3, label=teacher_name(teacher))
+    for ax, standing in zip(axes, shown, strict=False):
+        for entry in standing.candidates:
+            line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
+            colour, marker = teachers[str(entry.params["teacher"])]
+            pruned = entry.state == "pruned"
+            faint = 0.45 if len(standing.candidates) > 12 else 0.85
+            style = {"color": colour, "lw": 1.1, "alpha": faint, "marker": marker, "ms": 3}
+            ax.plot(line.keys(), line.values(), **style)
+            if pruned and line:
+                last = max(line)
+                ax.plot([last], [line[last]], marker="x", ms=6, mew=1.6, color=colour, ls="", zorder=4)
+        for entry in standing.controls:
+            line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
+            dashes = "-" if entry is standing.controls[0] else "--"
+            ax.plot(line.keys(), line.values(), color=BLACK, lw=2.2, ls=dashes, marker=".", label=entry.name, zorder=5)
+        ax.set_title(standing.block)
+    for ax in axes[-3:]:
+        ax.set_xlabel("epoch")
+    if any(entry.state == "pruned" for standing in shown for entry in standing.candidates):
+        axes[0].plot([], [], marker="x", ms=6, mew=1.6, color=GREY, ls="", label="pruned there")
+    figure.supylabel(measure.axis, fontsize=9)
+    legend(figure, axes)
+    return figure

@@ -1,0 +1,43 @@
+"""How many videos a block's figures are shares of, from the stored frames' index. No torch needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdtune.clips.dataset import TrialData
+from kdtune.clips.store import ClipStore
+from kdtune.config.trial import FINETUNE_STAGE
+from kdtune.errors import UserError
+from kdtune.files import read_json
+from kdtune.report.results import config_of, jobs_of
+from kdtune.store import Store
+
+
+def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dict[str, int]]:
+    """Block → {"validation": n, "test": n} of what is evaluated at `stage`. Blocks of which nothing has begun, and
+    those whose frames are no longer in the store, are left out."""
+    sweep = config_of(record)
+    stores: dict[str, ClipStore] = {}
+    for folder in store.clip_stores():
+        try:
+            clips, _ = ClipStore.look(folder)
+            stores.setdefault(clips.manifest, clips)
+        except UserError:  # its index is damaged
+            continue
+    jobs = [job for job, _ in jobs_of(store, record)]
+    found = {}
+    for block in sweep.blocks():
+        config = sweep.build(block, sweep.search.controls[0], sweep.search.seeds[0])
+        measured = config.finetuned if stage == FINETUNE_STAGE and config.finetuned is not None else config
+        keys = [
+            k for job in jobs if job["block"] == block.label for k in job["keys" if measured is config else "finetuned"]
+        ]
+        identities = (read_json(store.trial(key).config) for key in keys)
+        manifest = next((identity["data"] for identity in identities if identity and "data" in identity), None)
+        if manifest in stores:
+            try:
+                data = TrialData.of(measured, stores[manifest])
+            except UserError:  # the frames of fewer videos than the trials had
+                continue
+            found[block.label] = {"validation": len(data.validation), "test": len(data.test)}
+    return found

@@ -1,0 +1,177 @@
+"""A sweep's answer in plain words: never more than its figures say."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from kdtune.config.metrics import floor_of
+from kdtune.report.gains import LEVEL, Gain
+from kdtune.report.measure import Measure
+from kdtune.report.standing import Entry, Standing, Sweep, gains_of
+
+
+def control_name(entry: Entry) -> str:
+    """`scratch`, or what else the control is."""
+    return "scratch" if entry.params["teacher"] == "none" else f"the control (teacher {entry.params['teacher']})"
+
+
+def answer(sweep: Sweep) -> str:
+    """The sweep's question, answered in a sentence with its interval."""
+    known = [s for s in sweep.standings if s.leader is not None and s.leader.name in s.gains]
+    if not known:
+        return (
+            f"No answer yet: {'; '.join(dict.fromkeys(_lacking(s) for s in sweep.standings)) or 'nothing was asked'}."
+        )
+    if len(sweep.standings) == 1:
+        return _one(sweep, known[0])
+    better = [s for s in known if s.gains[_name(s)].verdict == "better"]
+    text = sweep.measure.gain_text
+    if len(known) <= 4:
+        each = [f"{s.block} {text(s.gains[_name(s)].mean)}{_interval(sweep, s.gains[_name(s)])}" for s in known]
+        gains = f"{', '.join(each)} {sweep.measure.unit}".strip()
+    else:
+        means = [s.gains[_name(s)].mean for s in known]
+        ends = [end for s in known for end in (s.gains[_name(s)].low, s.gains[_name(s)].high) if end is not None]
+        reach = f", their intervals reach from {text(min(ends))} to {text(max(ends))}" if ends else ", no intervals"
+        gains = f"gains from {text(min(means))} to {text(max(means), unit=True)}{reach}"
+    claim = "does the best candidate surely beat" if better else "do the data decide that the best candidate beats"
+    where = f"In {len(better) if better else 'none'} of {len(known)} blocks"
+    how = f"{LEVEL:.0%} intervals that hold together, corrected for {_times(sweep.comparisons)}"
+    if all(s.gains[_name(s)].low is None for s in known):
+        how = "there is nothing to make intervals from"
+    elif any(s.gains[_name(s)].basis == "videos" for s in known):
+        how += f"; one seed: they are of the {sweep.measure.split} videos alone, and approximate"
+    rest = len(sweep.standings) - len(known)
+    later = f" {rest} block{'s have' if rest > 1 else ' has'} no figure yet." if rest else ""
+    control = control_name(known[0].controls[0])
+    return f"{where} {claim} {control} in {sweep.measure.title}: {gains} ({how}).{later}"
+
+
+def _one(sweep: Sweep, standing: Standing) -> str:
+    entry, gain = standing.candidates[0], standing.gains[_name(standing)]
+    name = entry.described(sweep.varied_in(standing))
+    control, title = control_name(standing.controls[0]), sweep.measure.title
+    by = sweep.measure.gain_text(gain.mean, unit=True)
+    if gain.low is None:
+        why = "one seed has no spread" if len(gain.differences) == 1 else "its seeds differ by the same amount"
+        return f"The data do not decide: the best, {name}, is {by} from {control} in {title}, and {why}."
+    span = (
+        f"{LEVEL:.0%} interval {sweep.measure.interval_text(gain.low, gain.high)}, {basis_words(gain, standing, sweep)}"
+    )
+    span += f", corrected for {_times(sweep.comparisons)}"
+    match gain.verdict:
+        case "better":
+            return f"The best, {name}, is better than {control} in {title}: {by} ({span})."
+        case "worse":
+            return f"Even the best, {name}, is worse than {control} in {title}: {by} ({span})."
+        case _:
+            return f"The data do not decide whether the best, {name}, differs from {control} in {title}: {by} ({span})."
+
+
+def basis_words(gain: Gain, standing: Standing, sweep: Sweep) -> str:
+    """What an interval is made from."""
+    if gain.basis == "seeds":
+        return f"Student's t over {len(gain.differences)} seeds' differences"
+    return f"one seed: from {standing.videos[sweep.measure.split]} {sweep.measure.split} videos alone, approximate"
+
+
+def _interval(sweep: Sweep, gain: Gain) -> str:
+    return f" ({sweep.measure.interval_text(gain.low, gain.high)})" if gain.low is not None else " (no interval)"
+
+
+def _name(standing: Standing) -> str:
+    return standing.candidates[0].name
+
+
+def _times(comparisons: int) -> str:
+    return f"{comparisons} comparison{'s' if comparisons != 1 else ''}"
+
+
+def _lacking(standing: Standing) -> str:
+    if standing.controls and standing.controls[0].state != "complete":
+        return f"{standing.block}: the control is {standing.controls[0].state}"
+    if standing.leader is None:
+        return f"{standing.block}: no candidate is complete"
+    return f"{standing.block}: the best candidate is the control's own trial"
+
+
+def block_words(sweep: Sweep, standing: Standing) -> list[str]:
+    """What one block's figures say, and what they do not."""
+    leader = standing.leader
+    if leader is None or leader.name not in standing.gains:
+        return [f"{_lacking(standing).split(': ', 1)[1].capitalize()}: nothing to say of gains."]
+    words = [_one(sweep, standing)]
+    decided = {"better": 0, "worse": 0, "not decided": 0}
+    for gain in standing.gains.values():
+        decided[gain.verdict] += 1
+    total = len(standing.gains)
+    words.append(
+        f"Of {total} complete candidate{'s' if total != 1 else ''} {decided['better']} surely better than the control, "
+        f"{decided['worse']} surely worse, {decided['not decided']} not decided."
+    )
+    floor = floor_in(standing, sweep.measure)
+    if floor is not None and fmean(leader.finals(sweep.measure).values()) <= floor:
+        words.append(
+            f"Not even the best candidate is above the floor of {floor:.3f}: always answering the most frequent class "
+            "would do as well."
+        )
+    if leader.params["teacher"] == "none":
+        words.append("The best candidate has no teacher: its gain is none of distillation.")
+    return words
+
+
+def floor_in(standing: Standing, measure: Measure) -> float | None:
+    """What always answering the most frequent class would score; None where that is not known or means nothing."""
+    means_something = measure.is_share and measure.base not in ("retrieval", "top5")
+    for entry in [*standing.controls, *standing.candidates] if means_something else ():
+        for splits in entry.trials[0]["stages"].values():
+            floor = splits.get(measure.split, {}).get(floor_of(measure.column))
+            if floor is not None:
+                return floor
+    return None
+
+
+def method_words(sweep: Sweep) -> list[str]:
+    """How the intervals are made, and what they do not cover."""
+    gains = [gain for standing in sweep.standings for gain in standing.gains.values()]
+    words = []
+    if any(gain.basis == "seeds" for gain in gains):
+        words.append(
+            "Gains are paired by seed: a candidate's trial less the control of the same seed, which saw the same "
+            f"samples. Intervals: Student's t over the seeds' differences, which hold together with {LEVEL:.0%} for "
+            f"all {_times(sweep.comparisons)} of this sweep, pruned candidates included (Bonferroni; Dunn 1961, "
+            "J. Am. Stat. Assoc. 56, 52–64). They speak of other seeds on these videos, not of other videos."
+        )
+        fewest = min(len(gain.differences) for gain in gains if gain.basis == "seeds")
+        if fewest < 4:
+            words.append(
+                f"{fewest} seeds hardly tell how far seeds differ, so these intervals are wide: a few more seeds "
+                "narrow them far more than anything else does."
+            )
+    if any(gain.basis == "videos" for gain in gains):
+        words.append(
+            "One seed: there is no spread over seeds, so nothing here says how another seed would have come out. The "
+            "intervals are those of a difference of two shares of the evaluated videos (Newcombe 1998, Stat. Med. 17, "
+            "873–890), approximate and unpaired, so conservative as to the videos; corrected for "
+            f"{_times(sweep.comparisons)} (Bonferroni; Dunn 1961). `search.seeds` with several gives a paired answer."
+        )
+    if any(gain.low is None for gain in gains):
+        words.append(
+            "Where no interval stands, nothing says how far chance reaches: one seed, and a figure that is no share of "
+            "videos, or videos whose number is no longer known; or seeds that all differ by the same amount. Such a "
+            "gain decides nothing."
+        )
+    if gains:
+        words.append(
+            "The best candidate was chosen as the largest of many: its gain on the split that chose it is too high on "
+            "average, the more so the more candidates there are. Its interval is corrected for that, its mean is not."
+        )
+    return words
+
+
+def chosen_on_test(sweep: Sweep, standing: Standing, measure: Measure) -> tuple[list[Entry], dict[str, Gain], int]:
+    """Of a block: the chosen candidates, their gains on the test split, and for how many comparisons those are
+    corrected. The search has not seen that split, so only the chosen ones are compared there, in all blocks."""
+    chosen = [len(s.best or ([s.leader] if s.leader else [])) for s in sweep.standings]
+    best = standing.best or ([standing.leader] if standing.leader is not None else [])
+    return best, gains_of(standing, best, measure, max(1, sum(chosen)), split="test"), sum(chosen)

@@ -1,0 +1,244 @@
+"""`report`: from a sweep's records to a page, its tables and its plots. The same records give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdtune import __version__
+from kdtune.files import write_atomic
+from kdtune.report.convergence import Reach, curve, curve_measure, reaches
+from kdtune.report.gains import LEVEL, count_interval
+from kdtune.report.measure import Measure
+from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
+from kdtune.report.paper import early_plot, early_words, paper_of, paper_sheets
+from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
+from kdtune.report.plots_space import importance_plot, map_plot, parallel_plot, pareto_plot
+from kdtune.report.results import config_of, mixed_profiles, record_of, sweep_results
+from kdtune.report.sections import (
+    block_sheet,
+    on_test_sheet,
+    profile_sheet,
+    reach_sheet,
+    stops_sheet,
+    trials_sheet,
+)
+from kdtune.report.sheets import Sheet, as_csv, as_latex, as_markdown
+from kdtune.report.standing import Sweep, measure_of, sweep_of
+from kdtune.report.stops import Stops, stops_of
+from kdtune.report.videos import videos_of
+from kdtune.report.words import answer, block_words, method_words
+from kdtune.store import Store
+
+#: Parameter → share of the importance, by block (kdtune/sweep/importance.py).
+Importances = dict[str, dict[str, float]]
+
+
+def write_report(store: Store, name: str, folder: Path, importances: Importances) -> list[Path]:
+    """Write `folder`/report.html, report.md, plots/ and tables/; returns all files, the page first.
+
+    Raises StoreError for an unknown sweep.
+    """
+    record = record_of(store, name)
+    sweep = sweep_of(record, sweep_results(store, name, {}), videos_of(store, record, measure_of(record).stage))
+    parts = list(parts_of(store, sweep, importances))
+    title = f"kdtune report: {name}"
+    texts: dict[str, str | bytes] = {"report.html": as_page(title, parts), "report.md": as_text(title, parts)}
+    for part in parts:
+        if isinstance(part, Plot):
+            texts |= {f"plots/{part.name}.svg": part.svg, f"plots/{part.name}.png": part.png}
+        if isinstance(part, Sheet):
+            forms = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
+            texts |= {f"tables/{part.name}.{form}": write(part) for form, write in forms.items()}
+    for place, content in texts.items():
+        write_atomic(folder / place, content)
+    return [folder / place for place in texts]
+
+
+def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[Part]:
+    """The page from top to bottom."""
+    config = config_of(sweep.record)
+    measure = curve_measure(sweep, store)
+    curves = {trial["key"]: curve(store, trial, measure) for trial in sweep.trials}
+    reached = {standing.block: reaches(standing, curves, measure) for standing in sweep.standings}
+    yield Text(f"Question: {sweep.record['question'] or 'none was written down.'}")
+    yield Text(answer(sweep), "answer")
+    yield from _warnings(sweep)
+    yield Heading("Gains over the control")
+    yield from drawn("gains", _gains_caption(), partial(gains_plot, sweep))
+    yield from map(Text, method_words(sweep))
+    for i, standing in enumerate(sweep.standings):
+        yield Points(block_words(sweep, standing))
+        yield block_sheet(sweep, standing, f"block_{i}")
+    yield from _test_parts(sweep)
+    yield from _paper_parts(sweep)
+    yield Heading("Stages and convergence")
+    caption = f"{measure.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
+    yield from drawn("stages", caption + _cut(sweep), partial(stages_plot, sweep, curves, measure))
+    yield from _reach_parts(reached, sweep, measure)
+    space = config.search.space
+    yield Heading("What was searched")
+    caption = f"Each candidate at its λ and τ; colour: {sweep.measure.title}."
+    yield from drawn("lambda_tau", caption + _cut(sweep), partial(map_plot, sweep, space))
+    caption = "A line for each candidate through its values; faint lines were pruned or have failed."
+    yield from drawn("parallel", caption + _cut(sweep), partial(parallel_plot, sweep, space))
+    caption = "Candidates that no other beats in both objectives; numbers are theirs."
+    yield from drawn("pareto", caption + _cut(sweep), partial(pareto_plot, sweep))
+    yield from _importance_parts(sweep, importances)
+    yield from _stops_parts(stops_of(store, sweep), sweep)
+    yield Heading("Trials, seeds, machines")
+    yield Points(list(_made_words(sweep, config.search.sampler)))
+    sheet = profile_sheet(sweep.trials)
+    if sheet is not None:
+        yield sheet
+    yield trials_sheet(sweep)
+
+
+# ---- sections --------------------------------------------------------------------------------------------------------
+
+
+def _warnings(sweep: Sweep) -> Iterator[Part]:
+    missing = _missing(sweep)
+    if missing:
+        yield Text(f"This sweep is not finished: {missing}. What stands here may still change.", "warning")
+    mixed = mixed_profiles(sweep.trials)
+    if mixed:
+        yield Text(f"Mixed profiles: {mixed}.", "warning")
+
+
+def _missing(sweep: Sweep) -> str:
+    """What has not ended, in words; empty where nothing is left."""
+    found = []
+    for standing in sweep.standings:
+        entries = [*standing.controls, *standing.candidates]
+        open_ = sum(entry.state in ("running", "pending") for entry in entries)
+        unasked = sweep.record["blocks"][standing.block] - len(standing.candidates)
+        words = [f"{open_} not ended"] if open_ else []
+        words += [f"{unasked} candidates not asked"] if unasked > 0 else []
+        words += ["no control yet"] if not standing.controls else []
+        found += [f"{standing.block}: {', '.join(words)}"] if words else []
+    return "; ".join(found)
+
+
+def _test_parts(sweep: Sweep) -> Iterator[Part]:
+    yield Heading("On the test split")
+    measures = [m for m in sweep.measures if not m.cost]
+    if any(m.split == "test" for m in measures):
+        yield Text(
+            "The objective was measured on the test split: the search chose by it, and no untouched figure is left.",
+            "warning",
+        )
+        return
+    if sweep.measure.cost:
+        yield Text("The objective is a cost: it has no split.")
+        return
+    sheet = on_test_sheet(sweep, sweep.measure)
+    if sheet is None:
+        yield Text("No candidate is complete yet.")
+        return
+    yield Text(
+        "The test split was seen by no search and no pruning. Only what was chosen on validation is measured there, so "
+        "these gains are not biased by the choice; their intervals are corrected for the number of chosen candidates."
+    )
+    yield sheet
+
+
+def _paper_parts(sweep: Sweep) -> Iterator[Part]:
+    paper = paper_of(sweep, config_of(sweep.record))
+    if paper is None:
+        return
+    yield Heading("Beside the paper")
+    yield Text(
+        "The paper concludes that distillation pays most at the early stage. Rows of one student share their scratch "
+        "trial: they are no independent witnesses."
+    )
+    yield Points(early_words(paper))
+    caption = "How far a student with a teacher is ahead of scratch at the early stage; bars: ± deviation over seeds."
+    yield from drawn("paper_early", caption, partial(early_plot, paper))
+    yield from paper_sheets(paper)
+
+
+def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure) -> Iterator[Part]:
+    words = []
+    for block, found in reached.items():
+        saved = [reach.saved for reach in found[1:] if reach.saved is not None]
+        if found[1:]:
+            most = f"; the fastest saves {max(saved):.0%} of the control's epochs" if saved and max(saved) > 0 else ""
+            own = found[0].saved or 0.0
+            none = " So stopping early saves as much without a teacher." if most and own >= max(saved) else ""
+            words.append(
+                f"{block}: {len(saved)} of {len(found) - 1} candidates come to the control's final {measure.name} with "
+                f"every seed{most}. The control itself first has it at epoch {found[0].mean:.4g} "
+                f"of {found[0].full}.{none}"
+            )
+    yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
+    sheet = reach_sheet(reached, sweep, measure)
+    if sheet is not None:
+        yield sheet
+
+
+def _importance_parts(sweep: Sweep, importances: Importances) -> Iterator[Part]:
+    if not importances:
+        yield Text(
+            "Importance of parameters: not enough complete candidates, nothing that varies, or no Optuna journal."
+        )
+        return
+    most = max(sum(e.state == "complete" for e in s.candidates) for s in sweep.standings)
+    hint = "" if most >= 50 else f" With {most} complete candidates at most in a block this is no more than a hint."
+    caption = "Importance of what was searched, as Optuna counts it: what tells the best candidates from the others."
+    yield from drawn("importance", caption + hint, partial(importance_plot, importances))
+
+
+def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
+    yield Heading("What pruning saved, and cost")
+    if not stops.pruned:
+        yield Text("Nothing was pruned.")
+        return
+    share = stops.saved / (stops.saved + stops.trained)
+    yield Text(
+        f"{stops.pruned} of {stops.candidates} ended candidates were pruned: {stops.saved} epochs were not trained, "
+        f"{share:.0%} of what these candidates would have taken."
+    )
+    if not stops.finished:
+        yield Text(
+            "What it cost is not known: no stopped candidate was trained to its end. "
+            f"`python -m kdtune report {sweep.record['name']} --regret 3` finishes three of them."
+        )
+        return
+    wrong = [found for found in stops.finished if found.wrong]
+    low, high = count_interval(len(wrong), len(stops.finished))
+    measure = replace(sweep.measures[0])
+    worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
+    by = f", by {measure.gain_text(worst, unit=True)} at most" if wrong else ""
+    yield Text(
+        f"{len(stops.finished)} stopped candidates are trained to their end: {len(wrong)} would have been their "
+        f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
+        f"{high:.0%}, "
+        "Clopper–Pearson)."
+    )
+    sheet = stops_sheet(stops, measure)
+    if sheet is not None:
+        yield sheet
+
+
+def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
+    yield f"kdtune {__version__}; sampler {sampler}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
+    objectives = [f"{m.mode} {m.title}" for m in sweep.measures]
+    yield f"Objective: {'; '.join(objectives)}."
+    videos: dict[str, Any] = {standing.block: standing.videos for standing in sweep.standings if standing.videos}
+    if videos:
+        sizes = dict.fromkeys(f"{v['validation']} validation and {v['test']} test videos" for v in videos.values())
+        yield f"Evaluated: {'; '.join(sizes)}."
+    yield "Every figure of a table leads to its trial here, with its key and the command that makes it again."
+
+
+def _gains_caption() -> str:
+    shown = f"the best candidates of each block, {CANDIDATES} at most"
+    return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: they go on."
+
+
+def _cut(sweep: Sweep) -> str:
+    return f" The first {BLOCKS} of {len(sweep.standings)} blocks." if len(sweep.standings) > BLOCKS else ""

@@ -1,0 +1,68 @@
+"""`report` of a sweep that was really run: how many videos its figures stand on, and `--regret` on real trials."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import CPU
+from test_sweep import run
+
+from kdtune.commands.report import make_report
+from kdtune.errors import EXIT_OK
+from kdtune.files import read_json
+from kdtune.report.results import record_of, sweep_results
+from kdtune.report.stops import chosen
+from kdtune.report.videos import videos_of
+from kdtune.store import Store
+from kdtune.train.session import Session
+
+pytestmark = pytest.mark.slow
+
+
+def test_pruned_trials_are_finished_as_they_would_have_been(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    search = {**sweep_form["search"], "candidates": 6}
+    form = {
+        **sweep_form,
+        "search": search,
+        "objective": {"metric": "pretext"},
+        "prune": {**sweep_form["prune"], "keep": 0.3},
+    }
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(form, sort_keys=False))
+    end, said = run(file, tmp_path / "runs", ray_address)
+    assert end.exit_code == EXIT_OK, said
+    store = Store(tmp_path / "runs")
+    before = sweep_results(store, "tiny", {})
+    # 4 groups of 4 motions × 2 clips are the training list's, of which a third is kept for validation: one or two.
+    videos = videos_of(store, record_of(store, "tiny"), "late")
+    share = before["trials"][0]["stages"]["late"]["validation"]["pretext"]
+    assert all(found["test"] == 8 for found in videos.values()), "one group of five"
+    assert all(share * n == pytest.approx(round(share * n)) for n in (found["validation"] for found in videos.values()))
+
+    name, trials = next(chosen(store, record_of(store, "tiny"), 1))
+    assert all(store.trial(key).result() is None for key, _ in trials)
+    page = make_report(store, "tiny", regret=1, device="cpu")[0].read_text()
+    assert "1 stopped candidates are trained to their end" in page
+    assert "approximate and unpaired" in page, "one seed, and the videos are known"
+    rows = list(csv.DictReader((store.report("tiny") / "tables" / "stops.csv").read_text().splitlines()))
+    assert [f"{row['block']} · {row['trial']}" for row in rows] == [name]
+    assert sweep_results(store, "tiny", {})["trials"] == before["trials"], "the sweep's own figures stay what they were"
+
+    # The same trial, trained in one go elsewhere, has the same bits.
+    ((key, config),) = trials
+    elsewhere = Session(Store(tmp_path / "elsewhere"))
+    elsewhere.prepare(config)
+    for _ in elsewhere.trial(config, CPU):
+        pass
+    result = read_json(elsewhere.files(config).folder / "result.json")
+    assert result["weights_sha256"] == (store.trial(key).result() or {})["weights_sha256"]
+
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "trials").rglob("*") if path.is_file()}
+    assert make_report(store, "tiny", regret=1, device="cpu")[0].read_text() == page
+    assert written == {path: path.stat().st_mtime_ns for path in written}, "found, not trained again"
