@@ -9,6 +9,7 @@ from kdtune.errors import EXIT_OK, Problem, UserError
 
 
 def publish(options: argparse.Namespace) -> int:
+    from kdtune.commands.report import log_report
     from kdtune.store import Store
     from kdtune.sweep.presence import nobody_runs
     from kdtune.tracking.ending import SweepEnding
@@ -30,6 +31,9 @@ def publish(options: argparse.Namespace) -> int:
         unsent = publisher.close(state, ending.summary(), students=students)
     if unsent:
         raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])
+    _, unsent = log_report(store, name, uri)
+    if unsent:
+        raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])
     models = f", {len(students.wanted)} students as models" if students is not None else ""
-    print(f"MLflow has {len(trials)} trials of {name}{models}.")
+    print(f"MLflow has {len(trials)} trials of {name}{models}, and its report.")
     return EXIT_OK

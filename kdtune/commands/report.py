@@ -40,6 +40,20 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
     return write_report(store, name, out if out is not None else store.report(name), shares)
 
 
+def log_report(store: Store, name: str, uri: str) -> tuple[Path, list[str]]:
+    """Write the report of a sweep, and log its page and plots as artifacts of the sweep's run in MLflow at `uri`.
+
+    Returns:
+        The page, and what could not be sent, in plain words; that is empty if MLflow has them.
+    """
+    from kdtune.report.results import record_of
+    from kdtune.tracking.artifacts import publish_files
+
+    files = make_report(store, name)
+    shown = [path for path in files if path.suffix in (".html", ".png")]
+    return files[0], publish_files(uri, record_of(store, name)["experiment"], name, "report", shown)
+
+
 def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) -> None:
     """Train pruned candidates to their end, in the store, where the next report finds them."""
     from kdtune.report.stops import chosen

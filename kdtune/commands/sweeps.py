@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from kdtune.commands.say import say
-from kdtune.errors import EXIT_OK, Problem, UserError
+from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -15,6 +15,7 @@ def sweep(options: argparse.Namespace) -> int:
     sweep = load_sweep(options.file, options.set)
     if options.dry_run:
         return plan(options)
+    from kdtune.commands.report import log_report
     from kdtune.files import read_json
     from kdtune.report.live import watcher
     from kdtune.report.results import mixed_profiles, sweep_results
@@ -33,9 +34,13 @@ def sweep(options: argparse.Namespace) -> int:
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     for line in end.account(options.store):
         print(line)
-    for note in filter(None, [*end.notes, mixed_profiles(results["trials"])]):
+    worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
+    page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
+    for note in filter(None, [*end.notes, *unsent, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
     print(f"Look at it:  {without_password(uri) if is_server(uri) else 'python -m kdtune ui'}")
+    if page is not None:
+        print(f"Report:      {page}")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
     if sweep.search.candidates is not None:
         more = f"--set search.candidates={2 * sweep.search.candidates}"

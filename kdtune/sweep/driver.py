@@ -63,6 +63,8 @@ class Ending:
     targets: Counter[str]
     """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
     notes: list[str]
+    published: bool = True
+    """Has MLflow everything?"""
 
     def account(self, store: str) -> list[str]:
         """What was made, what was found in `store`, and how long it took: lines for people."""
@@ -211,7 +213,7 @@ class _Events:
         notes = [*(campaign.notes + campaign.barren() if campaign else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (campaign and campaign.done):
             notes.append(f"{budget}: the same command with a larger budget goes on")
-        return Ending(code, seconds, self.trained, self.found, self.targets, notes)
+        return Ending(code, seconds, self.trained, self.found, self.targets, notes, published=not unsent)
 
     def _publish(self, job: Job, key: str, state: str, objective: float | None, cached: bool = False) -> None:
         told = tracked_trial(self.store, job.record(), key, state, objective, cached=cached, commit=self.commit)
