@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickletools
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +105,14 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
     assert model.params["key"] == trained.key
     last = trained.rows()[-1]["evaluation"]["test"]["knn"]
     assert {metric.key: metric.value for metric in model.metrics}["late/test/knn"] == last
+    # Nothing that only this process would find again.
+    with zipfile.ZipFile(Path(model.artifact_location, "data", "model.pth")) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        found = {arg for code, arg, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
+    assert "kdtune.train.student Student" in found
+    modules = {name.split()[0].split(".")[0] for name in found}
+    assert modules <= {"kdtune", "torch", "collections", "builtins", "__builtin__"}, found
+    assert not [name for name in found if name.endswith("getattr")], "what was not found by its name"
     requirements = Path(model.artifact_location, "requirements.txt").read_text().splitlines()
     assert [line.split("==")[0] for line in requirements] == ["kdtune", "torch", "torchvision", "mlflow"]
 

@@ -21,9 +21,8 @@ class PclNetwork(nn.Module):
     def __init__(self, config: TrialConfig, classes: int) -> None:
         super().__init__()
         size = feature_size(config.student)
-        self.memory_format = (
-            torch.channels_last_3d if config.memory_format == "channels_last" else torch.contiguous_format
-        )
+        # Its name: torch's own object is pickled by a search through whatever modules a process has loaded.
+        self.memory_format = config.memory_format
         self.mixed = config.precision == "bf16"
         self.backbone = build_backbone(config.student, config.clip)
         self.head = nn.Linear(config.clips * size, classes)
@@ -38,8 +37,9 @@ class PclNetwork(nn.Module):
 
     def clip_features(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) → (B, F) float32, whatever the precision within."""
+        layout = torch.channels_last_3d if self.memory_format == "channels_last" else torch.contiguous_format
         with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.mixed):
-            features = self.backbone(clip.contiguous(memory_format=self.memory_format))
+            features = self.backbone(clip.contiguous(memory_format=layout))
         return features.float()
 
     def logits(self, features: Tensor) -> Tensor:
