@@ -31,7 +31,7 @@ def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None
     """Run the sweep's campaign, one job at a time; after `ends` of them it is left as a killed driver would."""
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
-    write_json(files.sweep, sweep_record(sweep, "", ledger))
+    write_json(files.sweep, sweep_record(sweep, "", ledger, {}))
     campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(files.study(sweep.ledger), sweep))
     while ends != 0 and (job := campaign.next_to_train(store)) is not None:
         campaign.finish(job, _train(store, sweep, job, figure), cached=False)

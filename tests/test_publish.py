@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from outages import Database, python
 
 from kdtune.cli import main
+from kdtune.commands.report import log_report
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.files import read_json, read_jsonl
@@ -75,6 +76,8 @@ def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempP
     end = drive(load_sweep(file), file.read_text(), store, ray_address, uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     assert end.notes == []
+    page, unsent = log_report(store, "small", uri)  # as the command `sweep` does then
+    assert (page.name, unsent) == ("report.html", [])
     return store, uri
 
 
@@ -184,7 +187,7 @@ def test_publish_shows_what_the_driver_showed(
     first = min(run["start"] for key, run in runs.items() if key != "small")
     runs["small"]["start"] = first  # of the driver itself it is the store that does not tell
     assert shown(other) == runs
-    assert "MLflow has 7 trials of small, 2 students as models." in capsys.readouterr().out
+    assert "MLflow has 7 trials of small, 2 students as models, and its report." in capsys.readouterr().out
 
 
 def test_publish_doubles_nothing_that_the_driver_sent(
@@ -215,12 +218,12 @@ def test_publish_refuses_what_it_cannot_do(
 
 
 @pytest.mark.slow
-def test_publish_imports_neither_ray_nor_optuna(swept: tuple[Store, str]) -> None:
+def test_publish_imports_neither_ray_nor_torch(swept: tuple[Store, str]) -> None:
     store, uri = swept
     code = f"""
 import sys, kdtune.cli
 print(kdtune.cli.main(["publish", "small", "--store", {str(store.root)!r}]))
-print([name for name in ("ray", "optuna", "torch") if name in sys.modules])
+print([name for name in ("ray", "torch") if name in sys.modules])
 """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     done = subprocess.run(python("-c", code), cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -232,15 +235,15 @@ def test_files_become_artifacts_of_the_sweeps_run(swept: tuple[Store, str], tmp_
     page = tmp_path / "report.html"
     for text in ("first", "second"):
         page.write_text(text)
-        assert publish_files(uri, "small", "small", "report", [page]) == []
+        assert publish_files(uri, "small", "small", "notes", [page]) == []
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("small")
     (parent,) = [r for r in client.search_runs([experiment.experiment_id]) if "kdtune.sweep" in r.data.tags]
     assert parent.info.status == "FINISHED"
-    assert [entry.path for entry in client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
-    path = client.download_artifacts(parent.info.run_id, "report/report.html", str(tmp_path / ""))
+    assert [entry.path for entry in client.list_artifacts(parent.info.run_id, "notes")] == ["notes/report.html"]
+    path = client.download_artifacts(parent.info.run_id, "notes/report.html", str(tmp_path / ""))
     assert Path(path).read_text() == "second"
-    (problem,) = publish_files(uri, "small", "other", "report", [page])
+    (problem,) = publish_files(uri, "small", "other", "notes", [page])
     assert "kdtune publish other" in problem
 
 

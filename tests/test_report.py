@@ -300,7 +300,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_a_sweep_s_record_gives_the_sweep_again(file: str) -> None:
     sweep = load_sweep(ROOT / "sweeps" / file, ["search.seeds=[0,5]"])
-    again = config_of(sweep_record(sweep, "", Path("ledger_x.jsonl")))
+    again = config_of(sweep_record(sweep, "", Path("ledger_x.jsonl"), {}))
     assert again == sweep
     assert again.ledger == sweep.ledger
     for block in sweep.blocks():

@@ -167,7 +167,7 @@ def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -287,8 +287,8 @@ def test_an_interrupt_lets_the_trials_write_their_checkpoints(
     ("budget", "why"),
     [
         ("stop.trials=3", "stop.trials: 3 trainings"),
-        ("stop.hours=0.0001", "stop.hours"),
-        ("stop.target=9", "stop.target"),
+        pytest.param("stop.hours=0.0001", "stop.hours", marks=pytest.mark.slow),
+        pytest.param("stop.target=9", "stop.target", marks=pytest.mark.slow),
     ],
 )
 def test_a_budget_ends_a_sweep_so_that_it_goes_on(
