@@ -266,6 +266,7 @@ def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[P
 # ---- ending early ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupt_lets_the_trials_write_their_checkpoints(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
@@ -40,7 +41,8 @@ def sweep(options: argparse.Namespace) -> int:
         print(f"note: {note}")
     print(f"Look at it:  {without_password(uri) if is_server(uri) else 'python -m kdtune ui'}")
     if page is not None:
-        print(f"Report:      {page}")
+        here = Path.cwd()
+        print(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
     if sweep.search.candidates is not None:
         more = f"--set search.candidates={2 * sweep.search.candidates}"
