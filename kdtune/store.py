@@ -173,6 +173,14 @@ class Store:
         """Where `report` writes what it makes of a sweep; of a store behind a URL it stays here."""
         return self.root / "reports" / name
 
+    def sweep_record(self, name: str) -> dict[str, Any]:
+        """What the driver wrote of a sweep before its first event. Raises StoreError for an unknown name."""
+        record = read_json(self.sweep(name).sweep)
+        if record is None:
+            known = ", ".join(self.sweeps()) or "none yet"
+            raise StoreError([Problem(str(self.root), f"holds no sweep named {name!r}", known)])
+        return record
+
     def sweeps(self) -> list[str]:
         """The names of the sweeps that were run with this store."""
         if self.mirror is not None:

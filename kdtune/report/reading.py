@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json
 from kdtune.report.board import Board
 from kdtune.store import Store
 
@@ -49,10 +47,7 @@ class Reader:
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.files = store, name, store.sweep(name).fetch()
         self._version = self._stamp()
-        self.sweep: Row = read_json(self.files.sweep)
-        if self.sweep is None:
-            known = ", ".join(store.sweeps()) or "none yet"
-            raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", known)])
+        self.sweep: Row = store.sweep_record(name)
         self.ledger = Lines(self.files.folder / self.sweep["ledger"])
         self._open: dict[str, Row] = {}  # jobs that were asked and have not ended
         self._followed: dict[str, dict[str, Lines]] = {}  # those of them that have begun: key → the trial's rows

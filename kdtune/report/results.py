@@ -43,11 +43,8 @@ def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
 
 def record_of(store: Store, name: str) -> Row:
     """A sweep's record. Raises StoreError for an unknown name."""
-    record = read_json(store.sweep(name).fetch().sweep)
-    if record is None:
-        known = ", ".join(store.sweeps()) or "none yet"
-        raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", known)])
-    return record
+    store.sweep(name).fetch()
+    return store.sweep_record(name)
 
 
 def config_of(record: Row) -> SweepConfig:

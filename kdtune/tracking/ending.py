@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl
 from kdtune.store import Store
 from kdtune.tracking.record import TrackedTrial
@@ -46,10 +45,7 @@ class SweepEnding:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, files = store, store.sweep(name)
-        self.record: Row = read_json(files.sweep)
-        if self.record is None:
-            known = ", ".join(store.sweeps()) or "none yet"
-            raise StoreError([Problem(str(store.root), f"holds no sweep named {name!r}", known)])
+        self.record: Row = store.sweep_record(name)
         self.asked: dict[str, Row] = {}
         self.ended: dict[str, Row] = {}
         self._found: dict[str, bool] = {}
