@@ -32,7 +32,6 @@ from kdtune.train.samples import Kept, Samples
 from kdtune.train.session import Session
 
 MIB = 2**20
-ROWS = [{"epoch": 1, "seconds": 2.0}]
 TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
 
 
@@ -48,7 +47,7 @@ def measured(
     make_deterministic(config)
     data = TrialData.of(config, prepared.clips(config))
     fresh = initial_state(config, data, None, device)
-    return trial_cost(fresh, Samples(config, data, device, kept=kept), None, ROWS)
+    return trial_cost(fresh, Samples(config, data, device, kept=kept), None)
 
 
 # ---- in the records --------------------------------------------------------------------------------------------------
@@ -104,6 +103,31 @@ def test_epochs_are_timed_without_their_evaluations() -> None:
     evaluated: list[dict[str, Any]] = [{"seconds": 50.0, "evaluation": {}}, {"seconds": 70.0, "evaluation": {}}]
     assert epoch_seconds([evaluated[0], *rows, evaluated[1]]) == 3.0
     assert epoch_seconds(evaluated) == 60.0
+
+
+def test_trials_that_are_alike_are_measured_once_in_a_process(
+    trial_form: dict[str, Any], prepared: Session, tmp_path: Path
+) -> None:
+    taught = {"teacher": TEACHER, "loss": {"lambda": 0.5, "tau": 2.0}}
+    session = Session(Store(tmp_path / "one"), dict(prepared.folders))
+
+    def cost(**sections: Any) -> dict[str, float]:
+        config = trial_of(trial_form, **sections)
+        for _ in session.trial(config, CPU):
+            pass
+        result = session.files(config).result()
+        assert result is not None
+        return {name: figure for name, figure in result["cost"].items() if name != "epoch_seconds"}
+
+    first = cost(**taught)
+    other = {"teacher": TEACHER, "seed": 1, "loss": {"lambda": 3.0, "tau": 5.0, "alpha": 0.9}}
+    assert cost(**other) == first, "the clock's figure, too"
+    for unlike in ({}, {**taught, "optimizer": {"batch": 8}}, {"loss": {"alpha": 0.0}}):
+        assert cost(**unlike)["clip_ms"] != first["clip_ms"]
+    # In a process of its own it would have measured what it was given.
+    session = Session(Store(tmp_path / "another"), dict(prepared.folders))
+    alone = cost(**other)
+    assert [alone[name] for name in OF_COST[:3]] == [first[name] for name in OF_COST[:3]]
 
 
 def test_replay_does_not_compare_costs(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
@@ -296,7 +320,7 @@ def test_measuring_changes_no_bit(
         return [bits(session.files(config)) for config in trials]
 
     measuring = ended(Store(tmp_path / "measured"))
-    monkeypatch.setattr("kdtune.train.session.trial_cost", lambda *_: None)
+    monkeypatch.setattr("kdtune.train.session.trial_cost", lambda *_: {})
     assert ended(Store(tmp_path / "not measured")) == measuring
 
 

@@ -1,4 +1,5 @@
-"""What a trial costs: measured once, when it is trained. What each figure is: config/metrics.py.
+"""What a trial costs: measured when it is trained, once a process for all trials that are alike. What each figure is:
+config/metrics.py.
 
 Nothing of the trial is touched: a fresh network of its configuration is measured, for weights make no difference. What
 it does is the same each time, so that `operators.py` may watch it.
@@ -22,8 +23,11 @@ from torch.autograd.profiler_util import MEMORY_EVENT_NAME
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdtune.clips.dataset import TrialData
+from kdtune.config.key import canonical, digest
 from kdtune.config.metrics import OfCost
 from kdtune.config.sections import LossConfig
+from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
 from kdtune.train.inputs import batches, training_samples
 from kdtune.train.samples import Samples, TrainingBatch
@@ -33,14 +37,26 @@ from kdtune.train.trial import forward
 
 #: Timed passes of one clip.
 RUNS = 5
+#: Of the loss: how large they are costs nothing, that they are there does.
+SWITCHES = ("alpha", "lambda", "beta", "gamma")
 
 
-def trial_cost(
-    fresh: TrialState, samples: Samples, targets: Targets | None, rows: list[dict[str, Any]]
-) -> dict[OfCost, float]:
-    """Every figure of a trained trial, with torch set as the trial sets it (make_deterministic).
+def alike(config: TrialConfig, data: TrialData, device: torch.device) -> str:
+    """A digest that trials which cost the same share: of the canonical form without seed and τ, with each factor of the
+    loss no more than there or not there; of how many data there are, and of what network the teacher is."""
+    form = canonical(config)
+    del form["seed"], form["data"]
+    form["loss"].pop("tau", None)
+    form["loss"] |= {name: form["loss"][name] > 0 for name in SWITCHES if name in form["loss"]}
+    teacher = canonical(config.teacher)["student"] if config.distils and config.teacher is not None else None
+    return digest([form, data.size, data.classes, teacher, device.type])
 
-    `fresh` is the trial's state before its first step; afterwards it has taken two. `rows` are those of all epochs.
+
+def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> dict[OfCost, float]:
+    """The figures of a trained trial but for its epochs' seconds, with torch set as the trial sets it
+    (make_deterministic).
+
+    `fresh` is the trial's state before its first step; afterwards it has taken two.
     """
     config, data, device = samples.config, samples.data, samples.device
     network = fresh.network
@@ -57,7 +73,6 @@ def trial_cost(
         "gmac": multiplications / 1e9,
         "peak_memory": peak / 2**20,
         "clip_ms": 1000 * seconds,
-        "epoch_seconds": epoch_seconds(rows),
     }
 
 

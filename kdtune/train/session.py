@@ -13,11 +13,12 @@ import torch
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import identity
+from kdtune.config.metrics import OfCost
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import KdtuneError, Problem, ResourceError, StoreError
 from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
-from kdtune.train.cost import trial_cost
+from kdtune.train.cost import alike, epoch_seconds, trial_cost
 from kdtune.train.initial import initial_state
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import Kept, Samples
@@ -33,6 +34,8 @@ class Session(Prepared):
     """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     kept: Kept = field(default_factory=Kept)
     """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
+    costs: dict[str, dict[OfCost, float]] = field(default_factory=dict)
+    """What this process has measured that trials cost: one measurement for all that are alike."""
     stopping: Stopping = never
     """Asked after each step: where it says yes, a trial writes its checkpoint and ends before its time."""
 
@@ -73,8 +76,11 @@ class Session(Prepared):
                 result = yield from train_trial(samples, targets, start, files, self.stopping)
                 if result is not None:
                     # Only now: the memory that the training had is free again, and the measurement needs as much.
-                    fresh = initial_state(config, data, None, device)
-                    files.write_result({**result, "cost": trial_cost(fresh, samples, targets, files.rows())})
+                    like = alike(config, data, device)
+                    if like not in self.costs:
+                        self.costs[like] = trial_cost(initial_state(config, data, None, device), samples, targets)
+                    cost = {**self.costs[like], "epoch_seconds": epoch_seconds(files.rows())}
+                    files.write_result({**result, "cost": cost})
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
                     files.write_failure(plain_words(error), out_of_memory=_out_of_memory(error))
