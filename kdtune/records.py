@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,23 @@ from typing import Any
 from kdtune.errors import StoreError
 from kdtune.files import read_json, read_jsonl, write_json
 from kdtune.mirror import Mirror
+
+
+def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objectives in a sweep's record; before there could be several it held the one itself."""
+    objective = record["objective"]
+    return objective if isinstance(objective, list) else [objective]
+
+
+def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Does the sweep of this record have the job that a row of its ledger asked for?
+
+    A ledger also knows blocks and candidates of an earlier run that had more of them.
+    """
+    block = asked["block"]
+    if block is None:  # a teacher, for all blocks
+        return True
+    return block in record["blocks"] and (asked["kind"] != "candidate" or asked["number"] < record["blocks"][block])
 
 
 @dataclass(frozen=True)
@@ -174,6 +192,6 @@ class SweepFiles:
     def ledger(self, digest: str) -> Path:
         return self.folder / f"ledger_{digest[:12]}.jsonl"
 
-    def study(self, digest: str) -> Path:
-        """Optuna's journal of the search: a view of the ledger, for optuna-dashboard."""
-        return self.folder / f"study_{digest[:12]}.log"
+    def study(self, ledger: Path) -> Path:
+        """Optuna's journal of the search with that ledger: a view of it, for optuna-dashboard."""
+        return self.folder / f"{ledger.stem.replace('ledger', 'study')}.log"

@@ -32,7 +32,7 @@ def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, sweep_record(sweep, "", ledger, {}))
-    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(files.study(sweep.ledger), sweep))
+    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
     while ends != 0 and (job := campaign.next_to_train(store)) is not None:
         campaign.finish(job, _train(store, sweep, job, figure), cached=False)
         ends = None if ends is None else ends - 1

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from browser import WAIT_S, browser, free_port, missing, page_text, served
+from browser import browser, missing, page_text
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
+from servers import WAIT_S, free_port, served
 
 PARENT = "mlflow.parentRunId"
 

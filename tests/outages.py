@@ -12,28 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 
-from kdtune.tracking.location import SERVER_SETTINGS, ui_command
+from servers import answers, wait_until
 
-HOST, WAIT_S = "127.0.0.1", 90
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+from kdtune.tracking.location import DEFAULT_HOST, SERVER_SETTINGS, ui_command
 
 
 class Server:
     """MLflow's server on a SQLite database, in processes of its own."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.address = port, f"http://{HOST}:{port}"
+        self.port, self.address = port, f"http://{DEFAULT_HOST}:{port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, database: Path) -> None:
@@ -48,18 +40,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + WAIT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"MLflow's server does not answer (ended: {self._process.poll()})")
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
+        wait_until(lambda: answers(f"{self.address}/health", self._process), "MLflow's server answers")
 
     def freeze(self) -> None:
         """Its processes stand still; the system still takes connections for it."""
@@ -89,8 +70,8 @@ class Proxy:
         """Before each part of an answer."""
         self.loses: Counter[str] = Counter()
         """Words of a request → how many of the answers to such requests are lost: the server has carried them out."""
-        self._listener = socket.create_server((HOST, 0))
-        self.address = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((DEFAULT_HOST, 0))
+        self.address = f"http://{DEFAULT_HOST}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -103,7 +84,7 @@ class Proxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with closing(client), suppress(OSError), socket.create_connection((HOST, self._to)) as server:
+        with closing(client), suppress(OSError), socket.create_connection((DEFAULT_HOST, self._to)) as server:
             request = b""
             with selectors.DefaultSelector() as ready:
                 for side in (client, server):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import fsspec
+from servers import free_ports
 
 BUCKET, SECRET = "kdtune", "a-secret-of-the-tests"
 #: Who may do what.
@@ -29,7 +29,7 @@ class S3Server:
         self.folder, self.program = folder, program
         self.process: subprocess.Popen[bytes] | None = None
         names = [f"{part}.port{kind}" for part in ("s3", "master", "volume", "filer") for kind in ("", ".grpc")]
-        self.ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
         (folder / "data").mkdir(parents=True)
         may = {WRITER: ["Admin", "Read", "List", "Write"], READER: ["Read", "List"]}
@@ -109,14 +109,3 @@ def s3_files(endpoint: str, key: str, secret: str) -> fsspec.AbstractFileSystem:
     )
     fs.retries = 1
     return fs
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -18,16 +18,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
-from browser import DEFAULT_HOST, end, free_port, wait_until
 from s3 import weed
+from servers import DEFAULT_HOST, answers, end, free_ports, wait_until
 
 FOLDER = Path(__file__).resolve().parent.parent / "mlflow"
 #: What compose refuses to start without.
@@ -82,7 +80,7 @@ class TeamServer:
     """Use it as a context manager: `with TeamServer() as server: …`. `server.address` is MLflow's."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port, self.s3_port, self.postgres_port, *self.store_ports = free_ports(3 + 2 * len(STORE_PORTS))
         self.address = f"http://{DEFAULT_HOST}:{self.port}"
         self.env = {name: secrets.token_urlsafe(24) for name in SECRETS}
         # Not localhost: by that name it is to refuse.
@@ -90,9 +88,7 @@ class TeamServer:
         self.services = resolved(yaml.safe_load((FOLDER / "compose.yaml").read_text()), self.env)["services"]
         self.username = self.services["mlflow"]["environment"]["MLFLOW_AUTH_ADMIN_USERNAME"]
         self.password = self.env["MLFLOW_AUTH_ADMIN_PASSWORD"]
-        self.s3_port = free_port()
         self.s3_endpoint = f"http://{DEFAULT_HOST}:{self.s3_port}"
-        self.postgres_port = free_port()
         self._stack = ExitStack()
 
     def __enter__(self) -> TeamServer:
@@ -145,7 +141,8 @@ class TeamServer:
     def _s3(self, stack: ExitStack) -> None:
         service = self.services["s3"]
         (self.folder / "s3").mkdir()
-        ports = {f"{name}{kind}": free_port() for name in STORE_PORTS for kind in ("", ".grpc")}
+        names = [f"{name}{kind}" for name in STORE_PORTS for kind in ("", ".grpc")]
+        ports = dict(zip(names, self.store_ports, strict=True))
         here = {"dir": self.folder / "s3", "ip": DEFAULT_HOST, "ip.bind": DEFAULT_HOST, "s3.port.iceberg": 0}
         here |= {"s3.port.lance": 0, **ports, "s3.port": self.s3_port}
         # The last of two equal flags counts.
@@ -158,7 +155,7 @@ class TeamServer:
         store = self._start(stack, command, service["environment"], cwd=self.folder / "s3")
         stack.callback(store.kill)  # it takes its time otherwise
         path = service["healthcheck"]["test"][-1].partition(":8333")[2]
-        wait_until(lambda: _answers(self.s3_endpoint + path), "the S3 store answers")
+        wait_until(lambda: answers(self.s3_endpoint + path), "the S3 store answers")
 
     def _mlflow(self, stack: ExitStack) -> None:
         service = self.services["mlflow"]
@@ -170,7 +167,7 @@ class TeamServer:
         _, *options = service["command"]
         command = [sys.executable, "-m", "mlflow", *options, f"--host={DEFAULT_HOST}", f"--port={self.port}"]
         self._start(stack, command, {**service["environment"], **here}, cwd=self.folder)
-        wait_until(lambda: _answers(f"{self.address}/health"), "MLflow's server answers", 180)
+        wait_until(lambda: answers(f"{self.address}/health"), "MLflow's server answers", 180)
 
     def _start(
         self, stack: ExitStack, command: list[str], settings: Mapping[str, str], **more: Any
@@ -183,14 +180,6 @@ class TeamServer:
         )
         stack.callback(end, process)
         return process
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import TOKEN, environment, free_port, kdtune, ray_node, records, refused, sweep, until
+from clusters import TOKEN, environment, kdtune, ray_node, records, refused, sweep, until
+from servers import free_port
 
 from kdtune.files import read_json, write_json
 from kdtune.store import Store

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import environment, free_port, in_the_midst, in_work, longer, ray_node, records, sweep, until
+from clusters import environment, in_the_midst, in_work, longer, ray_node, records, sweep, until
 from helpers import ROOT
+from servers import free_port
 
 from kdtune.files import write_json
 from kdtune.store import Store

@@ -13,13 +13,14 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 
-from browser import DEFAULT_HOST, WAIT_S, browser, free_port, missing, page_text, running
+from browser import browser, missing, page_text
 from helpers import ROOT, sweep_of
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from servers import DEFAULT_HOST, WAIT_S, free_port, running
 from test_campaign import drive
 
 pytestmark = [

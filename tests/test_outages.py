@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from browser import wait_until
 from helpers import ROOT
-from outages import Database, Proxy, Server, free_port, python
+from outages import Database, Proxy, Server, python
+from servers import free_port, wait_until
 from test_tracking import EXPERIMENT, STAGES, SWEEP, make_trial, write_epoch
 
 from kdtune.errors import EXIT_OK

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from browser import free_port, wait_until
 from helpers import ROOT
 from mlflow import MlflowClient
 from outages import Database, python
+from servers import free_port, wait_until
 
 from kdtune.cli import main
 from kdtune.commands.report import log_report

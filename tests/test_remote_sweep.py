@@ -20,6 +20,9 @@ from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.sweep.driver import drive
 
+#: tests/test_remote_store.py says of single trials what these say of sweeps.
+pytestmark = pytest.mark.slow
+
 #: Of a trial in the results, what depends on when and where it was trained.
 PASSING = ("seconds", "cached", "cost", "profile", "mlflow_run_id")
 
@@ -86,7 +89,6 @@ def test_a_sweep_on_one_machine_is_found_by_another(
     assert results(Store(s3)) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_sweep_whose_driver_was_killed_is_gone_on_with_from_another_machine(
     file: Path, s3: str, ray_address: str, sweep: Any, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -281,7 +281,8 @@ def test_importance_is_of_what_matters(tmp_path: Path) -> None:
     assert next(iter(shares)) == "tau"
     assert sum(shares.values()) == pytest.approx(1)
     assert 'id="importance"' in page
-    store.sweep("s").study(sweep.ledger).unlink()
+    files = store.sweep("s")
+    files.study(files.ledger(sweep.ledger)).unlink()
     assert importances(store.sweep("s"), read_json(store.sweep("s").sweep)) == {}
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser import free_port
 from s3 import s3_files
+from servers import free_port
 from team_server import FOLDER, SECRETS, TeamServer, missing, resolved
 from test_tracking import EXPERIMENT, ROOT, Shown, make_trials, publish
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import free_port, served, wait_until
+from servers import free_port, served, wait_until
 
 import kdtune.tracking.publish
 from kdtune.errors import UserError

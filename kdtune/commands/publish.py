@@ -19,7 +19,7 @@ def publish(options: argparse.Namespace) -> int:
 
     store, uri, name = Store(options.store), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
-    SweepEnding(store, name)  # refuses an unknown name, before anything is made for it
+    store.sweep_record(name)  # refuses an unknown name, before anything is made for it
     with nobody_runs(store, name), files.kept():
         ending = SweepEnding(store, name)
         store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])

@@ -27,17 +27,16 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
 
     `regret` pruned candidates are trained to their end before, on `device`. Raises UserError for what cannot be done.
     """
-    from kdtune.report.results import config_of, record_of
+    from kdtune.report.results import record_of
     from kdtune.report.write import write_report
 
     record = record_of(store, name)
-    config_of(record)
     if regret:
         _finish(store, record, regret, device)
     from kdtune.sweep.importance import importances
 
     shares = importances(store.sweep(name), record)
-    return write_report(store, name, out if out is not None else store.report(name), shares)
+    return write_report(store, record, out if out is not None else store.report(name), shares)
 
 
 def log_report(store: Store, name: str, uri: str) -> tuple[Path, list[str]]:
@@ -46,12 +45,11 @@ def log_report(store: Store, name: str, uri: str) -> tuple[Path, list[str]]:
     Returns:
         The page, and what could not be sent, in plain words; that is empty if MLflow has them.
     """
-    from kdtune.report.results import record_of
     from kdtune.tracking.artifacts import publish_files
 
     files = make_report(store, name)
     shown = [path for path in files if path.suffix in (".html", ".png")]
-    return files[0], publish_files(uri, record_of(store, name)["experiment"], name, "report", shown)
+    return files[0], publish_files(uri, store.sweep_record(name)["experiment"], name, "report", shown)
 
 
 def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) -> None:

@@ -51,6 +51,13 @@ def column_name(name: str) -> str:
     return next((short for short, path in SHORT_NAMES.items() if path == resolve(name)), name)
 
 
+def value_text(value: Scalar) -> str:
+    """A parameter's value as people read it: four digits of a float, a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def is_path(name: str) -> bool:
     """Does `name` (short or dotted) lead to one value of the trial configuration?"""
     parts = resolve(name).split(".")

@@ -8,8 +8,9 @@ from typing import Any
 from tabulate import tabulate
 
 from kdtune.config.metrics import METRICS, floor_of
+from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.report.tables import STYLES, value_text
+from kdtune.report.tables import STYLES
 
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")

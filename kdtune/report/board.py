@@ -8,6 +8,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from kdtune.records import objectives_of, wanted
 from kdtune.report.tally import ENDED, Job, Mean, Tally
 
 Row = dict[str, Any]
@@ -18,9 +19,8 @@ class Board:
     one objective or a list of them, of which the first is shown for trials that run."""
 
     def __init__(self, sweep: Row) -> None:
-        self.name: str = sweep["name"]
-        several = isinstance(sweep["objective"], list)
-        self.objectives: list[Row] = sweep["objective"] if several else [sweep["objective"]]
+        self._record, self.name = sweep, sweep["name"]
+        self.objectives: list[Row] = objectives_of(sweep)
         self.stages: dict[str, int] = sweep["stages"]
         modes, last = [objective["mode"] for objective in self.objectives], max(self.stages.values())
         self._tuning = max(0, last - sweep.get("epochs", last))  # stages count fine-tuning's epochs on
@@ -74,9 +74,9 @@ class Board:
 
     def _ask(self, row: Row) -> Job | None:
         name, kind, block = row["job"], row["kind"], row["block"]
-        tally = self.teachers if block is None else self.blocks.get(block)
-        if tally is None or (kind == "candidate" and row["number"] >= tally.candidates):
+        if not wanted(row, self._record):
             return None
+        tally = self.teachers if block is None else self.blocks[block]
         if name in self.jobs:  # asked anew, for instance since its data have changed: these are other trials
             self._move(self.jobs[name], "pending")
         else:

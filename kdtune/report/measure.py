@@ -102,13 +102,6 @@ class Measure:
         return "" if low is None or high is None else f"{self.gain_text(low)} … {self.gain_text(high)}"
 
 
-def value_text(value: Any) -> str:
-    """Of a parameter."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def label(parameter: str) -> str:
     """Of a parameter: λ, τ and α by their signs, others by their path's last parts."""
     return SIGNS.get(parameter, parameter)

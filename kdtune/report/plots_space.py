@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kdtune.config.space import SHORT_NAMES, Parameter, resolve
-from kdtune.report.measure import Measure, label, value_text
+from kdtune.config.space import Parameter, column_name, value_text
+from kdtune.report.measure import Measure, label
 from kdtune.report.plots import (
     BLACK,
     BLOCKS,
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-_SHORT = {path: name for name, path in SHORT_NAMES.items()}
 #: From dark to bright; both ends are seen on white, by everyone.
 COLOURS = "viridis"
 
 
 def searched(space: dict[str, Parameter]) -> dict[str, Parameter]:
     """Parameters of more than one value, by the names that trials have them under."""
-    found = {_SHORT.get(resolve(name), name): parameter for name, parameter in space.items()}
+    found = {column_name(name): parameter for name, parameter in space.items()}
     return {name: p for name, p in found.items() if p.bounds is not None or len(p.choice or []) > 1}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl
+from kdtune.records import objectives_of, wanted
 from kdtune.report.front import Front
 from kdtune.store import Store
 
@@ -36,7 +37,7 @@ def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
     for row in read_jsonl(store.sweep(sweep["name"]).folder / sweep["ledger"]):
         (asked if row["event"] == "asked" else ended)[row["job"]] = row
     blocks = list(sweep["blocks"])
-    jobs = [job for job in asked.values() if job["kind"] != "teacher" and _wanted(job, sweep)]
+    jobs = [job for job in asked.values() if job["kind"] != "teacher" and wanted(job, sweep)]
     jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
     return [(job, ended.get(job["job"])) for job in jobs]
 
@@ -55,11 +56,6 @@ def config_of(record: Row) -> SweepConfig:
     return SweepConfig.model_validate(record["config"])
 
 
-def objectives_of(sweep: Row) -> list[Row]:
-    """The objectives in a sweep's record; before there could be several it held the one itself."""
-    return sweep["objective"] if isinstance(sweep["objective"], list) else [sweep["objective"]]
-
-
 def keys_of(store: Store, name: str) -> list[str]:
     """Keys of everything that was trained of a sweep: teachers, controls, candidates and fine-tunings; or, where `name`
     is no sweep, of the one trial whose key begins so. Raises StoreError where there is none, or more than one."""
@@ -75,13 +71,6 @@ def keys_of(store: Store, name: str) -> list[str]:
         what = f"holds no sweep {name!r}, and {len(found) or 'no'} trials whose keys begin so"
         raise StoreError([Problem(str(store.root), what)])
     return found
-
-
-def _wanted(job: dict[str, Any], sweep: dict[str, Any]) -> bool:
-    """The ledger also knows candidates of an earlier run that asked for more of them."""
-    if job["block"] not in sweep["blocks"]:
-        return False
-    return job["kind"] == "control" or job["number"] < sweep["blocks"][job["block"]]
 
 
 def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids: dict[str, str]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from kdtune.config.space import Scalar, value_text
 from kdtune.report.convergence import Reach
 from kdtune.report.gains import Gain
-from kdtune.report.measure import Measure, label, value_text
+from kdtune.report.measure import Measure, label
 from kdtune.report.sheets import Cell, Sheet
 from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.report.stops import Stops
@@ -155,7 +156,7 @@ def profile_sheet(trials: list[dict[str, Any]]) -> Sheet | None:
     return Sheet("profiles", "Machines and versions", heads, rows) if rows else None
 
 
-def _short(value: object) -> str:
+def _short(value: Scalar) -> str:
     text = value_text(value)
     return text if len(text) <= 40 else f"{text[:SHORT]}…"
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from kdtune.config.space import value_text
+from kdtune.records import objectives_of
 from kdtune.report.gains import Gain, gain_over
-from kdtune.report.measure import SIGNS, Measure, value_text
-from kdtune.report.results import objectives_of
+from kdtune.report.measure import SIGNS, Measure
 
 Row = dict[str, Any]
 

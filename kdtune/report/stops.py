@@ -10,8 +10,9 @@ from typing import Any
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
+from kdtune.records import objectives_of
 from kdtune.report.measure import Measure
-from kdtune.report.results import config_of, jobs_of, objective_value, objectives_of
+from kdtune.report.results import config_of, jobs_of, objective_value
 from kdtune.report.standing import Row, Sweep
 from kdtune.store import Store
 

@@ -10,7 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from kdtune.config.metrics import floor_of
-from kdtune.report.results import objectives_of
+from kdtune.config.space import value_text
+from kdtune.records import objectives_of
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Those that are tables, with tabulate's names.
@@ -104,12 +105,6 @@ def _by_state(trials: list[dict[str, Any]]) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def value_text(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _csv(results: dict[str, Any]) -> str:

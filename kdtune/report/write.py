@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
+from kdtune.config.sweep import SweepConfig
 from kdtune.files import write_atomic
 from kdtune.report.convergence import Reach, curve, curve_measure, reaches
 from kdtune.report.gains import LEVEL, count_interval
@@ -17,7 +17,7 @@ from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_sheets
 from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
 from kdtune.report.plots_space import importance_plot, map_plot, parallel_plot, pareto_plot
-from kdtune.report.results import config_of, mixed_profiles, record_of, sweep_results
+from kdtune.report.results import config_of, mixed_profiles, sweep_results
 from kdtune.report.sections import (
     block_sheet,
     on_test_sheet,
@@ -37,15 +37,16 @@ from kdtune.store import Store
 Importances = dict[str, dict[str, float]]
 
 
-def write_report(store: Store, name: str, folder: Path, importances: Importances) -> list[Path]:
-    """Write `folder`/report.html, report.md, plots/ and tables/; returns all files, the page first.
+def write_report(store: Store, record: dict[str, Any], folder: Path, importances: Importances) -> list[Path]:
+    """Write `folder`/report.html, report.md, plots/ and tables/ of the sweep with this record; returns all files, the
+    page first.
 
-    Raises StoreError for an unknown sweep.
+    Raises StoreError where an earlier version wrote the record.
     """
-    record = record_of(store, name)
-    sweep = sweep_of(record, sweep_results(store, name, {}), videos_of(store, record, measure_of(record).stage))
+    results = sweep_results(store, record["name"], {})
+    sweep = sweep_of(record, results, videos_of(store, record, measure_of(record).stage))
     parts = list(parts_of(store, sweep, importances))
-    title = f"kdtune report: {name}"
+    title = f"kdtune report: {record['name']}"
     texts: dict[str, str | bytes] = {"report.html": as_page(title, parts), "report.md": as_text(title, parts)}
     for part in parts:
         if isinstance(part, Plot):
@@ -74,7 +75,7 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
         yield Points(block_words(sweep, standing))
         yield block_sheet(sweep, standing, f"block_{i}")
     yield from _test_parts(sweep)
-    yield from _paper_parts(sweep)
+    yield from _paper_parts(sweep, config)
     yield Heading("Stages and convergence")
     caption = f"{measure.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
     yield from drawn("stages", caption + _cut(sweep), partial(stages_plot, sweep, curves, measure))
@@ -146,8 +147,8 @@ def _test_parts(sweep: Sweep) -> Iterator[Part]:
     yield sheet
 
 
-def _paper_parts(sweep: Sweep) -> Iterator[Part]:
-    paper = paper_of(sweep, config_of(sweep.record))
+def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
+    paper = paper_of(sweep, config)
     if paper is None:
         return
     yield Heading("Beside the paper")
@@ -210,7 +211,7 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
         return
     wrong = [found for found in stops.finished if found.wrong]
     low, high = count_interval(len(wrong), len(stops.finished))
-    measure = replace(sweep.measures[0])
+    measure = sweep.measures[0]
     worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
     by = f", by {measure.gain_text(worst, unit=True)} at most" if wrong else ""
     yield Text(

@@ -114,7 +114,7 @@ def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri:
 
         state = "interrupted"
         try:
-            journal = Journal(files.study(sweep.ledger), sweep)
+            journal = Journal(files.study(ledger), sweep)
             campaign = Campaign(sweep, key_of, Ledger(ledger), journal, events.on_end, watcher.ledger)
             events.campaign = campaign
             first = campaign.next_to_train(store)

@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kdtune.store import SweepFiles
+from kdtune.sweep.study import study_name
 
 #: With fewer complete candidates than this nothing can be told from the rest.
 LEAST = 4
@@ -25,25 +26,22 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
     Blocks without enough complete candidates, and parameters of one value, are left out; so is all where the journal
     is missing or torn, for it is only a view: the sweep's next run writes it again.
     """
-    path = files.folder / record["ledger"].replace("ledger_", "study_").replace(".jsonl", ".log")
+    path = files.study(files.folder / record["ledger"])
     if not path.exists():
         return {}
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
-        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in _names(storage)}
+        names = optuna.get_all_study_names(storage)
+        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
     except (ValueError, KeyError):
         return {}
     found = {}
     for block in record["blocks"]:
-        study = studies.get(f"{record['name']} · {block}")
+        study = studies.get(study_name(record["name"], block))
         shares = _shares(study) if study is not None else {}
         if shares:
             found[block] = shares
     return found
-
-
-def _names(storage: JournalStorage) -> list[str]:
-    return optuna.get_all_study_names(storage)
 
 
 def _shares(study: optuna.Study) -> dict[str, float]:

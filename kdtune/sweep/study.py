@@ -20,6 +20,11 @@ from kdtune.sweep.job import Job
 from kdtune.sweep.search import STATES, Finished, directions, distribution
 
 
+def study_name(sweep: str, block: str) -> str:
+    """What a block's study is called."""
+    return f"{sweep} · {block}"
+
+
 class Journal:
     """The studies of a sweep, in one file. For the sweep's one driver."""
 
@@ -40,7 +45,7 @@ class Journal:
         return [
             optuna.create_study(
                 storage=storage,
-                study_name=f"{self.sweep.name} · {block.label}",
+                study_name=study_name(self.sweep.name, block.label),
                 directions=directions(self.sweep),
                 load_if_exists=True,
             )

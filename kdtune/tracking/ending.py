@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from kdtune.config.space import value_text
 from kdtune.files import read_json, read_jsonl
+from kdtune.records import objectives_of, wanted
 from kdtune.store import Store
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.trials import keys_of, tracked_trial
@@ -60,23 +62,14 @@ class SweepEnding:
             else:
                 self.ended[job] = row
                 self._found.setdefault(job, row["cached"])
-        self.asked = {job: row for job, row in self.asked.items() if self._wanted(row)}
-        objective = self.record["objective"]  # before there could be several it was the one itself
-        self.objective: Row = objective[0] if isinstance(objective, list) else objective
+        self.asked = {job: row for job, row in self.asked.items() if wanted(row, self.record)}
+        self.objective: Row = objectives_of(self.record)[0]
 
     @property
     def complete(self) -> bool:
         """Has every job ended that the sweep is to have?"""
         candidates = sum(row["kind"] == "candidate" for row in self.asked.values())
         return candidates == sum(self.record["blocks"].values()) and self.asked.keys() <= self.ended.keys()
-
-    def _wanted(self, asked: Row) -> bool:
-        """The ledger also knows candidates of an earlier run that asked for more of them."""
-        block = asked["block"]
-        return block is None or (block in self.record["blocks"] and self._in_range(asked))
-
-    def _in_range(self, asked: Row) -> bool:
-        return asked["kind"] != "candidate" or asked["number"] < self.record["blocks"][asked["block"]]
 
     # ---- trials ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +128,7 @@ class SweepEnding:
         if best is None:
             return control, "none is complete", "–"
         end = self.ended[best["job"]]
-        values = ", ".join(f"{name} {_short(value)}" for name, value in best["values"].items() if value is not None)
+        values = ", ".join(f"{name} {value_text(value)}" for name, value in best["values"].items() if value is not None)
         shown = f"{_figure(end['objective'], end.get('spread'))}, candidate {best['number']} ({values})"
         return control, shown, f"{end['objective'] - fmean(controls):+.3f}" if controls else "–"
 
@@ -190,10 +183,6 @@ class SweepEnding:
 
 def _figure(value: float, deviation: float | None) -> str:
     return f"{value:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _aliases(blocks: list[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdtune.records import objectives_of
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 
@@ -41,9 +42,7 @@ class Ranking:
 
 def ranking(record: Mapping[str, Any]) -> Ranking:
     """Of a sweep, by its record (sweep.json)."""
-    objectives = record["objective"]
-    objectives = objectives if isinstance(objectives, list) else [objectives]
-    first, others = objectives[0], objectives[1:]
+    first, *others = objectives_of(record)
     # Costs are no rows of a trial; the objective stands in every run.
     metrics = [] if first.get("cost") else [_metric(first, stage) for stage in record["stages"]]
     decisive = "objective" if first.get("cost") else _metric(first, first["stage"])
