@@ -13,6 +13,8 @@ metric that the search optimises, for ASHA needs it then; everything else, the t
 Choices in its favour: as few frames decoded as get_batch allows, one transform call for a clip's frames, PCL's fast
 blur (Pillow's), no checkpoints, no artifacts, no deterministic algorithms, one process for many trials (Ray's default
 for functions). `workers` is 0: with a trial on each core more of them only wait for each other.
+
+Its networks stay in torch's usual memory layout, as PCL's do; `memory_format` is one of kdtune's switches.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ def train(values: dict[str, Any]) -> None:
     shared = TrialConfig.model_validate(job["trial"])
     shared_loss = shared.loss.model_dump(by_alias=True)
     loss = {**shared_loss, **{name: values[name] for name in ("alpha", "lambda", "tau")}}
-    config = TrialConfig.model_validate({**job["trial"], "loss": loss})
+    config = TrialConfig.model_validate({**job["trial"], "loss": loss, "memory_format": "contiguous"})
     random.seed(config.seed)
     torch.manual_seed(config.seed)
     lists, opt = load_lists(Path(job["lists"])), config.optimizer
