@@ -50,14 +50,30 @@ def test_short_epochs_have_no_checkpoint_each_but_stages_and_stopping_have(
     alone = config.model_copy(update={"stages": {"mid": 3, "late": 5}, "epochs": 5, "teacher": None})
     saved = saved_epochs(monkeypatch)
     undisturbed = bits(train(alone, Store(tmp_path / "undisturbed"), prepared))
-    assert saved == [1, 3, 5], "the first one tells what one costs"
+    assert saved == [3, 5]
     saved.clear()
     files = stopped(alone, Store(tmp_path / "stopped"), prepared, 2)
-    assert saved == [1, 2]
+    assert saved == [2]
     assert read_checkpoint(files.checkpoint)["epoch"] == 2
     saved.clear()
     assert bits(train(alone, Store(tmp_path / "stopped"), prepared)) == undisturbed
     assert saved == [3, 5]
+
+
+@pytest.mark.parametrize(("bytes_a_second", "first"), [(1.0, 4), (math.inf, 1)], ids=["dear", "cheap"])
+def test_what_the_first_checkpoint_would_take_follows_from_its_size(
+    bytes_a_second: float,
+    first: int,
+    config: TrialConfig,
+    prepared: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", 0.02)
+    monkeypatch.setattr("kdtune.train.state.CHECKPOINT_RATE", bytes_a_second)
+    saved = saved_epochs(monkeypatch)
+    train(config.model_copy(update={"teacher": None}), Store(tmp_path), prepared)
+    assert saved[0] == first, "the stage's is written anyway"
 
 
 def saved_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
