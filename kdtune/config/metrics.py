@@ -20,12 +20,10 @@ the machine does, so that a search for them need not repeat:
   computed before, nor what the libraries and the process take.
 - `clip_ms`: milliseconds of the backbone for a single clip, evaluated with the trial's threads and precision: the
   median of a few passes.
-
-These two a process measures once for all its trials that differ in seed, λ, τ and α alone: they cost the same, and at
-112² a measurement takes as long as half an epoch of ten videos.
-
 - `epoch_seconds`: seconds of a training epoch, the median of those that no evaluation follows; of all where there is
   no such one, evaluations included.
+
+All but the last a process measures once for all its trials that differ in seed, λ, τ and α alone: they cost the same.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
 from kdtune.train.inputs import batches, training_samples
 from kdtune.train.samples import Samples, TrainingBatch
-from kdtune.train.state import PARTS, TrialState
+from kdtune.train.state import TrialState
 from kdtune.train.targets import Targets
 from kdtune.train.trial import forward
 
@@ -139,9 +139,8 @@ def step_bytes(state: TrialState, loss: LossConfig, batch: TrainingBatch, taught
 
 def _held(state: TrialState, batch: TrainingBatch, taught: Mapping[str, Tensor]) -> int:
     """Bytes of all that a step finds in memory, each storage once."""
-    parts = [part.state_dict() for part in (getattr(state, name) for name in PARTS) if part is not None]
     gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"]]
-    leaves = tree_leaves([parts, gradients, batch.clips, batch.labels, dict(taught)])
+    leaves = tree_leaves([state.state_dicts(), gradients, batch.clips, batch.labels, dict(taught)])
     storages = [leaf.untyped_storage() for leaf in leaves if isinstance(leaf, Tensor)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -138,13 +138,16 @@ class TrialState:
             print(f"kdtune: {what}", file=sys.stderr)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
 
+    def state_dicts(self) -> dict[str, Any]:
+        """Of each of PARTS, by its name; None of one that the trial does not have."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        return {name: None if part is None else part.state_dict() for name, part in parts.items()}
+
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
         """Write the checkpoint, at a `stage` to keep also as its own; the last one becomes the one before."""
         started = time.monotonic()
         parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
-        for name in PARTS:
-            part = getattr(self, name)
-            parts[name] = None if part is None else part.state_dict()
+        parts |= self.state_dicts()
         parts["progress"] = self.progress.state_dict()
         buffer = io.BytesIO()
         torch.save({**parts, "sha256": content_digest(parts)}, buffer)
@@ -170,8 +173,7 @@ class TrialState:
 
     def _bytes(self) -> int:
         """Of all tensors of a checkpoint, about."""
-        parts = [part.state_dict() for part in (getattr(self, name) for name in PARTS) if part is not None]
-        return sum(leaf.nbytes for leaf in tree_leaves(parts) if isinstance(leaf, Tensor))
+        return sum(leaf.nbytes for leaf in tree_leaves(self.state_dicts()) if isinstance(leaf, Tensor))
 
     def save_if_behind(self, files: TrialFiles) -> None:
         """Where the trial is stopped after an epoch: all of it is kept."""
