@@ -7,12 +7,12 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from helpers import SMALL_CLIP
-from s3 import BUCKET, S3Server, weed
+from s3 import BUCKET, Machines, S3Server, weed
 
 from kdtune.clips import parts
 from kdtune.clips.build import prepare_clips
@@ -21,8 +21,12 @@ from kdtune.clips.store import ClipStore
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.errors import EXIT_OK
 from kdtune.store import Store
 from kdtune.train.session import Session
+
+if TYPE_CHECKING:
+    from kdtune.sweep.driver import Ending
 
 #: Facts that several tests lean on: 4 motions × 5 groups × 2 clips, of which 1 group is the test list's.
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
@@ -113,6 +117,18 @@ def eight_clips(eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty one."""
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """Of an MLflow database that is not there yet."""
+    return f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+
+
+@pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The videos that were decoded, by name."""
     names: list[str] = []
@@ -170,6 +186,17 @@ def s3(s3_server: S3Server) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture
+def on(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """The store at that URL, for machines that each have a working copy of their own."""
+
+    def store(machine: str) -> Store:
+        monkeypatch.setenv("KDTUNE_CACHE", str(tmp_path / machine))
+        return Store(s3)
+
+    return store
+
+
 @pytest.fixture(scope="session")
 def ray_address(machine: Path) -> Iterator[str]:
     """One small Ray cluster for every test that needs one: two cores, whatever the machine has."""
@@ -179,3 +206,15 @@ def ray_address(machine: Path) -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def swept(sweep_file: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ending]:
+    """The store and the end of that sweep, undisturbed, two workers side by side."""
+    from sweeps import run
+
+    store = tmp_path_factory.mktemp("swept") / "runs"
+    store.mkdir()
+    end, said = run(sweep_file, store, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    return store, end

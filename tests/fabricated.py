@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from campaigns import key_of
+
 from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
-from kdtune.config.trial import TrialConfig
 from kdtune.files import write_json, write_jsonl
 from kdtune.store import Store
 from kdtune.sweep.campaign import Campaign
@@ -21,10 +22,6 @@ from kdtune.sweep.study import Journal
 Figure = Callable[[Job, int, int], float | None]
 PROFILE = {"device": "a CPU", "torch": "2.15", "threads": 1}
 FLOOR = 0.1
-
-
-def key_of(config: TrialConfig) -> str:
-    return digest(config.model_dump(mode="json", by_alias=True))
 
 
 def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None) -> Campaign:
@@ -96,3 +93,40 @@ def _write_result(store: Store, key: str, job: Job, i: int, rows: list[dict[str,
             "cost": {"parameters": 1000 * width, "gmac": 0.01 * width**1.5},
         }
     )
+
+
+# ---- the usual one ---------------------------------------------------------------------------------------------------
+
+FORM: dict[str, Any] = {
+    "name": "s",
+    "question": "Does a teacher help?",
+    "trial": {"epochs": 8, "stages": {"early": 2, "mid": 6, "late": 8}},
+    "teachers": {"c3d": {"student": {"backbone": "c3d"}}, "r21d": {"student": {"backbone": "r21d"}}},
+    "search": {
+        "space": {"teacher": ["c3d", "r21d"], "lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}},
+        "blocks": {"data.fraction": [1.0, 0.25]},
+        "candidates": 5,
+        "window": 2,
+        "sampler": "random",
+        "seeds": [0, 1, 2],
+    },
+    "prune": {"at": ["early"], "keep": 0.5, "min_peers": 2},
+}
+
+
+def sweep_of(search: dict[str, Any] | None = None, **changes: Any) -> SweepConfig:
+    return SweepConfig.model_validate({**FORM, **changes, "search": {**FORM["search"], **(search or {})}})
+
+
+def usual_figure(job: Job, i: int, epoch: int) -> float | None:
+    """With all of the data candidate 1 is 10 points over the control, give or take half a point a seed, and the others
+    are as good as it; with a quarter every candidate is far from it, now above, now below. Candidates 3 and 4 are weak
+    at the first stage."""
+    base = 0.2 + 0.05 * epoch + 0.03 * job.seeds[i]
+    if job.kind != "candidate" or job.number is None or job.block is None:
+        return base
+    early = -0.05 if job.number > 2 and epoch == 2 else 0.0
+    if job.block.index == 0:
+        steps = (0.0, 0.005, -0.005)
+        return base + early + (0.1 if job.number == 1 else 0.001 * job.number) + steps[(i + job.number) % 3]
+    return base + early + (0.06, -0.07, 0.04)[(i + job.number) % 3] + 0.001 * job.number

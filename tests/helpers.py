@@ -37,6 +37,21 @@ def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -
     return done
 
 
+def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    if store is not None:
+        environment |= {"KDTUNE_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    command = [sys.executable, "-m", "kdtune", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """What a refusal says; it is never a traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
 CPU = torch.device("cpu")
 #: Of the quick start's size: frames are stored at 37×49.
 SMALL_CLIP = ClipConfig(frames=8, size=32)
@@ -55,6 +70,11 @@ def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
     result = files.result()
     assert result is not None
     return rows, result["weights_sha256"]
+
+
+def clocks(files: TrialFiles) -> list[float]:
+    """When each epoch was trained."""
+    return [row["at"] for row in files.rows()]
 
 
 def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:

@@ -7,10 +7,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 from servers import free_ports
+
+from kdtune.store import Store
+
+#: Makes the store as a machine of this name sees it, with a working copy of its own.
+Machines = Callable[[str], Store]
 
 BUCKET, SECRET = "kdtune", "a-secret-of-the-tests"
 #: Who may do what.

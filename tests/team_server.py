@@ -27,7 +27,7 @@ import yaml
 from s3 import weed
 from servers import DEFAULT_HOST, answers, end, free_ports, wait_until
 
-FOLDER = Path(__file__).resolve().parent.parent / "mlflow"
+FOLDER = Path(__file__).parents[1] / "mlflow"
 #: What compose refuses to start without.
 SECRETS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
 DRIVERS = ("boto3", "flask_wtf", "psycopg2")

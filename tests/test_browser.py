@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from browser import missing
+from helpers import ROOT
 from mlflow_pages import look
-from test_tracking import EXPERIMENT, ROOT, SWEEP, make_trial, write_epoch
+from tracked import EXPERIMENT, SWEEP, make_trial, write_epoch
 
 from kdtune.store import Store
 from kdtune.tracking.publish import Publisher, TrackedTrial

@@ -4,93 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
-import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
+from campaigns import all_of, drive, ended, key_of, outcome_of
 from helpers import CANDIDATES, WINDOW, sweep_of
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
 
-from kdtune.config.key import digest
-from kdtune.config.sweep import SweepConfig
-from kdtune.config.trial import TrialConfig
 from kdtune.files import append_jsonl, read_jsonl
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome
 from kdtune.sweep.ledger import Ledger
-from kdtune.sweep.prune import clears
 from kdtune.sweep.search import Search
-from kdtune.sweep.study import Journal
-
-OutcomeOf = Callable[[Job], Outcome]
-
-
-def key_of(config: TrialConfig) -> str:
-    return digest(config.model_dump(mode="json", by_alias=True))
-
-
-def outcome_of(job: Job) -> Outcome:
-    """A function of the job alone, as the trainer is: some fail, weak ones stop at the first bar they miss."""
-    sweep = sweep_of()
-    luck = random.Random(f"{job.name} {sorted(job.values.items())}")  # not the keys: those change with every new field
-    if job.kind == "candidate" and luck.random() < 0.12:
-        return Outcome("failed", error="luck")
-    config = job.configs[0]
-    quality = 0.7 - 0.2 * abs(math.log(config.loss.lambda_)) + config.student.width / 300 + 0.05 * luck.random()
-    stages: dict[str, float] = {}
-    for stage, share in {"early": 0.6, "mid": 0.9, "late": 1.0}.items():
-        stages[stage] = share * quality + 0.02 * luck.random()
-        if not clears(stages[stage], job.bars.get(stage), sweep.objectives[0].mode):
-            return Outcome("pruned", stages=stages, stage=stage)
-    return Outcome("complete", (stages["late"],), stages=stages)
-
-
-def drive(
-    sweep: SweepConfig,
-    ledger: Path,
-    at_once: int = 1,
-    order: int = 0,
-    stop_after: int | None = None,
-    made: dict[str, Outcome] | None = None,
-    outcome: OutcomeOf = outcome_of,
-) -> Campaign:
-    """Run a campaign as Ray would: up to `at_once` jobs side by side, ending in random order.
-
-    `made` stands for the store: what is in it is found. After `stop_after` ends all is dropped, as in a crash.
-    """
-    rng, running, ends = random.Random(order), [], 0
-    made = {} if made is None else made
-    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(ledger.with_suffix(".log"), sweep))
-    while not campaign.done:
-        while len(running) < at_once and (job := campaign.next_job()) is not None:
-            if job.name in made:
-                campaign.finish(job, made[job.name], cached=True)
-            else:
-                running.append(job)
-        if campaign.done:
-            break
-        assert running, "nothing runs and nothing may start: it hangs"
-        if ends == stop_after:
-            return campaign
-        job = running.pop(rng.randrange(len(running)))
-        made[job.name] = outcome(job)
-        campaign.finish(job, made[job.name], cached=False)
-        ends += 1
-    assert not running
-    return campaign
-
-
-def ended(campaign: Campaign) -> list[tuple[Job, Outcome]]:
-    return [(campaign.jobs[name], outcome) for name, outcome in campaign.outcomes.items()]
-
-
-def all_of(campaign: Campaign) -> dict[str, tuple]:
-    return {job.name: (dict(job.values), job.keys, dict(job.bars), end) for job, end in ended(campaign)}
 
 
 @pytest.fixture(scope="module")
@@ -314,81 +239,6 @@ def test_every_sampler_asks_the_same_at_any_parallelism_and_after_any_crash(tmp_
     campaign = drive(sweep, tmp_path / "crashed.jsonl", at_once=3, order=5, made=made)
     assert all_of(campaign) == alone
     assert campaign.notes == []
-
-
-# ---- Optuna's journal ------------------------------------------------------------------------------------------------
-
-
-def studies(journal: Path, sweep: SweepConfig) -> dict[str, list[FrozenTrial]]:
-    """As optuna-dashboard reads it: from the file alone."""
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    names = optuna.get_all_study_names(storage)
-    return {
-        name.removeprefix(f"{sweep.name} · "): optuna.load_study(study_name=name, storage=storage).trials
-        for name in names
-    }
-
-
-def test_the_journal_holds_every_candidate_with_its_end(tmp_path: Path) -> None:
-    sweep = sweep_of()
-    made: dict[str, Outcome] = {}
-    for stop_after in (2, 5, 4, None):  # with crashes on the way
-        campaign = drive(sweep, tmp_path / "ledger.jsonl", at_once=4, stop_after=stop_after, made=made)
-    found = studies(tmp_path / "ledger.log", sweep)
-    assert list(found) == ["fraction=1.0", "fraction=0.25"]
-    states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
-    for block, trials in found.items():
-        assert [trial.number for trial in trials] == list(range(CANDIDATES))
-        for trial in trials:
-            job = campaign.jobs[f"{block} · candidate {trial.number}"]
-            end = campaign.outcomes[job.name]
-            assert trial.state.name == states[end.state]
-            assert trial.params == dict(job.values)
-            assert trial.user_attrs["keys"] == list(job.keys)
-            assert trial.user_attrs.get("error") == end.error
-            assert trial.intermediate_values == {sweep.trial.stages[stage]: v for stage, v in end.stages.items()}
-            assert trial.state.name != "COMPLETE" or trial.values == list(end.objectives)
-
-
-@pytest.mark.parametrize("harm", ["removed", "torn", "locked"])
-def test_a_harmed_journal_is_written_anew(tmp_path: Path, harm: str) -> None:
-    sweep, made = sweep_of(), {}
-    drive(sweep, tmp_path / "ledger.jsonl", made=made)
-    journal = tmp_path / "ledger.log"
-    whole = studies(journal, sweep)
-    if harm == "removed":
-        journal.unlink()
-    elif harm == "torn":
-        lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join([*lines[:7], lines[7][:9], *lines[8:]]))
-    else:
-        journal.with_name("ledger.log.lock").symlink_to(journal)  # Optuna's, of a process that was killed
-    drive(sweep, tmp_path / "ledger.jsonl", made=made)
-    again = studies(journal, sweep)
-    assert {block: [(t.state, t.params, t.values) for t in trials] for block, trials in again.items()} == {
-        block: [(t.state, t.params, t.values) for t in trials] for block, trials in whole.items()
-    }
-
-
-# ---- several objectives ----------------------------------------------------------------------------------------------
-
-
-def test_several_objectives_go_to_the_search_and_none_is_pruned(tmp_path: Path) -> None:
-    form = sweep_of(sampler="nsga2").model_dump(by_alias=True, exclude_unset=True)
-    objective = [{"metric": "knn", "mode": "max"}, {"metric": "gmac", "mode": "min"}]
-    sweep = SweepConfig.model_validate({**form, "objective": objective, "prune": {}})
-
-    def both(job: Job) -> Outcome:
-        end = outcome_of(job)
-        values = (end.stages.get("late", 0.5), job.configs[0].student.width / 10)
-        return end if end.state == "failed" else Outcome("complete", values, stages=end.stages)
-
-    alone = all_of(drive(sweep, tmp_path / "alone.jsonl", outcome=both))
-    assert all_of(drive(sweep, tmp_path / "many.jsonl", at_once=8, outcome=both)) == alone
-    trials = studies(tmp_path / "many.log", sweep)["fraction=1.0"]
-    assert [trial.values for trial in trials] == [
-        list(alone[f"fraction=1.0 · candidate {n}"][3].objectives) or None for n in range(CANDIDATES)
-    ]
 
 
 def test_a_block_without_a_complete_candidate_is_named(tmp_path: Path) -> None:

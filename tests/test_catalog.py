@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers import SHARED
 
 from kdtune.clips import manifest
 from kdtune.clips.catalog import COLUMNS, hmdb51_group, hmdb51_lists, load_catalog, ucf101_lists, video_path
@@ -15,7 +16,6 @@ from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
 
-SHARED = Path(__file__).parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data is not at {SHARED}")
 
 

@@ -5,35 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers import fill_disk
+from helpers import ROOT, SHARED, fill_disk, kdtune, refused
 
 from kdtune.config.metrics import OF_COST
-
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-
-
-def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if store is not None:
-        environment |= {"KDTUNE_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
-    command = [sys.executable, "-m", "kdtune", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """What a refusal says; it is never a traceback."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def write(path: Path, form: dict[str, Any]) -> str:

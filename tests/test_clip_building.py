@@ -15,7 +15,7 @@ from threading import Lock
 import av
 import numpy as np
 import pytest
-from helpers import SMALL_CLIP, fill_disk, flip_a_byte, run_python
+from helpers import ROOT, SMALL_CLIP, fill_disk, flip_a_byte, run_python
 
 from kdtune.clips import parts
 from kdtune.clips.build import build, prepare_clips
@@ -27,7 +27,6 @@ from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
 
-ROOT = Path(__file__).parents[1]
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 #: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store, the tier.

@@ -20,7 +20,6 @@ from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
 from kdtune.store import Store
 
-ROOT = Path(__file__).parents[1]
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 

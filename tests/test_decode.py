@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers import decoded
+from helpers import ROOT, SHARED, decoded
 from PIL import Image
 
 from kdtune.clips import decode as module
@@ -18,8 +18,8 @@ from kdtune.clips.decode import Refused
 from kdtune.clips.motion import Video
 from kdtune.clips.synthetic import make_synthetic
 
-SHARED = Path(__file__).parents[2] / "shared" / "clips"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared clips are not at {SHARED}")
+CLIPS = SHARED / "clips"
+needs_shared = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the shared clips are not at {CLIPS}")
 has_decord = pytest.mark.skipif(module._decord() is None, reason="decord has no wheel for this machine")
 SIZE = (37, 49)
 
@@ -67,7 +67,7 @@ def damaged(source: Path, target: Path, change) -> Path:
     ],
 )
 def test_real_files(name: str, frames: int | None, stream: int, turns: int, decoder: str) -> None:
-    path = SHARED / name
+    path = CLIPS / name
     got, by = decoded(path, SIZE)
     expected = by_hand(path, stream, turns)
     assert got.dtype == np.uint8
@@ -79,7 +79,7 @@ def test_real_files(name: str, frames: int | None, stream: int, turns: int, deco
 @needs_shared
 def test_a_file_that_does_not_keep_its_promise_is_refused() -> None:
     with pytest.raises(Refused, match="promises 50 frames, only 28 decode"):
-        decoded(SHARED / "odd" / "corrupted.mp4", SIZE)
+        decoded(CLIPS / "odd" / "corrupted.mp4", SIZE)
 
 
 def test_synthetic_files(video: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_hole_in_a_file_is_refused(video: Path, tmp_path: Path) -> None:
 
 @needs_shared
 def test_a_matroska_file_cut_short_is_refused(tmp_path: Path) -> None:
-    source = SHARED / "odd" / "flipping_a_pancake.mkv"
+    source = CLIPS / "odd" / "flipping_a_pancake.mkv"
     with pytest.raises(Refused, match=r"promises 10\.3 s, ends after"):
         decoded(damaged(source, tmp_path, lambda data: data[: len(data) // 2]), SIZE)
 
@@ -196,7 +196,6 @@ def test_damage_leaves_stderr_clean(made: Path, tmp_path: Path) -> None:
         "    except Refused as refused: print('refused')\n"
     )
     command = [sys.executable, "-c", code, str(source), str(broken)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=os.environ, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ, check=True)
     assert done.stdout.split() == ["decoded", "refused"]
     assert done.stderr == ""

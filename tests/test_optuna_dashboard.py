@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from browser import browser, missing, page_text
+from campaigns import drive
 from helpers import ROOT, sweep_of
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -21,7 +22,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from servers import DEFAULT_HOST, WAIT_S, free_port, running
-from test_campaign import drive
 
 pytestmark = [
     pytest.mark.slow,

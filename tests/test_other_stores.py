@@ -55,11 +55,6 @@ def taught(trial_form: dict[str, Any], published: Published, prepared: Session) 
     return own, train(own, Store(published["c3d"].files.folder.parents[1]), prepared)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs")
-
-
 def copied(files: TrialFiles, folder: Path, **fields: Any) -> TrialFiles:
     """A copy to break; with other `fields` in its configuration it is named by them."""
     form = read_json(files.config) | fields

@@ -16,7 +16,7 @@ import yaml
 from helpers import ROOT
 from outages import Database, Proxy, Server, python
 from servers import free_port, wait_until
-from test_tracking import EXPERIMENT, STAGES, SWEEP, make_trial, write_epoch
+from tracked import EXPERIMENT, STAGES, SWEEP, make_trial, write_epoch
 
 from kdtune.errors import EXIT_OK
 from kdtune.files import read_jsonl
@@ -39,11 +39,6 @@ def proxy(server: Server) -> Iterator[Proxy]:
     between = Proxy(server.port)
     yield between
     between.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import sweep_of
-from test_tracking import EXPERIMENT, SWEEP, make_trial
+from tracked import EXPERIMENT, SWEEP, make_trial
 
 from kdtune.store import Store
 from kdtune.sweep.driver import sweep_record

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from helpers import CPU
-from test_sweep import run
 
 from kdtune.commands.report import make_report
 from kdtune.errors import EXIT_OK
@@ -19,6 +18,7 @@ from kdtune.report.stops import chosen
 from kdtune.report.videos import videos_of
 from kdtune.store import Store
 from kdtune.train.session import Session
+from sweeps import run
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.sweep.driver import drive
 
-#: tests/test_remote_store.py says of single trials what these say of sweeps.
+#: tests/test_remote_trials.py says of single trials what these say of sweeps.
 pytestmark = pytest.mark.slow
 
 #: Of a trial in the results, what depends on when and where it was trained.

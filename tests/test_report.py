@@ -7,10 +7,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
-from fabricated import Figure, fabricate, finish
+from fabricated import Figure, fabricate, finish, sweep_of, usual_figure
 from helpers import ROOT, run_python
 from scipy import stats
 
@@ -27,42 +26,10 @@ from kdtune.sweep.driver import sweep_record
 from kdtune.sweep.importance import importances
 from kdtune.sweep.job import Job
 
-FORM: dict[str, Any] = {
-    "name": "s",
-    "question": "Does a teacher help?",
-    "trial": {"epochs": 8, "stages": {"early": 2, "mid": 6, "late": 8}},
-    "teachers": {"c3d": {"student": {"backbone": "c3d"}}, "r21d": {"student": {"backbone": "r21d"}}},
-    "search": {
-        "space": {"teacher": ["c3d", "r21d"], "lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}},
-        "blocks": {"data.fraction": [1.0, 0.25]},
-        "candidates": 5,
-        "window": 2,
-        "sampler": "random",
-        "seeds": [0, 1, 2],
-    },
-    "prune": {"at": ["early"], "keep": 0.5, "min_peers": 2},
-}
 
-
-def sweep_of(search: dict[str, Any] | None = None, **changes: Any) -> SweepConfig:
-    return SweepConfig.model_validate({**FORM, **changes, "search": {**FORM["search"], **(search or {})}})
-
-
-def figure(job: Job, i: int, epoch: int) -> float | None:
-    """With all of the data candidate 1 is 10 points over the control, give or take half a point a seed, and the others
-    are as good as it; with a quarter every candidate is far from it, now above, now below. Candidates 3 and 4 are weak
-    at the first stage."""
-    base = 0.2 + 0.05 * epoch + 0.03 * job.seeds[i]
-    if job.kind != "candidate" or job.number is None or job.block is None:
-        return base
-    early = -0.05 if job.number > 2 and epoch == 2 else 0.0
-    if job.block.index == 0:
-        steps = (0.0, 0.005, -0.005)
-        return base + early + (0.1 if job.number == 1 else 0.001 * job.number) + steps[(i + job.number) % 3]
-    return base + early + (0.06, -0.07, 0.04)[(i + job.number) % 3] + 0.001 * job.number
-
-
-def reported(tmp_path: Path, sweep: SweepConfig, at: Figure = figure, ends: int | None = None) -> tuple[Store, str]:
+def reported(
+    tmp_path: Path, sweep: SweepConfig, at: Figure = usual_figure, ends: int | None = None
+) -> tuple[Store, str]:
     """The store, and the page."""
     store = Store(tmp_path / "runs")
     fabricate(store, sweep, at, ends)
@@ -205,7 +172,7 @@ def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> No
     record = read_json(store.sweep("s").sweep)
     first = [name for name, _ in chosen(store, record, 1)]
     assert [name for name, _ in chosen(store, record, 2)][:1] == first, "a larger count adds to a smaller"
-    campaign = fabricate(store, sweep, figure)
+    campaign = fabricate(store, sweep, usual_figure)
     pruned = next(job for job in campaign.jobs.values() if job.kind == "candidate" and job.number == 3)
     finish(store, sweep, pruned, lambda job, i, epoch: 0.9)  # a wrong stop: better than all
     page = make_report(store, "s")[0].read_text()

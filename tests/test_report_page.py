@@ -9,9 +9,8 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from browser import WIDTH, browser, missing, page_text
-from fabricated import fabricate
+from fabricated import fabricate, sweep_of, usual_figure
 from selenium.webdriver.common.by import By
-from test_report import figure, sweep_of
 
 from kdtune.commands.report import make_report
 from kdtune.store import Store
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason
 
 def test_a_report_s_page_shows_its_answer_tables_and_plots_and_asks_nobody(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
-    fabricate(store, sweep_of(), figure)
+    fabricate(store, sweep_of(), usual_figure)
     page = make_report(store, "s")[0]
     with browser() as driver:
         driver.get(page.as_uri())

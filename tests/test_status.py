@@ -3,63 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from helpers import ROOT, run_python, stopped, train
-from test_cli import kdtune, refused
-from watched import HIDE, OBJECTIVE, SHOW, Row, Terminal, asked, ended
+from helpers import kdtune, refused, run_python, stopped, train
+from watched import a_sweep, asked, driven, ended, status
 
 from kdtune.config.trial import TrialConfig
-from kdtune.files import append_jsonl, write_json
-from kdtune.report import status as report
+from kdtune.files import append_jsonl
 from kdtune.report.reading import Lines, Reader, board_of
-from kdtune.store import Store, SweepFiles
+from kdtune.store import Store
 from kdtune.train.session import Session
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(monkeypatch)
-
-
-def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepFiles:
-    """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
-    files = Store(root).sweep(name)
-    record = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "objective": OBJECTIVE}
-    write_json(files.sweep, {**record, "ledger": "ledger_0.jsonl", "text": "", **fields})
-    for row in rows:
-        append_jsonl(files.folder / "ledger_0.jsonl", row)
-    return files
-
-
-def driven(files: SweepFiles, silent: float = 0.0) -> None:
-    """driver.json as a driver leaves it that touched it so many seconds ago."""
-    write_json(files.driver, {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None})
-    then = time.time() - silent
-    os.utime(files.driver, (then, then))
-
-
-def status(root: Path, *arguments: str) -> Row:
-    done = kdtune("status", *arguments, "--format", "json", store=root)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
     return config.model_copy(update={"seed": seed})
-
-
-# ---- one sweep -------------------------------------------------------------------------------------------------------
 
 
 def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
@@ -187,9 +146,6 @@ def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path
     assert cells[3] == ["whole", "complete", "4/4", "1", "0.500", "(no.", "1)"]
 
 
-# ---- what it costs ---------------------------------------------------------------------------------------------------
-
-
 def test_thousands_of_trials_are_answered_for_without_opening_their_files(tmp_path: Path) -> None:
     files = a_sweep(tmp_path, "large", blocks={"all": 5000})
     with (files.folder / "ledger_0.jsonl").open("w") as ledger:
@@ -218,110 +174,3 @@ print([name for name in ("torch", "ray", "mlflow", "optuna", "numpy", "pandas") 
     assert found["time_left"] == pytest.approx(2.0), "an epoch of two seconds is left to each of the two"
     assert int(opened.split()[1]) < 20
     assert heavy == "[]"
-
-
-# ---- followed --------------------------------------------------------------------------------------------------------
-
-
-def following(root: Path, out: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "kdtune", "status", "tiny", "--follow", "--store", str(root)]
-    return subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # a terminal's size is asked of stdin, too
-
-
-def until(told: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 60
-    while not told():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
-def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
-    numbers = [asked("candidate", number, "all", bars={"early": 0.25}) for number in range(4)]
-    files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
-    driven(files)
-    out = tmp_path / "out"
-    with out.open("w") as file:
-        process = following(tmp_path, file.fileno())
-    try:
-        until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
-        trial = Store(tmp_path).trial("all · candidate 1/0")
-        write_json(trial.config, {})
-        scores = {split: {"knn": 0.125} for split in ("validation", "test")}
-        append_jsonl(trial.epochs, {"epoch": 1, "seconds": 1.0, "stage": "early", "evaluation": scores})
-        until(lambda: "candidate 1 · early: knn 0.125" in out.read_text(), "a stage")
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "pruned", stage="early"))
-        until(lambda: "2/4] all · candidate 1 · pruned at early: below 0.250" in out.read_text(), "an end")
-        # The same sweep is run again with more candidates: its record is written anew.
-        a_sweep(tmp_path, "tiny", asked("candidate", 4, "all"), blocks={"all": 6})
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 2", "failed", error="luck"))
-        files.driver.unlink()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
-    text = out.read_text()
-    assert "\x1b" not in text
-    assert "tiny · not running · 3/6 ended" in text
-    assert text.count("candidate 0 · complete") == 0, "what had ended before is in the picture, not told again"
-
-
-def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Terminal, tmp_path: Path) -> None:
-    numbers = [asked("candidate", number, "all") for number in range(4)]
-    files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
-    driven(files)
-    process = following(tmp_path, terminal.slave)
-    try:
-        until(lambda: "1/4 ended" in terminal.text and HIDE in terminal.text, "the table")
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "complete", 0.75))
-        until(lambda: "2/4 ended" in terminal.text and "0.750 (no. 1)" in terminal.text, "the table, drawn again")
-        files.driver.unlink()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
-    text = terminal.closed()
-    assert "all · candidate 1 · complete, objective 0.750\r\n" in text
-    end = text[text.rindex(SHOW) :]
-    assert "tiny · not running · 2/4 ended" in end
-    assert "0.750 (no. 1)" in end
-
-
-def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
-    driven(a_sweep(tmp_path, "tiny", asked("candidate", 0, "all")))
-    process = following(tmp_path, terminal.slave)
-    until(lambda: "0/4 ended" in terminal.text, "the table")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert SHOW in terminal.closed()
-
-
-# ---- a sweep that really runs ----------------------------------------------------------------------------------------
-
-
-def test_a_real_sweep_is_watched_from_another_process(
-    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
-    search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
-    form = {**sweep_form, "search": search, "prune": {}, "objective": {"metric": "knn"}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(form))
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    command = [sys.executable, "-m", "kdtune", "sweep", str(tmp_path / "tiny.yaml"), "--store", str(tmp_path)]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen([*command, "--address", ray_address], env=environment, stderr=said, cwd=ROOT)
-    seen: list[Row] = []
-    while process.poll() is None:
-        time.sleep(0.1)  # leaves the sweep its core
-        if Store(tmp_path).sweeps():
-            seen.append(report.status(Store(tmp_path), "tiny"))
-    assert process.returncode == 0, (tmp_path / "said").read_text()
-    assert [row["done"] for row in seen] == sorted(row["done"] for row in seen)
-    assert any(row["running"] for row in seen)
-    end = status(tmp_path, "tiny")
-    assert (end["state"], end["done"], end["total"]) == ("complete", 4, 4)
-    results = json.loads(kdtune("results", "tiny", "--format", "json", store=tmp_path).stdout)
-    scratch, best = results["trials"][0], results["best"]["all"]
-    assert end["blocks"][0]["best"] == {
-        "candidate": best["candidate"],
-        "objective": best["objective"],
-        "gain": best["objective"] - scratch["objective"],
-    }

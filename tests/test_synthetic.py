@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from kdtune.clips import synthetic
@@ -35,7 +36,6 @@ from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 
 SMALL = {"classes": ("SpinLeft", "Rise"), "groups": 2, "clips": 2}
-ROOT = Path(__file__).parents[1]
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ROOT
 from s3 import s3_files
 from servers import free_port
 from team_server import FOLDER, SECRETS, TeamServer, missing, resolved
-from test_tracking import EXPERIMENT, ROOT, Shown, make_trials, publish
+from tracked import EXPERIMENT, Shown, make_trials, publish
 
 from kdtune.store import Store
 from kdtune.tracking.location import without_password

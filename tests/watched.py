@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import struct
 import termios
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import kdtune
+
+from kdtune.files import append_jsonl, write_json
+from kdtune.report.board import Board
+from kdtune.store import Store, SweepFiles
 
 Row = dict[str, Any]
 
@@ -80,3 +88,33 @@ class Terminal:
         self._reader.join()
         os.close(self.master)
         return self.text
+
+
+def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepFiles:
+    """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
+    files = Store(root).sweep(name)
+    record = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "objective": OBJECTIVE}
+    write_json(files.sweep, {**record, "ledger": "ledger_0.jsonl", "text": "", **fields})
+    for row in rows:
+        append_jsonl(files.folder / "ledger_0.jsonl", row)
+    return files
+
+
+def driven(files: SweepFiles, silent: float = 0.0) -> None:
+    """driver.json as a driver leaves it that touched it so many seconds ago."""
+    write_json(files.driver, {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None})
+    then = time.time() - silent
+    os.utime(files.driver, (then, then))
+
+
+def status(root: Path, *arguments: str) -> Row:
+    done = kdtune("status", *arguments, "--format", "json", store=root)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def a_board(*rows: Row, **changes: Any) -> Board:
+    board = Board({**SWEEP, **changes})
+    for row in rows:
+        board.take(row)
+    return board

@@ -1,0 +1,35 @@
+"""Costs of trials that were not trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from helpers import CPU
+
+from kdtune.clips.dataset import TrialData
+from kdtune.config.inherit import merge
+from kdtune.config.metrics import OfCost
+from kdtune.config.trial import TrialConfig
+from kdtune.train.cost import trial_cost
+from kdtune.train.initial import initial_state
+from kdtune.train.profile import make_deterministic
+from kdtune.train.samples import Kept, Samples
+from kdtune.train.session import Session
+
+MIB = 2**20
+
+
+def trial_of(form: dict[str, Any], **sections: Any) -> TrialConfig:
+    """`form` with these sections, each over what `form` says there."""
+    return TrialConfig.model_validate(merge(form, sections))
+
+
+def measured(
+    config: TrialConfig, prepared: Session, kept: Kept | None = None, device: torch.device = CPU
+) -> dict[OfCost, float]:
+    """Of a trial that was not trained."""
+    make_deterministic(config)
+    data = TrialData.of(config, prepared.clips(config))
+    fresh = initial_state(config, data, None, device)
+    return trial_cost(fresh, Samples(config, data, device, kept=kept), None)

@@ -1,0 +1,28 @@
+"""What the tests of `plan` share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.store import Store
+from kdtune.train.session import Session
+
+
+def knowing(prepared: Session, root: Path) -> Store:
+    """A store that knows the tiny data set and nothing else."""
+    for part in ("clips", "manifests"):
+        shutil.copytree(prepared.store.root / part, root / part)
+    return Store(root)
+
+
+def sweep_with(form: dict[str, Any], **sections: Any) -> SweepConfig:
+    return SweepConfig.model_validate({**form, "prune": {}, **sections})
+
+
+def last_lines(said: Iterator[str] | list[str]) -> list[str]:
+    lines = list(said)
+    return lines[next(i for i, line in enumerate(lines) if line.startswith("in the store")) :]

@@ -1,0 +1,191 @@
+"""What `plan` says that a sweep costs, against trials that were really trained, and against measured ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import stopped, train
+from planned import knowing, last_lines, sweep_with
+
+from kdtune.cli import main
+from kdtune.clips.dataset import TrialData
+from kdtune.clips.machine import processor
+from kdtune.config.sweep import SweepConfig
+from kdtune.files import read_json, write_jsonl
+from kdtune.store import Store, TrialFiles
+from kdtune.sweep.costs import Cost, cost_of, side_by_side
+from kdtune.sweep.keys import Keys
+from kdtune.sweep.outlook import look_ahead
+from kdtune.sweep.plan import duration, plan
+from kdtune.sweep.speeds import Scopes, Speeds
+from kdtune.train.prepared import Prepared
+from kdtune.train.session import Session
+
+
+@pytest.fixture
+def store(prepared: Session, tmp_path: Path) -> Store:
+    return knowing(prepared, tmp_path / "runs")
+
+
+def cost(sweep: SweepConfig, store: Store) -> Cost:
+    keys = Keys(Prepared(store))
+    outlook = look_ahead(sweep, store, keys)
+    scopes = Scopes(keys.prepared)
+    return cost_of(outlook.works, Speeds(store, keys.identities, scopes, "cpu"), scopes)
+
+
+def timed(files: TrialFiles, seconds: dict[int, float], computed: dict[int, int] | None = None) -> None:
+    """Give a trial's epochs other times, to calculate with."""
+    rows = files.rows()
+    for row in rows:
+        row["seconds"] = seconds[row["epoch"]]
+        if computed is not None:
+            row["targets_computed"] = computed[row["epoch"]]
+    write_jsonl(files.epochs, rows)
+
+
+@pytest.fixture
+def longer_form(sweep_form: dict[str, Any]) -> dict[str, Any]:
+    """Trials of three epochs, of which the first is not evaluated."""
+    return {**sweep_form, "trial": {**sweep_form["trial"], "epochs": 3, "stages": {"early": 2, "late": 3}}}
+
+
+def test_hours_and_disk_follow_from_the_rows_of_such_trials(
+    longer_form: dict[str, Any], prepared: Session, store: Store
+) -> None:
+    search = {
+        "space": {"optimizer.lr": {"log": [1e-3, 1e-1]}},
+        "blocks": {"fraction": [1.0, 0.5]},
+        "sampler": "random",
+        "candidates": 2,
+        "window": 1,
+        "seeds": [0, 1],
+    }
+    sweep = sweep_with(longer_form, search=search)
+    whole, half = sweep.blocks()
+    config = sweep.build(whole, {"teacher": "none"}, 0)
+    files = train(config, store, prepared)
+    timed(files, {1: 4.0, 2: 10.0, 3: 14.0})  # an epoch takes 4 s, an evaluation 8 s on average
+    data = TrialData.of(config, prepared.clips(config))
+    assert data.size == 24
+    held = len(data.validation) + len(data.test)
+    ratio = (12 + held) / (24 + held)
+    full, part = 3 * 4.0 + 2 * 8.0, 3 * 2.0 + 2 * 8.0 * ratio
+    # Still to do: with all data a control and two candidates of two seeds, with half of them two controls as well.
+    found = cost(sweep, store)
+    assert found.trials == pytest.approx(1 + 4 + 2 + 4)
+    assert found.seconds == pytest.approx(5 * full + 6 * part)
+    assert (found.unmeasured, found.devices) == ({}, {processor()})
+    # A checkpoint at the end and one of stage early; its memory bank holds two float32 projections of each video.
+    bank = 2 * 4 * config.loss.projection
+    full_size = files.checkpoint.stat().st_size
+    sizes = 5 * 2 * full_size + 6 * 2 * (full_size - 12 * bank)
+    assert found.bytes == pytest.approx(sizes, rel=0.02)
+
+    # Of a trial that was stopped only the rest counts.
+    stopped(sweep.build(half, {"teacher": "none"}, 0), store, prepared, epoch=2)
+    assert cost(sweep, store).seconds == pytest.approx(5 * full + 6 * part - 2 * 2.0 - 8.0 * ratio)
+
+
+def test_targets_of_one_teacher_and_seed_are_computed_once(
+    longer_form: dict[str, Any], prepared: Session, store: Store
+) -> None:
+    search = {
+        "space": {"teacher": ["c3d"], "tau": [2.0, 4.0, 8.0]},
+        "controls": [{"teacher": "c3d", "tau": 1.0}],
+        "sampler": "grid",
+        "seeds": [0, 1],
+    }
+    four = {**longer_form["trial"], "epochs": 4, "stages": {"mid": 3, "late": 4}}
+    sweep = sweep_with(longer_form, trial=four, search=search)
+    (block,) = sweep.blocks()
+    train(sweep.teacher("c3d", block), store, prepared)
+    control = train(sweep.build(block, {"teacher": "c3d", "tau": 1.0}, 0), store, prepared)
+    rows = control.rows()
+    assert [row["targets_computed"] for row in rows] == [24, 24, 24, 24]
+    # An epoch takes 3 s, 24 targets 6 s and an evaluation 9 s.
+    timed(control, {1: 9.0, 2: 3.0, 3: 12.0, 4: 12.0}, {1: 24, 2: 0, 3: 0, 4: 0})
+    # Seed 0's targets are there; seed 1's are computed once for its control and three candidates.
+    found = cost(sweep, store)
+    assert found.trials == 3 + 4
+    targets = 4 * 24
+    assert found.seconds == pytest.approx(7 * (4 * 3.0 + 2 * 9.0) + targets * 6.0 / 24)
+    logits = 5 * 4 * targets
+    sizes = 7 * 2 * control.checkpoint.stat().st_size
+    assert found.bytes == pytest.approx(sizes + logits, rel=0.02)
+    # Where no row tells what targets take, they count as a third of a training step.
+    timed(control, {1: 3.0, 2: 3.0, 3: 12.0, 4: 12.0}, {1: 0, 2: 0, 3: 0, 4: 0})
+    assert cost(sweep, store).seconds == pytest.approx(7 * (4 * 3.0 + 2 * 9.0) + 4 * 3.0 / 3)
+
+
+def test_shapes_that_nobody_has_measured_are_named(
+    longer_form: dict[str, Any], prepared: Session, store: Store
+) -> None:
+    search = {"space": {"teacher": ["c3d"], "tau": [2.0]}, "sampler": "grid"}
+    sweep = sweep_with(longer_form, search=search)
+    train(sweep.build(sweep.blocks()[0], {"teacher": "none"}, 0), store, prepared)
+    said = last_lines(plan(sweep, store))
+    assert said[0] == "in the store 1 found, 0 continued, 2 new"
+    assert said[1:] == [
+        "to train     2 trials",
+        "             how long they take, nobody has measured here (`plan --measure` does):",
+        "               c3d width 4 (8 frames of 32², batch 16)",
+        "               r3d depth 10 width 4 taught by c3d width 4 (8 frames of 32², batch 16)",
+    ]
+
+
+def test_measure_times_every_shape_and_trains_nothing(
+    sweep_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "runs")
+    assert main(["plan", str(sweep_file), "--store", str(store.root), "--measure"]) == 0
+    said = capsys.readouterr()
+    # Scratch, two teachers, and a student of each.
+    assert "measuring 5 of 5" in said.err
+    measured = [read_json(path) for path in store.root.glob("measured/*.json")]
+    assert len(measured) == 5
+    for speed in measured:
+        assert speed["device"] == processor()
+        assert min(speed["sample_s"], speed["video_s"], speed["checkpoint_bytes"]) > 0
+    assert sum(speed["target_s"] > 0 for speed in measured) == 2
+    assert store.trials() == []
+    assert {path.name for path in store.root.iterdir()} == {"clips", "locks", "manifests", "measured", "store.json"}
+    (line,) = (line for line in said.out.splitlines() if line.startswith("to train"))
+    assert line.startswith("to train     at most 12 trials: about ")
+    # Later plans read it, and say the same; nothing is measured twice.
+    for options in ([], ["--measure"]):
+        assert main(["plan", str(sweep_file), "--store", str(store.root), *options]) == 0
+        again = capsys.readouterr()
+        assert (again.out, "measuring" in again.err) == (said.out, False)
+    assert main(["sweep", str(sweep_file), "--store", str(store.root), "--dry-run"]) == 0
+    assert capsys.readouterr().out == said.out
+
+
+def test_measure_refuses_what_a_sweep_refuses(
+    sweep_form: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = {**sweep_form, "trial": {**sweep_form["trial"], "data": {"dataset": "ucf101", "root": "nowhere"}}}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(form))
+    assert main(["plan", str(file), "--store", str(tmp_path / "runs"), "--measure"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_as_many_trials_as_fit_run_side_by_side(sweep_form: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdtune.sweep.costs.cores", lambda: 16)
+    monkeypatch.setattr("kdtune.sweep.costs.gpus", lambda: 2)
+    monkeypatch.setattr("kdtune.sweep.costs.memory_bytes", lambda: 64 * 2**30)
+    for resources, fit in (
+        ({"cpu": 1}, 16),
+        ({"cpu": 3, "gpu": 0.25}, 5),
+        ({"cpu": 1, "gpu": 0.25}, 8),
+        ({"cpu": 1, "memory": 10}, 6),
+        ({"cpu": 32}, 0),
+    ):
+        sweep = sweep_with(sweep_form, resources=resources)
+        assert side_by_side(sweep.resources) == fit
+    assert [duration(seconds) for seconds in (40, 600, 12240)] == ["40 s", "10 min", "3.4 hours"]

@@ -1,0 +1,189 @@
+"""How a sweep ends early (killed, interrupted, out of budget or memory), and the same command then goes on."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdtune.config.load import load_sweep
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
+from kdtune.report.live import Plain
+from kdtune.report.results import sweep_results
+from kdtune.store import Store
+from kdtune.sweep.driver import Ending, drive
+from kdtune.train.checkpoint import read_checkpoint
+from sweeps import outcome, run, started
+
+
+def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    assert end.found > 0
+    assert outcome(tmp_path) == outcome(swept[0])
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 + 12, "one parent and one run a trial, none doubled"
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = started(sweep_file, tmp_path, ray_address, until=("early",))
+    process.send_signal(number)
+    _, rest = process.communicate()
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert "the same command goes on" in rest
+    end, _ = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK
+    assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Plain.say
+
+    def interrupted(watcher: Plain, text: str) -> None:
+        line(watcher, text)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Plain, "say", interrupted)
+        end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_INTERRUPTED, said
+    assert end.trained < swept[1].trained
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
+    """The file of a sweep whose candidate 0 has a rate that no loss survives."""
+    form = {**sweep_form, "name": "failing", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    search = {"space": {"optimizer.lr": [1.0e30, 0.02]}, "sampler": "grid", "window": 2}
+    file = folder / "failing.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    return file
+
+
+def test_a_failing_trial_is_retried_then_marked_and_the_sweep_goes_on(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    file = failing(sweep_form, tmp_path)
+    end, said = run(file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_FAILED_TRIALS
+    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "failing", {})["trials"]}
+    assert trials[0]["state"] == "failed"
+    assert "not finite at epoch 1" in trials[0]["error"]
+    assert trials[1]["state"] == "complete"
+    assert any("failed: the loss is not finite" in line for line in said)
+
+
+@pytest.mark.slow
+def test_an_interrupt_lets_the_trials_write_their_checkpoints(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
+    """Whatever was in work has all of its steps in its checkpoint: none of them is trained again."""
+    process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED, rest
+    begun = [files for files in Store(tmp_path).trials() if files.rows() and files.result() is None]
+    assert begun
+    for files in begun:
+        parts = read_checkpoint(files.checkpoint)
+        assert parts["epoch"] == len(files.rows())
+    assert not Store(tmp_path).sweep("tiny").stop.exists()
+    assert not Store(tmp_path).sweep("tiny").driver.exists()
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        ("stop.trials=3", "stop.trials: 3 trainings"),
+        pytest.param("stop.hours=0.0001", "stop.hours", marks=pytest.mark.slow),
+        pytest.param("stop.target=9", "stop.target", marks=pytest.mark.slow),
+    ],
+)
+def test_a_budget_ends_a_sweep_so_that_it_goes_on(
+    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, budget: str, why: str
+) -> None:
+    end, said = run(sweep_file, tmp_path, ray_address, (budget,))
+    assert end.exit_code == EXIT_OK, said
+    assert end.trained < swept[1].trained
+    assert end.trained == 3 or "trials" not in budget
+    assert any(note.startswith(why) for note in end.notes)
+    end, said = run(sweep_file, tmp_path, ray_address)
+    assert end.exit_code == EXIT_OK, said
+    assert end.notes == []
+    assert outcome(tmp_path) == outcome(swept[0])
+
+
+def test_a_budget_of_trials_lets_what_has_begun_be_tried_again(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    end, said = run(failing(sweep_form, tmp_path), tmp_path, ray_address, ("stop.trials=2",))
+    states = [trial["state"] for trial in sweep_results(Store(tmp_path), "failing", {})["trials"]]
+    assert states == ["complete", "failed", "pending"], said
+    assert end.trained == 2
+    assert end.exit_code == EXIT_FAILED_TRIALS
+
+
+def test_a_second_driver_is_refused_and_told_of_the_first(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
+    process = started(sweep_file, tmp_path, ray_address, until=("early",))
+    with pytest.raises(UserError, match=f"another driver runs it .*process {process.pid}.*kdtune status tiny"):
+        run(sweep_file, tmp_path, ray_address)
+    Store(tmp_path).sweep("tiny").stop.touch()  # as `kdtune stop` does
+    _, rest = process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED, rest
+
+
+class Recorder(Plain):
+    """Also keeps the names of the jobs in the order in which they started and ended."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: None)
+        self.events: list[tuple[str, str]] = []
+
+    def ledger(self, row: dict[str, Any]) -> None:
+        super().ledger(row)
+        self.events.append((row["event"], row["job"]))
+
+
+def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_advice(
+    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    # One convolution of 100,000 channels has more weights than any machine's memory holds.
+    form = {**sweep_form, "name": "wide", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    search = {"space": {"student.width": [100_000, 4, 6]}, "sampler": "grid", "window": 3}
+    file = tmp_path / "wide.yaml"
+    file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
+    watcher = Recorder()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    end = drive(load_sweep(file), file.read_text(), Store(tmp_path), ray_address, uri, watcher)
+    assert end.exit_code == EXIT_FAILED_TRIALS
+    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide", {})["trials"]}
+    assert [trials[n]["state"] for n in (None, 0, 1, 2)] == ["complete", "failed", "complete", "complete"]
+    assert "can't allocate memory" in trials[0]["error"]
+    assert "tried alone" in trials[0]["error"]
+    assert "student.width" in trials[0]["error"]
+    starts = [i for i, event in enumerate(watcher.events) if event == ("started", "all · candidate 0")]
+    others = [i for i, (what, job) in enumerate(watcher.events) if what == "ended" and job != "all · candidate 0"]
+    assert len(starts) == 2
+    assert starts[1] > max(others), "the second time nothing else runs"
