@@ -17,8 +17,6 @@ from kdtune.train.profile import make_deterministic
 from kdtune.train.samples import Kept, Samples
 from kdtune.train.session import Session
 
-MIB = 2**20
-
 
 def trial_of(form: dict[str, Any], **sections: Any) -> TrialConfig:
     """`form` with these sections, each over what `form` says there."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import CPU, run_python
-from measuring import MIB, measured, trial_of
+from measuring import measured, trial_of
 from torch import Tensor, nn
 
 from kdtune.clips.dataset import TrialData
@@ -23,6 +23,8 @@ from kdtune.train.cost import allocated_on_cpu, clip_cost
 from kdtune.train.inputs import training_samples
 from kdtune.train.profile import make_deterministic
 from kdtune.train.session import Session
+
+MIB = 2**20
 
 
 def counted(network: nn.Module, clip: Tensor) -> int:

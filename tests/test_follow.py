@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,16 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal(monkeypatch)
 
 
-def following(root: Path, out: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def following(root: Path, out: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, which does not outlive the block."""
     command = [sys.executable, "-m", "kdtune", "status", "tiny", "--follow", "--store", str(root)]
-    return subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # a terminal's size is asked of stdin, too
+    process = subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # a terminal's size is asked of stdin, too
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
@@ -37,9 +46,7 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
     files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
     driven(files)
     out = tmp_path / "out"
-    with out.open("w") as file:
-        process = following(tmp_path, file.fileno())
-    try:
+    with out.open("w") as file, following(tmp_path, file.fileno()) as process:
         wait_until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
         trial = Store(tmp_path).trial("all · candidate 1/0")
         write_json(trial.config, {})
@@ -53,9 +60,6 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
         append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 2", "failed", error="luck"))
         files.driver.unlink()
         assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
     text = out.read_text()
     assert "\x1b" not in text
     assert "tiny · not running · 3/6 ended" in text
@@ -66,16 +70,12 @@ def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Term
     numbers = [asked("candidate", number, "all") for number in range(4)]
     files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
     driven(files)
-    process = following(tmp_path, terminal.slave)
-    try:
+    with following(tmp_path, terminal.slave) as process:
         wait_until(lambda: "1/4 ended" in terminal.text and HIDE in terminal.text, "the table")
         append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "complete", 0.75))
         wait_until(lambda: "2/4 ended" in terminal.text and "0.750 (no. 1)" in terminal.text, "the table, drawn again")
         files.driver.unlink()
         assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
     text = terminal.closed()
     assert "all · candidate 1 · complete, objective 0.750\r\n" in text
     end = text[text.rindex(SHOW) :]
@@ -85,10 +85,10 @@ def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Term
 
 def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
     driven(a_sweep(tmp_path, "tiny", asked("candidate", 0, "all")))
-    process = following(tmp_path, terminal.slave)
-    wait_until(lambda: "0/4 ended" in terminal.text, "the table")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    with following(tmp_path, terminal.slave) as process:
+        wait_until(lambda: "0/4 ended" in terminal.text, "the table")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
     assert SHOW in terminal.closed()
 
 

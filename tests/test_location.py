@@ -10,13 +10,7 @@ from helpers import ROOT, run_python
 from tracked import publish
 
 from kdtune.errors import UserError
-from kdtune.tracking.location import (
-    DEFAULT_URI,
-    database_path,
-    serve,
-    tracking_uri,
-    ui_command,
-)
+from kdtune.tracking.location import DEFAULT_URI, database_path, serve, tracking_uri, ui_command
 
 
 def test_importing_the_publisher_does_not_import_mlflow() -> None:

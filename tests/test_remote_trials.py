@@ -32,6 +32,15 @@ def whole(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempP
     return train(config, Store(tmp_path_factory.mktemp("whole")), prepared)
 
 
+def unpublished(
+    monkeypatch: pytest.MonkeyPatch, config: TrialConfig, store: Store, prepared: Session, epoch: int
+) -> TrialFiles:
+    """Train up to `epoch`, as on a machine that is killed before it has published any of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "publish", lambda *_: None)
+        return stopped(config, store, prepared, epoch)
+
+
 def test_another_machine_goes_on_with_a_trial_to_the_same_bits(
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines
 ) -> None:
@@ -50,9 +59,7 @@ def test_what_a_killed_machine_had_not_published_yet_is_gone_on_with(
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(config, on("a"), prepared, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "publish", lambda *_: None)
-        ahead = clocks(stopped(config, on("a"), prepared, 3))
+    ahead = clocks(unpublished(monkeypatch, config, on("a"), prepared, 3))
     assert len(on("b").trial(whole.key).fetch().rows()) == 1
     ended = train(config, on("a"), prepared)
     assert clocks(ended)[:3] == ahead
@@ -64,9 +71,7 @@ def test_where_another_machine_has_gone_on_meanwhile_its_rows_and_its_checkpoint
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(config, on("a"), prepared, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "publish", lambda *_: None)
-        stopped(config, on("a"), prepared, 3)
+    unpublished(monkeypatch, config, on("a"), prepared, 3)
     other = clocks(stopped(config, on("b"), prepared, 2))
     ended = train(config, on("a"), prepared)
     assert clocks(ended)[:2] == other

@@ -7,18 +7,12 @@ from pathlib import Path
 
 from kdtune.files import append_jsonl, write_json
 from kdtune.store import Store
-from kdtune.tracking.location import (
-    prepare_environment,
-)
+from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
 
 EXPERIMENT, SWEEP = "experiment", "lambda_tau"
-
-
 STAGES = {2: "early", 4: "late"}
-
-
 BEGAN_AT = 1763683200.25
 
 
