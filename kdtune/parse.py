@@ -1,0 +1,76 @@
+"""Turn what a library raises on a named file into problems with their places.
+
+Whoever reads a file that a user names or may have edited does it within `parsing`. So every file of that kind is
+refused in the same words, with its path and, where the library tells it, the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdtune.errors import KdtuneError, Problem, UserError
+
+#: Longest reason shown, in characters: a library may quote the whole file.
+LONGEST = 200
+
+
+@contextmanager
+def parsing(path: Path | str, refuse: type[UserError], kind: str = "") -> Iterator[None]:
+    """Raise `refuse` with the file's place for anything that reading or parsing `path` raises.
+
+    Args:
+        path: the file; shown as the place.
+        refuse: the error to raise.
+        kind: what the file should be, as in "YAML"; the message says that it is none.
+
+    Errors of kdtune's own, a full memory and an interruption pass.
+    """
+    try:
+        yield
+    except (KdtuneError, MemoryError):
+        raise
+    except Exception as error:
+        raise refuse([problem_of(path, error, kind)]) from error
+
+
+def problem_of(path: Path | str, error: Exception, kind: str = "") -> Problem:
+    """Return the problem that `error`, raised while `path` was read or parsed, tells of."""
+    where = printable(str(path))
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object[: error.start].count(b"\n") + 1
+        return Problem(f"{where}:{line}", f"is not UTF-8 text (byte 0x{error.object[error.start]:02x})")
+    if isinstance(error, OSError) and error.strerror:
+        return Problem(where, f"cannot be read: {error.strerror}")
+    number = _line(error)
+    place = f"{where}:{number}" if number else where
+    if isinstance(error, RecursionError):
+        return Problem(place, "cannot be read: it nests too deeply")
+    reason = first_line(error)
+    return Problem(place, f"is not {kind}: {reason}" if kind else f"cannot be read: {reason}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, cut to a readable length; its type where it has none."""
+    text = getattr(error, "problem", None) or str(error)  # yaml's marked errors: the reason without the excerpt
+    line = next((line for line in str(text).strip().splitlines() if line.strip()), type(error).__name__)
+    line = printable(line)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return `text` with what no terminal can print (control characters, lone surrogates) escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def _line(error: Exception) -> int | None:
+    """The line that an error of yaml, json or pandas names."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return mark.line + 1
+    if isinstance(number := getattr(error, "lineno", None), int):
+        return number
+    named = re.search(r"\bin line (\d+)\b", str(error))  # pandas' C parser
+    return int(named[1]) if named else None
