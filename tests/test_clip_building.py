@@ -68,7 +68,7 @@ def test_bytes_do_not_depend_on_the_threads(
     catalog = load_catalog(eight)
     writer = StoreWriter(tmp_path, SMALL_CLIP.stored_size, Tier())
     build(writer, [eight_videos / video for video in catalog["video"]], [100] * len(catalog), threads)
-    writer.finish(catalog, {name: eight_clips.record[name] for name in ("manifest", "decoders")})
+    writer.finish(catalog, {name: eight_clips.record[name] for name in ("manifest", "decoders", "reading")})
     for name in RAW_FILES:
         assert (tmp_path / name).read_bytes() == (eight_clips.folder / name).read_bytes()
 

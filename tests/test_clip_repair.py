@@ -127,7 +127,7 @@ def test_a_video_that_decodes_to_other_frames_makes_it_anew(
         frames = (Frame(t, 255 - pixels, "decord") for t, pixels in enumerate(built.frames(i)))
         writer.add(write_part(writer.part_path(i), built.tier, frames))
     catalog = built.index[["video", "label", "action", "split", "group"]]
-    writer.finish(catalog, {name: built.record[name] for name in ("manifest", "decoders")})
+    writer.finish(catalog, {name: built.record[name] for name in ("manifest", "decoders", "reading")})
     other = ClipStore.open(folder)
     assert prepare().digest == other.digest != built.digest
     (name,) = damage(other, 3)

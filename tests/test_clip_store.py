@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL_CLIP, copied, decoded, flip_a_byte
 
 from kdtune.clips import build as building
-from kdtune.clips.build import prepare_clips
+from kdtune.clips.build import find_clips, prepare_clips
 from kdtune.clips.catalog import load_catalog
 from kdtune.clips.store import ClipStore, usable
 from kdtune.config.sections import ClipConfig, DataConfig
@@ -64,6 +64,19 @@ def test_another_size_is_another_store(eight_clips: ClipStore, eight: DataConfig
     assert other.size == (20, 24)
     assert other.manifest == eight_clips.manifest
     assert other.frames(0).shape[1:] == (20, 24, 3)
+
+
+def test_a_store_that_was_read_by_other_rules_is_left_alone(
+    eight_clips: ClipStore, eight: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = copied(eight_clips, Store(tmp_path))
+    before = {path.name: path.read_bytes() for path in older.folder.iterdir()}
+    monkeypatch.setattr(building, "READING", building.READING + 1)
+    assert find_clips(eight, SMALL_CLIP, Store(tmp_path)) is None
+    now = prepare_clips(eight, SMALL_CLIP, Store(tmp_path))
+    assert now.folder != older.folder
+    assert now.record["reading"] == eight_clips.record["reading"] + 1
+    assert {path.name: path.read_bytes() for path in older.folder.iterdir()} == before
 
 
 def with_broken_videos(root: Path, tmp_path: Path, broken: int) -> DataConfig:

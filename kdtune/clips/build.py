@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdtune.clips.catalog import load_catalog, video_path
-from kdtune.clips.decode import Refused, decoder_versions
+from kdtune.clips.decode import READING, Refused, decoder_versions
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
 from kdtune.clips.manifest import manifest_digest, recorded_digest
 from kdtune.clips.parts import Progress, decoded_parts
@@ -46,7 +46,8 @@ class Source:
         return [video_path(self.root, video) for video in self.catalog["video"]]
 
     def made_from(self, tier: Tier) -> dict[str, object]:
-        return {"manifest": tier.manifest(self.manifest), "decoders": decoder_versions() | tier.codec}
+        decoders = decoder_versions() | tier.codec
+        return {"manifest": tier.manifest(self.manifest), "decoders": decoders, "reading": READING}
 
     def key(self, tier: Tier) -> str:
         """The name of the store's folder."""

@@ -35,6 +35,10 @@ from PIL import Image
 
 from kdtune.clips.tiers import Frame
 
+#: Raised when the same file gives other frames than before, or is no longer refused. Names the folders of clip stores,
+#: so that none is taken for what an older kdtune read otherwise. Raise TRAINER_SEMANTICS with it.
+#: 2: the whole display matrix; packets that are not shown promise no frame; a length is the end minus the start.
+READING = 2
 #: What decord decodes as PyAV does.
 PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
 #: What may be missing without a decoding error.

@@ -4,12 +4,13 @@
     frames.jpeg     jpeg tier: a JPEG a frame, likewise, and frames.npy, where each begins (see tiers.py)
     index.parquet   the catalog's columns, frames (count), offset (in frames), sha256 (of the video's bytes), decoder
     refused.csv     video, reason: what is not in the index
-    store.json      format, size, tier, totals, manifest, digests, versions of the decoders
+    store.json      format, size, tier, totals, manifest, digests, versions of the decoders and of reading
     verified.json   when the frames were last checked against their SHA-256 (see repair.py)
 
-The folder's name hashes the manifest, the size of the frames, the format, the tier and the decoders. It is built beside
-its place (writing.py) and renamed when complete, so a folder of that name is whole. Later only lists of too short
-videos are added to it, and videos that were damaged on the disk are mended in it.
+The folder's name hashes the manifest, the size of the frames, the format, the tier, the decoders and the version of the
+rules by which videos are read. It is built beside its place (writing.py) and renamed when complete, so a folder of that
+name is whole. Later only lists of too short videos are added to it, and videos that were damaged on the disk are mended
+in it. Stores that an older kdtune built by other rules have other names and are left alone.
 """
 
 from __future__ import annotations

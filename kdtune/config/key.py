@@ -11,8 +11,10 @@ from typing import Any
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import SEEN, TrialConfig
 
-#: Raised by hand when a change to the trainer alters results; the golden values catch a forgotten one.
-TRAINER_SEMANTICS = 2
+#: Raised by hand when a change alters results; the golden values catch a forgotten one.
+#: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). The trainer is that of 2, and
+#: so are the golden values, but a trial on such videos sees other frames.
+TRAINER_SEMANTICS = 3
 
 #: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.
 NOT_HASHED = ("root", "lists", "max_refused")
