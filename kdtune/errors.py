@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kdtune.urls import redact
+
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -26,7 +28,8 @@ class Problem:
     allowed: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f" (allowed: {self.allowed})" if self.allowed else "")
+        """The problem in a line; without secrets, for `what` often is what a library said of a URL."""
+        return redact(f"{self.where}: {self.what}" + (f" (allowed: {self.allowed})" if self.allowed else ""))
 
 
 class KdtuneError(Exception):

@@ -35,6 +35,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, write_json
 from kdtune.lease import SharedLock
 from kdtune.mirror import Mirror
+from kdtune.names import is_component, is_name, quoted
 from kdtune.records import SweepFiles, TrialFiles
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
@@ -153,6 +154,9 @@ class Store:
     # ---- trials and sweeps -------------------------------------------------------------------------------------------
 
     def trial(self, key: str) -> TrialFiles:
+        """The files of a trial. Raises StoreError for a key that would lead out of `trials/`."""
+        if not is_component(key):
+            raise StoreError([Problem(str(self.root), f"holds no trial named {quoted(key)}")])
         return TrialFiles(self.root / "trials" / key, self.mirror)
 
     def fetch_trials(self, keys: Iterable[str] | None = None) -> None:
@@ -167,18 +171,29 @@ class Store:
         return [self.trial(path.name) for path in found if path.is_dir() and not path.name.startswith(".")]
 
     def sweep(self, name: str) -> SweepFiles:
+        """The files of a sweep, known or new. Raises StoreError for what is no name of a sweep."""
+        if not is_name(name):
+            raise self._no_sweep(name)
         return SweepFiles(self.root / "sweeps" / name, self.mirror)
 
+    def _no_sweep(self, name: str) -> StoreError:
+        known = ", ".join(self.sweeps()) or "none yet"
+        return StoreError([Problem(str(self.root), f"holds no sweep named {quoted(name)}", known)])
+
     def report(self, name: str) -> Path:
-        """Where `report` writes what it makes of a sweep; of a store behind a URL it stays here."""
+        """Where `report` writes what it makes of a sweep; of a store behind a URL it stays here.
+
+        Raises StoreError for what is no name of a sweep.
+        """
+        if not is_name(name):
+            raise self._no_sweep(name)
         return self.root / "reports" / name
 
     def sweep_record(self, name: str) -> dict[str, Any]:
         """What the driver wrote of a sweep before its first event. Raises StoreError for an unknown name."""
         record = read_json(self.sweep(name).sweep)
         if record is None:
-            known = ", ".join(self.sweeps()) or "none yet"
-            raise StoreError([Problem(str(self.root), f"holds no sweep named {name!r}", known)])
+            raise self._no_sweep(name)
         return record
 
     def sweeps(self) -> list[str]:

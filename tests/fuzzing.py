@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import SearchStrategy
+from hypothesis.strategies import SearchStrategy, tuples
 
 #: A call that uses more processor time than this, in seconds, hangs. A busy machine changes nothing.
 HANGS_S = 5
@@ -36,8 +36,8 @@ def fuzz(check: Callable[..., None], *strategies: SearchStrategy[Any], examples:
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    @given(*strategies)
-    def run(*drawn: Any) -> None:
+    @given(tuples(*strategies))  # one argument, for Hypothesis has no place for `*drawn`
+    def run(drawn: tuple[Any, ...]) -> None:
         with no_hang():
             check(*drawn)
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl
+from kdtune.names import is_name, quoted
 from kdtune.records import objectives_of, wanted
 from kdtune.report.front import Front
 from kdtune.store import Store
@@ -59,16 +60,16 @@ def config_of(record: Row) -> SweepConfig:
 def keys_of(store: Store, name: str) -> list[str]:
     """Keys of everything that was trained of a sweep: teachers, controls, candidates and fine-tunings; or, where `name`
     is no sweep, of the one trial whose key begins so. Raises StoreError where there is none, or more than one."""
-    files = store.sweep(name).fetch()
-    sweep = read_json(files.sweep)
-    if sweep is not None:
+    files = store.sweep(name).fetch() if is_name(name) else None
+    sweep = read_json(files.sweep) if files is not None else None
+    if files is not None and sweep is not None:
         asked = [row for row in read_jsonl(files.folder / sweep["ledger"]) if row["event"] == "asked"]
         keys = dict.fromkeys(key for row in asked for key in [*row["keys"], *row["finetuned"]])
         store.fetch_trials(keys)
         return [key for key in keys if store.trial(key).rows()]
     found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:
-        what = f"holds no sweep {name!r}, and {len(found) or 'no'} trials whose keys begin so"
+        what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin so"
         raise StoreError([Problem(str(store.root), what)])
     return found
 

@@ -1,0 +1,225 @@
+"""URLs that may hold secrets, and texts without them.
+
+A user names a database, a server or a store by a URL, and may put a password into it. Whoever takes such a URL makes a
+`SecretUrl` of it: as text that has no secret, and only `reveal()` gives what a library needs to connect. Libraries quote
+URLs in their errors, so what becomes a message or a record of such an error goes through `redact`, which knows every
+secret of this process: those of each SecretUrl and those that the environment holds (`remember_environment`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+#: What stands where a secret was.
+HIDDEN = "***"
+
+#: Parameters of a query whose values are shown. Every other value is hidden: nobody knows all names of tokens.
+PLAIN_PARAMETERS = frozenset(
+    "application_name cache charset connect_timeout driver encoding mode pool_size port region sslmode timeout tls "
+    "version workspace".split()
+)
+#: Parts of names whose values are secrets, of parameters and of environment variables.
+_SECRET_WORDS = r"pass|pwd|token|secret|sig(?:nature)?|key|cred|auth|sas"
+_SECRET_VARIABLE = re.compile(r"(?:^|_)(?:PASSWORD|PASSWD|PASS|TOKEN|SECRET|KEY)$")
+_URL_VARIABLE = re.compile(r"(?:^|_)(?:PROXY|URI|URL|STORE)$", re.IGNORECASE)
+#: A lone name before the @ that is longer is taken for a token.
+_LONGEST_USER = 30
+#: Parts of a password shorter than this are not looked for in texts: they would hide half of each message.
+_SHORTEST_PART = 4
+#: A shorter word is hidden only where it stands alone.
+_SHORT_WORD = 8
+#: The value of a parameter with an innocent name is looked for in other texts from this length on.
+_LONG_VALUE = 16
+
+
+class SecretUrl:
+    """A URL, a path, or what a user gave for one. `str`, `repr` and formats have no secret in them."""
+
+    __slots__ = ("_shown", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text, self._shown = text, _shown(text)
+        _remember(_secrets(text))
+
+    @classmethod
+    def of(cls, url: SecretUrl | str) -> SecretUrl:
+        """Return `url` itself, or one made of its text."""
+        return url if isinstance(url, SecretUrl) else cls(url)
+
+    def reveal(self) -> str:
+        """Return the URL as it was given, for the library that connects. Print or keep it nowhere."""
+        return self._text
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the URL holds what must not be shown."""
+        return self._shown != self._text
+
+    @property
+    def hostname(self) -> str:
+        """The host as messages name it, with its port; empty where there is none."""
+        try:
+            return urlsplit(self._shown).netloc.rpartition("@")[2]
+        except ValueError:
+            return ""
+
+    @property
+    def username(self) -> str | None:
+        """The name to log in with, where there is one."""
+        found = re.match(r"[^:/]*://([^:/?#@]+)@", self._shown)
+        return None if found is None or found[1] == HIDDEN else unquote(found[1])
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def __repr__(self) -> str:
+        return f"SecretUrl({self._shown!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self._shown, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretUrl) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[SecretUrl], tuple[str]]:
+        """Another process learns the secrets, too."""
+        return SecretUrl, (self._text,)
+
+
+# ---- one URL ---------------------------------------------------------------------------------------------------------
+
+#: `scheme://`, also with slashes missing, then what may be a login up to the last @ of all. Parsers disagree on where a
+#: password with @, / or # ends, so the longest that any of them could see is taken.
+_LOGIN = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+|(?![A-Za-z][A-Za-z0-9+.-]*:/))(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL
+)
+_LONE_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+)(?P<user>[^:/?#@]*)@")
+
+
+def _shown(text: str) -> str:
+    login, lone = _LOGIN.match(text), _LONE_USER.match(text)
+    if login is not None:
+        user = HIDDEN if _is_token(login["user"], login["password"]) else login["user"]
+        text = f"{login['scheme']}{user}@{text[login.end() :]}"
+    elif lone is not None and _is_token(lone["user"]):
+        text = f"{lone['scheme']}{HIDDEN}@{text[lone.end() :]}"
+    head, mark, fragment = text.partition("#") if "://" in text else (text, "", "")
+    head = re.sub(r"(?<=[?&;])([^=&;]*)=([^&;]*)", _shown_parameter, head) if "?" in head else head
+    return head + (f"#{HIDDEN}" if "=" in fragment else mark + fragment)
+
+
+def _shown_parameter(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    return found[0] if not value or unquote(name).lower() in PLAIN_PARAMETERS else f"{name}={HIDDEN}"
+
+
+def _is_token(user: str, password: str = "") -> bool:
+    """Whether a login's name is the secret: services take tokens there, with no password or a fixed one."""
+    return len(user) > _LONGEST_USER or password in ("x-oauth-basic", "x-token-auth", "x-access-token")
+
+
+def _secrets(text: str) -> set[str]:
+    """Every secret of a URL as any parser may see it."""
+    found: set[str] = set()
+    login, lone = _LOGIN.match(text), _LONE_USER.match(text)
+    if login is not None:
+        user, password = login["user"], login["password"]
+        found |= {password, *(part for part in re.split(r"[@/?#:&=\s]", password) if len(part) >= _SHORTEST_PART)}
+        pair = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "surrogatepass")
+        found.add(base64.b64encode(pair).decode())
+        if _is_token(user, password):
+            found.add(user)
+    elif lone is not None and _is_token(lone["user"]):
+        found.add(lone["user"])
+    for name, value in re.findall(r"[?&;#]([^=&;#]*)=([^&;#]*)", text):
+        secret = re.search(_SECRET_WORDS, unquote(name), re.IGNORECASE) is not None
+        if unquote(name).lower() not in PLAIN_PARAMETERS and (secret or len(value) >= _LONG_VALUE):
+            found |= {value, unquote_plus(value)}
+    return found
+
+
+# ---- any text --------------------------------------------------------------------------------------------------------
+
+_known: set[str] = set()
+_pattern: re.Pattern[str] | None = None
+_lock = threading.Lock()
+
+#: A login in a URL that nobody made a SecretUrl of; `host:port/…@` is none.
+_URL_IN_TEXT = re.compile(
+    r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?!\[?[\w.-]{1,255}\]?:\d+[/?#])"
+    r"(?P<user>[^\s:/?#\"'<>]{0,255}):[^\s\"'<>]*@"
+)
+_PARAMETER_IN_TEXT = re.compile(rf"(?i)(?<=[?&;])([\w.-]{{0,60}}(?:{_SECRET_WORDS})[\w.-]{{0,60}}=)[^&;\s\"'<>#]+")
+
+
+def redact(text: str) -> str:
+    """Return `text` without passwords and tokens: those that this process knows, and what looks like one in a URL."""
+    with _lock:
+        pattern = _compiled()
+    if pattern is not None:
+        text = pattern.sub(HIDDEN, text)
+    text = _URL_IN_TEXT.sub(r"\g<scheme>\g<user>@", text)
+    return _PARAMETER_IN_TEXT.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def remember_environment(variables: Mapping[str, str] | None = None) -> None:
+    """Have `redact` know the secrets in the environment: passwords, keys, tokens, and those of proxies and other URLs."""
+    for name, value in (os.environ if variables is None else variables).items():
+        is_file = os.path.isabs(value) and os.path.exists(value)  # of a key, say
+        if _SECRET_VARIABLE.search(name) and not is_file:
+            _remember({value})
+        elif "://" in value or (_URL_VARIABLE.search(name) and "@" in value):
+            _remember(_secrets(value))
+
+
+def forget() -> None:
+    """Let `redact` know no secret any more, for tests: each of them has secrets of its own."""
+    global _pattern
+    with _lock:
+        _known.clear()
+        _pattern = None
+
+
+def _remember(secrets: set[str]) -> None:
+    global _pattern
+    found = {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST_PART} - {HIDDEN}
+    with _lock:
+        if not found <= _known:
+            _known.update(found)
+            _pattern = None
+
+
+def _forms(secret: str) -> set[str]:
+    """The secret as libraries may print it: decoded, encoded, within a string of Python's or JSON's."""
+    plain = {secret, unquote(secret)}
+    encoded = {
+        form(each) for each in plain for form in (_quoted, lambda text: quote_plus(text, errors="surrogatepass"))
+    }
+    return plain | encoded | {repr(each)[1:-1] for each in plain} | {json.dumps(each)[1:-1] for each in plain}
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="surrogatepass")
+
+
+def _compiled() -> re.Pattern[str] | None:
+    """The pattern of all known secrets, the longest first; call it with the lock held."""
+    global _pattern
+    if _pattern is None and _known:
+        _pattern = re.compile("|".join(map(_matching, sorted(_known, key=lambda text: (-len(text), text)))))
+    return _pattern
+
+
+def _matching(secret: str) -> str:
+    word = len(secret) < _SHORT_WORD and secret.isalnum()
+    # In a quoted URL a word follows what an escape like %3A ends with.
+    return rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)" if word else re.escape(secret)
