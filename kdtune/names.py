@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 #: Letters, digits, `_`, `.` and `-`, beginning with a letter or digit. Also the pattern in the JSON Schema.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -21,11 +22,12 @@ def is_name(text: str) -> bool:
     return len(text) <= LONGEST_NAME and re.match(NAME_PATTERN, text) is not None and not text.endswith("\n")
 
 
-def is_component(text: str) -> bool:
-    """Return whether `text` names something in a folder, rather than the folder, its parent or something below it."""
-    return text not in ("", ".", "..") and not set(text) & {"/", "\0"}
+def stays_below(text: str) -> bool:
+    """Return whether `text`, joined to a folder, names something in it, not the folder or what is outside."""
+    parts = PurePosixPath(text).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in text
 
 
 def quoted(text: str) -> str:
-    """Return a name as messages show it: in quotes, with control characters and lone surrogates escaped, cut if long."""
+    """Return a name as messages show it: in quotes, with what cannot be printed escaped, cut where it is long."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")

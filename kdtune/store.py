@@ -35,7 +35,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, write_json
 from kdtune.lease import SharedLock
 from kdtune.mirror import Mirror
-from kdtune.names import is_component, is_name, quoted
+from kdtune.names import is_name, quoted, stays_below
 from kdtune.records import SweepFiles, TrialFiles
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
@@ -155,7 +155,7 @@ class Store:
 
     def trial(self, key: str) -> TrialFiles:
         """The files of a trial. Raises StoreError for a key that would lead out of `trials/`."""
-        if not is_component(key):
+        if not stays_below(key):
             raise StoreError([Problem(str(self.root), f"holds no trial named {quoted(key)}")])
         return TrialFiles(self.root / "trials" / key, self.mirror)
 

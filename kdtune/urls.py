@@ -1,7 +1,7 @@
 """URLs that may hold secrets, and texts without them.
 
 A user names a database, a server or a store by a URL, and may put a password into it. Whoever takes such a URL makes a
-`SecretUrl` of it: as text that has no secret, and only `reveal()` gives what a library needs to connect. Libraries quote
+`SecretUrl` of it: as text it has no secret, and only `reveal()` gives what a library needs to connect. Libraries quote
 URLs in their errors, so what becomes a message or a record of such an error goes through `redact`, which knows every
 secret of this process: those of each SecretUrl and those that the environment holds (`remember_environment`).
 """
@@ -20,9 +20,10 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 HIDDEN = "***"
 
 #: Parameters of a query whose values are shown. Every other value is hidden: nobody knows all names of tokens.
-PLAIN_PARAMETERS = frozenset(
-    "application_name cache charset connect_timeout driver encoding mode pool_size port region sslmode timeout tls "
-    "version workspace".split()
+PLAIN_PARAMETERS = re.compile(
+    "application_name|cache|charset|connect_timeout|driver|encoding|mode|pool_size|port|region|sslmode|timeout|tls|"
+    "version|workspace",
+    re.IGNORECASE,
 )
 #: Parts of names whose values are secrets, of parameters and of environment variables.
 _SECRET_WORDS = r"pass|pwd|token|secret|sig(?:nature)?|key|cred|auth|sas"
@@ -100,7 +101,8 @@ class SecretUrl:
 #: `scheme://`, also with slashes missing, then what may be a login up to the last @ of all. Parsers disagree on where a
 #: password with @, / or # ends, so the longest that any of them could see is taken.
 _LOGIN = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+|(?![A-Za-z][A-Za-z0-9+.-]*:/))(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+|(?![A-Za-z][A-Za-z0-9+.-]*:/))(?P<user>[^:/?#]*):(?P<password>.*)@",
+    re.DOTALL,
 )
 _LONE_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+)(?P<user>[^:/?#@]*)@")
 
@@ -119,7 +121,7 @@ def _shown(text: str) -> str:
 
 def _shown_parameter(found: re.Match[str]) -> str:
     name, value = found.groups()
-    return found[0] if not value or unquote(name).lower() in PLAIN_PARAMETERS else f"{name}={HIDDEN}"
+    return found[0] if not value or PLAIN_PARAMETERS.fullmatch(unquote(name)) else f"{name}={HIDDEN}"
 
 
 def _is_token(user: str, password: str = "") -> bool:
@@ -142,7 +144,7 @@ def _secrets(text: str) -> set[str]:
         found.add(lone["user"])
     for name, value in re.findall(r"[?&;#]([^=&;#]*)=([^&;#]*)", text):
         secret = re.search(_SECRET_WORDS, unquote(name), re.IGNORECASE) is not None
-        if unquote(name).lower() not in PLAIN_PARAMETERS and (secret or len(value) >= _LONG_VALUE):
+        if not PLAIN_PARAMETERS.fullmatch(unquote(name)) and (secret or len(value) >= _LONG_VALUE):
             found |= {value, unquote_plus(value)}
     return found
 
@@ -172,7 +174,7 @@ def redact(text: str) -> str:
 
 
 def remember_environment(variables: Mapping[str, str] | None = None) -> None:
-    """Have `redact` know the secrets in the environment: passwords, keys, tokens, and those of proxies and other URLs."""
+    """Have `redact` know the environment's passwords, keys and tokens, and the secrets in its URLs."""
     for name, value in (os.environ if variables is None else variables).items():
         is_file = os.path.isabs(value) and os.path.exists(value)  # of a key, say
         if _SECRET_VARIABLE.search(name) and not is_file:

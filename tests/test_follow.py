@@ -48,7 +48,7 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with out.open("w") as file, following(tmp_path, file.fileno()) as process:
         wait_until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
-        trial = Store(tmp_path).trial("all · candidate 1.0")
+        trial = Store(tmp_path).trial("all · candidate 1/0")
         write_json(trial.config, {})
         scores = {split: {"knn": 0.125} for split in ("validation", "test")}
         append_jsonl(trial.epochs, {"epoch": 1, "seconds": 1.0, "stage": "early", "evaluation": scores})

@@ -77,7 +77,9 @@ def test_what_has_no_secret_is_shown_whole(url: str) -> None:
 
 
 def test_a_text_loses_what_looks_like_a_secret_in_a_url_nobody_named() -> None:
-    text = 'push to "https://me:ghp_UNNAMED1@github.com/x.git" of http://host:5000/a@b:c?access_token=UNNAMED2&x=1 failed'
+    text = (
+        'push to "https://me:ghp_UNNAMED1@github.com/x.git" of http://host:5000/a@b:c?access_token=UNNAMED2&x=1 failed'
+    )
     expected = f'push to "https://me@github.com/x.git" of http://host:5000/a@b:c?access_token={HIDDEN}&x=1 failed'
     assert redact(text) == expected
 
@@ -144,5 +146,7 @@ def check_text(text: str) -> None:
 
 @fuzzed
 def test_any_text_is_taken(examples: int) -> None:
-    pieces = st.sampled_from(["http://", "a", ":", "@", "/", "?", "&", "token=", "#", "\ud800", "\x00", "%", "x" * 3000])
+    pieces = st.sampled_from(
+        ["http://", "a", ":", "@", "/", "?", "&", "token=", "#", "\ud800", "\x00", "%", "x" * 3000]
+    )
     fuzz(check_text, st.lists(pieces, max_size=30).map("".join), examples=examples)

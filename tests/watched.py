@@ -35,7 +35,7 @@ SWEEP: Row = {
 
 def asked(kind: str, number: int | None, block: str | None = "f=1", seeds: int = 1, **fields: Any) -> Row:
     name = "teacher c3d" if block is None else f"{block} · {kind}" + (f" {number}" if kind == "candidate" else "")
-    keys = [f"{name}.{seed}" for seed in range(seeds)]
+    keys = [f"{name}/{seed}" for seed in range(seeds)]
     row = {"event": "asked", "job": name, "kind": kind, "block": block, "number": number, "values": {}, "params": []}
     return {**row, "seeds": list(range(seeds)), "keys": keys, "finetuned": [], **fields}
 
