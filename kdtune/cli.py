@@ -6,41 +6,36 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kdtune import __version__
-from kdtune.commands import data, jobs, machine, publish, report, sweeps, teachers, trials, watch
-from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, TrialError, UserError
-from kdtune.files import disk_full, disk_full_words
+from kdtune.commands import data, jobs, machine, process, publish, report, sweeps, teachers, trials, watch
+from kdtune.parse import printable
 from kdtune.report.tables import FORMATS
 from kdtune.tracking.location import DEFAULT_PORT
+from kdtune.urls import SecretUrl, redact
 
 DEFAULT_STORE = "runs"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code (see errors.py)."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    process.prepare(given)
+    store = DEFAULT_STORE
     try:
-        return options.run(options)
-    except UserError as error:
-        problems = len(error.problems)
-        print(f"kdtune: {problems} problem{'s' if problems != 1 else ''}\n{error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except TrialError as error:
-        print(f"kdtune: the trial failed: {error}", file=sys.stderr)
-        return EXIT_FAILED_TRIALS
-    except KeyboardInterrupt:
-        print("kdtune: interrupted; the same command goes on", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except OSError as error:
-        if not disk_full(error):
+        try:
+            options = _parser().parse_args(given)
+        except SystemExit:  # --help, --version, or arguments that were refused
+            process.flush()
             raise
-        print(f"kdtune: {disk_full_words(error)}; free some space (--store {options.store})", file=sys.stderr)
-        return EXIT_USER_ERROR
+        store = options.store
+        process.check_arguments(given)
+        code = options.run(options)
+        process.flush()
+        return code
+    except (Exception, KeyboardInterrupt) as error:
+        return process.end(error, store)
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
@@ -52,19 +47,32 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, but got {text!r}")
+    return int(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse arguments; what is quoted of them may be a URL with a password."""
+        super().error(redact(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kdtune",
         description="Sweeps over knowledge distillation of self-supervised video models, bit for bit repeatable.",
     )
     parser.add_argument("--version", action="version", version=__version__)
+    store = os.environ.get("KDTUNE_STORE") or DEFAULT_STORE
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, does: str, example: str, into: Any = subparsers) -> argparse.ArgumentParser:
         sub = into.add_parser(name, help=does, description=does, epilog=f"example: python -m kdtune {example}")
         sub.set_defaults(run=run)
-        store = os.environ.get("KDTUNE_STORE", DEFAULT_STORE)
-        sub.add_argument("--store", default=store, metavar="DIR|URL", help=f"where trials are kept (default: {store})")
+        shown = printable(str(SecretUrl(store))).replace("%", "%%")  # argparse formats what it prints
+        sub.add_argument("--store", default=store, metavar="DIR|URL", help=f"where trials are kept (default: {shown})")
         return sub
 
     def with_file(sub: argparse.ArgumentParser, what: str) -> argparse.ArgumentParser:
@@ -127,16 +135,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--full", action="store_true", help="trials of the papers' sizes, for a GPU")
     command("schema", machine.schema, "print the JSON Schema of a sweep file", "schema > sweeps/schema.json")
     sub = command("ui", machine.ui, "serve MLflow's pages on this machine", "ui --port 5000")
-    sub.add_argument("--port", type=int, default=DEFAULT_PORT)
+    sub.add_argument("--port", type=_port, default=DEFAULT_PORT)
 
     of_data = subparsers.add_parser("data", help="make, prepare and check data sets").add_subparsers(
         dest="data_command", required=True, metavar="COMMAND"
     )
     sub = command("synth", data.synth, "write a set of motion videos", "data synth data/synthetic", of_data)
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--groups", type=int, default=10, help="looks: each has its own sprites and background")
-    sub.add_argument("--clips", type=int, default=3, help="videos of each class and group")
+    sub.add_argument("--seed", type=_count, default=0)
+    sub.add_argument("--groups", type=_count, default=10, help="looks: each has its own sprites and background")
+    sub.add_argument("--clips", type=_count, default=3, help="videos of each class and group")
     example = "data prepare sweeps/ucf101.yaml"
     sub = command("prepare", data.prepare, "decode a file's videos into the store", example, of_data)
     with_file(sub, "a trial or sweep file")

@@ -36,6 +36,7 @@ from kdtune.files import read_json, write_json
 from kdtune.lease import SharedLock
 from kdtune.mirror import Mirror
 from kdtune.names import is_name, quoted, stays_below
+from kdtune.places import check_writable
 from kdtune.records import SweepFiles, TrialFiles
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
@@ -64,7 +65,12 @@ class Store:
         return str(self.root) if self.mirror is None else self.mirror.remote.url
 
     def check(self) -> None:
-        """Raises StoreError for a URL that cannot be reached or written to."""
+        """Write something and remove it, once, before any work.
+
+        Raises StoreError for a folder that cannot be written, or a URL that cannot be reached or written to; OSError
+        for a full disk.
+        """
+        check_writable(self.root, "--store")
         if self.mirror is not None:
             self.mirror.remote.check_writable()
 

@@ -24,6 +24,7 @@ from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
 from kdtune.files import read_json, write_atomic
+from kdtune.places import check_readable, check_writable
 
 VERSION = 1
 FPS = 25
@@ -51,7 +52,8 @@ def make_synthetic(
         problems.append(Problem("groups, clips", f"must be at least 2 and 1, but got {groups} and {clips}"))
     if problems:
         raise DataError(problems)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    check_readable(root, str(root), DataError)
+    check_writable(root.parent, str(root.parent), DataError)
     with FileLock(root.parent / f".{root.name}.lock"):
         if root.exists() and any(root.iterdir()):
             found = read_json(root / "synthetic.json")

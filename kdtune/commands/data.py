@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
 
@@ -20,11 +21,9 @@ def prepare(options: argparse.Namespace) -> int:
     from kdtune.clips.build import described
     from kdtune.clips.store import ClipStore
     from kdtune.config.load import load_trial
-    from kdtune.store import Store
     from kdtune.train.prepared import Prepared
 
-    prepared = Prepared(Store(options.store))
-    prepared.store.check()
+    prepared = Prepared(writing(options))
     prepared.prepare(load_trial(options.file, options.set))
     for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
         print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
@@ -34,9 +33,8 @@ def prepare(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     from kdtune.clips.machine import cores
     from kdtune.clips.repair import problems_of
-    from kdtune.store import Store
 
-    folders = Store(options.store).clip_stores()
+    folders = reading(options).clip_stores()
     damaged = [problem for folder in folders for problem in problems_of(folder, cores())]
     print("".join(f"{problem}\n" for problem in damaged), end="")
     print(f"{len(folders)} clip stores checked, {len(damaged)} problems")

@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK
 
 
 def submit(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_sweep
-    from kdtune.store import Store
 
     sweep = load_sweep(options.file, options.set)
     from kdtune.sweep.cluster import submit_sweep
 
-    store = Store(options.store)
+    store = writing(options)
     job = submit_sweep(sweep, options.file, options.set, store, options.address, Path.cwd())
     print(f"{sweep.name} runs on {options.address} as job {job}; it needs this machine no more.")
     print(f"Watch it:    python -m kdtune status {sweep.name}")
@@ -27,21 +27,19 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def logs(options: argparse.Namespace) -> int:
-    from kdtune.store import Store
     from kdtune.sweep.cluster import show_logs
 
     def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    state = show_logs(Store(options.store), options.sweep, options.follow, write)
+    state = show_logs(reading(options), options.sweep, options.follow, write)
     say(f"the job of {options.sweep}: {state}")
     return EXIT_OK
 
 
 def stop(options: argparse.Namespace) -> int:
-    from kdtune.store import Store
     from kdtune.sweep.cluster import stop_sweep
 
-    stop_sweep(Store(options.store), options.sweep, say)
+    stop_sweep(reading(options), options.sweep, say)
     return EXIT_OK

@@ -6,12 +6,14 @@ import argparse
 import json
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+from kdtune.places import check_place
 
 
 def doctor(options: argparse.Namespace) -> int:
     from kdtune.store import Store
     from kdtune.train.doctor import PACKED, TRIAL, examine
 
+    check_place(options.store, "--store")
     tried = problems = 0
     for finding in examine(Store(options.store), options.device, full=options.full):
         print(finding, flush=True)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from kdtune.commands.places import writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK, Problem, UserError
 
 
 def publish(options: argparse.Namespace) -> int:
     from kdtune.commands.report import log_report
-    from kdtune.store import Store
     from kdtune.sweep.presence import nobody_runs
     from kdtune.tracking.ending import SweepEnding
     from kdtune.tracking.location import tracking_uri, without_password
     from kdtune.tracking.publish import Publisher
     from kdtune.tracking.sweep_text import sweep_text
 
-    store, uri, name = Store(options.store), tracking_uri(), options.sweep
+    store, uri, name = writing(options), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
     store.sweep_record(name)  # refuses an unknown name, before anything is made for it
     with nobody_runs(store, name), files.kept():

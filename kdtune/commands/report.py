@@ -6,17 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK, Problem, StoreError
+from kdtune.places import check_writable
 
 if TYPE_CHECKING:
     from kdtune.store import Store
 
 
 def report(options: argparse.Namespace) -> int:
-    from kdtune.store import Store
 
-    store = Store(options.store)
+    store = reading(options) if options.out is not None and not options.regret else writing(options)
     for path in make_report(store, options.sweep, options.out, options.regret, options.device):
         print(path)
     return EXIT_OK
@@ -31,12 +32,14 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
     from kdtune.report.write import write_report
 
     record = record_of(store, name)
+    folder, option = (store.report(name), "--store") if out is None else (out, "--out")
+    check_writable(folder, option)
     if regret:
         _finish(store, record, regret, device)
     from kdtune.sweep.importance import importances
 
     shares = importances(store.sweep(name), record)
-    return write_report(store, record, out if out is not None else store.report(name), shares)
+    return write_report(store, record, folder, shares)
 
 
 def log_report(store: Store, name: str, uri: str) -> tuple[Path, list[str]]:

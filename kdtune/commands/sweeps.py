@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
 
@@ -21,13 +22,11 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.report.live import watcher
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
-    from kdtune.store import Store
     from kdtune.sweep.driver import drive
     from kdtune.tracking.location import is_server, tracking_uri, without_password
     from kdtune.tracking.publish import read_run_ids
 
-    store, uri = Store(options.store), tracking_uri()
-    store.check()
+    store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
     with watcher(sys.stderr) as shown, files.kept():
         end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
@@ -52,11 +51,11 @@ def sweep(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_sweep
-    from kdtune.store import Store
     from kdtune.sweep.plan import plan
 
     sweep = load_sweep(options.file, options.set)
-    for line in plan(sweep, Store(options.store), say if options.measure else None):
+    store = writing(options) if options.measure else reading(options)
+    for line in plan(sweep, store, say if options.measure else None):
         print(line)
     return EXIT_OK
 
@@ -65,11 +64,10 @@ def results(options: argparse.Namespace) -> int:
     from kdtune.files import read_json
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import render
-    from kdtune.store import Store
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
 
-    store = Store(options.store)
+    store = reading(options)
     files = store.sweep(options.sweep).fetch()
     results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
     if note := mixed_profiles(results["trials"]):

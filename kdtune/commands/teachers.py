@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK
 
 
 def list_teachers(options: argparse.Namespace) -> int:
     from kdtune.report.teachers import teacher_rows, teacher_table
-    from kdtune.store import Store
 
-    print(teacher_table(teacher_rows(Store(options.store))))
+    print(teacher_table(teacher_rows(reading(options))))
     return EXIT_OK
 
 
 def import_teacher(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_trial
-    from kdtune.store import Store
     from kdtune.train.imports import import_checkpoint, import_trial, yaml_lines
 
-    store = Store(options.store)
-    store.check()
+    store = writing(options)
     if options.source.is_dir():
         print(import_trial(options.source, store))
         return EXIT_OK

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
 
@@ -22,12 +23,10 @@ def train(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_trial
 
     config = load_trial(options.file, options.set)
-    from kdtune.store import Store
     from kdtune.train.session import Session, choose_device
 
-    session = Session(Store(options.store), workers=options.workers)
     device = choose_device(options.device)
-    session.store.check()
+    session = Session(writing(options), workers=options.workers)
     session.prepare(config)
     if problems := session.problems(config):
         raise UserError(problems)
@@ -75,11 +74,10 @@ def _figures(evaluation: dict[str, float]) -> str:
 
 def replay(options: argparse.Namespace) -> int:
     from kdtune.report.results import keys_of
-    from kdtune.store import Store
     from kdtune.train.replay import Replay
     from kdtune.train.session import choose_device
 
-    store, device = Store(options.store), choose_device(options.device)
+    store, device = reading(options), choose_device(options.device)
     keys = keys_of(store, options.name)
     if options.from_stage is not None:
         trials = [store.trial(key) for key in keys]

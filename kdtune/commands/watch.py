@@ -6,14 +6,14 @@ import argparse
 import json
 import sys
 
+from kdtune.commands.places import reading
 from kdtune.errors import EXIT_OK, Problem, UserError
 
 
 def status(options: argparse.Namespace) -> int:
     from kdtune.report import status as report
-    from kdtune.store import Store
 
-    store = Store(options.store)
+    store = reading(options)
     if options.follow and (options.sweep is None or options.format == "json"):
         what = "watches one sweep as a table" + (", and none is named" if options.sweep is None else ", got json")
         raise UserError([Problem("--follow", what, ", ".join(store.sweeps()) if options.sweep is None else "table")])

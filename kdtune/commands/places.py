@@ -1,0 +1,29 @@
+"""The store that a command's options name, checked before any work."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from kdtune.places import check_place, check_readable
+
+if TYPE_CHECKING:
+    from kdtune.store import Store
+
+
+def reading(options: argparse.Namespace) -> Store:
+    """Return the store to read. Raises StoreError where `--store` names something else than a folder or a URL."""
+    from kdtune.store import Store
+
+    check_place(options.store, "--store")
+    store = Store(options.store)
+    if store.mirror is None:
+        check_readable(store.root, "--store")
+    return store
+
+
+def writing(options: argparse.Namespace) -> Store:
+    """Return the store to write to. Raises StoreError where it cannot be written, OSError for a full disk."""
+    store = reading(options)
+    store.check()
+    return store

@@ -1,0 +1,66 @@
+"""Folders that a user names, held against what a command needs of them before it does any work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from kdtune.errors import Problem, StoreError, UserError
+
+#: What a place must be, for a problem's `allowed`.
+WRITABLE, READABLE = "a folder that can be written to, or made", "a folder that can be read"
+
+
+def check_place(text: str, option: str, refuse: type[UserError] = StoreError) -> None:
+    """Raise `refuse` for what can name no folder that records may name: nothing, a NUL, no UTF-8."""
+    what = None
+    if not text.strip():
+        what = f"names no folder, got {text!r}"
+    elif "\0" in text:
+        what = f"holds a NUL, got {text!r}"
+    else:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            what = f"is not UTF-8, got {text!r}"
+    if what is not None:
+        raise refuse([Problem(option, what, "a folder")])
+
+
+def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:
+    """Raise `refuse` where there is something at `folder` that is not a folder or cannot be listed."""
+    try:
+        if folder.is_symlink():
+            folder.resolve(strict=True)  # else a link that leads nowhere passes for a folder that is not there yet
+        with os.scandir(folder):
+            pass
+    except FileNotFoundError as error:
+        if folder.is_symlink():
+            raise refuse([_problem(folder, option, "read", error, READABLE)]) from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
+        raise refuse([_problem(folder, option, "read", error, READABLE)]) from error
+
+
+def check_writable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:
+    """Make `folder` and write to a file in it that has no name; raise `refuse` where that fails.
+
+    Permission bits alone do not tell: mounts are read-only, servers squash root, quotas are used up. Raises OSError
+    with the folder's name for a full disk, which is not the folder's fault.
+    """
+    check_readable(folder, option, refuse)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
+            probe.flush()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename, error.filename2 = str(folder), None
+            raise
+        raise refuse([_problem(folder, option, "written", error, WRITABLE)]) from error
+
+
+def _problem(folder: Path, option: str, verb: str, error: Exception, allowed: str) -> Problem:
+    return Problem(option, f"{folder} cannot be {verb}: {getattr(error, 'strerror', None) or error}", allowed)
