@@ -112,7 +112,7 @@ def end(error: BaseException, store: str) -> int:
 
 
 def _end_of_place(error: OSError, store: str) -> int:
-    if not _works(sys.stdout):
+    if error.filename is None and not _works(sys.stdout):
         _drop(sys.stdout)
         _say(f"the output cannot be written: {error.strerror}")
     elif disk_full(error):
@@ -147,7 +147,9 @@ def _say(text: str) -> None:
 
 
 def _works(stream: TextIO) -> bool:
+    """Whether the stream takes a line. What did not go out before is lost, so nothing is said by trying."""
     try:
+        stream.write("\n")
         stream.flush()
     except (OSError, ValueError):
         return False

@@ -100,7 +100,7 @@ def serve(uri: str, port: int = DEFAULT_PORT) -> NoReturn:
         raise UserError([Problem("MLFLOW_TRACKING_URI", what)])
     database = database_path(uri)
     if database is not None:
-        if not database.exists():
+        if not database.is_file():
             hint = "run a sweep first, or set MLFLOW_TRACKING_URI to another database"
             raise UserError([Problem("MLFLOW_TRACKING_URI", f"there is no database at {database}", hint)])
         with database_lock(database):
