@@ -81,7 +81,7 @@ class Lease:
             self._confirm()
         if self.lost:
             what = f"{self.name} was taken over by another machine, while this process was stopped or cut off"
-            raise StoreError([Problem(self.remote.url, what)])
+            raise StoreError([Problem(str(self.remote.url), what)])
 
     # ---- its objects -------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Mirror:
         """That of this machine: in KDTUNE_CACHE or ~/.cache/kdtune, in a folder of its own for each URL."""
         remote = Remote(url, reached)
         cache = Path(os.environ.get("KDTUNE_CACHE") or "~/.cache/kdtune").expanduser().absolute()
-        return cls(remote, cache / hashlib.sha256(remote.url.encode()).hexdigest()[:16])
+        return cls(remote, cache / hashlib.sha256(remote.url.reveal().encode()).hexdigest()[:16])
 
     def lock(self, name: str, here: FileLock) -> SharedLock:
         """Among this machine's processes, which have the lock `here`, and all machines that see the remote."""

@@ -11,6 +11,7 @@ from typing import Any
 from kdtune.errors import StoreError
 from kdtune.files import read_json, read_jsonl, write_json
 from kdtune.mirror import Mirror
+from kdtune.urls import redact
 
 
 def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -121,7 +122,7 @@ class TrialFiles:
 
     def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
         """Says so elsewhere, too, if that does not take long."""
-        write_json(self.folder / "failure.json", {"error": error, "out_of_memory": out_of_memory})
+        write_json(self.folder / "failure.json", {"error": redact(error), "out_of_memory": out_of_memory})
         if self.mirror is not None:
             with suppress(StoreError), self.mirror.remote.patience(0.0):
                 self.publish()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from kdtune.errors import Problem, StoreError
 from kdtune.files import disk_full
+from kdtune.urls import SecretUrl, redact
 
 #: An outage is borne for so long, in seconds; before anything was ever reached, only for a moment.
 PATIENCE_S, FIRST_PATIENCE_S = 120.0, 3.0
@@ -40,7 +41,7 @@ class Remote:
     """One URL. Names are relative to it, with slashes."""
 
     def __init__(self, url: str, reached: bool = False) -> None:
-        self.url, self.reached = url.rstrip("/"), reached
+        self.url, self.reached = SecretUrl(url.rstrip("/")), reached
         self._patience = _Patience()
         self.guards: list[Callable[[], None]] = []
         """Raise StoreError where this process must publish no more: a lock of its own was taken over (lease.py)."""
@@ -152,7 +153,7 @@ class Remote:
         try:
             self._try("written", action)
         except FileNotFoundError as error:
-            raise StoreError([Problem(self.url, "there is no such bucket or folder to write to")]) from error
+            raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
 
     def _try(self, verb: str, action: Callable[[Any, str], Made]) -> Made:
         """`action` of the file system and the root in it. FileNotFoundError and a full disk here are the caller's."""
@@ -173,10 +174,10 @@ class Remote:
                 waited = time.monotonic() - began
                 if _hopeless(error):
                     what = f"cannot be {verb}: {reason}"
-                    raise StoreError([Problem(self.url, what, _advice(self.url))]) from error
+                    raise StoreError([Problem(str(self.url), what, _advice(str(self.url)))]) from error
                 if waited + pause > patience:
                     what = f"cannot be reached: {reason}; tried for {waited:.0f} s"
-                    raise StoreError([Problem(self.url, what)]) from error
+                    raise StoreError([Problem(str(self.url), what)]) from error
                 if self.reached and not told:
                     what = f"cannot be reached ({reason}); trying for {patience:.0f} s"
                     print(f"kdtune: {self.url} {what}", file=sys.stderr)
@@ -192,15 +193,15 @@ class Remote:
         if self._connection is None or self._connection[0] != os.getpid():
             import fsspec
 
-            options = {"use_listings_cache": False, "skip_instance_cache": True, **_options(self.url)}
-            fs, root = fsspec.core.url_to_fs(self.url, **options)
+            options = {"use_listings_cache": False, "skip_instance_cache": True, **_options(str(self.url))}
+            fs, root = fsspec.core.url_to_fs(self.url.reveal(), **options)
             if hasattr(fs, "retries"):
                 fs.retries = 1  # how often is ours to say
             self._connection = os.getpid(), fs, root.rstrip("/")
         return self._connection[1:]
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str, bool]]:
-        return Remote, (self.url, self.reached)
+        return Remote, (self.url.reveal(), self.reached)
 
 
 class _Patience(threading.local):
@@ -236,8 +237,8 @@ def _hopeless(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, cut to a readable length."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error, without secrets, cut to a readable length."""
+    line = redact((str(error).strip() or type(error).__name__).splitlines()[0])
     return line if len(line) <= 200 else line[:197] + "..."
 
 

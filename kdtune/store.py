@@ -38,6 +38,7 @@ from kdtune.mirror import Mirror
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.places import check_writable
 from kdtune.records import SweepFiles, TrialFiles
+from kdtune.urls import SecretUrl
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
 
@@ -57,12 +58,12 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
         """Another machine has its own working copy; and that the URL can be reached has been seen here."""
-        return type(self), (self.place, True)
+        return type(self), (self.place.reveal(), True)
 
     @property
-    def place(self) -> str:
+    def place(self) -> SecretUrl:
         """As `--store` takes it, on any machine."""
-        return str(self.root) if self.mirror is None else self.mirror.remote.url
+        return SecretUrl(str(self.root)) if self.mirror is None else self.mirror.remote.url
 
     def check(self) -> None:
         """Write something and remove it, once, before any work.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from servers import answers, wait_until
 
-from kdtune.tracking.location import DEFAULT_HOST, SERVER_SETTINGS, ui_command
+from kdtune.tracking.location import DEFAULT_HOST, SERVER_SETTINGS, ui_command, ui_environment
 
 
 class Server:
@@ -31,11 +31,12 @@ class Server:
     def start(self, database: Path) -> None:
         """On this database, which is made where it is missing; returns when the server answers."""
         database.parent.mkdir(parents=True, exist_ok=True)
-        command = ui_command(f"sqlite:///{database}", port=self.port)
+        uri = f"sqlite:///{database}"
+        command = ui_command(uri, port=self.port)
         # A session of its own: the server's helpers are stopped with it.
         self._process = subprocess.Popen(
             [*command, "--allowed-hosts", "*"],
-            env={**SERVER_SETTINGS, **os.environ},
+            env={**SERVER_SETTINGS, **os.environ, **ui_environment(uri)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

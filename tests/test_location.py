@@ -26,9 +26,9 @@ def test_the_mlflow_folder_does_not_hide_the_library() -> None:
 
 def test_location(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking_uri() == DEFAULT_URI
+    assert tracking_uri().reveal() == DEFAULT_URI
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
-    assert tracking_uri() == "http://localhost:1"
+    assert tracking_uri().reveal() == "http://localhost:1"
     assert database_path("http://localhost:1") is None
     assert database_path(DEFAULT_URI) == Path("mlflow/mlflow.db").absolute()
     command = ui_command(DEFAULT_URI, port=5001)

@@ -16,9 +16,12 @@ def submit(options: argparse.Namespace) -> int:
 
     sweep = load_sweep(options.file, options.set)
     from kdtune.sweep.cluster import submit_sweep
+    from kdtune.sweep.handover import withheld
 
     store = writing(options)
     job = submit_sweep(sweep, options.file, options.set, store, options.address, Path.cwd())
+    for variable in withheld():
+        say(f"note: {variable} stays here, for Ray shows a job's environment; the cluster's head needs it, too")
     print(f"{sweep.name} runs on {options.address} as job {job}; it needs this machine no more.")
     print(f"Watch it:    python -m kdtune status {sweep.name}")
     print(f"Its output:  python -m kdtune logs {sweep.name} --follow")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from kdtune.errors import (
     EXIT_FAILED_TRIALS,
@@ -34,8 +36,37 @@ def prepare(arguments: Sequence[str]) -> None:
         if hasattr(stream, "reconfigure"):  # a stream that a program put in its place need not
             stream.reconfigure(errors="backslashreplace")
     remember_environment()
+    _redact_libraries()
     for argument in arguments:
         SecretUrl(argument.partition("=")[2] if argument.startswith("-") else argument)
+
+
+def _redact_libraries() -> None:
+    """Take secrets out of what libraries log, and of what a thread says that ends with an exception."""
+    make = logging.getLogRecordFactory()
+    if not isinstance(make, _Redacted):
+        logging.setLogRecordFactory(_Redacted(make))
+        threading.excepthook = _ended_thread
+
+
+class _Redacted:
+    """Makes log records whose texts have no secrets."""
+
+    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any, **more: Any) -> logging.LogRecord:
+        record = self._make(*arguments, **more)
+        with suppress(Exception):  # whoever formats the record says what is wrong with it
+            record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = redact("".join(traceback.format_exception(record.exc_info[1])).rstrip())
+        return record
+
+
+def _ended_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
+        print(redact("".join(traceback.format_exception(arguments.exc_value))), file=sys.stderr, end="")
 
 
 def _open_streams() -> None:

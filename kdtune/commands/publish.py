@@ -13,7 +13,7 @@ def publish(options: argparse.Namespace) -> int:
     from kdtune.commands.report import log_report
     from kdtune.sweep.presence import nobody_runs
     from kdtune.tracking.ending import SweepEnding
-    from kdtune.tracking.location import tracking_uri, without_password
+    from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import Publisher
     from kdtune.tracking.sweep_text import sweep_text
 
@@ -24,7 +24,7 @@ def publish(options: argparse.Namespace) -> int:
         ending = SweepEnding(store, name)
         store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])
         record, trials = ending.record, ending.trials()
-        say(f"{name}: {len(trials)} trials to MLflow at {without_password(uri)}")
+        say(f"{name}: {len(trials)} trials to MLflow at {uri}")
         publisher = Publisher(uri, record["experiment"], sweep_text(record), files.mlflow, trials)
         state = "complete" if ending.complete else "interrupted"
         students = ending.students() if ending.complete else None

@@ -13,6 +13,7 @@ from kdtune.places import check_writable
 
 if TYPE_CHECKING:
     from kdtune.store import Store
+    from kdtune.urls import SecretUrl
 
 
 def report(options: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
     return write_report(store, record, folder, shares)
 
 
-def log_report(store: Store, name: str, uri: str) -> tuple[Path, list[str]]:
+def log_report(store: Store, name: str, uri: SecretUrl) -> tuple[Path, list[str]]:
     """Write the report of a sweep, and log its page and plots as artifacts of the sweep's run in MLflow at `uri`.
 
     Returns:

@@ -23,7 +23,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
     from kdtune.sweep.driver import drive
-    from kdtune.tracking.location import is_server, tracking_uri, without_password
+    from kdtune.tracking.location import is_server, tracking_uri
     from kdtune.tracking.publish import read_run_ids
 
     store, uri = writing(options), tracking_uri()
@@ -38,7 +38,7 @@ def sweep(options: argparse.Namespace) -> int:
     page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
     for note in filter(None, [*end.notes, *unsent, mixed_profiles(results["trials"])]):
         print(f"note: {note}")
-    print(f"Look at it:  {without_password(uri) if is_server(uri) else 'python -m kdtune ui'}")
+    print(f"Look at it:  {uri if is_server(uri) else 'python -m kdtune ui'}")
     if page is not None:
         here = Path.cwd()
         print(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")

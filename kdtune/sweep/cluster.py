@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shlex
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from kdtune.files import read_json, write_atomic, write_json
 from kdtune.store import Store, SweepFiles
 from kdtune.sweep.connect import PATIENCE as CONNECTING
 from kdtune.sweep.connect import TOKEN
+from kdtune.sweep.handover import entrypoint, refuse_secrets, variables
 
 Say = Callable[[str], object]
 
@@ -45,22 +45,23 @@ def submit_sweep(sweep: SweepConfig, file: Path, sets: Sequence[str], store: Sto
 
     The file goes into the store, where the job finds it whatever becomes of the original, and so does the job's id;
     with a store behind a URL the job reads the original.
-    What the environment says of MLflow's place goes with the job. Raises UserError for a cluster that does not answer
-    and for a sweep that already runs.
+    What the environment says of MLflow's place goes with the job, but no secret does (handover.py). Raises UserError
+    for a cluster that does not answer, for a sweep that already runs, and for URLs with passwords.
     """
+    refuse_secrets(store, address)
     files, client = store.sweep(sweep.name).fetch(), _client(address)
     _refuse_running(files, sweep.name)
     store.claim()
     files.stop.unlink(missing_ok=True)
     write_atomic(files.submitted, file.read_bytes())
     files.publish()
-    tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
+    told = variables()
     submission_id = _submitted(
         client,
         address,
-        entrypoint=_entrypoint(files.submitted if store.mirror is None else file.absolute(), sets, store, folder),
+        entrypoint=entrypoint(files.submitted if store.mirror is None else file.absolute(), sets, store, folder),
         submission_id=f"kdtune-{sweep.name}-{secrets.token_hex(4)}",
-        runtime_env={"env_vars": tracking} if tracking else {},
+        runtime_env={"env_vars": told} if told else {},
     )
     write_json(files.job, {"address": address, "submission_id": submission_id})
     files.publish()
@@ -131,14 +132,6 @@ def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------
-
-
-def _entrypoint(file: Path, sets: Sequence[str], store: Store, folder: Path) -> str:
-    """The job's shell command."""
-    command = ["python", "-m", "kdtune", "sweep", str(file), "--address", "auto", "--store", store.place]
-    for each in sets:
-        command += ["--set", each]
-    return f"cd {shlex.quote(str(folder))} && exec {shlex.join(command)}"
 
 
 def _refuse_running(files: SweepFiles, name: str) -> None:

@@ -32,6 +32,7 @@ from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.publish import Publisher
 from kdtune.tracking.sweep_text import sweep_text
 from kdtune.tracking.trials import keys_of, tracked_trial
+from kdtune.urls import SecretUrl
 
 
 class Watcher(Protocol):
@@ -77,7 +78,9 @@ class Ending:
         return lines
 
 
-def drive(sweep: SweepConfig, text: str, store: Store, address: str | None, uri: str, watcher: Watcher) -> Ending:
+def drive(
+    sweep: SweepConfig, text: str, store: Store, address: str | None, uri: SecretUrl | str, watcher: Watcher
+) -> Ending:
     """Run `sweep` (whose file reads `text`) or go on with it; raises UserError before anything is trained.
 
     SIGINT and SIGTERM end it with EXIT_INTERRUPTED after the trials in work have written their checkpoints and MLflow

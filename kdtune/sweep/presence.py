@@ -15,6 +15,7 @@ from filelock import Timeout
 from kdtune.errors import Problem, UserError
 from kdtune.files import read_json, write_json
 from kdtune.store import Store, SweepFiles
+from kdtune.urls import SecretUrl
 
 #: Seconds between two signs of life: driver.json's time of change.
 BEAT_S = 5.0
@@ -36,7 +37,12 @@ class Presence:
             raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
         # From here on nobody else writes these; what a killed driver left is not ours.
         self.files.stop.unlink(missing_ok=True)
-        here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "address": self.address}
+        here = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.time(),
+            "address": None if self.address is None else str(SecretUrl(self.address)),
+        }
         write_json(self.files.driver, here)
         self._beating = threading.Thread(target=self._beat, name="kdtune-presence", daemon=True)
         self._beating.start()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdtune.tracking.location import prepare_environment, without_password
+from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.refusal import reason
+from kdtune.urls import SecretUrl
 
 
-def publish_files(uri: str, experiment: str, sweep: str, folder: str, files: Iterable[Path]) -> list[str]:
+def publish_files(uri: SecretUrl | str, experiment: str, sweep: str, folder: str, files: Iterable[Path]) -> list[str]:
     """Log `files` under `folder` (as in "report") among the artifacts of the sweep's run, over what is there.
 
     Returns:
         What could not be sent, in plain words; empty if MLflow has them all. Nothing is raised.
     """
-    shown = without_password(uri)
+    uri = SecretUrl.of(uri)
     try:
         prepare_environment()
         from kdtune.tracking.connection import Connection
@@ -23,9 +24,9 @@ def publish_files(uri: str, experiment: str, sweep: str, folder: str, files: Ite
         connection = Connection(uri, experiment)
         run_id = connection.parent(sweep)
         if run_id is None:
-            return [f"MLflow ({shown}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes it"]
+            return [f"MLflow ({uri}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes it"]
         for file in files:
             connection.client.log_artifact(run_id, str(file), folder)
     except Exception as error:  # whatever mlflow, its database or the network raise
-        return [f"MLflow ({shown}) has not got {folder}/: {reason(error, uri)}"]
+        return [f"MLflow ({uri}) has not got {folder}/: {reason(error, uri)}"]
     return []

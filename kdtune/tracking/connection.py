@@ -10,6 +10,7 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kdtune.tracking.location import artifact_folder, database_lock, database_path
+from kdtune.urls import SecretUrl
 
 PARENT, SWEEP = "mlflow.parentRunId", "kdtune.sweep"
 #: A run comes with all its metrics, a quarter of a MiB in memory for a short one.
@@ -19,9 +20,10 @@ RUNS_PER_PAGE = 200
 class Connection:
     """One client and one experiment, which is made where it is missing. Raises whatever mlflow or the network raise."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        _make_tables(uri)
-        self.uri, self.client = uri, MlflowClient(tracking_uri=uri)
+    def __init__(self, uri: SecretUrl | str, experiment: str) -> None:
+        self.uri = SecretUrl.of(uri)
+        _make_tables(self.uri)
+        self.client = MlflowClient(tracking_uri=self.uri.reveal())
         self.experiment_id = self._experiment(experiment)
 
     def _experiment(self, name: str) -> str:
@@ -65,9 +67,9 @@ class Connection:
         return kept
 
 
-def _make_tables(uri: str) -> None:
+def _make_tables(uri: SecretUrl) -> None:
     """Make a SQLite database's tables where they are missing, also when the file was deleted under this process."""
     database = database_path(uri)
     with contextlib.nullcontext() if database is None else database_lock(database):
         if database is not None:
-            SqlAlchemyStore(uri, str(artifact_folder(uri)))
+            SqlAlchemyStore(uri.reveal(), str(artifact_folder(uri)))

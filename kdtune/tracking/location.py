@@ -7,7 +7,6 @@ The embedded database is `mlflow/mlflow.db` below the working directory, with it
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from pathlib import Path
@@ -16,8 +15,11 @@ from typing import NoReturn
 from filelock import FileLock
 
 from kdtune.errors import Problem, UserError
+from kdtune.urls import SecretUrl
 
 DEFAULT_URI = "sqlite:///mlflow/mlflow.db"
+#: By which MLflow's server is told its database.
+BACKEND = "MLFLOW_BACKEND_STORE_URI"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000
 
 #: How kdtune wants MLflow to behave; what the user has set in the environment wins.
@@ -36,28 +38,23 @@ SETTINGS = {
 SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def tracking_uri() -> str:
+def tracking_uri() -> SecretUrl:
     """MLFLOW_TRACKING_URI, or the embedded database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return SecretUrl(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
 
 
-def without_password(text: str) -> str:
-    """The text with the passwords of its URIs left out: it is printed, or kept in a file."""
-    return re.sub(r"(://[^/\s:@]*):[^/\s@]*@", r"\1@", text)
-
-
-def is_server(uri: str) -> bool:
+def is_server(uri: SecretUrl | str) -> bool:
     """Whether the URI names a running MLflow server and not a database."""
-    return uri.startswith(("http://", "https://"))
+    return str(uri).startswith(("http://", "https://"))
 
 
-def database_path(uri: str) -> Path | None:
+def database_path(uri: SecretUrl | str) -> Path | None:
     """The file of a SQLite database; None for every other kind of URI."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+    prefix, text = "sqlite:///", SecretUrl.of(uri).reveal()
+    return Path(text.removeprefix(prefix)).absolute() if text.startswith(prefix) else None
 
 
-def artifact_folder(uri: str) -> Path | None:
+def artifact_folder(uri: SecretUrl | str) -> Path | None:
     """Where the embedded database's artifacts lie; None where MLflow's own default holds."""
     database = database_path(uri)
     return None if database is None else database.parent / "artifacts"
@@ -75,12 +72,20 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def ui_command(uri: str, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> list[str]:
-    """The command that serves MLflow's pages over a database. Only this machine's browsers are answered."""
+def ui_environment(uri: SecretUrl | str) -> dict[str, str]:
+    """Variables for `ui_command`: the database, whose password every user could read on a command line with `ps`."""
+    return {BACKEND: SecretUrl.of(uri).reveal()}
+
+
+def ui_command(uri: SecretUrl | str, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> list[str]:
+    """The command that serves MLflow's pages over the database that `ui_environment` names.
+
+    Only this machine's browsers are answered.
+    """
     artifacts = artifact_folder(uri)
     names = dict.fromkeys(["localhost", "127.0.0.1", host])
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri),
+        *(sys.executable, "-m", "mlflow", "server"),
         # Runs that other programs write through this server keep their artifacts beside ours.
         *(() if artifacts is None else ("--artifacts-destination", str(artifacts))),
         *("--host", host, "--port", str(port), "--workers", "1"),
@@ -89,14 +94,15 @@ def ui_command(uri: str, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> 
     ]
 
 
-def serve(uri: str, port: int = DEFAULT_PORT) -> NoReturn:
+def serve(uri: SecretUrl | str, port: int = DEFAULT_PORT) -> NoReturn:
     """Become MLflow's server in the foreground, on the loopback interface; Ctrl-C ends it.
 
     Raises:
         UserError: the URI is itself a server, its database does not exist yet, or the port is taken.
     """
+    uri = SecretUrl.of(uri)
     if is_server(uri):
-        what = f"{without_password(uri)} is already served: open it in a browser"
+        what = f"{uri} is already served: open it in a browser"
         raise UserError([Problem("MLFLOW_TRACKING_URI", what)])
     database = database_path(uri)
     if database is not None:
@@ -107,19 +113,19 @@ def serve(uri: str, port: int = DEFAULT_PORT) -> NoReturn:
             pass  # A sweep that is making the tables just now has finished.
     _refuse_taken(port)
     address = f"http://{DEFAULT_HOST}:{port}"
-    print(f"MLflow shows {without_password(uri)} on {address} (Ctrl-C ends it)", flush=True)
+    print(f"MLflow shows {uri} on {address} (Ctrl-C ends it)", flush=True)
     for line in _links(uri, address):
         print(f"  {line}", flush=True)
     command = ui_command(uri, port=port)
-    os.execve(command[0], command, {**SERVER_SETTINGS, **os.environ})
+    os.execve(command[0], command, {**SERVER_SETTINGS, **os.environ, **ui_environment(uri)})
 
 
-def _links(uri: str, address: str) -> list[str]:
+def _links(uri: SecretUrl, address: str) -> list[str]:
     """Lines with the address of each sweep's table, best trials first."""
     from kdtune.tracking.ranking import links  # it imports mlflow
 
     try:
-        return list(links(uri, address))
+        return list(links(uri.reveal(), address))
     except Exception:  # a database of another version, say: MLflow's server says so itself, and what to do
         return []
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from kdtune.files import append_jsonl, read_jsonl
 from kdtune.tracking.ending import Students, TrackedStudent
-from kdtune.tracking.location import prepare_environment, without_password
+from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.refusal import reason
 from kdtune.tracking.sweep_text import SweepText
+from kdtune.urls import SecretUrl
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -46,13 +47,13 @@ class Publisher:
 
     def __init__(
         self,
-        uri: str,
+        uri: SecretUrl | str,
         experiment: str,
         sweep: SweepText | None,
         run_ids: Path | None,
         trials: Iterable[TrackedTrial] = (),
     ) -> None:
-        self._uri, self._experiment, self._run_ids_file = uri, experiment, run_ids
+        self._uri, self._experiment, self._run_ids_file = SecretUrl.of(uri), experiment, run_ids
         self._sweep = sweep
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
@@ -113,7 +114,7 @@ class Publisher:
         if self._finished:
             missing = f"the models of {len(self._students)} trials"
         return [
-            f"MLflow ({without_password(self._uri)}) has not got {missing}: {cause}. "
+            f"MLflow ({self._uri}) has not got {missing}: {cause}. "
             "The store has everything; run the same command again to send it."
         ]
 
@@ -197,12 +198,11 @@ class Publisher:
 
     def _tell(self, arrived: bool) -> None:
         """One line when MLflow stops taking results, and one when it does so again."""
-        shown = without_password(self._uri)
         if not arrived and not self._warned:
             why = reason(self._error, self._uri) if self._error else "unknown"
-            print(f"kdtune: MLflow ({shown}) takes no results: {why}. Trials go on.", file=sys.stderr)
+            print(f"kdtune: MLflow ({self._uri}) takes no results: {why}. Trials go on.", file=sys.stderr)
         elif arrived and self._warned:
-            print(f"kdtune: MLflow ({shown}) is back and has what it missed.", file=sys.stderr)
+            print(f"kdtune: MLflow ({self._uri}) is back and has what it missed.", file=sys.stderr)
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:
@@ -215,11 +215,11 @@ class Publisher:
             written = {}  # of another database
         fresh = {key: run_id for key, run_id in ids.items() if written.get(key) != run_id}
         if fresh:
-            append_jsonl(self._run_ids_file, {"uri": without_password(self._uri), "runs": fresh})
+            append_jsonl(self._run_ids_file, {"uri": str(self._uri), "runs": fresh})
         self._written_ids = ids
 
 
-def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:
+def publish_trial(uri: SecretUrl | str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:
     """Send one trial that belongs to no sweep, and wait for it.
 
     Returns:
@@ -230,11 +230,11 @@ def publish_trial(uri: str, experiment: str, trial: TrackedTrial, timeout_s: flo
     return publisher.close("complete", timeout_s=timeout_s)
 
 
-def read_run_ids(path: Path, uri: str) -> dict[str, str]:
+def read_run_ids(path: Path, uri: SecretUrl | str) -> dict[str, str]:
     """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
     for row in read_jsonl(path):
-        if row["uri"] == without_password(uri):
+        if str(SecretUrl(row["uri"])) == str(SecretUrl.of(uri)):
             # A line with a parent is the first one of a database.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
     return ids

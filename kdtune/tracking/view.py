@@ -34,6 +34,7 @@ from kdtune.tracking.record import (
     started_ms,
 )
 from kdtune.tracking.sweep_text import SweepText
+from kdtune.urls import SecretUrl
 
 NOTE, KEY, CONTEXT = "mlflow.note.content", "kdtune.key", "mlflow.data.context"
 #: Of the first time: later every trial is found, and another commit's code is there.
@@ -70,7 +71,9 @@ class View:
             be thrown away and a new one made, which finds out anew what is there.
     """
 
-    def __init__(self, uri: str, experiment: str, sweep: SweepText | None, known: Iterable[TrackedTrial]) -> None:
+    def __init__(
+        self, uri: SecretUrl | str, experiment: str, sweep: SweepText | None, known: Iterable[TrackedTrial]
+    ) -> None:
         self._connection = Connection(uri, experiment)
         self._client, self._experiment_id = self._connection.client, self._connection.experiment_id
         self._sweep = sweep
