@@ -74,11 +74,11 @@ def results(options: argparse.Namespace) -> int:
         say(f"note: {note}")
     if options.accuracies:
         from kdtune.report.accuracies import accuracies
-        from kdtune.report.tables import STYLES
+        from kdtune.report.escape import FORMS
 
-        if options.format not in STYLES:
+        if options.format not in FORMS:
             what = f"makes tables, got {options.format}: that format always holds every figure"
-            raise UserError([Problem("--accuracies", what, ", ".join(STYLES))])
+            raise UserError([Problem("--accuracies", what, ", ".join(FORMS))])
         print(accuracies(results, read_json(files.sweep), options.format))
     else:
         print(render(results, read_json(files.sweep), options.format))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import Any
 
-from tabulate import tabulate
-
 from kdtune.config.metrics import METRICS, floor_of
 from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.report.tables import STYLES
+from kdtune.report.escape import table_text, title_text
 
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")
@@ -31,11 +29,12 @@ def accuracies(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str
             if trial["block"] == block and any(stage in trial["stages"] for stage in stages):
                 groups.setdefault((trial["candidate"], trial["params"]["teacher"]), []).append(trial)
         for split in ("validation", "test") if groups else ():
-            tables.append(f"{block}, {split}\n{_table(list(groups.values()), stages, split, STYLES[form])}")
+            table = _table(list(groups.values()), stages, split, form)
+            tables.append(f"{title_text(f'{block}, {split}', form)}\n{table}")
     return "\n\n".join(tables) or "no trial has reached its last stage yet"
 
 
-def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, style: str) -> str:
+def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, form: str) -> str:
     rows = []
     for stage in stages:
         for metric in SHOWN:
@@ -46,7 +45,7 @@ def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, st
                 floor = f"{floors[0]:.3f}" if metric in ONE_ANSWER else ""
                 rows.append([stage, metric, floor, *map(_spread, found)])
     heads = ["stage", "accuracy", "floor", *(_title(group) for group in groups)]
-    return tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=["left"] * len(heads))
+    return table_text(rows, heads, form)
 
 
 def _title(group: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdtune.report.escape import markdown_cell, markdown_text
 from kdtune.report.plots import Plot
 from kdtune.report.sheets import Sheet, as_html, as_markdown
 
@@ -71,7 +72,7 @@ def as_page(title: str, parts: Sequence[Part]) -> str:
 
 def as_text(title: str, parts: Sequence[Part]) -> str:
     """The same in Markdown; plots are files beside it."""
-    return "\n\n".join([f"# {title}", *map(_markdown, parts)]) + "\n"
+    return "\n\n".join([f"# {markdown_text(title)}", *map(_markdown, parts)]) + "\n"
 
 
 def _html(part: Part) -> str:
@@ -93,15 +94,15 @@ def _html(part: Part) -> str:
 def _markdown(part: Part) -> str:
     match part:
         case Heading(text):
-            return f"## {text}"
+            return f"## {markdown_text(text)}"
         case Text(text, kind):
-            return f"> {text}" if kind else text
+            return f"> {markdown_text(text)}" if kind else markdown_text(text)
         case Points(texts):
-            return "\n".join(f"- {text}" for text in texts)
+            return "\n".join(f"- {markdown_text(text)}" for text in texts)
         case Sheet():
             return as_markdown(part)
         case Plot(name, caption):
-            return f"![{caption}](plots/{name}.svg)"
+            return f"![{markdown_cell(caption)}](plots/{name}.svg)"
 
 
 def _inline(text: str) -> str:

@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kdtune.parse import printable
+
 Row = dict[str, Any]
 
 #: Columns of a pipe: nothing is cut there.
@@ -87,14 +89,14 @@ def table(heads: list[str], rows: list[list[str]]) -> Table:
     """Left-aligned as results are; every row takes one line, whatever the terminal's width."""
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
     for head in heads:
-        drawn.add_column(Text(head), no_wrap=True)
+        drawn.add_column(Text(printable(head)), no_wrap=True)
     for row in rows:
-        drawn.add_row(*map(Text, row))  # as Text, for names may hold brackets
+        drawn.add_row(*(Text(printable(text)) for text in row))  # as Text, for names may hold brackets
     return drawn
 
 
 def _line(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def _rest(number: int, what: str) -> list[Text]:

@@ -35,6 +35,8 @@ GREY = "#8C8C8C"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "kdtune",
     "svg.fonttype": "path",
+    # Names may hold dollars: none of them begins a formula.
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tabulate import tabulate
+from kdtune.report.escape import csv_text, latex_comment, markdown_text, table_text, title_text
 
 #: Rows that a page shows at once; the others unfold.
 SHOWN = 20
-#: Signs that LaTeX wants as commands.
-LATEX = {
-    "λ": r"$\lambda$",
-    "τ": r"$\tau$",
-    "α": r"$\alpha$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "–": "--",
-    "…": r"\ldots{}",
-    "≥": r"$\geq$",
-    "·": r"$\cdot$",
-}
 
 
 @dataclass(frozen=True)
@@ -55,7 +40,7 @@ class Sheet:
 
 def anchor(key: str) -> str:
     """Where the page says what the trial is."""
-    return f"trial-{key}"
+    return html.escape(f"trial-{key}")
 
 
 def as_html(sheet: Sheet) -> str:
@@ -93,28 +78,23 @@ def _is_number(text: str) -> bool:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    texts = [[text.replace("|", "\\|") for text in row] for row in sheet.texts()]
-    table = tabulate(texts, sheet.heads, tablefmt="github", disable_numparse=True)
-    return f"**{sheet.title}**\n\n{table}" + (f"\n\n{sheet.note}" if sheet.note else "")
+    table = table_text(sheet.texts(), sheet.heads, "markdown")
+    note = f"\n\n{markdown_text(sheet.note)}" if sheet.note else ""
+    return f"{title_text(sheet.title, 'markdown')}\n{table}{note}"
 
 
 def as_csv(sheet: Sheet) -> str:
     """With the exact figures, and the trials' keys in a last column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     keys = [" ".join(keys) for keys in sheet.keys]
     with_keys = any(keys) and not sheet.lists_trials
-    writer.writerow([*sheet.heads, *(["keys"] if with_keys else [])])
+    rows: list[list[object]] = [[*sheet.heads, *(["keys"] if with_keys else [])]]
     for i, row in enumerate(sheet.rows):
         values = [cell.text if cell.value is None else cell.value for cell in row]
-        writer.writerow([*values, *([keys[i]] if with_keys else [])])
-    return text.getvalue()
+        rows.append([*values, *([keys[i]] if with_keys else [])])
+    return csv_text(rows)
 
 
 def as_latex(sheet: Sheet) -> str:
     """A booktabs tabular, with what it is in comments above it."""
-    table = tabulate(sheet.texts(), sheet.heads, tablefmt="latex_booktabs", disable_numparse=True)
-    for sign, command in LATEX.items():
-        table = table.replace(sign, command)
-    lines = [f"% {line}" for line in (sheet.title, sheet.note) if line]
-    return "\n".join([*lines, table, ""])
+    lines = [latex_comment(line) for line in (sheet.title, sheet.note) if line]
+    return "\n".join([*lines, table_text(sheet.texts(), sheet.heads, "latex"), ""])

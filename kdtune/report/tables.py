@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import Any
 
-from tabulate import tabulate
-
 from kdtune.config.metrics import floor_of
 from kdtune.config.space import value_text
+from kdtune.parse import printable
 from kdtune.records import objectives_of
+from kdtune.report.escape import csv_text, table_text, title_text
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
-#: Those that are tables, with tabulate's names.
-STYLES = {"table": "simple", "markdown": "github", "latex": "latex_booktabs"}
 #: Fields of a trial that are no column: params, stages and cost become several.
 NESTED = ("params", "stages", "objectives", "cost", "profile", "earlier_profiles")
 #: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
@@ -28,15 +24,15 @@ def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
         return json.dumps(results, indent=1, ensure_ascii=False)
     if form == "csv":
         return _csv(results)
-    return "\n\n".join(_block(results, sweep, block, STYLES[form], None) for block in sweep["blocks"])
+    return "\n\n".join(_block(results, sweep, block, form, None) for block in sweep["blocks"])
 
 
 def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
     """The table at the end of a sweep: per block the control, the best candidates and what was pruned where."""
-    return "\n\n".join(_block(results, sweep, block, "simple", SHOWN) for block in sweep["blocks"])
+    return "\n\n".join(_block(results, sweep, block, "table", SHOWN) for block in sweep["blocks"])
 
 
-def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: str, most: int | None) -> str:
+def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, form: str, most: int | None) -> str:
     objective, *others = objectives_of(sweep)
     metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
@@ -67,11 +63,9 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, style: st
     if len(controls) > 1:
         heads.insert(1, "seed")
     title = f"{block}: {metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
-    table = tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=["left"] * len(heads))
     rest = candidates[len(shown) :]
-    if style == "github":
-        title = f"**{title}**\n"
-    lines = [title, table] + ([f"… and {len(rest)} more: {_by_state(rest)}"] if rest else [])
+    lines = [title_text(title, form), table_text(rows, heads, form)]
+    lines += [printable(f"… and {len(rest)} more: {_by_state(rest)}")] if rest else []
     return "\n".join(lines)
 
 
@@ -118,8 +112,4 @@ def _csv(results: dict[str, Any]) -> str:
         flat |= {f"cost.{name}": figure for name, figure in (trial["cost"] or {}).items()}
         rows.append(flat)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
+    return csv_text([columns, *([row.get(name) for name in columns] for row in rows)]).rstrip("\n")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tabulate import tabulate
-
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json
+from kdtune.report.escape import table_text
 from kdtune.store import Store, TrialFiles
 
 #: The validation accuracies that are shown, where a trial has them.
@@ -86,7 +85,7 @@ def teacher_table(rows: list[dict[str, Any]]) -> str:
         line += [row["source"] + ("" if "head" in row["heads"] else " (backbone only)")]
         line += [row[name][:SHORT] if row[name] else "–" for name in chains]
         lines.append(line)
-    return tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=["left"] * len(heads))
+    return table_text(lines, heads, "table")
 
 
 def _accuracy(last: float | None, best: float | None) -> str:

@@ -55,7 +55,8 @@ def write_report(store: Store, record: dict[str, Any], folder: Path, importances
             forms = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
             texts |= {f"tables/{part.name}.{form}": write(part) for form, write in forms.items()}
     for place, content in texts.items():
-        write_atomic(folder / place, content)
+        # A lone surrogate in a record is no UTF-8: it is shown escaped.
+        write_atomic(folder / place, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return [folder / place for place in texts]
 
 
