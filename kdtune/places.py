@@ -8,14 +8,18 @@ import tempfile
 from pathlib import Path
 
 from kdtune.errors import Problem, StoreError, UserError
+from kdtune.urls import SecretUrl
 
 #: What a place must be, for a problem's `allowed`.
 WRITABLE, READABLE = "a folder that can be written to, or made", "a folder that can be read"
 
 
 def check_place(text: str, option: str, refuse: type[UserError] = StoreError) -> None:
-    """Raise `refuse` for what can name no folder that records may name: nothing, a NUL, no UTF-8."""
-    what = None
+    """Raise `refuse` for what names neither a URL nor a folder that records may name.
+
+    That is nothing, a NUL, no UTF-8, and what has a login but is no URL: its password would be the name of a folder.
+    """
+    what, is_url = None, "://" in text.strip(":/") and not text.startswith("file:")
     if not text.strip():
         what = f"names no folder, got {text!r}"
     elif "\0" in text:
@@ -25,8 +29,10 @@ def check_place(text: str, option: str, refuse: type[UserError] = StoreError) ->
             text.encode()
         except UnicodeEncodeError:
             what = f"is not UTF-8, got {text!r}"
+    if what is None and not is_url and SecretUrl(text).is_secret:
+        what = f"{SecretUrl(text)} has a login, but is no URL"
     if what is not None:
-        raise refuse([Problem(option, what, "a folder")])
+        raise refuse([Problem(option, what, "a folder, or a URL as in s3://bucket/path")])
 
 
 def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:

@@ -114,7 +114,9 @@ def _shown(text: str) -> str:
         text = f"{login['scheme']}{user}@{text[login.end() :]}"
     elif lone is not None and _is_token(lone["user"]):
         text = f"{lone['scheme']}{HIDDEN}@{text[lone.end() :]}"
-    head, mark, fragment = text.partition("#") if "://" in text else (text, "", "")
+    if ":/" not in text:  # a path, an address or nothing known: whose ? and # mean nothing
+        return text
+    head, mark, fragment = text.partition("#")
     head = re.sub(r"(?<=[?&;])([^=&;]*)=([^&;]*)", _shown_parameter, head) if "?" in head else head
     return head + (f"#{HIDDEN}" if "=" in fragment else mark + fragment)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
+from kdtune.names import quoted, stays_below
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +81,11 @@ def replay(options: argparse.Namespace) -> int:
     store, device = reading(options), choose_device(options.device)
     keys = keys_of(store, options.name)
     if options.from_stage is not None:
-        trials = [store.trial(key) for key in keys]
-        found, keys = len(keys), [t.key for t in trials if t.has(t.stage_checkpoint(options.from_stage))]
-        say(f"{len(keys)} of {found} trials have a checkpoint of stage {options.from_stage}")
+        stage, trials = options.from_stage, [store.trial(key) for key in keys]
+        keys = [t.key for t in trials if stays_below(stage) and "/" not in stage and t.has(t.stage_checkpoint(stage))]
         if not keys:
-            raise UserError([Problem("--from", f"got {options.from_stage}, but no checkpoint of it was kept")])
+            raise UserError([Problem("--from", f"got {quoted(stage)}, but no checkpoint of it was kept")])
+        say(f"{len(keys)} of {len(trials)} trials have a checkpoint of stage {quoted(stage)}")
     if options.sample is not None:
         # Other ones each time: an audit that is known beforehand is none.
         keys = random.sample(keys, min(options.sample, len(keys)))
