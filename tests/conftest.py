@@ -25,6 +25,9 @@ from kdtune.errors import EXIT_OK
 from kdtune.store import Store
 from kdtune.train.session import Session
 
+# An exception that is a bug is raised, in processes that tests start, too, rather than told in a line.
+os.environ["KDTUNE_DEBUG"] = "1"
+
 if TYPE_CHECKING:
     from kdtune.sweep.driver import Ending
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
-from kdtune.names import quoted, stays_below
+from kdtune.names import is_name, quoted, stays_below
 
 if TYPE_CHECKING:
     import torch
@@ -83,9 +83,10 @@ def replay(options: argparse.Namespace) -> int:
     if options.from_stage is not None:
         stage, trials = options.from_stage, [store.trial(key) for key in keys]
         keys = [t.key for t in trials if stays_below(stage) and "/" not in stage and t.has(t.stage_checkpoint(stage))]
+        shown = stage if is_name(stage) else quoted(stage)
         if not keys:
-            raise UserError([Problem("--from", f"got {quoted(stage)}, but no checkpoint of it was kept")])
-        say(f"{len(keys)} of {len(trials)} trials have a checkpoint of stage {quoted(stage)}")
+            raise UserError([Problem("--from", f"got {shown}, but no checkpoint of it was kept")])
+        say(f"{len(keys)} of {len(trials)} trials have a checkpoint of stage {shown}")
     if options.sample is not None:
         # Other ones each time: an audit that is known beforehand is none.
         keys = random.sample(keys, min(options.sample, len(keys)))
