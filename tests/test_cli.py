@@ -63,7 +63,7 @@ def test_all_problems_of_a_bad_sweep_come_in_one_message(sweep_form: dict[str, A
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (["data.dataset=ucf101", "data.root=nowhere", "resources.gpu=64"], "2 problems"),
+        (["data.dataset=ucf101", "data.root=nowhere", "resources.cpu=4096"], "2 problems"),
         (["clip.frames=60"], "the longest has"),
         (["resources.cpu=4000"], "a trial asks for 4000"),
         (["teacher=c3d"], "search.space"),

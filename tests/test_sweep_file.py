@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT, write_sweep
 
 from kdtune.cli import main
-from kdtune.config.load import _read, load_sweep, load_trial
+from kdtune.config.load import load_sweep, load_trial
+from kdtune.config.reader import parse_file, read_text
 from kdtune.config.sweep import Block
 from kdtune.errors import ConfigError
 
@@ -152,7 +153,7 @@ def schema(capsys: pytest.CaptureFixture[str]) -> dict:
 def test_every_shipped_file_loads_and_fits_the_printed_schema(file: Path, schema: dict) -> None:
     jsonschema = pytest.importorskip("jsonschema")  # comes with ray
     jsonschema.Draft202012Validator.check_schema(schema)
-    raw, _ = _read(file)
+    raw, _ = parse_file(read_text(file), file)
     load_sweep(file)
     jsonschema.validate(raw, schema)
     for section, name in ((raw, "nonsense"), (raw["search"], "nonsense"), (raw["trial"].setdefault("loss", {}), "tao")):

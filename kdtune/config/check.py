@@ -5,22 +5,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from pydantic import ValidationError
 
+from kdtune.config.check_search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
-from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.sweep import MOST_BLOCKS, Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import Problem
+from kdtune.names import LONGEST_NAME, quoted
 
 _ALL = Block(0, {})
+#: Most teachers that teach each other in a row.
+LONGEST_CHAIN = 10
+#: Most pairs of a block and a value of the space that are tried, which takes seconds.
+MOST_PAIRS = 50_000
 
 
 def sweep_problems(sweep: SweepConfig) -> list[Problem]:
-    """Everything that is wrong with a sweep whose fields are each valid."""
-    problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *_search(sweep)]
+    """Return everything that is wrong with a sweep whose fields are each valid."""
+    if (blocks := sweep.block_count) > MOST_BLOCKS:  # before one of them is made
+        what = f"the blocks' values have {blocks:,} combinations"
+        return [Problem("search.blocks", what, f"{MOST_BLOCKS:,} at most; a value may be searched instead")]
+    problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *search_problems(sweep)]
     # Values that are wrong by themselves need not be tried together.
     return problems or list(_combinations(sweep))
 
@@ -38,7 +46,6 @@ def _placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]
 
 
 def _names(sweep: SweepConfig) -> Iterable[Problem]:
-    search = sweep.search
     seen: dict[str, str] = {}
     for place, name, _ in _placed_values(sweep):
         if not is_path(name):
@@ -53,18 +60,6 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
             if resolve(name) in seen:
                 yield Problem(place, f"the same parameter stands at {seen[resolve(name)]}")
             seen[resolve(name)] = place
-    earlier: list[str] = []
-    for name, parameter in search.space.items():
-        for condition in parameter.when or {}:
-            if condition not in [*search.blocks, *earlier]:
-                allowed = ", ".join([*search.blocks, *earlier]) or "none"
-                yield Problem(f"search.space.{name}.when.{condition}", "must name an earlier parameter", allowed)
-        earlier.append(name)
-    for i, out in enumerate(search.exclude):
-        free = [name for name in out if name not in search.blocks]
-        if len(free) > 1 or any(name not in search.space or search.space[name].choice is None for name in free):
-            rule = "must name blocks and at most one choice of the space"
-            yield Problem(f"search.exclude.{i}", f"{rule}, got {', '.join(out)}")
 
 
 def _values(sweep: SweepConfig) -> Iterable[Problem]:
@@ -88,6 +83,9 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
                 if value is not None and value not in known:
                     yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
     for name in sweep.teachers:
+        if name == "none" or not name.strip() or len(name) > LONGEST_NAME:
+            rule = f"a teacher's name is some text other than none, {LONGEST_NAME} characters at most"
+            yield Problem("teachers", f"{rule}, got {quoted(name)}")
         broken = _broken_chain(sweep, name)
         if broken is not None:
             yield broken
@@ -109,6 +107,8 @@ def _broken_chain(sweep: SweepConfig, name: str) -> Problem | None:
         if above in chain:
             return Problem(where, f"goes in a circle: {' ← '.join([*chain, above])}")
         chain.append(above)
+        if len(chain) > LONGEST_CHAIN:
+            return Problem(where, f"is a chain of more than {LONGEST_CHAIN} teachers")
     return None
 
 
@@ -163,37 +163,13 @@ def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
     return all(available(metric, target) for target in targets if target in OF_HEAD)
 
 
-def _search(sweep: SweepConfig) -> Iterable[Problem]:
-    search = sweep.search
-    if search.sampler != "grid" and search.candidates is None:
-        yield Problem("search.candidates", f"is missing: the sampler {search.sampler} does not end by itself")
-    if search.sampler == "grid":
-        for name, parameter in search.space.items():
-            if parameter.choice is None:
-                yield Problem(f"search.space.{name}", "a grid needs a list of values")
-    if search.sampler == "cmaes":
-        ranges = [name for name, parameter in search.space.items() if parameter.choice is None and not parameter.when]
-        if len(ranges) < 2:
-            rule = "cmaes learns about ranges alone, and needs two of them without `when`"
-            yield Problem("search.sampler", f"{rule}, got {', '.join(ranges) or 'none'}", "tpe, gp")
-        if len(sweep.objectives) > 1:
-            yield Problem("search.sampler", "cmaes knows one objective", "tpe, gp, nsga2, random, qmc, grid")
-    lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
-    lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
-    lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
-    for place, values in lists:
-        if len(set(values)) < len(values):
-            yield Problem(place, f"must differ from each other, got {values}")
-    if not sweep.blocks():
-        yield Problem("search.exclude", "leaves no block")
-    for block in sweep.blocks():
-        for name, parameter in sweep.space(block).items():
-            if parameter.choice == []:
-                yield Problem("search.exclude", f"leaves {name} no value in block {block.label}")
-
-
 def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
     """Values that are right by themselves may clash (for instance c3d and its fewest frames)."""
+    values = sum(len(parameter.extremes) for parameter in sweep.search.space.values()) + len(sweep.search.controls)
+    if (pairs := values * len(sweep.blocks())) > MOST_PAIRS:
+        what = f"blocks and values of the space have {pairs:,} pairs, each of which is tried"
+        yield Problem("search.blocks", what, f"{MOST_PAIRS:,} at most")
+        return
     seed = sweep.search.seeds[0]
     for block, control in itertools.product(sweep.blocks(), sweep.search.controls):
         for message in _refusals(partial(sweep.build, block, control, seed)):

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from kdtune.config.check import sweep_problems
-from kdtune.config.search import OBJECTIVE_TAGS
+from kdtune.config.reader import parse_file, parse_value, read_text, unfit
 from kdtune.config.space import all_paths, is_path, resolve, set_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.config.validate import problem_in, shortened, unknown_key, validate
 from kdtune.errors import ConfigError, Problem
+from kdtune.parse import printable
 
-Model = TypeVar("Model", bound=BaseModel)
-Path_ = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: 1e-3 is a number, too."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
+#: Longest --set that a message repeats, in characters.
+LONGEST_SHOWN = 120
 
 
 def load_sweep(file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     """Read and check a sweep file. Raises ConfigError with all its problems."""
-    raw, places = _read(file)
+    return parse_sweep(read_text(file), file, sets)
+
+
+def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
+    """Check a sweep file whose text has been read from `file`. Raises ConfigError with all its problems."""
+    raw, places = parse_file(text, file)
     problems = _apply_sets(raw, sets, SweepConfig, places)
-    sweep, more = _validate(SweepConfig, raw)
+    sweep, more = validate(SweepConfig, raw)
     problems += more
     if sweep is not None:
         # What was left out as wrong has its default in `sweep`: no second complaint about the same place.
@@ -58,64 +50,27 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
 
     Without a file the --set values say what differs from the defaults.
     """
-    raw, places = _read(file) if file is not None else ({}, {})
+    text = read_text(file) if file is not None else ""
+    raw, places = parse_file(text, file) if file is not None else ({}, {})
     if file is not None and "search" in raw:
-        sweep = load_sweep(file, [])
+        sweep = parse_sweep(text, file)
         values, problems = _parse_sets(sets)
         problems += _unknown_paths(values)
-        if isinstance(values.get("teacher"), str) and values["teacher"] not in ("none", *sweep.teachers):
+        named = values.get("teacher")
+        if named is not None and not (isinstance(named, str) and named in ("none", *sweep.teachers)):
             allowed = ", ".join(["none", *sweep.teachers])
-            problems.append(Problem("--set teacher", f"unknown teacher, got {values['teacher']!r}", allowed))
+            problems.append(Problem("--set teacher", f"unknown teacher, got {shortened(named)}", allowed))
         if problems:
             raise ConfigError(problems)
         try:
             return sweep.build(Block(0, {}), values, values.get("seed", sweep.trial.seed))
         except ValidationError as error:
-            raise ConfigError([_problem(e, TrialConfig, "--set ") for e in error.errors()]) from error
+            raise ConfigError([problem_in(e, TrialConfig, "--set ") for e in error.errors()]) from error
     problems = _apply_sets(raw, sets, TrialConfig, places)
-    trial, more = _validate(TrialConfig, raw)
+    trial, more = validate(TrialConfig, raw)
     if problems or more or trial is None:
         raise ConfigError(_placed(problems + more, file, places))
     return trial
-
-
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The file's mapping, and the place (file:line) of each of its dotted paths."""
-    try:
-        text = file.read_text()
-        node = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)
-    except OSError as error:
-        raise ConfigError([Problem(str(file), f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(str(file), "is not a text file")]) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else str(file)
-        raise ConfigError([Problem(where, f"is not YAML: {getattr(error, 'problem', error)}")]) from error
-    if not isinstance(raw, dict):
-        raise ConfigError([Problem(str(file), f"must hold a mapping of keys, got {type(raw).__name__}")])
-    return raw, dict(_places(node, (), file))
-
-
-def _places(node: Any, path: Path_, file: Path) -> Iterator[tuple[str, str]]:
-    if path:
-        yield _dotted(path), f"{file}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value]
-        twice = [_dotted((*path, key)) for key in dict.fromkeys(keys) if keys.count(key) > 1]
-        if twice:
-            where = f"{file}:{node.start_mark.line + 1}"
-            raise ConfigError([Problem(f"{where}: {name}", "stands twice") for name in twice])
-        for key, value in node.value:
-            yield from _places(value, (*path, key.value), file)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield from _places(value, (*path, i), file)
-
-
-def _dotted(path: Path_) -> str:
-    return ".".join(str(part) for part in path)
 
 
 def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str]) -> list[Problem]:
@@ -139,14 +94,22 @@ def _parse_sets(sets: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
     problems = []
     for text in sets:
         key, equals, value = text.partition("=")
+        where = _set_place(text)
         if not equals or not key.strip():
-            problems.append(Problem(f"--set {text}", "must read key=value"))
+            problems.append(Problem(where, "must read key=value"))
+            continue
+        if (reason := unfit(key)) is not None:
+            problems.append(Problem(where, f"the key {reason}"))
             continue
         try:
-            values[key.strip()] = yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError:
-            problems.append(Problem(f"--set {text}", "the value is not YAML"))
+            values[key.strip()] = parse_value(value, where)
+        except ConfigError as error:
+            problems += error.problems
     return values, problems
+
+
+def _set_place(text: str) -> str:
+    return f"--set {printable(text[:LONGEST_SHOWN])}"
 
 
 def _apply_sets(
@@ -163,93 +126,9 @@ def _apply_sets(
             problems += _unknown_paths({key: value})
             continue
         set_path(raw, path, value)
-        places[path] = f"--set {key}={value}"
+        places[path] = _set_place(f"{key}={value}")
     return problems
 
 
 def _unknown_paths(values: Mapping[str, Any]) -> list[Problem]:
-    return [_unknown(f"--set {name}", name, all_paths()) for name in values if not is_path(name)]
-
-
-def _unknown(where: str, name: str, allowed: Sequence[str]) -> Problem:
-    """An unknown key, with the one that was probably meant."""
-    close = difflib.get_close_matches(name, allowed, 1, 0.5)
-    return Problem(where, f"unknown key{f', did you mean {close[0]}?' if close else ''}", ", ".join(allowed))
-
-
-# ---- pydantic's errors in our words ----------------------------------------------------------------------------------
-
-
-def _validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
-    """The model and every problem: what is wrong is left out and the rest looked at again, for rules across fields."""
-    problems: list[Problem] = []
-    rest = copy.deepcopy(raw)
-    while True:
-        try:
-            return model.model_validate(rest), problems
-        except ValidationError as error:
-            found = error.errors()
-            fresh = [p for p in (_problem(e, model) for e in found) if p not in problems]
-            problems += fresh
-            dropped = [_drop(rest, _in_file(e["loc"])) for e in found if e["type"] != "missing"]
-            if not fresh or not any(dropped):
-                return None, problems
-
-
-def _in_file(loc: Path_) -> Path_:
-    """The path without the names of pydantic's own alternatives."""
-    return tuple(part for part in loc if loc[0] != "objective" or part not in OBJECTIVE_TAGS)
-
-
-def _drop(raw: Any, loc: Path_) -> bool:
-    """Take away the value at `loc`; where pydantic's path names a rule rather than a key, its nearest parent."""
-    holders = [raw]
-    for part in loc:
-        inside = holders[-1]
-        there = isinstance(inside, dict) and part in inside
-        if not there and not (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
-            break
-        holders.append(inside[part])
-    depth = len(holders) - 2
-    while depth >= 0 and not isinstance(holders[depth], dict):
-        depth -= 1
-    if depth < 0:
-        return False
-    del holders[depth][loc[depth]]
-    return True
-
-
-def _problem(error: ErrorDetails, model: type[BaseModel], prefix: str = "") -> Problem:
-    loc = _in_file(error["loc"])
-    where = prefix + (_dotted(loc) or "the file")
-    if error["type"] == "extra_forbidden":
-        return _unknown(where, str(loc[-1]), _allowed_keys(model, loc[:-1]))
-    if error["type"] == "missing":
-        return Problem(where, "is missing")
-    got = error["input"]
-    shown = "" if isinstance(got, Mapping | BaseModel) or "but got" in error["msg"] else f", got {got!r}"
-    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return Problem(where, f"{message}{shown}")
-
-
-def _allowed_keys(model: Any, loc: Path_) -> list[str]:
-    """The keys of the section at `loc`, following pydantic's fields through optional and dictionary types."""
-    for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            by_key = {field.alias or name: field for name, field in model.model_fields.items()}
-            model = by_key[str(part)].annotation if str(part) in by_key else model
-        else:
-            model = _section_in(model)
-    section = _section_in(model)
-    return [field.alias or name for name, field in section.model_fields.items()] if section is not None else []
-
-
-def _section_in(annotation: Any) -> Any:
-    """The configuration section inside an annotation such as dict[str, Section] or Section | None."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None
+    return [unknown_key(f"--set {name[:LONGEST_SHOWN]}", name, all_paths()) for name in values if not is_path(name)]

@@ -14,7 +14,12 @@ from pydantic_core import PydanticCustomError
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds from above are far beyond any use: they keep a slip from becoming an overflow inside a library.
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""Of a frame, in pixels."""
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""As torch takes it."""
 
 
 class Section(BaseModel):
@@ -42,7 +47,7 @@ class DataConfig(Section):
     """Which of the official splits."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training videos, the first ones of the one class-balanced order. KD: 1.0, 0.5, 0.25, 0.02."""
-    subset_seed: int = 0
+    subset_seed: Seed = 0
     """Fixes that order and which groups are validation."""
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of the training list kept for the search, carved by whole groups."""
@@ -57,15 +62,15 @@ class DataConfig(Section):
 class ClipConfig(Section):
     """The shape of a clip and of the tuple of three clips."""
 
-    frames: Annotated[int, Field(ge=4)] = 10
+    frames: Annotated[int, Field(ge=4, le=4096)] = 10
     """T, frames in a clip. KD: 10, PCL: 16. Four chunks of ⌈T/4⌉ must come out (not so for 5, 6 and 9)."""
-    size: Annotated[int, Field(ge=16, multiple_of=2)] = 112
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=2)] = 112
     """Side of the square crop in pixels."""
-    resize: Annotated[tuple[Count, Count] | None, Field(strict=False)] = None
+    resize: Annotated[tuple[Side, Side] | None, Field(strict=False)] = None
     """Height and width of the stored frames. Default: 128×171 scaled by size/112."""
     stride: Literal["pcl", "vcop"] = "pcl"
     """Frames between clip starts: pcl = 3 + interval (what PCL's code does), vcop = T + interval (its ancestor)."""
-    interval: Annotated[int, Field(ge=0)] = 8
+    interval: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """Frames between clips, as the lists of VCOP and PCL count them."""
     modality: Literal["residual", "rgb"] = "residual"
     """residual: roll(x, 1, T) − x (PCL)."""
@@ -179,7 +184,7 @@ class LossConfig(Section):
     """K, drawn uniformly from the memory bank for each sample."""
     bank_momentum: Share = 0.5
     """Share of the old entry that a memory bank keeps at an update."""
-    projection: Count = 128
+    projection: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Dimension of the projector's output."""
 
 
@@ -189,11 +194,11 @@ class OptimizerConfig(Section):
     lr: Positive = 0.01
     momentum: Share = 0.9
     weight_decay: NotNegative = 5e-4
-    batch: Annotated[int, Field(ge=2)] = 16
+    batch: Annotated[int, Field(ge=2, le=1_000_000)] = 16
     """Tuples a step; a last batch of one joins the one before (batch normalisation needs two)."""
     schedule: Literal["plateau", "constant"] = "plateau"
     """plateau: on the validation set's pretext cross-entropy."""
-    patience: Annotated[int, Field(ge=0)] = 50
+    patience: Annotated[int, Field(ge=0, le=10_000_000)] = 50
     """Epochs without improvement before the rate falls."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     min_lr: NotNegative = 1e-5
@@ -220,7 +225,7 @@ class StageConfig(Section):
     weights: Literal["last", "best"] = "last"
     """Which weights are measured, and kept at the end: the epoch's own, or those of the lowest validation loss so far
     (PCL's best_model)."""
-    every: Annotated[int, Field(ge=0)] = 0
+    every: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Also evaluate after every so many epochs, for a finer best-so-far; 0 is at the stages alone."""
     keep: bool = True
     """Keep the checkpoint of each stage, with which `replay --from STAGE` begins. No part of a trial's key."""
@@ -239,8 +244,8 @@ class FinetuneOptimizer(OptimizerConfig):
     """PCL's ft_classify.py."""
 
     lr: Positive = 1e-3
-    batch: Annotated[int, Field(ge=2)] = 8
-    patience: Annotated[int, Field(ge=0)] = 30
+    batch: Annotated[int, Field(ge=2, le=1_000_000)] = 8
+    patience: Annotated[int, Field(ge=0, le=10_000_000)] = 30
 
 
 class FinetuneConfig(Section):

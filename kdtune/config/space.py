@@ -113,18 +113,22 @@ def _spell_out(value: Any) -> Any:
     return {"choice": value} if isinstance(value, list) else value
 
 
-Bounds = Annotated[tuple[float, float], Field(strict=False)]
+#: Optuna computes with the width of a range, which overflows near the largest float.
+_Bound = Annotated[float, Field(ge=-1e100, le=1e100)]
+#: Optuna computes with whole numbers as floats, which are exact up to here.
+_WholeBound = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Bounds = Annotated[tuple[_Bound, _Bound], Field(strict=False)]
 #: Of a parameter: it is one of them.
 KINDS = ("choice", "range", "log", "int", "int_log")
 #: Named here, for inside the class below `int` is a field.
-WholeBounds = Annotated[tuple[int, int], Field(strict=False)]
+WholeBounds = Annotated[tuple[_WholeBound, _WholeBound], Field(strict=False)]
 
 
 class Parameter(Section):
     """One searched value: `[a, b]` is a choice; `range` is uniform, `log` uniform in the logarithm, `int` whole,
     `int_log` whole and uniform in the logarithm."""
 
-    choice: Annotated[list[Scalar], Field(min_length=1)] | None = None
+    choice: Annotated[list[Scalar], Field(min_length=1, max_length=1000)] | None = None
     range: Bounds | None = None
     log: Bounds | None = None
     int: WholeBounds | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,10 @@ from kdtune.config.search import (
 from kdtune.config.sections import DataConfig, Section
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig
+from kdtune.names import LONGEST_NAME, NAME_PATTERN
+
+#: Most blocks of a sweep, and most candidates in all of them. A larger search is a slip, and takes minutes to check.
+MOST_BLOCKS, MOST_CANDIDATES = 1000, 100_000
 
 
 class TeacherData(DataConfig):
@@ -60,8 +65,8 @@ class Block:
 class SweepConfig(Section):
     """One YAML file: a question, a search space, blocks, controls."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    question: str = ""
+    name: Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
+    question: Annotated[str, Field(max_length=2000)] = ""
     """In a sentence, for tables and for MLflow."""
     trial: TrialConfig = TrialConfig()
     """What all trials share; what is left out has the paper's value."""
@@ -98,27 +103,42 @@ class SweepConfig(Section):
             rest = {name: value for name, value in out.items() if name not in block.values}
             if len(rest) == 1 and _covers(block.values, {k: v for k, v in out.items() if k not in rest}):
                 ((name, value),) = rest.items()
-                left = [choice for choice in space[name].choice or [] if choice != value]
-                space[name] = space[name].model_copy(update={"choice": left})
+                if name in space and space[name].choice is not None:
+                    left = [choice for choice in space[name].choice or [] if choice != value]
+                    space[name] = space[name].model_copy(update={"choice": left})
         return space
 
+    @property
+    def block_count(self) -> int:
+        """How many combinations the block values have, before any is made."""
+        return math.prod(len(values) for values in self.search.blocks.values())
+
     def candidates(self, block: Block) -> int:
-        """How many candidates the block has."""
+        """How many candidates the block has; of a grid no more are counted than MOST_CANDIDATES + 1."""
         if self.search.sampler == "grid":
-            points = len(self.grid(block))
-            return min(points, self.search.candidates or points)
+            most = self.search.candidates or MOST_CANDIDATES + 1
+            return sum(1 for _ in itertools.islice(self._points(block), most))
         return self.search.candidates or 0
 
     def grid(self, block: Block) -> list[dict[str, Scalar]]:
         """All points of a space of choices, the last parameter turning fastest."""
-        points: list[dict[str, Scalar]] = [{}]
-        for name, parameter in self.space(block).items():
-            points = [
-                {**point, name: value}
-                for point in points
-                for value in (parameter.choice or [] if parameter.active({**block.values, **point}) else [None])
-            ]
-        return [{name: value for name, value in point.items() if value is not None} for point in points]
+        return list(self._points(block))
+
+    def _points(self, block: Block) -> Iterator[dict[str, Scalar]]:
+        parameters = list(self.space(block).items())
+
+        def below(point: dict[str, Scalar], depth: int) -> Iterator[dict[str, Scalar]]:
+            if depth == len(parameters):
+                yield point
+                return
+            name, parameter = parameters[depth]
+            if parameter.active({**block.values, **point}):
+                for value in parameter.choice or []:
+                    yield from below({**point, name: value}, depth + 1)
+            else:
+                yield from below(point, depth + 1)
+
+        return below({}, 0)
 
     def teacher(self, name: str, block: Block, values: Mapping[str, Scalar] | None = None) -> TrialConfig:
         """A teacher's trial for a student of `block` with the searched `values`.

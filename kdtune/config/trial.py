@@ -23,6 +23,7 @@ from kdtune.config.sections import (
     OptimizerConfig,
     PretextConfig,
     Section,
+    Seed,
     StageConfig,
 )
 
@@ -74,8 +75,8 @@ class TrialConfig(Section):
     ] = None
     """`none`, or what follows pre-training: `{}` is PCL's protocol. It has its own key: other fine-tunings share this
     trial's pre-training."""
-    seed: int = 0
-    threads: Count = 1
+    seed: Seed = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of the trainer. Another count gives other bits, so it belongs to the trial, not to the machine."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     """Layout of clips and weights in memory. Which is faster depends on network, size and device; bits differ."""
@@ -94,8 +95,8 @@ class TrialConfig(Section):
     @classmethod
     def _stages_rise(cls, stages: dict[str, int] | None) -> dict[str, int] | None:
         if stages is not None:
-            if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]*", name)]:  # they name files
-                rule = "stages must have names of letters, digits, `_`, `-` and `.`"
+            if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]{0,59}", name)]:  # they name files
+                rule = "stages must have names of letters, digits, `_`, `-` and `.`, 60 at most"
                 raise PydanticCustomError("stages", f"{rule}, but got {', '.join(map(repr, unfit))}")
             epochs = list(stages.values())
             if not epochs or any(a >= b for a, b in pairwise(epochs)):
@@ -107,6 +108,9 @@ class TrialConfig(Section):
         last = max(self.stage_epochs.values(), default=0)
         if last > self.epochs:
             raise PydanticCustomError("stages", f"stages must not lie beyond epochs={self.epochs}, but got {last}")
+        if self.finetune is not None and FINETUNE_STAGE in self.stage_epochs:
+            rule = f"no stage may be called {FINETUNE_STAGE} where finetune adds one of that name"
+            raise PydanticCustomError("stages", f"{rule}, but got {self.stages}")
         frames, size = self.student.smallest_clip
         if self.clip.frames < frames or self.clip.size < size:
             raise PydanticCustomError(

@@ -1,0 +1,95 @@
+"""The rules of a sweep file's section `search` that no field can check by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from kdtune.config.space import Scalar
+from kdtune.config.sweep import MOST_CANDIDATES, SweepConfig
+from kdtune.config.validate import shortened
+from kdtune.errors import Problem
+
+
+def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
+    """Return what is wrong with what is searched, and how, where each field is valid."""
+    yield from _conditions(sweep)
+    search = sweep.search
+    if search.sampler != "grid" and search.candidates is None:
+        yield Problem("search.candidates", f"is missing: the sampler {search.sampler} does not end by itself")
+    if search.sampler == "grid":
+        for name, parameter in search.space.items():
+            if parameter.choice is None:
+                yield Problem(f"search.space.{name}", "a grid needs a list of values")
+    if search.sampler == "cmaes":
+        ranges = [name for name, parameter in search.space.items() if parameter.choice is None and not parameter.when]
+        if len(ranges) < 2:
+            rule = "cmaes learns about ranges alone, and needs two of them without `when`"
+            yield Problem("search.sampler", f"{rule}, got {', '.join(ranges) or 'none'}", "tpe, gp")
+        if len(sweep.objectives) > 1:
+            yield Problem("search.sampler", "cmaes knows one objective", "tpe, gp, nsga2, random, qmc, grid")
+    lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
+    lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
+    lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
+    for place, values in lists:
+        if len(set(values)) < len(values):
+            yield Problem(place, f"must differ from each other, got {shortened(values)}")
+    if not sweep.blocks():
+        yield Problem("search.exclude", "leaves no block")
+    candidates = 0
+    for block in sweep.blocks():
+        candidates += sweep.candidates(block)
+        if candidates > MOST_CANDIDATES:
+            rule = "the blocks together have more candidates than a sweep may"
+            yield Problem(
+                f"search.{'space' if search.sampler == 'grid' else 'candidates'}",
+                f"{rule}{_size(sweep)}",
+                f"{MOST_CANDIDATES:,} at most",
+            )
+            return
+    for block in sweep.blocks():
+        for name, parameter in sweep.space(block).items():
+            if parameter.choice == []:
+                yield Problem("search.exclude", f"leaves {name} no value in block {block.label}")
+
+
+def _size(sweep: SweepConfig) -> str:
+    """How many candidates a sweep asks for, where that can be said without making them."""
+    search = sweep.search
+    each = search.candidates
+    if search.sampler == "grid":
+        conditional = any(parameter.when for parameter in search.space.values())
+        points = math.prod(len(parameter.choice or []) for parameter in search.space.values())
+        each = None if conditional else min(points, search.candidates or points)
+    return "" if each is None else f", got {each:,} in each of {len(sweep.blocks()):,}"
+
+
+def _conditions(sweep: SweepConfig) -> Iterable[Problem]:
+    """Problems of `when` and `exclude`: both name values of blocks and choices."""
+    search = sweep.search
+    values: dict[str, list[Scalar] | None] = dict(search.blocks)
+    for name, parameter in search.space.items():
+        for condition, value in (parameter.when or {}).items():
+            place = f"search.space.{name}.when.{condition}"
+            if condition not in values:
+                yield Problem(place, "must name an earlier parameter", ", ".join(values) or "none")
+            else:
+                yield from _never(place, value, values[condition])
+        values[name] = parameter.choice
+    for i, out in enumerate(search.exclude):
+        free = [name for name in out if name not in search.blocks]
+        if not out or len(free) > 1 or any(values.get(name) is None for name in free):
+            rule = "must name blocks and at most one choice of the space"
+            yield Problem(f"search.exclude.{i}", f"{rule}, got {', '.join(out) or 'nothing'}")
+            continue
+        for name, value in out.items():
+            yield from _never(f"search.exclude.{i}.{name}", value, values[name])
+
+
+def _never(place: str, value: Scalar, choice: list[Scalar] | None) -> Iterable[Problem]:
+    """A condition on a value that never comes would be without effect, in silence."""
+    if choice is None:
+        yield Problem(place, "must name a parameter that is a list of values")
+    elif value not in choice:
+        yield Problem(place, f"is none of the parameter's values, got {value!r}", ", ".join(map(str, choice)))
