@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from kdtune import __version__
 from kdtune.commands import data, jobs, machine, process, publish, report, sweeps, teachers, trials, watch
+from kdtune.commands.utf8 import start_in_utf8_mode
 from kdtune.parse import printable
 from kdtune.report.tables import FORMATS
 from kdtune.tracking.location import DEFAULT_PORT
@@ -20,6 +21,8 @@ DEFAULT_STORE = "runs"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code (see errors.py)."""
+    if arguments is None:
+        start_in_utf8_mode()
     given = sys.argv[1:] if arguments is None else arguments
     process.prepare(given)
     store = DEFAULT_STORE

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow.dataset  # noqa: F401 imported by pandas at its first use: here once, rather than in each child
 import torch
-import torch._inductor.config  # likewise by torch, which takes seconds
+import torch._inductor.config  # noqa: F401 likewise by torch, which takes seconds
 
 import kdtune
 from kdtune.config.trial import TrialConfig

@@ -19,7 +19,11 @@ def processor() -> str:
     """Its name, family and model, as a trial's profile holds them."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        fields = dict(
+            line.split(":", 1)
+            for line in info.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+            if ":" in line
+        )
         named = {name.strip(): value.strip() for name, value in fields.items()}
         parts = [named.get(name, "") for name in ("model name", "cpu family", "model")]
         if any(parts):
@@ -37,7 +41,7 @@ def memory_bytes() -> int:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            memory = min(memory, int(Path(limit).read_text()))
+            memory = min(memory, int(Path(limit).read_text(encoding="utf-8")))
         except (OSError, ValueError):  # none, or "max"
             continue
     return memory

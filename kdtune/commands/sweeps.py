@@ -12,11 +12,13 @@ from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from kdtune.config.load import load_sweep
-
-    sweep = load_sweep(options.file, options.set)
     if options.dry_run:
         return plan(options)
+    from kdtune.config.load import parse_sweep
+    from kdtune.config.reader import read_text
+
+    text = read_text(options.file)  # once: what is kept with the sweep is what was checked
+    sweep = parse_sweep(text, options.file, options.set)
     from kdtune.commands.report import log_report
     from kdtune.files import read_json
     from kdtune.report.live import watcher
@@ -29,7 +31,7 @@ def sweep(options: argparse.Namespace) -> int:
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
     with watcher(sys.stderr) as shown, files.kept():
-        end = drive(sweep, options.file.read_text(), store, options.address, uri, shown)
+        end = drive(sweep, text, store, options.address, uri, shown)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, read_json(files.sweep))}\n")
     for line in end.account(options.store):

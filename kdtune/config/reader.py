@@ -173,9 +173,10 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
             value = loader.construct_object(node)
         except Exception as error:  # what Python's int and float raise, too
             shown = printable(node.value if len(node.value) <= 40 else f"{node.value[:39]}…")
-            reason = f"{shown!r} is no {node.tag.removeprefix(_CORE)}"
-            too_long = isinstance(error, ValueError) and len(node.value) > 1000
-            problems.append(_at(where, line, f"{dotted(path)}: {'has too many digits: ' if too_long else ''}{reason}"))
+            what = f"{shown!r} is no {node.tag.removeprefix(_CORE)}"
+            if isinstance(error, ValueError) and len(node.value) > 1000:
+                what = f"has too many digits: {what}"
+            problems.append(_at(where, line, f"{dotted(path)}: {what}"))
             return None
         if (reason := _refused(value)) is not None:
             problems.append(_at(where, line, f"{dotted(path)}: {reason}"))

@@ -65,7 +65,7 @@ class Paper:
 
 def published(name: str) -> Iterator[dict[str, str]]:
     """The rows of a table as it was published; its first line says whose it is."""
-    text = (files("kdtune.report") / "published" / f"{name}.csv").read_text()
+    text = (files("kdtune.report") / "published" / f"{name}.csv").read_text(encoding="utf-8")
     yield from csv.DictReader(text.splitlines()[1:])
 
 

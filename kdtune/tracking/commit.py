@@ -22,7 +22,9 @@ def commit_tags(folder: Path) -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=PATIENCE_S
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
