@@ -5,6 +5,7 @@ KdtuneError
 │   ├── ConfigError           a file or --set has problems
 │   ├── DataError             videos, lists or stored frames are missing, broken or too short
 │   ├── StoreError            the store holds something that this version cannot use
+│   │   └── LockLost          another machine has taken over what this process was making
 │   └── ResourceError         more cores, GPUs or memory asked for than there are
 └── TrialError                a trial that ran and could not go on; the sweep marks it failed
 """
@@ -54,6 +55,10 @@ class DataError(UserError):
 
 class StoreError(UserError):
     """The store holds something that this version cannot use."""
+
+
+class LockLost(StoreError):
+    """Another machine has taken over what this process was making, while it was stopped or cut off."""
 
 
 class ResourceError(UserError):

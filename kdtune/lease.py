@@ -8,7 +8,17 @@ own clock, in which it could be read all the time: no two machines' clocks are c
 next generation, which only one can, and removes those below. The last object stays, saying that it is free: were it
 removed, one who had found it old could create the same generation again.
 
-A holder that was stopped for longer than EXPIRY_S and goes on finds a higher generation, and publishes nothing more.
+A holder must not write what another machine has taken over. Three things keep it from that:
+
+* Before each attempt to write, `check` asks whether the lock was confirmed within ASK_S; if not, it is confirmed now.
+  ASK_S and the time limit of an attempt (objects.py) together are shorter than EXPIRY_S. The age is taken by a clock
+  that counts while the machine is suspended, and by the wall clock, which is set again when a paused virtual machine
+  goes on.
+* To confirm is to touch the object and *then* to look for a higher generation. Who takes an untouched lock over creates
+  its generation and *then* looks whether the one below was touched after all; if so, it waits until the old holder
+  must have noticed. So one of the two sees the other, whatever the order of their requests.
+* A write that was sent in time and arrives late is refused by the server, for it names the version that it replaces
+  (mirror.py).
 """
 
 from __future__ import annotations
@@ -21,15 +31,42 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack, suppress
-from typing import Any
+from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import LockLost, Problem, StoreError
 from kdtune.remote import Remote
 
 #: Seconds between two touches, until an untouched lock is free, and between two looks at one that is held.
-BEAT_S, EXPIRY_S, POLL_S = 5.0, 30.0, 1.0
+BEAT_S, EXPIRY_S, POLL_S = 5.0, 45.0, 1.0
+#: A write is preceded by a confirmation not older than this share of EXPIRY_S.
+ASK = 0.25
+
+
+def clock() -> float:
+    """Seconds since some moment, suspension of the machine included; `time.monotonic` leaves that out on Linux."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """What a lock's object says, and what is made of one that nobody can read."""
+
+    copy: str = ""
+    host: str = "another machine"
+    process: str = "unknown"
+    free: bool = False
+
+    @classmethod
+    def of(cls, content: bytes | None) -> _Holder:
+        """None: a higher generation was made just now, and this one removed."""
+        try:
+            found = json.loads(content or b"")
+            copy, host, process, free = (found[name] for name in ("copy", "host", "process", "free"))
+        except (ValueError, RecursionError, KeyError, TypeError):
+            return cls()  # damaged: its holder touches it, or it expires
+        return cls(str(copy), str(host), str(process), free is True)
 
 
 class Lease:
@@ -38,23 +75,26 @@ class Lease:
     def __init__(self, remote: Remote, name: str, copy: str) -> None:
         self.remote, self.name, self.copy = remote, name, copy
         self.lost = False
-        self._generation, self._beats, self._confirmed = 0, 0, 0.0
+        self._generation, self._beats = 0, 0
+        self._confirmed = (0.0, 0.0)
+        """When: by `clock`, and by the wall clock."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"kdtune-lease-{name}", daemon=True)
 
     def acquire(self, blocking: bool = True) -> None:
         """Hold it. Where another machine does: wait until it is free or, if that one shows a sign of life, Timeout."""
-        seen, since, looked, told = "", 0.0, time.monotonic(), False
+        seen, since, looked, told = "", 0.0, clock(), False
         while True:
             generation, version = self._top()
             holder = self._holder(generation)
-            now = time.monotonic()
+            now = clock()
             # Where this process could not look for a while, neither may the holder have been able to touch it.
             unchanged = version == seen and now - looked < EXPIRY_S / 2
             looked = now
             expired = unchanged and now - since > EXPIRY_S
-            if holder["free"] or holder["copy"] == self.copy or expired:
+            if holder.free or holder.copy == self.copy or expired:
                 if self._create(generation + 1):
+                    self._succeed(generation, version if expired else None)
                     return
                 continue
             if not unchanged:
@@ -62,7 +102,7 @@ class Lease:
                     raise Timeout(self.name)
                 seen, since = version, now
             if not told:
-                what = f"{self.name} is held by {holder['host']}, process {holder['process']}"
+                what = f"{self.name} is held by {holder.host}, process {holder.process}"
                 print(f"kdtune: {self.remote.url}: {what}; waiting until it is free", file=sys.stderr)
                 told = True
             time.sleep(POLL_S)
@@ -70,37 +110,56 @@ class Lease:
     def release(self) -> None:
         self._ended.set()
         self._thread.join()
-        self.remote.guards.remove(self.check)
+        del self.remote.guards[self.name]
         if not self.lost:
             with suppress(StoreError), self.remote.patience(POLL_S):  # else it expires
                 self.remote.write(self._object(self._generation), self._content(free=True))
 
-    def check(self) -> None:
-        """Raises StoreError where another machine has the lock by now."""
-        if not self.lost and time.monotonic() - self._confirmed > EXPIRY_S / 2:
+    def check(self, now: bool = False) -> None:
+        """Raise LockLost where another machine has the lock, and ConnectionError where that cannot be told.
+
+        What was confirmed shortly before is not asked again, but for `now`.
+        """
+        if not self.lost and (now or self._age() > ASK * EXPIRY_S):
             self._confirm()
         if self.lost:
             what = f"{self.name} was taken over by another machine, while this process was stopped or cut off"
-            raise StoreError([Problem(str(self.remote.url), what)])
+            raise LockLost([Problem(str(self.remote.url), what)])
+
+    def _confirm(self) -> None:
+        """Touch the object, and look whether the lock has gone. Raises ConnectionError where that cannot be told."""
+        began = clock(), time.time()
+        try:
+            with self.remote.patience(0.0):
+                # In this order; see above.
+                self.remote.write(self._object(self._generation), self._content())
+                generation, _ = self._top()
+        except StoreError as error:
+            raise ConnectionError(error.problems[0].what) from error
+        self.lost = self.lost or generation > self._generation
+        self._confirmed = began
+
+    def _age(self) -> float:
+        """Seconds since the lock was confirmed, by whichever clock says more."""
+        return max(clock() - self._confirmed[0], time.time() - self._confirmed[1])
 
     # ---- its objects -------------------------------------------------------------------------------------------------
 
     def _object(self, generation: int) -> str:
         return f"locks/{self.name}/{generation:08d}"
 
+    def _generations(self) -> dict[int, str]:
+        """Generation → the version of its object. Objects of other names are nobody's."""
+        there = self.remote.listing(f"locks/{self.name}")
+        numbered = {int(name): version for name, version in there.items() if name.isascii() and name.isdecimal()}
+        return {number: version for number, version in numbered.items() if f"{number:08d}" in there and number > 0}
+
     def _top(self) -> tuple[int, str]:
         """The highest generation and the version of its object; (0, "") where there is none."""
-        there = self.remote.listing(f"locks/{self.name}")
-        top = max(there, default="")
-        return (int(top), there[top]) if top else (0, "")
+        return max(self._generations().items(), default=(0, ""))
 
-    def _holder(self, generation: int) -> dict[str, Any]:
-        if generation == 0:
-            return {"free": True, "copy": ""}
-        content = self.remote.read(self._object(generation))
-        if content is None:  # a higher one was made just now, and this one removed
-            return {"free": False, "copy": "", "host": "another machine", "process": "unknown"}
-        return json.loads(content)
+    def _holder(self, generation: int) -> _Holder:
+        return _Holder(free=True) if generation == 0 else _Holder.of(self.remote.read(self._object(generation)))
 
     def _content(self, free: bool = False) -> bytes:
         self._beats += 1
@@ -108,32 +167,34 @@ class Lease:
         return json.dumps({**who, "beat": self._beats, "free": free, "once": uuid.uuid4().hex}).encode()
 
     def _create(self, generation: int) -> bool:
+        began = clock(), time.time()
         if not self.remote.create(self._object(generation), self._content()):
             return False
-        there = self.remote.listing(f"locks/{self.name}")
-        if max(there) != f"{generation:08d}":  # it had been made, followed by the next one and removed since we looked
+        if self._top()[0] != generation:  # it had been made, followed by the next one and removed since we looked
             self.remote.remove(self._object(generation))
             return False
-        for below in there:
-            if below < f"{generation:08d}":
-                self.remote.remove(f"locks/{self.name}/{below}")
-        self._generation, self._confirmed = generation, time.monotonic()
-        self.remote.guards.append(self.check)
+        self._generation, self._confirmed = generation, began
+        self.remote.guards[self.name] = self.check
         self._thread.start()
         return True
 
+    def _succeed(self, generation: int, version: str | None) -> None:
+        """Take over from the holder of `generation`; one that was expired had last touched it to this `version`."""
+        try:
+            there = self._generations()
+            if version is not None and there.get(generation, version) != version:
+                time.sleep(EXPIRY_S)  # touched just now, after all: within this time its holder finds that it has gone
+            with suppress(StoreError), self.remote.patience(0.0):  # else the next holder does
+                for below in there.keys() - {self._generation}:
+                    self.remote.remove(self._object(below))
+        except BaseException:
+            self.release()
+            raise
+
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S) and not self.lost:
-            with suppress(StoreError), self.remote.patience(0.0):
+            with suppress(ConnectionError):
                 self._confirm()
-
-    def _confirm(self) -> None:
-        began = time.monotonic()
-        generation, _ = self._top()
-        self.lost = generation > self._generation
-        if not self.lost:
-            self.remote.write(self._object(self._generation), self._content())
-            self._confirmed = began
 
 
 class SharedLock:

@@ -2,12 +2,14 @@
 
 Frames are mapped into memory, checkpoints replaced, lines appended: all of that needs files. So a machine works in a
 copy with the store's own layout, *fetches* a folder before it looks and *publishes* it after writes that must survive.
-`mirror/<folder>.json` keeps, for each file, the object's version and the file's stamp when both were last the same: a
-file with another stamp was written here since, an object with another version by another machine.
+`mirror/<folder>.json` keeps what was last the same on both sides (synced.py).
 
 What was written here and not yet published is lost only where another machine has gone on since. For a trial that is
 decided as a whole, for its rows and its checkpoint belong together: they stay where the remote's rows are the beginning
 of the rows here. A trial's objects are published in an order in which each stands on those before, the result last.
+
+Each object is published over the version that was last seen of it. One that has changed since was written by another
+machine, or by an attempt of our own whose answer was lost: while the lock of the folder is still ours, it is replaced.
 """
 
 from __future__ import annotations
@@ -19,30 +21,26 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from kdtune.errors import StoreError
-from kdtune.files import read_json, write_json
+from kdtune.errors import Problem, StoreError
+from kdtune.files import disk_full, write_json
 from kdtune.lease import SharedLock
+from kdtune.objects import Changed
 from kdtune.remote import Listing, Remote
+from kdtune.synced import LINES, News, Record, rank, read_lenient, read_record, stamp
 
-#: In the order in which they are published: a checkpoint beyond its rows would lose them, a row beyond it is dropped.
-ORDER = ("config.json", "classes_", "stage_", "epochs.jsonl", "checkpoint.pt", "failure.json", "result.json")
-#: Stays here: an object is never half written, so it needs none before it.
-HERE = {"checkpoint_before.pt"}
-#: The files that are ever removed; any other that is missing here was lost, and is fetched again.
-CLEARED = {"failure.json", "driver.json", "stop"}
-#: Files with a line for each event, added at the end.
-LINES = (".jsonl", ".log")
 #: Between two looks at a folder that is kept up to date, in seconds.
 KEEP_S = 5.0
 THREADS = 16
+#: How often an object may change while it is being replaced.
+CONFLICTS = 8
 
 
 class Mirror:
@@ -67,12 +65,12 @@ class Mirror:
     def fetch(self, folder: str, more: Iterable[str] = (), seen: Listing | None = None) -> None:
         """Bring what of `folder` another machine has written since: the records and, of the checkpoints, `more`.
 
-        A complete trial does not change any more: nothing is asked of the remote where all of it is here. `seen` is a
-        listing from before: where it has nothing new, no other is made. A trial's checkpoints that are not asked for,
-        and are old by now, are removed: they do not go with the new records.
+        A complete trial does not change any more: nothing is asked of the remote where all of it is on both sides.
+        `seen` is a listing from before: where it has nothing new, no other is made. A trial's checkpoints that are not
+        asked for, and are old by now, are removed: they do not go with the new records.
         """
         place, trial = self.root / folder, folder.startswith("trials/")
-        if trial and all((place / name).exists() for name in ("result.json", *more)):
+        if trial and all((place / name).exists() for name in ("result.json", *more)) and not self.unpublished(folder):
             return
 
         def wanted(name: str) -> bool:
@@ -80,9 +78,9 @@ class Mirror:
 
         with self._record(folder) as record:
             # Within the lock, for what a process of this machine publishes meanwhile is no news.
-            news = None if seen is None else _News(record, place, seen)
+            news = None if seen is None else News(record, place, seen)
             if news is None or news.changed or news.gone or any(map(wanted, news.missing)):
-                news = _News(record, place, self.remote.listing(folder))
+                news = News(record, place, self.remote.listing(folder))
             changed, ours, gone = news.changed, news.ours, news.gone - news.ours
             if not trial:
                 changed -= {name for name in changed & ours if name.endswith(LINES) and self._is_ahead(folder, name)}
@@ -94,9 +92,9 @@ class Mirror:
                 changed, gone = changed | (ours & news.there.keys()), gone | (ours - news.there.keys())
             # Checkpoints first: where this ends half-way, the rows show that the remote is still ahead.
             bring = changed | set(filter(wanted, news.missing))
-            for name in sorted(bring, key=lambda name: (not name.endswith(".pt"), _rank(name))):
+            for name in sorted(bring, key=lambda name: (not name.endswith(".pt"), rank(name))):
                 if wanted(name) and self.remote.get(f"{folder}/{name}", place / name):
-                    record[name] = {"object": news.there[name], "file": _stamp(place / name)}
+                    record[name] = {"object": news.there[name], "file": stamp(place / name)}
                 else:
                     gone.add(name)
             for name in gone:
@@ -113,24 +111,47 @@ class Mirror:
     def publish(self, folder: str) -> None:
         """Bring to the remote what was written here since; nothing is asked of it where nothing was.
 
-        Raises StoreError where a lock that this process held has gone to another machine.
+        Raises LockLost where the lock of the folder, held by this process, has gone to another machine; and StoreError
+        where this process does not hold the lock of a trial and another machine has written the trial's objects.
         """
-        place = self.root / folder
+        place, guard = self.root / folder, self.remote.guards.get(_lock_of(folder))
         with self._record(folder) as record:
-            news = _News(record, place, {})
+            news = News(record, place, {})
             if not news.ours:
                 return
-            for guard in self.remote.guards:
-                guard()
-            written = sorted(news.ours & news.files.keys(), key=_rank)
-            for name in written:
-                self.remote.put(place / name, f"{folder}/{name}")
-            for name in news.ours - news.files.keys():
-                self.remote.remove(f"{folder}/{name}")
-                del record[name]
+            written = sorted(news.ours & news.files.keys(), key=rank)
+            removed = sorted(news.ours - news.files.keys())
+            for name in (*written, *removed):
+                path = place / name if name in news.files else None
+                self._replace(f"{folder}/{name}", path, record.get(name, {}).get("object"), guard)
             there = self.remote.listing(folder)
+            if guard is not None:
+                self.remote.ask(partial(guard, False))  # so that these are the versions that were written here
             for name in written:
-                record[name] = {"object": there.get(name, ""), "file": news.files[name]}
+                record[name] = {"object": there.get(name), "file": news.files[name]}
+            for name in removed:
+                record.pop(name, None)
+
+    def unpublished(self, folder: str) -> bool:
+        """Return whether something was written here that the remote does not have."""
+        with self._record(folder) as record:
+            return bool(News(record, self.root / folder, {}).ours)
+
+    def _replace(self, name: str, path: Path | None, over: str | None, guard: Callable[[bool], None] | None) -> None:
+        """Make the object `name`, last seen in the version `over`, the file `path`; None removes it."""
+        now = False
+        for _ in range(CONFLICTS):
+            held = None if guard is None else partial(guard, now)
+            try:
+                if path is None:
+                    return self.remote.remove(name, over, held)
+                return self.remote.put(path, name, over, held)
+            except Changed:
+                if guard is None and name.startswith("trials/"):
+                    break
+                over, now = self.remote.version(name), True
+        what = "another machine has written it meanwhile; the same command goes on with what is there"
+        raise StoreError([Problem(f"{self.remote.url}/{name}", what)])
 
     @contextmanager
     def kept(self, folder: str) -> Iterator[None]:
@@ -163,11 +184,11 @@ class Mirror:
     # ---- what is known of both sides ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _record(self, folder: str) -> Iterator[dict[str, Any]]:
-        """Name → {"object": its version, "file": its stamp} of when both were the same; written back at the end."""
+    def _record(self, folder: str) -> Iterator[Record]:
+        """The record of a folder; written back at the end."""
         path = self.root / "mirror" / f"{folder}.json"
-        with self._lock(folder.replace("/", "-")):
-            record = read_json(path) or {}
+        with self._usable(), self._lock(folder.replace("/", "-")):
+            record = read_record(path)
             before = json.dumps(record)
             try:
                 yield record
@@ -178,9 +199,9 @@ class Mirror:
     def _copy_id(self) -> str:
         """Names this working copy; another one on every machine."""
         path, host = self.root / "mirror" / "copy.json", socket.gethostname()
-        with self._lock("copy"):
-            found = read_json(path)
-            if found is None or found["host"] != host:
+        with self._usable(), self._lock("copy"):
+            found = read_lenient(path)
+            if not isinstance(found.get("id"), str) or found.get("host") != host:
                 found = {"id": uuid.uuid4().hex, "host": host}
                 write_json(path, found)
         return found["id"]
@@ -190,39 +211,20 @@ class Mirror:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"mirror-{name}.lock")
 
-
-class _News:
-    """What differs between a folder here, its objects, and the record of when both were the same."""
-
-    def __init__(self, record: dict[str, Any], place: Path, there: Listing) -> None:
-        self.there = there
-        self.files = _stamps(place)
-        cleared = (record.keys() - self.files.keys()) & CLEARED
-        self.ours = {name for name, stamp in self.files.items() if record.get(name, {}).get("file") != stamp} | cleared
-        """Written here, or removed."""
-        known = record.keys() | self.files.keys()
-        self.changed = {name for name in there.keys() & known if record.get(name, {}).get("object") != there[name]}
-        """Written by another machine."""
-        self.missing = there.keys() - self.files.keys() - cleared
-        """Not here: never asked for, or lost."""
-        self.gone = record.keys() - there.keys()
-        """Removed by another machine."""
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Raise StoreError where the working copy cannot be read or written. A full disk is the caller's."""
+        try:
+            yield
+        except OSError as error:
+            if disk_full(error):
+                raise
+            at = f" ({error.filename})" if error.filename else ""
+            what = f"the working copy of {self.remote.url} cannot be used: {error.strerror or error}{at}"
+            raise StoreError([Problem(str(self.root), what, "KDTUNE_CACHE: a folder that can be written")]) from error
 
 
-def _rank(name: str) -> tuple[int, str]:
-    return next((i for i, start in enumerate(ORDER) if name.startswith(start)), -1), name
-
-
-def _stamps(place: Path) -> dict[str, list[int]]:
-    """Of every file of a folder that has an object; temporary ones, whose names begin with a dot, have none."""
-    stamps = {}
-    for path in place.iterdir() if place.is_dir() else ():
-        if path.name not in HERE and not path.name.startswith("."):
-            with suppress(FileNotFoundError):  # it may be replaced just now
-                stamps[path.name] = _stamp(path)
-    return stamps
-
-
-def _stamp(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+def _lock_of(folder: str) -> str:
+    """The name of the lock that who writes a trial or drives a sweep holds: `trials/KEY` → `trial-KEY`."""
+    kind, _, name = folder.partition("/")
+    return f"{kind.removesuffix('s')}-{name}"

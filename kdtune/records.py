@@ -55,6 +55,11 @@ class TrialFiles:
             self.mirror.publish(f"trials/{self.key}")
 
     @property
+    def unpublished(self) -> bool:
+        """Whether a store behind a URL lacks something that was written here."""
+        return self.mirror is not None and self.mirror.unpublished(f"trials/{self.key}")
+
+    @property
     def key(self) -> str:
         return self.folder.name
 

@@ -2,7 +2,8 @@
 
 An attempt that fails for a moment is repeated with growing pauses for at most `patience_s`; what no patience mends (no
 such bucket, no permission, no package for the protocol) is refused at once. Both in one message that names the URL.
-fsspec, and what it needs for the protocol, is imported with the first request.
+Each attempt ends in time (objects.py), and an attempt to write is made only while its guard allows it: the lock that
+the caller holds may go to another machine while this one waits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, TypeVar
 
 from kdtune.errors import Problem, StoreError
 from kdtune.files import disk_full
+from kdtune.names import is_name
+from kdtune.objects import ANY, Changed, Over, Request, connect, is_s3, version
 from kdtune.urls import SecretUrl, redact
 
 #: An outage is borne for so long, in seconds; before anything was ever reached, only for a moment.
@@ -35,6 +38,8 @@ HOPELESS_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFo
 #: Name → version, which is another one whenever the object was written.
 Listing = dict[str, str]
 Made = TypeVar("Made")
+#: Raises StoreError where this process may not write any more, and ConnectionError where that cannot be told now.
+Guard = Callable[[], None]
 
 
 class Remote:
@@ -43,38 +48,43 @@ class Remote:
     def __init__(self, url: str, reached: bool = False) -> None:
         self.url, self.reached = SecretUrl(url.rstrip("/")), reached
         self._patience = _Patience()
-        self.guards: list[Callable[[], None]] = []
-        """Raise StoreError where this process must publish no more: a lock of its own was taken over (lease.py)."""
+        self.guards: dict[str, Callable[[bool], None]] = {}
+        """Of the locks that this process holds, by name: `Lease.check`."""
         self._connection: tuple[int, Any, str] | None = None
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def listing(self, folder: str) -> Listing:
-        """The objects of a folder, without those of folders in it; empty where there is none."""
+        """The objects of a folder, without those of folders in it; empty where there is none.
+
+        Objects whose names are none of ours (names.py) are left out: no name leads out of the working copy.
+        """
         try:
-            found = self._try("read", lambda fs, root: fs.ls(f"{root}/{folder}", detail=True))
+            found = self._try("read", lambda request: request("ls", folder, detail=True))
         except FileNotFoundError:
             return {}
-        return {info["name"].rsplit("/", 1)[-1]: _version(info) for info in found if _is_file(info)}
+        named = ((info["name"].rsplit("/", 1)[-1], info) for info in found if info["type"] == "file")
+        return {name: version(info) for name, info in named if is_name(name)}
 
     def tree(self, folder: str) -> dict[str, Listing]:
         """Every folder anywhere below `folder` → its objects, in as few requests as the protocol allows."""
 
-        def ask(fs: Any, root: str) -> list[tuple[str, Any]]:
-            found = fs.find(f"{root}/{folder}", detail=True)
-            return [(name.removeprefix(root).strip("/"), info) for name, info in found.items() if _is_file(info)]
+        def ask(request: Request) -> list[tuple[str, Any]]:
+            found = request("find", folder, detail=True)
+            return [(path.removeprefix(request.root).lstrip("/"), info) for path, info in found.items()]
 
         listings: dict[str, Listing] = {}
         with suppress(FileNotFoundError):
-            for name, info in self._try("read", ask):
-                parent, _, own = name.rpartition("/")
-                listings.setdefault(parent, {})[own] = _version(info)
+            for path, info in self._try("read", ask):
+                parent, _, name = path.rpartition("/")
+                if info["type"] == "file" and all(map(is_name, path.split("/"))):
+                    listings.setdefault(parent, {})[name] = version(info)
         return listings
 
     def read(self, name: str) -> bytes | None:
         """The content of an object, or None where there is none."""
         try:
-            return self._try("read", lambda fs, root: fs.cat_file(f"{root}/{name}"))
+            return self._try("read", lambda request: request("cat_file", name))
         except FileNotFoundError:
             return None
 
@@ -83,7 +93,7 @@ class Remote:
         path.parent.mkdir(parents=True, exist_ok=True)
         copy = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            self._try("read", lambda fs, root: fs.get_file(f"{root}/{name}", str(copy)))
+            self._try("read", lambda request: request("get_file", name, str(copy)))
             with copy.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(copy, path)
@@ -93,46 +103,53 @@ class Remote:
             copy.unlink(missing_ok=True)
         return True
 
-    def put(self, path: Path, name: str) -> None:
-        """Make an object of a file, or write it anew: readers see the old one or the new one."""
-        path.stat()  # raises FileNotFoundError: a bucket that is missing is another matter
-        self._write(lambda fs, root: fs.put_file(str(path), f"{root}/{name}"))
+    def version(self, name: str) -> str | None:
+        """The version of an object, or None where there is none."""
+        return self._try("read", lambda request: request.version(name))
 
-    def write(self, name: str, content: bytes) -> None:
-        self._write(lambda fs, root: fs.pipe_file(f"{root}/{name}", content))
+    def put(self, path: Path, name: str, over: Over = ANY, guard: Guard | None = None) -> None:
+        """Make an object of a file, or write it anew: readers see the old one or the new one.
+
+        Raises Changed where it is not the version `over` that is there, and StoreError where `guard` refuses.
+        """
+        path.stat()  # raises FileNotFoundError: a bucket that is missing is another matter
+        self._write(lambda request: request.write(name, path, over, guard or _allow), guard)
+
+    def write(self, name: str, content: bytes, over: Over = ANY, guard: Guard | None = None) -> None:
+        """`put`, of these bytes."""
+        self._write(lambda request: request.write(name, content, over), guard)
 
     def create(self, name: str, content: bytes) -> bool:
         """Make an object where there is none; whether it is ours now. `content` must be nobody else's.
 
         S3 does that in one step (If-None-Match); where a protocol cannot, two may both be told that they made it.
         """
-
-        def ask(fs: Any, root: str) -> None:
-            try:
-                fs.pipe_file(f"{root}/{name}", content, mode="create")
-            except OSError as error:
-                # s3fs knows Amazon's answer to a condition that does not hold; others' it takes for a bad request.
-                answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
-                if answer != "PreconditionFailed" and not isinstance(error, FileExistsError):
-                    raise
-
-        self._write(ask)
+        with suppress(Changed):
+            self._write(lambda request: request.create(name, content))
         # Read, for an answer that was lost makes the second attempt find the first one's object.
         return self.read(name) == content
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, over: str | None = None, guard: Guard | None = None) -> None:
+        """Remove an object, if there is one; or only this version of it. Raises as `put` does."""
         with suppress(FileNotFoundError):
-            self._try("written", lambda fs, root: fs.rm_file(f"{root}/{name}"))
+            self._try("written", lambda request: request.remove(name, over), guard)
+
+    def ask(self, guard: Guard) -> None:
+        """Return when the guard allows; an outage is waited for. Raises StoreError where it refuses."""
+        self._try("written", lambda _: None, guard)
 
     def check_writable(self) -> None:
         """Raises StoreError where objects cannot be made here; warns where two machines might both make the same."""
         probe = f"locks/probe-{uuid.uuid4().hex}"
+        self.create(probe, b"first")
         try:
-            self.create(probe, b"first")
-            if self.create(probe, b"second"):
-                what = (
-                    "its server does not refuse to create what is there: run one sweep and one worker at a time on it"
-                )
+            loose = self.create(probe, b"second")
+            if not loose and is_s3(str(self.url)):
+                with suppress(Changed):
+                    self.write(probe, b"third", over=f'"{"0" * 32}"')
+                    loose = True
+            if loose:
+                what = "its server ignores the conditions of a write: run one sweep and one worker at a time on it"
                 print(f"kdtune: {self.url}: {what}", file=sys.stderr)
         finally:
             with suppress(StoreError), self.patience(0.0):
@@ -149,23 +166,28 @@ class Remote:
         finally:
             self._patience.seconds = before
 
-    def _write(self, action: Callable[[Any, str], object]) -> None:
+    def _write(self, action: Callable[[Request], object], guard: Guard | None = None) -> None:
         try:
-            self._try("written", action)
+            self._try("written", action, guard)
         except FileNotFoundError as error:
             raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
 
-    def _try(self, verb: str, action: Callable[[Any, str], Made]) -> Made:
-        """`action` of the file system and the root in it. FileNotFoundError and a full disk here are the caller's."""
+    def _try(self, verb: str, action: Callable[[Request], Made], guard: Guard | None = None) -> Made:
+        """`action` of a request. FileNotFoundError, Changed and a full disk here are the caller's."""
         began, pause, told = time.monotonic(), PAUSE_S, False
         patience = PATIENCE_S if self._patience.seconds is None else self._patience.seconds
         if not self.reached:
             patience = min(patience, FIRST_PATIENCE_S)
         while True:
             try:
-                made = action(*self._connected())
-            except FileNotFoundError:
+                request = Request(*self._connected(), first=not self.reached)
+                if guard is not None:
+                    guard()
+                made = action(request)
+            except (FileNotFoundError, Changed):
                 self.reached = True
+                raise
+            except StoreError:  # the guard's
                 raise
             except Exception as error:
                 if disk_full(error):
@@ -191,13 +213,7 @@ class Remote:
     def _connected(self) -> tuple[Any, str]:
         """The file system and the root's path in it, once for each process: connections do not survive a fork."""
         if self._connection is None or self._connection[0] != os.getpid():
-            import fsspec
-
-            options = {"use_listings_cache": False, "skip_instance_cache": True, **_options(str(self.url))}
-            fs, root = fsspec.core.url_to_fs(self.url.reveal(), **options)
-            if hasattr(fs, "retries"):
-                fs.retries = 1  # how often is ours to say
-            self._connection = os.getpid(), fs, root.rstrip("/")
+            self._connection = os.getpid(), *connect(self.url)
         return self._connection[1:]
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str, bool]]:
@@ -208,24 +224,8 @@ class _Patience(threading.local):
     seconds: float | None = None
 
 
-def _options(url: str) -> dict[str, Any]:
-    """For S3: one attempt at a time, and no waiting for ever; what the user's fsspec configuration says goes first."""
-    if not url.startswith(("s3://", "s3a://")):
-        return {}
-    from fsspec.config import conf
-
-    config = {"retries": {"max_attempts": 0}, "connect_timeout": 5, "read_timeout": 30}
-    return {"config_kwargs": config | conf.get("s3", {}).get("config_kwargs", {})}
-
-
-def _is_file(info: dict[str, Any]) -> bool:
-    """No folder, nor the mark of one: an object whose name ends with a slash."""
-    return info["type"] == "file" and not info["name"].endswith("/")
-
-
-def _version(info: dict[str, Any]) -> str:
-    marks = ("size", "ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
-    return " ".join(str(info[mark]) for mark in marks if mark in info)
+def _allow() -> None:
+    """The guard of a write that no lock protects."""
 
 
 def _hopeless(error: Exception) -> bool:
@@ -238,12 +238,14 @@ def _hopeless(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """The first line of an error, without secrets, cut to a readable length."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     line = redact((str(error).strip() or type(error).__name__).splitlines()[0])
     return line if len(line) <= 200 else line[:197] + "..."
 
 
 def _advice(url: str) -> str:
-    if url.startswith(("s3://", "s3a://")):
+    if is_s3(url):
         return (
             "pip install 'kdtune[s3]'; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if not Amazon's, AWS_ENDPOINT_URL"
         )

@@ -71,7 +71,7 @@ class Store:
         Raises StoreError for a folder that cannot be written, or a URL that cannot be reached or written to; OSError
         for a full disk.
         """
-        check_writable(self.root, "--store")
+        check_writable(self.root, "--store" if self.mirror is None else "KDTUNE_CACHE")
         if self.mirror is not None:
             self.mirror.remote.check_writable()
 
@@ -213,7 +213,7 @@ class Store:
 
     def lock(self, name: str) -> FileLock | SharedLock:
         """A lock between all processes that see the store. The system frees it when its holder dies, however it dies;
-        of a store behind a URL, where the holder's machine is another one, that takes half a minute."""
+        of a store behind a URL, where the holder's machine is another one, that takes 45 seconds."""
         here = self.lock_here(name)
         return here if self.mirror is None else self.mirror.lock(name, here)
 

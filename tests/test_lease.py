@@ -38,8 +38,8 @@ def stores(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return on
 
 
-def elsewhere(url: str, cache: Path, code: str) -> subprocess.Popen[str]:
-    """Another process that holds the lock "thing" and says so; then it runs `code`."""
+def elsewhere(url: str, cache: Path, code: str, lock: str = "thing") -> subprocess.Popen[str]:
+    """Another process that holds a lock and says so; then it runs `code`."""
     code = f"""
 import os, time
 os.environ["KDTUNE_CACHE"] = {str(cache)!r}
@@ -47,7 +47,7 @@ from kdtune import lease
 lease.BEAT_S, lease.EXPIRY_S = 0.2, 1.5
 from kdtune.store import Store
 store = Store({url!r})
-with store.lock("thing"):
+with store.lock({lock!r}):
     print("held", flush=True)
     {code}
 """
@@ -126,12 +126,12 @@ def test_a_process_that_was_stopped_for_too_long_publishes_nothing_more(
     except Exception as error:
         print(error, flush=True)
 """
-    process = elsewhere(s3, tmp_path / "first", code)
+    process = elsewhere(s3, tmp_path / "first", code, "trial-key")
     process.send_signal(signal.SIGSTOP)
-    with stores(s3, tmp_path, monkeypatch)("second").lock("thing"):
+    with stores(s3, tmp_path, monkeypatch)("second").lock("trial-key"):
         process.send_signal(signal.SIGCONT)
         said, _ = process.communicate("go on\n", timeout=60)
-    assert "thing was taken over by another machine" in said
+    assert "trial-key was taken over by another machine" in said
     assert Remote(s3).listing("trials/key") == {}
 
 

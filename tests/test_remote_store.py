@@ -184,33 +184,3 @@ def test_a_folder_named_by_a_file_url_is_that_folder(tmp_path: Path) -> None:
 
 def test_all_machines_know_the_store_by_one_name(on: Machines) -> None:
     assert on("a").claim() == on("b").claim() == on("a").claim()
-
-
-# ---- objects ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("protocol", ["s3", "memory"])
-def test_objects_are_written_listed_created_once_and_removed(
-    protocol: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    here = Remote(request.getfixturevalue("s3") if protocol == "s3" else f"memory://{tmp_path.name}")
-    assert here.listing("a") == here.tree("a") == {}
-    assert here.read("a/b") is None
-    assert not here.get("a/b", tmp_path / "copy")
-    (tmp_path / "file").write_bytes(b"first")
-    here.put(tmp_path / "file", "a/b")
-    here.write("a/c/d", b"deeper")
-    before = here.listing("a")
-    assert list(before) == ["b"]
-    assert {folder: list(names) for folder, names in here.tree("a").items()} == {"a": ["b"], "a/c": ["d"]}
-    here.write("a/b", b"second")
-    assert here.listing("a") != before
-    assert here.get("a/b", tmp_path / "deep" / "copy")
-    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"second"]
-    assert here.create("a/new", b"mine")
-    assert here.create("a/new", b"mine"), "the answer to the first attempt may have been lost"
-    assert not here.create("a/new", b"another's")
-    assert here.read("a/new") == b"mine"
-    for _ in range(2):
-        here.remove("a/new")
-    assert here.read("a/new") is None

@@ -163,10 +163,10 @@ def test_a_result_that_could_not_be_published_is_published_by_the_next_attempt(
     store = on("a")
     with monkeypatch.context() as patch:
 
-        def refused(self: Remote, path: Path, name: str) -> None:
+        def refused(self: Remote, path: Path, name: str, *more: Any) -> None:
             if name.endswith("result.json"):
                 raise StoreError([])
-            put(self, path, name)
+            put(self, path, name, *more)
 
         put = Remote.put
         patch.setattr(Remote, "put", refused)

@@ -15,7 +15,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.key import identity
 from kdtune.config.metrics import OfCost
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import KdtuneError, Problem, ResourceError, StoreError
+from kdtune.errors import KdtuneError, LockLost, Problem, ResourceError, StoreError
 from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.cost import alike, epoch_seconds, trial_cost
@@ -48,11 +48,12 @@ class Session(Prepared):
         files = self.files(config).fetch()
         if files.result() is not None:
             files.clear_failure()
-            files.publish()  # where that has failed
-            yield from files.rows()
-            return
+            if not files.unpublished:
+                yield from files.rows()
+                return
         with self.store.lock(f"trial-{files.key}"):
             if files.fetch(files.checkpoint).result() is not None:
+                files.publish()  # where that has failed
                 yield from files.rows()
                 return
             clear_unfinished(files.folder)
@@ -81,6 +82,8 @@ class Session(Prepared):
                         self.costs[like] = trial_cost(initial_state(config, data, None, device), samples, targets)
                     cost = {**self.costs[like], "epoch_seconds": epoch_seconds(files.rows())}
                     files.write_result({**result, "cost": cost})
+            except LockLost:
+                raise  # the trial has not failed: another machine trains it
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
                     files.write_failure(plain_words(error), out_of_memory=_out_of_memory(error))
