@@ -6,26 +6,29 @@ A catalog is a DataFrame with the columns
     action  class name
     split   "train" or "test"
     group   what must not be torn apart: videos of one group share actor, background or source film
-with rows sorted by `video` and an index of 0..N-1.
+with rows sorted by `video` and an index of 0..N-1. `layout/` reads what people have on their disks into it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from kdtune.clips.layout.folders import group_guesses, read_folders
+from kdtune.clips.layout.groups import apply_groups
+from kdtune.clips.layout.lists import hmdb51_rows, ucf101_rows
+from kdtune.clips.layout.names import Names, counted, kind_of, missing_videos, some
+from kdtune.clips.layout.rows import COLUMNS, Reading, table
+from kdtune.clips.layout.text import names_in
+from kdtune.clips.layout.unread import like_lists, note_unlisted, unknown_lists
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError, Problem
+from kdtune.parse import printable, problem_of
 
-COLUMNS = ["video", "label", "action", "split", "group"]
-SUFFIXES = {".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
-#: Without lists, this share of the groups, the first by the hash of their names, is the test list.
-TEST_SHARE = 0.2
-SHOWN = 5
+__all__ = ["COLUMNS", "Understood", "load_catalog", "understand", "video_path"]
 
 WHERE_FROM = {
     "synthetic": "make it with `kdtune data synth`",
@@ -35,210 +38,131 @@ WHERE_FROM = {
 }
 
 
-def load_catalog(data: DataConfig) -> pd.DataFrame:
-    """The catalog of the data set that `data` names, with every listed video on disk.
+@dataclass(frozen=True)
+class Understood:
+    """A data set as kdtune reads it: its catalog, and how it came to it."""
 
-    Raises DataError with all problems: no root, no or broken lists, classes without training videos, missing videos.
+    data: DataConfig
+    catalog: pd.DataFrame
+    reading: Reading
+
+
+def load_catalog(data: DataConfig) -> pd.DataFrame:
+    """Return the catalog of the data set that `data` names, with every listed video on disk.
+
+    Raises DataError with all problems: no root, no or broken lists, a mixture of layouts, classes without training
+    videos, missing videos.
     """
-    root = Path(data.folder)
-    lists = Path(data.lists) if data.lists else root
-    problems = []
-    if not root.is_dir():
-        what = f"the videos of {data.dataset} were looked for in {root.absolute()}, which is not a folder"
-        problems.append(Problem("data.root", f"{what}; {WHERE_FROM[data.dataset]}, or set data.root"))
-    try:
-        if data.dataset == "hmdb51":
-            catalog = hmdb51_lists(lists, data.split)
-        elif data.dataset == "folder":
-            catalog = folder(root, lists, data.split) if root.is_dir() else _table([])
-        else:
-            catalog = ucf101_lists(lists, data.split)
-    except DataError as error:
-        # Where there is no root and no lists of their own, "no lists in it" would only say the same again.
-        told = problems and lists == root
-        raise DataError(problems if told else problems + error.problems) from None
-    trained = set(catalog.loc[catalog["split"] == "train", "action"])
-    for action in sorted(set(catalog["action"]) - trained):
-        problems.append(Problem(str(lists), f"class {action} has no training videos"))
-    if root.is_dir():
-        missing = [video for video in catalog["video"] if not video_path(root, video).is_file()]
-        if missing:
-            what = f"{len(missing)} of {len(catalog)} listed videos are not there: {_some(missing)}"
-            problems.append(Problem(str(root), what))
-        if not len(catalog):
-            problems.append(Problem(str(root), "no videos in class folders", " ".join(sorted(SUFFIXES))))
-    if problems:
-        raise DataError(problems)
-    return catalog
+    return understand(data).catalog
 
 
 def video_path(root: Path, video: str) -> Path:
-    """The file of a catalog's `video`, also where its folder or name differs in case only.
+    """Return the file of a catalog's `video`, also where its folder or name differs in case or Unicode normal form.
 
     UCF101's archives and lists disagree over HandstandPushups and HandStandPushups. A path that exists nowhere comes
-    back as it was listed.
+    back as it was listed. Raises OSError where a folder on the way cannot be read.
     """
-    path = root / video
-    if path.exists():
-        return path
-    found = root
-    for part in Path(video).parts:
-        names = sorted(p.name for p in found.iterdir()) if found.is_dir() else []
-        same = [name for name in names if name.casefold() == part.casefold()]
-        if not same:
-            return path
-        found = found / same[0]
-    return found
+    return Names(root).path(video)
 
 
-def ucf101_lists(lists: Path, split: int) -> pd.DataFrame:
-    """The official lists classInd.txt, trainlist0N.txt and testlist0N.txt.
-
-    The group is the gNN of the name as it is: the official splits are by that number across classes. Raises DataError.
-    """
-    problems: list[Problem] = []
-    labels = _class_labels(lists / "classInd.txt", problems)
-    rows = []
-    for part in ("train", "test"):
-        path = lists / f"{part}list{split:02d}.txt"
-        for where, line in _lines(path, problems):
-            named = re.fullmatch(r"(.+?\.\w+)(?:\s+(\d+))?", line)
-            video = named[1] if named else line
-            action = video.split("/")[0]
-            if named is None or "/" not in video:
-                problems.append(Problem(where, f"must be class/video.ext and perhaps its label, but got {line!r}"))
-            elif action not in labels:
-                problems.append(Problem(where, f"class {action} is not in classInd.txt"))
-            elif named[2] and int(named[2]) != labels[action] + 1:
-                problems.append(Problem(where, f"label {named[2]}, but classInd.txt has {labels[action] + 1} {action}"))
-            else:
-                rows.append((video, labels[action], action, part, ucf101_group(video)))
-    return _checked(lists, rows, problems)
-
-
-def ucf101_group(video: str) -> str:
-    """The "g08" of v_X_g08_c01.avi; of any other name the path without its suffix: a group of its own."""
-    found = re.search(r"_(g\d+)_c\d+$", Path(video).stem)
-    return found[1] if found else Path(video).with_suffix("").as_posix()
-
-
-def hmdb51_lists(lists: Path, split: int) -> pd.DataFrame:
-    """The official lists <class>_test_split<N>.txt: 1 is train, 2 is test, 0 is unused. Raises DataError."""
-    problems: list[Problem] = []
-    rows = []
-    ending = f"_test_split{split}.txt"
-    files = sorted(lists.glob(f"*{ending}"))
-    if not files:
-        problems.append(Problem(str(lists.absolute()), f"no lists <class>{ending} are here; set data.lists to them"))
-    for label, path in enumerate(files):
-        action = path.name.removesuffix(ending)
-        for where, line in _lines(path, problems):
-            name, _, use = line.rpartition(" ")
-            if use not in ("0", "1", "2") or not name:
-                problems.append(Problem(where, f"must be a name and 0, 1 or 2, but got {line!r}"))
-            elif use != "0":
-                part = "train" if use == "1" else "test"
-                rows.append((f"{action}/{name.strip()}", label, action, part, hmdb51_group(name.strip(), action)))
-    return _checked(lists, rows, problems)
-
-
-def hmdb51_group(name: str, action: str) -> str:
-    """The source film: what stands before the class in the name.
-
-    Parts of one film are one group (Return_of_the_King_12, RETURN_OF_THE_KING: returnoftheking), so case, punctuation
-    and trailing part numbers do not count. Numbers of three and more digits stay, as they are years. Two films taken
-    for one (Oceans11, Oceans12) cost nothing; one film taken for two would leak from training into validation.
-    """
-    stem = Path(name).stem
-    film = stem.rpartition(f"_{action}_")[0] or stem
-    plain = re.sub(r"[\W_]+", " ", film.casefold()).strip()
-    part = r"(?:\s*\b(?:part|teil|nr))?\s*(?<!\d)\d{1,2}(?: of)?$"
-    while (shorter := re.sub(part, "", plain)) != plain and shorter:
-        plain = shorter
-    return plain.replace(" ", "")
-
-
-def folder(root: Path, lists: Path, split: int) -> pd.DataFrame:
-    """Class folders of videos, with UCF101-style lists and a groups.csv (video, class, group) where they exist.
-
-    Without lists the test list is a fifth of the groups, chosen by the hash of the group's name. Without groups.csv a
-    group is UCF101's gNN or the video itself. Raises DataError.
-    """
-    problems: list[Problem] = []
-    if (lists / "classInd.txt").exists() or (lists / f"trainlist{split:02d}.txt").exists():
-        catalog = ucf101_lists(lists, split)
-    else:
-        classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        videos = {path: sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) for path in classes}
-        for path in classes:
-            if not videos[path] and path != lists:
-                problems.append(Problem(str(path), "the class is empty: no videos in it", " ".join(sorted(SUFFIXES))))
-        classes = [path for path in classes if videos[path]]
-        rows = []
-        for label, path in enumerate(classes):
-            for file in videos[path]:
-                video = file.relative_to(root).as_posix()
-                rows.append((video, label, path.name, "train", ucf101_group(video)))
-        catalog = _table(rows)
-    if (lists / "groups.csv").exists():
-        catalog["group"] = _groups(lists / "groups.csv", catalog, problems)
+def understand(data: DataConfig) -> Understood:
+    """Return `load_catalog` with what was recognised, guessed and passed over. Raises DataError as it does."""
+    root = Path(data.folder)
+    lists = Path(data.lists) if data.lists else root
+    names, problems = Names(root), _root_problems(data, root)
+    if problems and lists == root:
+        raise DataError(problems)  # "no lists in it" would only say the same again
+    there = not problems
+    found = list[Problem]()
+    reading = _reading(data, root if there else None, lists, names, found)
+    problems += found
+    catalog = table(reading.rows)
+    trained = set(catalog.loc[catalog["split"] == "train", "action"])
+    if not found:  # what was not read may be what is missing
+        for action in sorted(set(catalog["action"]) - trained):
+            problems.append(Problem(printable(str(lists)), f"class {action} has no training videos"))
+    if there:
+        problems += _files(root, names, catalog, reading)
+    if not problems and not len(catalog):
+        problems.append(Problem(printable(str(root)), "no videos in class folders", WHERE_FROM[data.dataset]))
+    if not problems and catalog["action"].nunique() == 1:
+        what = f"has one class alone, {catalog['action'][0]}: there is nothing to tell apart"
+        problems.append(Problem(printable(str(root)), what, "at least two classes"))
     if problems:
-        raise DataError(problems)
-    if not (lists / f"trainlist{split:02d}.txt").exists():
-        by_hash = sorted(set(catalog["group"]), key=lambda group: hashlib.sha256(group.encode()).hexdigest())
-        test = set(by_hash[: max(1, round(TEST_SHARE * len(by_hash)))])
-        catalog["split"] = ["test" if group in test else "train" for group in catalog["group"]]
-    return catalog
+        raise DataError(dict.fromkeys(problems))
+    reading.notes += _notes(catalog)
+    return Understood(data, catalog, reading)
 
 
-def _groups(path: Path, catalog: pd.DataFrame, problems: list[Problem]) -> list[str]:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if not {"video", "group"} <= set(table.columns):
-        problems.append(Problem(str(path), f"needs the columns video and group, but has {list(table.columns)}"))
-        return list(catalog["group"])
-    group_of = dict(zip(table["video"], table["group"], strict=True))
-    without = [video for video in catalog["video"] if video not in group_of]
-    if without:
-        problems.append(Problem(str(path), f"names no group for {len(without)} videos: {_some(without)}"))
-    return [group_of.get(video, "") for video in catalog["video"]]
-
-
-def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
-    """classInd.txt counts from 1; labels count from 0."""
-    labels = {}
-    for where, line in _lines(path, problems):
-        number, _, action = line.partition(" ")
-        if not number.isdecimal() or not action:
-            problems.append(Problem(where, f"must be a number and a class, but got {line!r}"))
-        else:
-            labels[action.strip()] = int(number) - 1
-    if sorted(labels.values()) != list(range(len(labels))):
-        problems.append(Problem(str(path), "must number its classes 1, 2, 3, … without gaps"))
-    return labels
-
-
-def _lines(path: Path, problems: list[Problem]) -> Iterable[tuple[str, str]]:
-    """Place (path:number) and text of the lines that are not empty."""
-    if not path.is_file():
-        problems.append(Problem(str(path.absolute()), "this list is missing; set data.lists to the folder that has it"))
+def _root_problems(data: DataConfig, root: Path) -> list[Problem]:
+    try:
+        kind = kind_of(root)
+    except OSError as error:
+        return [problem_of(root, error)]
+    if kind == "folder":
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    what = f"the videos of {data.dataset} were looked for in {printable(str(root.absolute()))}, which is not a folder"
+    return [Problem("data.root", f"{what}; {WHERE_FROM[data.dataset]}, or set data.root")]
 
 
-def _checked(lists: Path, rows: list[tuple[str, int, str, str, str]], problems: list[Problem]) -> pd.DataFrame:
-    catalog = _table(rows)
-    twice = sorted(set(catalog.loc[catalog["video"].duplicated(), "video"]))
+def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, problems: list[Problem]) -> Reading:
+    """Read lists or, for a folder without lists, folders. `root` is None where it is not there."""
+    if data.dataset == "hmdb51":
+        return Reading("HMDB51's lists", hmdb51_rows(lists, data.split, names, problems))
+    listed = set(names_in(lists, problems)) if data.dataset == "folder" else set()
+    known = {"classInd.txt", *(f"{part}list{split:02d}.txt" for part in ("train", "test") for split in (1, 2, 3))}
+    if data.dataset != "folder" or listed & known:
+        reading = Reading("UCF101's lists", ucf101_rows(lists, data.split, names, problems))
+        if data.dataset == "folder" and root is not None:
+            note_unlisted(root, lists, names, reading)
+    elif root is not None:
+        problems += unknown_lists(lists, listed, given=data.lists is not None)
+        reading = read_folders(root, lists, problems)
+        if others := like_lists(listed):
+            reading.notes.append(f"files that may be lists are not read: {some(others)}")
+    else:
+        return Reading("")
+    if "groups.csv" in listed:
+        apply_groups(lists / "groups.csv", names, reading, problems)
+    elif data.dataset == "folder":
+        reading.guesses += group_guesses(reading.rows)
+    return reading
+
+
+def _files(root: Path, names: Names, catalog: pd.DataFrame, reading: Reading) -> list[Problem]:
+    """What is wrong with the files of a catalog: missing, unreadable, or one file under two names."""
+    missing, paths, problems = missing_videos(names, catalog["video"])
+    if missing:
+        what = f"{len(missing)} of {len(catalog)} listed videos are not there: {some(missing)}"
+        around = [name for name in names_in(root, problems) if _holds(root / name, missing[0])]
+        remedy = f"set data.root to {root / around[0]}" if around else ""
+        problems.append(Problem(printable(str(root)), what, printable(remedy)))
+    spellings: dict[Path, list[str]] = {}
+    for video, path in paths.items():
+        spellings.setdefault(path, []).append(video)
+    twice = [" and ".join(videos) for videos in spellings.values() if len(videos) > 1]
     if twice:
-        problems.append(Problem(str(lists), f"{len(twice)} videos are listed more than once: {_some(twice)}"))
-    if problems:
-        raise DataError(problems)
-    return catalog
+        what = f"{counted(len(twice), 'video')} listed twice, in spellings of the same file: {some(twice)}"
+        problems.append(Problem(printable(str(root)), what))
+    return problems
 
 
-def _table(rows: list[tuple[str, int, str, str, str]]) -> pd.DataFrame:
-    return pd.DataFrame(sorted(rows), columns=COLUMNS).astype({"label": "int64"})
+def _holds(folder: Path, video: str) -> bool:
+    try:
+        return kind_of(folder / video) == "file"
+    except OSError:
+        return False
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+def _notes(catalog: pd.DataFrame) -> list[str]:
+    """What is odd about a catalog, but allowed."""
+    notes = []
+    groups = catalog.groupby("split")["group"].agg(set)
+    shared = sorted(groups["train"] & groups["test"]) if {"train", "test"} <= set(groups.index) else []
+    if shared:
+        what = "has" if len(shared) == 1 else "have"
+        notes.append(f"{counted(len(shared), 'group')} {what} videos in the training and the test list: {some(shared)}")
+    untested = sorted(set(catalog["action"]) - set(catalog.loc[catalog["split"] == "test", "action"]))
+    if untested:
+        notes.append(f"no test videos of {counted(len(untested), 'class')}: {some(untested)}")
+    return notes

@@ -20,11 +20,19 @@ Files = dict[str, list[Any]]
 
 
 def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
-    """The digest of (video, label, action, split, group, SHA-256 of the file) of every row of the catalog.
+    """Return the digest of (video, label, action, split, group, SHA-256 of the file) of every row of the catalog.
 
-    File hashes are kept in the store and taken from there while a file's size, times and inode are the same: copies
-    that keep the time of the last writing (cp -p, rsync -t) cannot keep the time of the last change (ctime).
     Raises DataError where a file cannot be read.
+    """
+    return digest_of(catalog, file_hashes(catalog, root, store))
+
+
+def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
+    """Return the SHA-256 of each row's file, in hex.
+
+    They are kept in the store and taken from there while a file's size, times and inode are the same: copies that keep
+    the time of the last writing (cp -p, rsync -t) cannot keep the time of the last change (ctime). Raises DataError
+    where a file cannot be read.
     """
     root = Path(root).absolute()
     record, known = _recorded(root, store)
@@ -42,11 +50,11 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     if any(known.get(video) != entry for video, entry in files.items()):
         # Other splits of the same root have other videos: theirs stay.
         write_json(record, {"root": str(root), "files": known | files})
-    return _digest(catalog, files)
+    return [files[video][-1] for video in catalog["video"]]
 
 
-def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | None:
-    """What `manifest_digest` gives, where the store has the hash of every file and its marks still hold; else None.
+def recorded_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str] | None:
+    """Return what `file_hashes` gives, where the store has the hash of every file and its marks still hold; else None.
 
     Nothing is hashed and nothing is written.
     """
@@ -58,7 +66,19 @@ def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | No
                 return None
         except OSError:
             return None
-    return _digest(catalog, known)
+    return [known[video][-1] for video in catalog["video"]]
+
+
+def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | None:
+    """Return what `manifest_digest` gives, by the store's record alone; None where that does not hold any more."""
+    hashes = recorded_hashes(catalog, root, store)
+    return None if hashes is None else digest_of(catalog, hashes)
+
+
+def digest_of(catalog: pd.DataFrame, hashes: list[str]) -> str:
+    """Return the manifest's digest of a catalog whose files have these hashes."""
+    rows = catalog[["video", "label", "action", "split", "group"]].values.tolist()
+    return digest([[*row, sha256] for row, sha256 in zip(rows, hashes, strict=True)])
 
 
 def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
@@ -70,8 +90,3 @@ def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
 def _marks(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _digest(catalog: pd.DataFrame, files: Files) -> str:
-    rows = catalog[["video", "label", "action", "split", "group"]].values.tolist()
-    return digest([[*row, files[row[0]][-1]] for row in rows])

@@ -1,0 +1,219 @@
+"""Folders of videos: a folder for each class, or split folders (train, val, test) of class folders."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdtune.clips.layout.lists import named_group, ucf101_group
+from kdtune.clips.layout.names import counted, fold, some
+from kdtune.clips.layout.rows import TEST_SHARE, Reading, Row
+from kdtune.clips.layout.text import capped
+from kdtune.clips.layout.walk import SUFFIXES, Found, Identity, above, entries, is_folder, others_in_words, same_folder, scan
+from kdtune.errors import DataError, Problem
+from kdtune.parse import parsing, printable
+
+#: How people call the folders of a split; the group that matched names the part.
+PART = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))"
+    r"(?:[-_ ]?(?:set|split|data|clips?|videos?))?",
+    re.IGNORECASE | re.ASCII,
+)
+SPLIT_LAYOUT = "train, test and perhaps val, each with a folder for each class; or class folders alone"
+
+
+@dataclass
+class Folder:
+    """A folder that is looked through: what it is for, and what is in it."""
+
+    path: Path
+    part: str  # "train", "val", "test"; "" where no split folders are
+    found: Found
+
+    @property
+    def name(self) -> str:
+        """As messages show it."""
+        return printable(f"{self.path.parent.name}/{self.path.name}" if self.part else self.path.name)
+
+
+def part_of(name: str) -> str:
+    """Return "train", "val" or "test" for a name that is one of their spellings, else ""."""
+    found = PART.fullmatch(name)
+    return (found.lastgroup or "") if found else ""
+
+
+def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
+    """Read the classes and videos below `root`; `lists`, where it lies there, is no class."""
+    with parsing(root, DataError):
+        outside = above(root)
+    reading = Reading("class folders")
+    tops = _folders_in(root, reading, problems, lists)
+    if any(part_of(path.name) for path in tops):
+        folders = _split_folders(root, tops, outside, reading, problems)
+    else:
+        folders = [Folder(path, "", scan(path, outside)) for path in tops]
+        _check_classes(root, folders, problems)
+    for folder in folders:
+        reading.others += folder.found.others
+        if folder.found.again:
+            again = some(path.relative_to(root) for path in folder.found.again)
+            reading.notes.append(f"links to folders that are looked through already are passed over: {again}")
+        problems += capped(folder.path, folder.found.problems)
+    problems += _in_two_classes(folders)
+    parts = {folder.part for folder in folders}
+    for folder in folders:
+        split = "test" if folder.part == "test" or (folder.part == "val" and "test" not in parts) else folder.part
+        split = "train" if split == "val" else split
+        for path in folder.found.videos:
+            video = path.relative_to(root).as_posix()
+            reading.rows.append(Row(video, folder.path.name, split, ucf101_group(video)))
+    if not parts & {"train", "val", "test"}:
+        _note_cameras(root, folders, reading)
+        reading.guesses.append(f"no lists and no test folder: {TEST_SHARE:.0%} of the groups, chosen by hash, are the test list")
+    problems += _differ_in_case(root, {row.action for row in reading.rows})
+    return reading
+
+
+def group_guesses(rows: list[Row]) -> list[str]:
+    """Return what was decided about groups where there is no groups.csv."""
+    named = sum(bool(named_group(row.video)) for row in rows)
+    if named == len(rows):
+        return []
+    if named == 0:
+        return ["no groups.csv: each video is its own group"]
+    return [f"no groups.csv: {named:,} videos are grouped by the gNN of their names, each other one is its own group"]
+
+
+def _folders_in(folder: Path, reading: Reading, problems: list[Problem], lists: Path | None = None) -> list[Path]:
+    """The folders in `folder`, without the one of lists; videos that lie beside them are noted."""
+    folders, loose = [], []
+    for entry in entries(folder, problems):
+        path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
+        if leads_to_folder and (lists is None or not same_folder(path, lists)):
+            folders.append(path)
+        elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
+            loose.append(path)
+    if loose:
+        shown = some(path.name for path in loose)
+        if folders:
+            reading.notes.append(f"{counted(len(loose), 'video')} outside of class folders left out: {shown}")
+        else:
+            what = f"holds {counted(len(loose), 'video')}, but no class folders: {shown}"
+            problems.append(Problem(printable(str(folder)), what, "a folder for each class"))
+    return folders
+
+
+def _check_classes(root: Path, folders: list[Folder], problems: list[Problem]) -> None:
+    """Refuse empty classes, one folder around all classes, and classes that hold split folders."""
+    for folder in folders:
+        if not folder.found.videos:
+            problems.append(_empty(folder))
+    filled = [folder for folder in folders if folder.found.videos]
+    inner = [_inner(folder.path, folder.found.videos) for folder in filled]
+    if not filled or not all(inner):
+        return
+    if all(part_of(name) for names in inner for name in names):
+        seen = some(f"{folder.path.name}/{name}" for folder, names in zip(filled, inner, strict=True) for name in names)
+        what = f"the class folders hold split folders ({seen})"
+        problems.append(Problem(printable(str(root)), what, "split folders above the classes: train/CLASS, test/CLASS"))
+    elif len(filled) == 1:
+        path, names = filled[0].path, inner[0]
+        while len(names) == 1 and (deeper := _inner(path / names[0], filled[0].found.videos)):
+            path, names = path / names[0], deeper
+        what = f"holds one folder, {path.relative_to(root)}, whose folders hold the videos: {some(names)}"
+        problems.append(Problem(printable(str(root)), what, f"set data.root to {path} if those are the classes"))
+
+
+def _inner(folder: Path, videos: list[Path]) -> list[str]:
+    """The sub-folders of a folder that hold all of its videos; none where it holds some itself."""
+    parts = [path.relative_to(folder).parts for path in videos]
+    return [] if any(len(names) == 1 for names in parts) else sorted({names[0] for names in parts})
+
+
+def _empty(folder: Folder) -> Problem:
+    what = "the class is empty: no videos in it"
+    if folder.found.others:
+        what += f"; {others_in_words(folder.found.others)}"
+    return Problem(printable(str(folder.path)), what, " ".join(sorted(SUFFIXES)))
+
+
+def _split_folders(
+    root: Path, tops: list[Path], outside: set[Identity], reading: Reading, problems: list[Problem]
+) -> list[Folder]:
+    """The class folders of each split folder. A mixture is refused with what was seen."""
+    where = printable(str(root))
+    beside = [Folder(path, "", scan(path, outside)) for path in tops if not part_of(path.name)]
+    classes = [folder.path.name for folder in beside if folder.found.videos]
+    splits = [path for path in tops if part_of(path.name)]
+    seen = some(path.name for path in splits)
+    if classes:
+        what = f"holds split folders ({seen}) beside other folders of videos ({some(classes)})"
+        problems.append(Problem(where, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+        return []
+    if beside:
+        reading.notes.append(f"folders without videos are passed over: {some(f.path.name for f in beside)}")
+    parts = [part_of(path.name) for path in splits]
+    if len(set(parts)) < len(parts):
+        problems.append(Problem(where, f"holds several folders for one split: {seen}", SPLIT_LAYOUT))
+        return []
+    if "train" not in parts:
+        problems.append(Problem(where, f"holds split folders ({seen}), but none for training", SPLIT_LAYOUT))
+        return []
+    if parts == ["train"]:
+        what = f"holds {splits[0].name} alone, and no test folder"
+        remedy = f"set data.root to {splits[0]}, of which {TEST_SHARE:.0%} of the groups then are the test list"
+        problems.append(Problem(where, what, printable(remedy)))
+        return []
+    reading.layout = f"split folders ({seen})"
+    if "val" in parts:
+        name = splits[parts.index("val")].name
+        as_what = "belongs to the training list; validation is carved from that by data.validation"
+        reading.guesses.append(f"{name} {as_what}" if "test" in parts else f"no test folder: {name} is the test list")
+    folders = []
+    for split, part in zip(splits, parts, strict=True):
+        for path in _folders_in(split, reading, problems):
+            folder = Folder(path, part, scan(path, outside))
+            if part_of(path.name):
+                what = f"holds a folder that is called like a split ({folder.name})"
+                problems.append(Problem(where, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+            elif folder.found.videos:
+                folders.append(folder)
+            elif part == "train":
+                problems.append(_empty(folder))
+            else:
+                reading.notes.append(f"no videos in {folder.name}")
+    return folders
+
+
+def _in_two_classes(folders: list[Folder]) -> list[Problem]:
+    """Real folders that links lead to from two classes, or from two splits."""
+    first: dict[Identity, Path] = {}
+    problems = []
+    for folder in folders:
+        for identity, path in folder.found.folders.items():
+            if identity in first:
+                what = f"is the same folder as {printable(str(first[identity]))}: its videos would count twice"
+                problems.append(Problem(printable(str(path)), what))
+            else:
+                first[identity] = path
+    return problems
+
+
+def _differ_in_case(root: Path, actions: set[str]) -> list[Problem]:
+    """Classes whose names differ in case or Unicode normal form alone."""
+    alike: dict[str, list[str]] = {}
+    for action in sorted(actions):
+        alike.setdefault(fold(action), []).append(action)
+    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    if not pairs:
+        return []
+    return [Problem(printable(str(root)), f"holds classes whose names differ in case or accents alone: {some(pairs)}")]
+
+
+def _note_cameras(root: Path, folders: list[Folder], reading: Reading) -> None:
+    """Classes that all hold folders of the same names may be no classes: (day1, day2)/(run, sit)."""
+    inner = [_inner(folder.path, folder.found.videos) for folder in folders]
+    if len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        names = some(inner[0])
+        reading.guesses.append(f"each class holds the folders {names}: they are taken as parts of it, not as classes")

@@ -1,0 +1,175 @@
+"""UCF101's and HMDB51's official lists, and lists in their formats."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kdtune.clips.layout.names import Names, counted, fold, some, unusable
+from kdtune.clips.layout.rows import Row
+from kdtune.clips.layout.text import capped, lines, names_in
+from kdtune.errors import Problem
+from kdtune.parse import printable
+
+#: What the use of a video is called in HMDB51's lists; 0 is unused.
+HMDB51_PARTS = {"1": "train", "2": "test"}
+
+
+def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) -> list[Row]:
+    """Read classInd.txt, trainlist0N.txt and testlist0N.txt.
+
+    The group is the gNN of the name as it is: the official splits are by that number across classes.
+    """
+    labels = _class_labels(lists / "classInd.txt", problems)
+    actions = {fold(action): action for action in labels}
+    seen = _Seen()
+    rows = []
+    for part in ("train", "test"):
+        path, found = lists / f"{part}list{split:02d}.txt", list[Problem]()
+        for number, line in lines(path, problems):
+            where = f"{printable(str(path))}:{number}"
+            named = re.fullmatch(r"(.+?\.\w+)(?:\s+(\d{1,9}))?", line)
+            try:
+                video = names.spelled(named[1] if named else line)
+            except ValueError as error:
+                found.append(Problem(where, f"{printable(line)} {error}"))
+                continue
+            action = actions.get(fold(video.split("/")[0]))
+            if named is None or "/" not in video:
+                what = f"must be class/video.ext and perhaps its label, but got {line!r}"
+                found.append(Problem(where, what))
+            elif action is None:
+                found.append(Problem(where, f"class {video.split('/')[0]} is not in classInd.txt"))
+            elif named[2] and int(named[2]) != labels[action] + 1:
+                what = f"label {named[2]}, but classInd.txt has {labels[action] + 1} {action}"
+                found.append(Problem(where, what))
+            else:
+                seen.add(video, part, where)
+                rows.append(Row(video, action, part, ucf101_group(video), labels[action]))
+        problems += capped(path, found)
+    problems += seen.problems(lists)
+    return rows
+
+
+def ucf101_group(video: str) -> str:
+    """Return the "g08" of v_X_g08_c01.avi; of any other name the path without its suffix: a group of its own."""
+    return named_group(video) or Path(video).with_suffix("").as_posix()
+
+
+def named_group(video: str) -> str:
+    """Return the "g08" of v_X_g08_c01.avi; "" for any other name."""
+    found = re.search(r"_(g\d+)_c\d+$", Path(video).stem)
+    return found[1] if found else ""
+
+
+def hmdb51_rows(lists: Path, split: int, names: Names, problems: list[Problem]) -> list[Row]:
+    """Read <class>_test_split<N>.txt of each class: 1 is train, 2 is test, 0 is unused."""
+    ending = f"_test_split{split}.txt"
+    files = [lists / name for name in names_in(lists, problems) if name.endswith(ending)]
+    if not files:
+        where = printable(str(lists.absolute()))
+        problems.append(Problem(where, f"no lists <class>{ending} are here; set data.lists to them"))
+    seen = _Seen()
+    rows = []
+    for label, path in enumerate(files):
+        action, found = path.name.removesuffix(ending), list[Problem]()
+        if reason := unusable(action):
+            problems.append(Problem(printable(str(path)), reason))
+            continue
+        for number, line in lines(path, problems):
+            where = f"{printable(str(path))}:{number}"
+            named = re.fullmatch(r"(.+?)\s+([012])", line)
+            if named is None:
+                found.append(Problem(where, f"must be a name and 0, 1 or 2, but got {line!r}"))
+                continue
+            try:
+                video = _below_class(named[1], action, names)
+            except ValueError as error:
+                found.append(Problem(where, f"{printable(named[1])} {error}"))
+                continue
+            if named[2] in HMDB51_PARTS:
+                part = HMDB51_PARTS[named[2]]
+                seen.add(video, part, where)
+                rows.append(Row(video, action, part, hmdb51_group(video.split("/", 1)[1], action), label))
+        problems += capped(path, found)
+    problems += seen.problems(lists)
+    return rows
+
+
+def hmdb51_group(name: str, action: str) -> str:
+    """Return the source film: what stands before the class in the name.
+
+    Parts of one film are one group (Return_of_the_King_12, RETURN_OF_THE_KING: returnoftheking), so case, punctuation
+    and trailing part numbers do not count. Numbers of three and more digits stay, as they are years. Two films taken
+    for one (Oceans11, Oceans12) cost nothing; one film taken for two would leak from training into validation.
+    """
+    stem = Path(name).stem
+    film = stem.rpartition(f"_{action}_")[0] or stem
+    plain = re.sub(r"[\W_]+", " ", film.casefold()).strip()
+    part = r"(?:\s*\b(?:part|teil|nr))?\s*(?<!\d)\d{1,2}(?: of)?$"
+    while (shorter := re.sub(part, "", plain)) != plain and shorter:
+        plain = shorter
+    return plain.replace(" ", "")
+
+
+def _below_class(text: str, action: str, names: Names) -> str:
+    """HMDB51's lists name files alone; a path must lead into the folder of the list's class."""
+    if "/" not in text and "\\" not in text:
+        return names.spelled(f"{action}/{text}")
+    video = names.spelled(text)
+    if "/" not in video:
+        return f"{action}/{video}"
+    if fold(video.split("/")[0]) != fold(action):
+        raise ValueError(f"is not of the class {action}")
+    return video
+
+
+def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
+    """Read classInd.txt, which counts from 1; labels count from 0."""
+    labels: dict[str, int] = {}
+    first: dict[str, int] = {}
+    found = []
+    for number, line in lines(path, problems):
+        where = f"{printable(str(path))}:{number}"
+        named = re.fullmatch(r"(\d{1,9})\s+(.+)", line)
+        if named is None:
+            found.append(Problem(where, f"must be a number and a class, but got {line!r}"))
+        elif reason := unusable(named[2]):
+            found.append(Problem(where, f"{printable(named[2])} {reason}"))
+        elif fold(named[2]) in first:
+            what = f"class {named[2]} is also in line {first[fold(named[2])]}, in these letters or in another case"
+            found.append(Problem(where, what))
+        else:
+            first[fold(named[2])] = number
+            labels[named[2]] = int(named[1]) - 1
+    if not found and sorted(labels.values()) != list(range(len(labels))):
+        found.append(Problem(printable(str(path)), "must number its classes 1, 2, 3, … without gaps"))
+    problems += capped(path, found)
+    return labels
+
+
+class _Seen:
+    """Where each video is listed."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[tuple[str, str]]] = {}
+
+    def add(self, video: str, part: str, where: str) -> None:
+        self._places.setdefault(video, []).append((part, where))
+
+    def problems(self, lists: Path) -> list[Problem]:
+        """Videos that are listed more than once, those in both lists apart."""
+        found = []
+        several = {video: places for video, places in self._places.items() if len(places) > 1}
+        both = {video for video, places in several.items() if len({part for part, _ in places}) > 1}
+        for videos, what in ((both, "in both the training and the test list"), (several.keys() - both, "listed twice")):
+            if videos:
+                shown = some(f"{video} ({' and '.join(_line(where) for _, where in several[video][:2])})" for video in sorted(videos))
+                verb = "is" if len(videos) == 1 else "are"
+                found.append(Problem(printable(str(lists)), f"{counted(len(videos), 'video')} {verb} {what}: {shown}"))
+        return found
+
+
+def _line(where: str) -> str:
+    """The name of a list and its line, of a place with the whole path."""
+    return where.rpartition("/")[2]

@@ -1,0 +1,139 @@
+"""Look through folders of videos: what is a video, what is passed over, and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdtune.clips.layout.names import counted, unusable
+from kdtune.errors import Problem
+from kdtune.parse import printable
+
+SUFFIXES = frozenset(
+    ".avi .mp4 .mkv .mov .webm .m4v .mpg .mpeg .wmv .flv .mts .m2ts .m2t .ts .3gp .3g2 .ogv .ogm .vob .asf .mxf .divx "
+    ".dv .f4v .m2v .mpe .mpv .rm .rmvb .y4m .qt".split()
+)
+#: What systems leave beside people's files, folded. So is whatever begins with a dot.
+JUNK = frozenset(
+    ["__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"]
+    + ["system volume information", "lost+found"]
+)
+
+#: Device and inode: what a folder is, whatever links lead to it.
+Identity = tuple[int, int]
+
+
+@dataclass
+class Found:
+    """What is in a folder and its sub-folders."""
+
+    videos: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    """Ending, in lower case, → number of files that are no videos."""
+    folders: dict[Identity, Path] = field(default_factory=dict)
+    """The real folders that were looked through."""
+    again: list[Path] = field(default_factory=list)
+    """Links to folders that were looked through already, or that hold the data set: passed over."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def is_junk(name: str) -> bool:
+    """Return whether `name` is passed over wherever it stands."""
+    return name.startswith(".") or name.casefold() in JUNK
+
+
+def above(root: Path) -> set[Identity]:
+    """Return the identities of `root` and of every folder that it lies in. Raises OSError."""
+    real = Path(os.path.realpath(root))
+    return {_identity(os.stat(folder)) for folder in (real, *real.parents)}
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to the same folder or file; a path that leads nowhere is like no other."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def entries(folder: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, sorted by name, without junk and without names that cannot be stored."""
+    try:
+        with os.scandir(folder) as found:
+            listed = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(Problem(printable(str(folder)), f"cannot be read: {error.strerror}"))
+        return []
+    kept = []
+    for entry in listed:
+        if is_junk(entry.name):
+            continue
+        if reason := unusable(entry.name):
+            problems.append(Problem(printable(entry.path), reason))
+        else:
+            kept.append(entry)
+    return kept
+
+
+def is_folder(entry: os.DirEntry[str], problems: list[Problem]) -> bool | None:
+    """Return whether an entry is a folder or a link to one; None, and a problem, where it leads nowhere."""
+    try:
+        if entry.is_dir():
+            return True
+        if entry.is_symlink():
+            os.stat(entry.path)
+        return False
+    except FileNotFoundError:
+        target = printable(os.readlink(entry.path)) if os.path.islink(entry.path) else "it"
+        problems.append(Problem(printable(entry.path), f"is a link that leads nowhere ({target} is not there)"))
+    except OSError as error:
+        problems.append(Problem(printable(entry.path), f"cannot be read: {error.strerror}"))
+    return None
+
+
+def scan(folder: Path, outside: set[Identity]) -> Found:
+    """Look through a folder and its sub-folders; links are followed, but into no real folder twice.
+
+    Folders come before links to them, so that a link changes no name. `outside` is what a link must not lead to: the
+    folders that hold the data set.
+    """
+    found = Found()
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        try:
+            identity = _identity(os.stat(current))
+        except OSError as error:
+            found.problems.append(Problem(printable(str(current)), f"cannot be read: {error.strerror}"))
+            continue
+        if identity in found.folders or identity in outside:
+            found.again.append(current)
+            continue
+        found.folders[identity] = current
+        for entry in entries(current, found.problems):
+            path, suffix = current / entry.name, os.path.splitext(entry.name)[1].lower()
+            leads_to_folder = is_folder(entry, found.problems)
+            if leads_to_folder:
+                (links if entry.is_symlink() else folders).append(path)
+            elif leads_to_folder is not None and not entry.is_file():
+                found.others["special file"] += 1
+            elif leads_to_folder is not None and suffix in SUFFIXES:
+                found.videos.append(path)
+            elif leads_to_folder is not None:
+                found.others[suffix or "no ending"] += 1
+    found.videos.sort()
+    return found
+
+
+def others_in_words(others: Counter[str]) -> str:
+    """Return "3 files are no videos: .txt 2, .jpg 1", the most frequent ending first."""
+    total = sum(others.values())
+    kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{printable(kind)} {number:,}" for kind, number in kinds[:6]) + (", …" if len(kinds) > 6 else "")
+    return f"{counted(total, 'file')} {'is no video' if total == 1 else 'are no videos'}: {shown}"
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino

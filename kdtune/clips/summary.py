@@ -1,0 +1,96 @@
+"""What kdtune understood of a data set, for people: classes, splits, groups, what is left out, what is a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdtune.clips.catalog import Understood
+from kdtune.clips.layout.names import counted
+from kdtune.clips.layout.walk import others_in_words
+from kdtune.clips.order import carve_validation
+from kdtune.clips.store import ClipStore
+from kdtune.parse import printable
+
+#: Most classes that are listed with their videos.
+CLASSES_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set in figures. Counts are of usable videos where the frames are stored, else of all that are listed."""
+
+    place: str
+    layout: str
+    classes: tuple[tuple[str, int], ...]
+    """Name and number of videos of each class, by label."""
+    training: int
+    """Videos of the training list without those of validation."""
+    validation: int
+    validation_share: float
+    """`data.validation`, by which validation was carved."""
+    test: int
+    groups: int
+    refused: int = 0
+    """Videos that could not be decoded."""
+    too_short: int = 0
+    frames_needed: int = 0
+    list_of_refused: Path | None = None
+    passed_over: str = ""
+    guesses: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def summarize(
+    understood: Understood, frames_needed: int, clips: ClipStore | None = None, notes: tuple[str, ...] = ()
+) -> Summary:
+    """Count what is there; `clips` are the stored frames, where there are some, and `notes` what else is odd."""
+    data, rows = understood.data, understood.catalog
+    refused = too_short = 0
+    if clips is not None:
+        long_enough = clips.index["frames"] >= frames_needed
+        refused, too_short, rows = clips.record["refused"], int((~long_enough).sum()), clips.index[long_enough]
+    train = rows[rows["split"] == "train"]
+    validation = int(carve_validation(train, data.validation, data.subset_seed).sum()) if len(train) else 0
+    counts = rows.groupby(["label", "action"]).size()
+    reading = understood.reading
+    return Summary(
+        place=f"{data.dataset} in {printable(data.folder)}",
+        layout=reading.layout,
+        classes=tuple((str(action), int(number)) for (_, action), number in counts.items()),
+        training=len(train) - validation,
+        validation=validation,
+        validation_share=data.validation,
+        test=int((rows["split"] == "test").sum()),
+        groups=rows["group"].nunique(),
+        refused=refused,
+        too_short=too_short,
+        frames_needed=frames_needed,
+        list_of_refused=clips.folder / "refused.csv" if clips is not None and refused else None,
+        passed_over=others_in_words(reading.others) if reading.others else "",
+        guesses=tuple(reading.guesses),
+        notes=(*reading.notes, *notes),
+    )
+
+
+def lines(summary: Summary) -> Iterator[str]:
+    """Yield the summary as lines, in the columns of `plan`."""
+    yield f"videos       {summary.place}: {printable(summary.layout)}"
+    shown = ", ".join(f"{printable(name)} {number:,}" for name, number in summary.classes[:CLASSES_SHOWN])
+    more = len(summary.classes) - CLASSES_SHOWN
+    yield f"  classes    {len(summary.classes):,}: {shown}" + (f" and {more:,} more" if more > 0 else "")
+    yield (
+        f"  splits     training {summary.training:,}, validation {summary.validation:,} "
+        f"({summary.validation_share:.0%} of the training list, by groups), test {summary.test:,}"
+    )
+    yield f"  groups     {summary.groups:,}"
+    if summary.refused:
+        yield f"  refused    {counted(summary.refused, 'video')} (list: {summary.list_of_refused})"
+    if summary.too_short:
+        yield f"  too short  {counted(summary.too_short, 'video')} of less than {summary.frames_needed} frames"
+    if summary.passed_over:
+        yield f"  left out   {summary.passed_over}"
+    for title, texts in (("guess", summary.guesses), ("note", summary.notes)):
+        for text in texts:
+            yield f"  {title:<10} {printable(text)}"
