@@ -10,10 +10,13 @@ import pytest
 from helpers import SHARED
 
 from kdtune.clips import manifest
-from kdtune.clips.catalog import COLUMNS, hmdb51_group, hmdb51_lists, load_catalog, ucf101_lists, video_path
+from kdtune.clips.catalog import COLUMNS, load_catalog, video_path
+from kdtune.clips.layout.lists import hmdb51_group, hmdb51_rows, ucf101_rows
+from kdtune.clips.layout.names import Names
+from kdtune.clips.layout.rows import table
 from kdtune.clips.manifest import manifest_digest
 from kdtune.config.sections import DataConfig
-from kdtune.errors import DataError
+from kdtune.errors import DataError, Problem
 from kdtune.store import Store
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data is not at {SHARED}")
@@ -40,10 +43,19 @@ def ucf(tmp_path: Path) -> Path:
     return root
 
 
+def listed(name: str, split: int) -> pd.DataFrame:
+    """The catalog of official lists alone; their videos are not here."""
+    lists, problems = SHARED / "splits" / name, list[Problem]()
+    read = ucf101_rows if name == "ucf101" else hmdb51_rows
+    rows = read(lists, split, Names(lists), problems)
+    assert not problems
+    return table(rows)
+
+
 @needs_shared
 @pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
 def test_the_official_ucf101_lists(split: int, train: int, test: int) -> None:
-    catalog = ucf101_lists(SHARED / "splits" / "ucf101", split)
+    catalog = listed("ucf101", split)
     assert catalog["split"].value_counts().to_dict() == {"train": train, "test": test}
     assert list(catalog.columns) == COLUMNS
     assert list(catalog.index) == list(range(13320))
@@ -60,7 +72,7 @@ def test_the_official_ucf101_lists(split: int, train: int, test: int) -> None:
 @needs_shared
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_the_official_hmdb51_lists(split: int) -> None:
-    catalog = hmdb51_lists(SHARED / "splits" / "hmdb51", split)
+    catalog = listed("hmdb51", split)
     assert catalog["split"].value_counts().to_dict() == {"train": 3570, "test": 1530}
     assert catalog["label"].nunique() == 51
     assert (catalog["group"] != "").all()
@@ -146,7 +158,7 @@ def test_broken_lists_say_where(ucf: Path) -> None:
     text = str(caught.value)
     for line in (1, 2, 3):
         assert f"trainlist01.txt:{line}" in text
-    assert "1 videos are listed more than once" in text
+    assert "1 video is listed twice: Run/v_Run_g01_c01.avi (testlist01.txt:1 and testlist01.txt:2)" in text
 
 
 @pytest.mark.parametrize("dataset", ["ucf101", "hmdb51", "folder", "synthetic"])

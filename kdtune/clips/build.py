@@ -14,8 +14,9 @@ import pandas as pd
 
 from kdtune.clips.catalog import load_catalog, video_path
 from kdtune.clips.decode import READING, Refused, decoder_versions
+from kdtune.clips.duplicates import refuse_harmful, same_bytes
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
-from kdtune.clips.manifest import manifest_digest, recorded_digest
+from kdtune.clips.manifest import digest_of, file_hashes, manifest_digest, recorded_digest
 from kdtune.clips.parts import Progress, decoded_parts
 from kdtune.clips.repair import mended
 from kdtune.clips.store import FORMAT, ClipStore
@@ -57,11 +58,14 @@ class Source:
 def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
     """The ClipStore of a data set at the size that `clip` asks for: built once, then opened, checked and mended.
 
-    A build that was interrupted is gone on with. Raises DataError (videos or lists missing, too many refused, disk too
-    small or full, no codec for a tier that is asked for).
+    A build that was interrupted is gone on with. Raises DataError (videos or lists missing, the same bytes in two
+    classes or in training and test, too many refused, disk too small or full, no codec for a tier that is asked for).
     """
     catalog, root, threads = load_catalog(data), Path(data.folder), cores()
-    source = Source(catalog, root, manifest_digest(catalog, root, store), clip.stored_size, data.max_refused)
+    hashes = file_hashes(catalog, root, store)
+    for warning in refuse_harmful(data, same_bytes(catalog, hashes, root)):
+        print(f"warning: {warning}", file=sys.stderr)
+    source = Source(catalog, root, digest_of(catalog, hashes), clip.stored_size, data.max_refused)
     allowed = _allowed(clip)
     # One lock for all tiers: which of them is taken depends on which are there.
     with store.lock(f"clips-{source.key(Tier('raw'))}"):

@@ -11,22 +11,21 @@ with rows sorted by `video` and an index of 0..N-1. `layout/` reads what people 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from kdtune.clips.layout.folders import group_guesses, read_folders
-from kdtune.clips.layout.groups import apply_groups
+from kdtune.clips.layout.groups import GROUPS, apply_groups
 from kdtune.clips.layout.lists import hmdb51_rows, ucf101_rows
-from kdtune.clips.layout.names import Names, counted, kind_of, missing_videos, some
+from kdtune.clips.layout.names import Names, counted, kind_of, missing_videos, problem, some
 from kdtune.clips.layout.rows import COLUMNS, Reading, table
 from kdtune.clips.layout.text import names_in
 from kdtune.clips.layout.unread import like_lists, note_unlisted, unknown_lists
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError, Problem
-from kdtune.parse import printable, problem_of
+from kdtune.parse import problem_of
 
 __all__ = ["COLUMNS", "Understood", "load_catalog", "understand", "video_path"]
 
@@ -80,14 +79,14 @@ def understand(data: DataConfig) -> Understood:
     trained = set(catalog.loc[catalog["split"] == "train", "action"])
     if not found:  # what was not read may be what is missing
         for action in sorted(set(catalog["action"]) - trained):
-            problems.append(Problem(printable(str(lists)), f"class {action} has no training videos"))
+            problems.append(problem(lists, f"class {action} has no training videos"))
     if there:
         problems += _files(root, names, catalog, reading)
     if not problems and not len(catalog):
-        problems.append(Problem(printable(str(root)), "no videos in class folders", WHERE_FROM[data.dataset]))
+        problems.append(problem(root, "no videos in class folders", WHERE_FROM[data.dataset]))
     if not problems and catalog["action"].nunique() == 1:
         what = f"has one class alone, {catalog['action'][0]}: there is nothing to tell apart"
-        problems.append(Problem(printable(str(root)), what, "at least two classes"))
+        problems.append(problem(root, what, "at least two classes"))
     if problems:
         raise DataError(dict.fromkeys(problems))
     reading.notes += _notes(catalog)
@@ -101,8 +100,8 @@ def _root_problems(data: DataConfig, root: Path) -> list[Problem]:
         return [problem_of(root, error)]
     if kind == "folder":
         return []
-    what = f"the videos of {data.dataset} were looked for in {printable(str(root.absolute()))}, which is not a folder"
-    return [Problem("data.root", f"{what}; {WHERE_FROM[data.dataset]}, or set data.root")]
+    what = f"the videos of {data.dataset} were looked for in {root.absolute()}, which is not a folder"
+    return [problem("data.root", f"{what}; {WHERE_FROM[data.dataset]}, or set data.root")]
 
 
 def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, problems: list[Problem]) -> Reading:
@@ -122,8 +121,8 @@ def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, pro
             reading.notes.append(f"files that may be lists are not read: {some(others)}")
     else:
         return Reading("")
-    if "groups.csv" in listed:
-        apply_groups(lists / "groups.csv", names, reading, problems)
+    if GROUPS in listed:
+        apply_groups(lists / GROUPS, names, reading, problems)
     elif data.dataset == "folder":
         reading.guesses += group_guesses(reading.rows)
     return reading
@@ -136,14 +135,14 @@ def _files(root: Path, names: Names, catalog: pd.DataFrame, reading: Reading) ->
         what = f"{len(missing)} of {len(catalog)} listed videos are not there: {some(missing)}"
         around = [name for name in names_in(root, problems) if _holds(root / name, missing[0])]
         remedy = f"set data.root to {root / around[0]}" if around else ""
-        problems.append(Problem(printable(str(root)), what, printable(remedy)))
+        problems.append(problem(root, what, remedy))
     spellings: dict[Path, list[str]] = {}
     for video, path in paths.items():
         spellings.setdefault(path, []).append(video)
     twice = [" and ".join(videos) for videos in spellings.values() if len(videos) > 1]
     if twice:
         what = f"{counted(len(twice), 'video')} listed twice, in spellings of the same file: {some(twice)}"
-        problems.append(Problem(printable(str(root)), what))
+        problems.append(problem(root, what))
     return problems
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from kdtune.clips.catalog import video_path
 from kdtune.clips.decode import header_frames
-from kdtune.clips.layout.names import counted, some
+from kdtune.clips.layout.names import counted, problem, some
 from kdtune.config.sections import DataConfig
-from kdtune.errors import DataError, Problem
+from kdtune.errors import DataError
 
-#: Data sets whose official lists a user cannot mend without leaving the protocol.
-OFFICIAL = ("ucf101", "hmdb51")
+#: Most copies of one video that are named.
+COPIES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Same:
         return self.two_classes or self.train_and_test
 
     def __str__(self) -> str:
-        return " = ".join(self.videos)
+        return " = ".join(self.videos[:COPIES_SHOWN]) + (" = …" if len(self.videos) > COPIES_SHOWN else "")
 
 
 def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Same]:
@@ -52,30 +52,28 @@ def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Sam
 def refuse_harmful(data: DataConfig, found: list[Same]) -> list[str]:
     """Raise DataError where the same bytes are in two classes, or in training and test.
 
-    Of an official data set that is no error, for its lists are the protocol: return what to warn of.
+    Where `data.same_bytes` allows that, return what to warn of.
     """
     two_classes = [same for same in found if same.two_classes]
     leaked = [same for same in found if same.train_and_test and not same.two_classes]
     problems = []
-    if two_classes:
-        what = f"{_files(two_classes)} in two classes: {some(two_classes)}"
-        problems.append(Problem(data.folder, what, "each video in one class"))
-    if leaked:
-        what = f"{_files(leaked)} in the training and the test list: {some(leaked)}"
-        problems.append(Problem(data.folder, what, "one of each alone; or one group for both in groups.csv, no lists"))
-    if problems and data.dataset not in OFFICIAL:
+    for same, where in ((two_classes, "two classes"), (leaked, "the training and the test list")):
+        if same:
+            what = f"{_are(same)} in {where}, byte for byte: {some(same)}"
+            problems.append(problem(data.folder, what, "one copy of each; or data.same_bytes: allow"))
+    if problems and not data.allows_same_bytes:
         raise DataError(problems)
     return [f"{problem.where}: {problem.what}" for problem in problems]
 
 
 def notes_on(found: Iterable[Same]) -> list[str]:
-    """Return what to say of copies: harmless ones may be torn into training and validation."""
+    """Return what to say of harmless copies: they may be torn into training and validation."""
     copies = [same for same in found if not same.harmful]
     if not copies:
         return []
-    remedy = "one group for both in groups.csv keeps them out of validation and training at once"
-    return [f"{_files(copies)} twice in one class: {some(copies)}; {remedy}"]
+    remedy = "one group for all copies in groups.csv keeps training out of validation"
+    return [f"{_are(copies)} twice in one class, byte for byte: {some(copies)}; {remedy}"]
 
 
-def _files(found: list[Same]) -> str:
-    return "the same bytes are" if len(found) == 1 else f"the same bytes are, {counted(len(found), 'time')},"
+def _are(found: list[Same]) -> str:
+    return f"{counted(len(found), 'video')} {'is' if len(found) == 1 else 'are'}"

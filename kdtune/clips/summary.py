@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtune.clips.catalog import Understood
+from kdtune.clips.catalog import understand
 from kdtune.clips.layout.names import counted
 from kdtune.clips.layout.walk import others_in_words
+from kdtune.clips.manifest import recorded_hashes
 from kdtune.clips.order import carve_validation
 from kdtune.clips.store import ClipStore
+from kdtune.config.sections import DataConfig
 from kdtune.parse import printable
+from kdtune.store import Store
 
 #: Most classes that are listed with their videos.
 CLASSES_SHOWN = 12
@@ -42,23 +45,29 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def summarize(
-    understood: Understood, frames_needed: int, clips: ClipStore | None = None, notes: tuple[str, ...] = ()
-) -> Summary:
-    """Count what is there; `clips` are the stored frames, where there are some, and `notes` what else is odd."""
-    data, rows = understood.data, understood.catalog
+def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipStore | None = None) -> Summary:
+    """Read a data set and count what is there; `clips` are its stored frames, where there are some.
+
+    Copies are named where the store has recorded the files' hashes. Raises DataError where it cannot be read.
+    """
+    understood = understand(data)
+    root, rows, reading = Path(data.folder), understood.catalog, understood.reading
+    notes, hashes = list(reading.notes), recorded_hashes(understood.catalog, root, store)
+    if hashes is not None and len(set(hashes)) < len(hashes):
+        from kdtune.clips.duplicates import notes_on, same_bytes  # opens videos, which nothing else here does
+
+        notes += notes_on(same_bytes(rows, hashes, root))
     refused = too_short = 0
     if clips is not None:
         long_enough = clips.index["frames"] >= frames_needed
         refused, too_short, rows = clips.record["refused"], int((~long_enough).sum()), clips.index[long_enough]
     train = rows[rows["split"] == "train"]
     validation = int(carve_validation(train, data.validation, data.subset_seed).sum()) if len(train) else 0
-    counts = rows.groupby(["label", "action"]).size()
-    reading = understood.reading
+    counts = rows.groupby(["label", "action"], as_index=False).size()
     return Summary(
         place=f"{data.dataset} in {printable(data.folder)}",
         layout=reading.layout,
-        classes=tuple((str(action), int(number)) for (_, action), number in counts.items()),
+        classes=tuple(zip(counts["action"], counts["size"].tolist(), strict=True)),
         training=len(train) - validation,
         validation=validation,
         validation_share=data.validation,
@@ -70,7 +79,7 @@ def summarize(
         list_of_refused=clips.folder / "refused.csv" if clips is not None and refused else None,
         passed_over=others_in_words(reading.others) if reading.others else "",
         guesses=tuple(reading.guesses),
-        notes=(*reading.notes, *notes),
+        notes=tuple(notes),
     )
 
 

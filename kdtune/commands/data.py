@@ -20,11 +20,18 @@ def synth(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> int:
     from kdtune.clips.build import described
     from kdtune.clips.store import ClipStore
+    from kdtune.clips.summary import lines
     from kdtune.config.load import load_trial
-    from kdtune.train.prepared import Prepared
+    from kdtune.train.prepared import Prepared, data_sets
 
-    prepared = Prepared(writing(options))
-    prepared.prepare(load_trial(options.file, options.set))
+    prepared, config = Prepared(writing(options)), load_trial(options.file, options.set)
+    parts = data_sets([config])
+    listed = [prepared.summary(part) for part in parts if Path(part.data.folder).exists()]
+    print("\n".join(line for summary in listed for line in lines(summary)), flush=True)
+    prepared.prepare(config)
+    for part in parts:
+        if (summary := prepared.summary(part)) not in listed:
+            print("\n".join(lines(summary)))
     for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
         print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
     return EXIT_OK

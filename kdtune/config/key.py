@@ -17,7 +17,7 @@ from kdtune.config.trial import SEEN, TrialConfig
 TRAINER_SEMANTICS = 3
 
 #: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.
-NOT_HASHED = ("root", "lists", "max_refused")
+NOT_HASHED = ("root", "lists", "max_refused", "same_bytes")
 
 #: The fields of `loss` that only the contrastive term reads.
 CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtune.config.sweep import SweepConfig
+from kdtune.errors import DataError
 from kdtune.store import Store
 from kdtune.sweep.describe import described
 from kdtune.sweep.outlook import Outlook, look_ahead
@@ -26,6 +28,7 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
     keys = _keys(sweep, store, prepare=measuring is not None)
     yield from described(sweep)
     outlook = look_ahead(sweep, store, keys)
+    yield from _data(sweep, store, keys)
     yield from _in_store(outlook, keys)
     if not outlook.trials:
         yield "to train     nothing"
@@ -50,6 +53,24 @@ def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
     from kdtune.train.prepared import Prepared
 
     return Keys(Prepared(store))
+
+
+def _data(sweep: SweepConfig, store: Store, keys: Keys | None) -> Iterator[str]:
+    """What is understood of each data set that is here; why a sweep will refuse it, where it cannot be read."""
+    configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
+    if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):
+        return
+    from kdtune.clips.summary import lines
+    from kdtune.train.prepared import Prepared, data_sets
+
+    prepared = Prepared(store) if keys is None else keys.prepared
+    for part in data_sets(configs):
+        if Path(part.data.folder).is_dir():
+            try:
+                yield from lines(prepared.summary(part))
+            except DataError as error:
+                yield f"videos       {part.data.dataset} in {part.data.folder} cannot be used:"
+                yield from _some([str(problem) for problem in error.problems])
 
 
 def _in_store(outlook: Outlook, keys: Keys | None) -> Iterator[str]:

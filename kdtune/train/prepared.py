@@ -5,13 +5,14 @@ Nothing here imports torch but for a head that was imported: a sweep that finds 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
+from kdtune.clips.summary import Summary, summary_of
 from kdtune.config.key import ManifestOf, digest, trial_key
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
@@ -29,6 +30,12 @@ def source_id(data: DataConfig, clip: ClipConfig) -> str:
     return digest(
         {**fields, "folder": data.folder, "size": list(clip.stored_size), "tier": clip.tier, "quality": quality}
     )
+
+
+def data_sets(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """Return one trial for each data set, as stored, that `configs` and what they need read."""
+    parts = (part for config in configs for part in config.lineage() if part.imported is None)
+    return list({source_id(part.data, part.clip): part for part in parts}.values())
 
 
 @dataclass
@@ -55,6 +62,14 @@ class Prepared:
                 if part.data.dataset == "synthetic" and not Path(part.data.folder).exists():
                     make_synthetic(Path(part.data.folder))
                 self.folders[source] = str(prepare_clips(part.data, part.clip, self.store).folder)
+
+    def summary(self, part: TrialConfig) -> Summary:
+        """Return what is understood of a trial's data set; exact counts where its frames are prepared.
+
+        Raises DataError where the data set cannot be read.
+        """
+        clips = self.clips(part) if source_id(part.data, part.clip) in self.folders else None
+        return summary_of(part.data, part.frames_needed, self.store, clips)
 
     def problems(self, config: TrialConfig) -> list[Problem]:
         """What only data and store can tell of a prepared trial: heads that do not fit, too few videos, no import."""

@@ -6,11 +6,22 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtune.clips.layout.groups import GROUPS
 from kdtune.clips.layout.lists import named_group, ucf101_group
-from kdtune.clips.layout.names import counted, fold, some
+from kdtune.clips.layout.names import counted, fold, problem, some
 from kdtune.clips.layout.rows import TEST_SHARE, Reading, Row
 from kdtune.clips.layout.text import capped
-from kdtune.clips.layout.walk import SUFFIXES, Found, Identity, above, entries, is_folder, others_in_words, same_folder, scan
+from kdtune.clips.layout.walk import (
+    SUFFIXES,
+    Found,
+    Identity,
+    above,
+    entries,
+    is_folder,
+    others_in_words,
+    same_folder,
+    scan,
+)
 from kdtune.errors import DataError, Problem
 from kdtune.parse import parsing, printable
 
@@ -56,10 +67,9 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
         _check_classes(root, folders, problems)
     for folder in folders:
         reading.others += folder.found.others
-        if folder.found.again:
-            again = some(path.relative_to(root) for path in folder.found.again)
-            reading.notes.append(f"links to folders that are looked through already are passed over: {again}")
         problems += capped(folder.path, folder.found.problems)
+    if again := [path.relative_to(root) for folder in folders for path in folder.found.again]:
+        reading.notes.append(f"links to folders that are looked through already are passed over: {some(again)}")
     problems += _in_two_classes(folders)
     parts = {folder.part for folder in folders}
     for folder in folders:
@@ -70,7 +80,9 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
             reading.rows.append(Row(video, folder.path.name, split, ucf101_group(video)))
     if not parts & {"train", "val", "test"}:
         _note_cameras(root, folders, reading)
-        reading.guesses.append(f"no lists and no test folder: {TEST_SHARE:.0%} of the groups, chosen by hash, are the test list")
+        reading.guesses.append(
+            f"no lists and no test folder: {TEST_SHARE:.0%} of the groups, chosen by hash, are the test list"
+        )
     problems += _differ_in_case(root, {row.action for row in reading.rows})
     return reading
 
@@ -90,7 +102,7 @@ def _folders_in(folder: Path, reading: Reading, problems: list[Problem], lists: 
     folders, loose = [], []
     for entry in entries(folder, problems):
         path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
-        if leads_to_folder and (lists is None or not same_folder(path, lists)):
+        if leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
             folders.append(path)
         elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
             loose.append(path)
@@ -100,7 +112,7 @@ def _folders_in(folder: Path, reading: Reading, problems: list[Problem], lists: 
             reading.notes.append(f"{counted(len(loose), 'video')} outside of class folders left out: {shown}")
         else:
             what = f"holds {counted(len(loose), 'video')}, but no class folders: {shown}"
-            problems.append(Problem(printable(str(folder)), what, "a folder for each class"))
+            problems.append(problem(folder, what, "a folder for each class"))
     return folders
 
 
@@ -116,13 +128,13 @@ def _check_classes(root: Path, folders: list[Folder], problems: list[Problem]) -
     if all(part_of(name) for names in inner for name in names):
         seen = some(f"{folder.path.name}/{name}" for folder, names in zip(filled, inner, strict=True) for name in names)
         what = f"the class folders hold split folders ({seen})"
-        problems.append(Problem(printable(str(root)), what, "split folders above the classes: train/CLASS, test/CLASS"))
+        problems.append(problem(root, what, "split folders above the classes: train/CLASS, test/CLASS"))
     elif len(filled) == 1:
         path, names = filled[0].path, inner[0]
         while len(names) == 1 and (deeper := _inner(path / names[0], filled[0].found.videos)):
             path, names = path / names[0], deeper
         what = f"holds one folder, {path.relative_to(root)}, whose folders hold the videos: {some(names)}"
-        problems.append(Problem(printable(str(root)), what, f"set data.root to {path} if those are the classes"))
+        problems.append(problem(root, what, f"set data.root to {path} if those are the classes"))
 
 
 def _inner(folder: Path, videos: list[Path]) -> list[str]:
@@ -135,35 +147,34 @@ def _empty(folder: Folder) -> Problem:
     what = "the class is empty: no videos in it"
     if folder.found.others:
         what += f"; {others_in_words(folder.found.others)}"
-    return Problem(printable(str(folder.path)), what, " ".join(sorted(SUFFIXES)))
+    return problem(folder.path, what, "files that end in .avi, .mp4, .mkv, .mov, .webm, …")
 
 
 def _split_folders(
     root: Path, tops: list[Path], outside: set[Identity], reading: Reading, problems: list[Problem]
 ) -> list[Folder]:
     """The class folders of each split folder. A mixture is refused with what was seen."""
-    where = printable(str(root))
     beside = [Folder(path, "", scan(path, outside)) for path in tops if not part_of(path.name)]
     classes = [folder.path.name for folder in beside if folder.found.videos]
     splits = [path for path in tops if part_of(path.name)]
     seen = some(path.name for path in splits)
     if classes:
         what = f"holds split folders ({seen}) beside other folders of videos ({some(classes)})"
-        problems.append(Problem(where, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+        problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
         return []
     if beside:
         reading.notes.append(f"folders without videos are passed over: {some(f.path.name for f in beside)}")
     parts = [part_of(path.name) for path in splits]
     if len(set(parts)) < len(parts):
-        problems.append(Problem(where, f"holds several folders for one split: {seen}", SPLIT_LAYOUT))
+        problems.append(problem(root, f"holds several folders for one split: {seen}", SPLIT_LAYOUT))
         return []
     if "train" not in parts:
-        problems.append(Problem(where, f"holds split folders ({seen}), but none for training", SPLIT_LAYOUT))
+        problems.append(problem(root, f"holds split folders ({seen}), but none for training", SPLIT_LAYOUT))
         return []
     if parts == ["train"]:
         what = f"holds {splits[0].name} alone, and no test folder"
         remedy = f"set data.root to {splits[0]}, of which {TEST_SHARE:.0%} of the groups then are the test list"
-        problems.append(Problem(where, what, printable(remedy)))
+        problems.append(problem(root, what, remedy))
         return []
     reading.layout = f"split folders ({seen})"
     if "val" in parts:
@@ -176,7 +187,7 @@ def _split_folders(
             folder = Folder(path, part, scan(path, outside))
             if part_of(path.name):
                 what = f"holds a folder that is called like a split ({folder.name})"
-                problems.append(Problem(where, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+                problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
             elif folder.found.videos:
                 folders.append(folder)
             elif part == "train":
@@ -193,8 +204,8 @@ def _in_two_classes(folders: list[Folder]) -> list[Problem]:
     for folder in folders:
         for identity, path in folder.found.folders.items():
             if identity in first:
-                what = f"is the same folder as {printable(str(first[identity]))}: its videos would count twice"
-                problems.append(Problem(printable(str(path)), what))
+                what = f"is the same folder as {first[identity]}: its videos would count twice"
+                problems.append(problem(path, what))
             else:
                 first[identity] = path
     return problems
@@ -208,7 +219,7 @@ def _differ_in_case(root: Path, actions: set[str]) -> list[Problem]:
     pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
     if not pairs:
         return []
-    return [Problem(printable(str(root)), f"holds classes whose names differ in case or accents alone: {some(pairs)}")]
+    return [problem(root, f"holds classes whose names differ in case or accents alone: {some(pairs)}")]
 
 
 def _note_cameras(root: Path, folders: list[Folder], reading: Reading) -> None:

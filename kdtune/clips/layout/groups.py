@@ -7,12 +7,12 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-from kdtune.clips.layout.names import Names, counted, fold, some, unusable
+from kdtune.clips.layout.names import Names, counted, fold, problem, some, unusable
 from kdtune.clips.layout.rows import Reading
 from kdtune.clips.layout.text import capped, read_text
 from kdtune.errors import DataError, Problem
-from kdtune.parse import printable
 
+GROUPS = "groups.csv"
 #: What may separate the columns: a comma, or what spreadsheets write where a comma stands in numbers.
 SEPARATORS = ",;\t"
 
@@ -39,12 +39,12 @@ def apply_groups(path: Path, names: Names, reading: Reading, problems: list[Prob
             rows.append(replace(row, group=groups.pop()))
         elif groups:
             what = f"names the groups {some(sorted(groups))} for {row.video}, in spellings that differ in case alone"
-            problems.append(Problem(printable(str(path)), what))
+            problems.append(problem(path, what))
         else:
             without.append(row.video)
     if without:
         what = f"names no group for {len(without)} videos: {some(without)}"
-        problems.append(Problem(printable(str(path)), what))
+        problems.append(problem(path, what))
     reading.rows = rows if len(rows) == len(reading.rows) else reading.rows
     unknown = [video for video in group_of if video not in used]
     if unknown:
@@ -54,36 +54,36 @@ def apply_groups(path: Path, names: Names, reading: Reading, problems: list[Prob
 
 def read_groups(path: Path, names: Names) -> dict[str, str]:
     """Return video → group. Raises DataError with the lines that are wrong."""
-    rows, where = _rows(path), printable(str(path))
+    rows = _rows(path)
     if not rows:
-        raise DataError([Problem(where, "is empty; it needs a line with the columns video and group")])
+        raise DataError([problem(path, "is empty; it needs a line with the columns video and group")])
     header = [name.casefold() for name in rows[0][1]]
     if header.count("video") != 1 or header.count("group") != 1:
         what = f"needs the columns video and group, but has {rows[0][1]}"
-        raise DataError([Problem(f"{where}:{rows[0][0]}", what)])
+        raise DataError([problem(f"{path}:{rows[0][0]}", what)])
     found: dict[str, tuple[str, int]] = {}
     problems = []
     for number, cells in rows[1:]:
-        place = f"{where}:{number}"
+        place = f"{path}:{number}"
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
         if len(cells) != len(header):
             what = f"has {counted(len(cells), 'column')}, the first line has {len(header)}"
-            problems.append(Problem(place, f'{what}; a name that holds the separator needs quotes: "a, b"'))
+            problems.append(problem(place, f'{what}; a name that holds the separator needs quotes: "a, b"'))
             continue
         video, group = cells[header.index("video")], cells[header.index("group")]
         try:
             video = names.spelled(video)
         except ValueError as error:
-            problems.append(Problem(place, f"{printable(video)} {error}"))
+            problems.append(problem(place, f"{video} {error}"))
             continue
         if not video or not group:
-            problems.append(Problem(place, "names no group" if video else "names no video"))
+            problems.append(problem(place, "names no group" if video else "names no video"))
         elif reason := unusable(group):
-            problems.append(Problem(place, f"group {printable(group)} {reason}"))
+            problems.append(problem(place, f"group {group} {reason}"))
         elif video in found and found[video][0] != group:
             before, line = found[video]
-            problems.append(Problem(place, f"puts {video} into the group {group}, but line {line} into {before}"))
+            problems.append(problem(place, f"puts {video} into the group {group}, but line {line} into {before}"))
         else:
             found[video] = (group, number)
     if problems:
@@ -105,5 +105,5 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
                 rows.append((begins, cells))
             begins = reader.line_num + 1
     except csv.Error as error:
-        raise DataError([Problem(f"{printable(str(path))}:{begins}", f"is not CSV: {error}")]) from error
+        raise DataError([problem(f"{path}:{begins}", f"is not CSV: {error}")]) from error
     return rows

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kdtune.clips.layout.names import Names, counted, fold, some, unusable
+from kdtune.clips.layout.names import Names, counted, fold, problem, some, unusable
 from kdtune.clips.layout.rows import Row
 from kdtune.clips.layout.text import capped, lines, names_in
 from kdtune.errors import Problem
-from kdtune.parse import printable
 
 #: What the use of a video is called in HMDB51's lists; 0 is unused.
 HMDB51_PARTS = {"1": "train", "2": "test"}
@@ -27,22 +26,22 @@ def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
     for part in ("train", "test"):
         path, found = lists / f"{part}list{split:02d}.txt", list[Problem]()
         for number, line in lines(path, problems):
-            where = f"{printable(str(path))}:{number}"
+            where = f"{path}:{number}"
             named = re.fullmatch(r"(.+?\.\w+)(?:\s+(\d{1,9}))?", line)
             try:
                 video = names.spelled(named[1] if named else line)
             except ValueError as error:
-                found.append(Problem(where, f"{printable(line)} {error}"))
+                found.append(problem(where, f"{line} {error}"))
                 continue
             action = actions.get(fold(video.split("/")[0]))
             if named is None or "/" not in video:
                 what = f"must be class/video.ext and perhaps its label, but got {line!r}"
-                found.append(Problem(where, what))
+                found.append(problem(where, what))
             elif action is None:
-                found.append(Problem(where, f"class {video.split('/')[0]} is not in classInd.txt"))
+                found.append(problem(where, f"class {video.split('/')[0]} is not in classInd.txt"))
             elif named[2] and int(named[2]) != labels[action] + 1:
                 what = f"label {named[2]}, but classInd.txt has {labels[action] + 1} {action}"
-                found.append(Problem(where, what))
+                found.append(problem(where, what))
             else:
                 seen.add(video, part, where)
                 rows.append(Row(video, action, part, ucf101_group(video), labels[action]))
@@ -67,25 +66,24 @@ def hmdb51_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
     ending = f"_test_split{split}.txt"
     files = [lists / name for name in names_in(lists, problems) if name.endswith(ending)]
     if not files:
-        where = printable(str(lists.absolute()))
-        problems.append(Problem(where, f"no lists <class>{ending} are here; set data.lists to them"))
+        problems.append(problem(lists.absolute(), f"no lists <class>{ending} are here; set data.lists to them"))
     seen = _Seen()
     rows = []
     for label, path in enumerate(files):
         action, found = path.name.removesuffix(ending), list[Problem]()
         if reason := unusable(action):
-            problems.append(Problem(printable(str(path)), reason))
+            problems.append(problem(path, reason))
             continue
         for number, line in lines(path, problems):
-            where = f"{printable(str(path))}:{number}"
+            where = f"{path}:{number}"
             named = re.fullmatch(r"(.+?)\s+([012])", line)
             if named is None:
-                found.append(Problem(where, f"must be a name and 0, 1 or 2, but got {line!r}"))
+                found.append(problem(where, f"must be a name and 0, 1 or 2, but got {line!r}"))
                 continue
             try:
                 video = _below_class(named[1], action, names)
             except ValueError as error:
-                found.append(Problem(where, f"{printable(named[1])} {error}"))
+                found.append(problem(where, f"{named[1]} {error}"))
                 continue
             if named[2] in HMDB51_PARTS:
                 part = HMDB51_PARTS[named[2]]
@@ -130,20 +128,20 @@ def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
     first: dict[str, int] = {}
     found = []
     for number, line in lines(path, problems):
-        where = f"{printable(str(path))}:{number}"
+        where = f"{path}:{number}"
         named = re.fullmatch(r"(\d{1,9})\s+(.+)", line)
         if named is None:
-            found.append(Problem(where, f"must be a number and a class, but got {line!r}"))
+            found.append(problem(where, f"must be a number and a class, but got {line!r}"))
         elif reason := unusable(named[2]):
-            found.append(Problem(where, f"{printable(named[2])} {reason}"))
+            found.append(problem(where, f"{named[2]} {reason}"))
         elif fold(named[2]) in first:
             what = f"class {named[2]} is also in line {first[fold(named[2])]}, in these letters or in another case"
-            found.append(Problem(where, what))
+            found.append(problem(where, what))
         else:
             first[fold(named[2])] = number
             labels[named[2]] = int(named[1]) - 1
     if not found and sorted(labels.values()) != list(range(len(labels))):
-        found.append(Problem(printable(str(path)), "must number its classes 1, 2, 3, … without gaps"))
+        found.append(problem(path, "must number its classes 1, 2, 3, … without gaps"))
     problems += capped(path, found)
     return labels
 
@@ -162,14 +160,18 @@ class _Seen:
         found = []
         several = {video: places for video, places in self._places.items() if len(places) > 1}
         both = {video for video, places in several.items() if len({part for part, _ in places}) > 1}
-        for videos, what in ((both, "in both the training and the test list"), (several.keys() - both, "listed twice")):
+        for videos, where in (
+            (both, "in both the training and the test list"),
+            (several.keys() - both, "listed twice"),
+        ):
             if videos:
-                shown = some(f"{video} ({' and '.join(_line(where) for _, where in several[video][:2])})" for video in sorted(videos))
+                names = [f"{video} ({_lines(several[video])})" for video in sorted(videos)]
                 verb = "is" if len(videos) == 1 else "are"
-                found.append(Problem(printable(str(lists)), f"{counted(len(videos), 'video')} {verb} {what}: {shown}"))
+                what = f"{counted(len(videos), 'video')} {verb} {where}: {some(names)}"
+                found.append(problem(lists, what))
         return found
 
 
-def _line(where: str) -> str:
-    """The name of a list and its line, of a place with the whole path."""
-    return where.rpartition("/")[2]
+def _lines(places: list[tuple[str, str]]) -> str:
+    """The names of the lists, and the lines, of the first two places."""
+    return " and ".join(where.rpartition("/")[2] for _, where in places[:2])

@@ -42,6 +42,11 @@ def some(names: Iterable[object], shown: int = SHOWN) -> str:
     return ", ".join(texts[:shown]) + (", …" if len(texts) > shown else "")
 
 
+def problem(where: object, what: str, allowed: object = "") -> Problem:
+    """Return a problem in characters that can be printed, whatever names it quotes."""
+    return Problem(printable(str(where)), printable(what), printable(str(allowed)))
+
+
 def counted(number: int, what: str) -> str:
     """Return "1 video" or "2 videos"."""
     plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("ss") else f"{what}s"
@@ -129,5 +134,5 @@ def missing_videos(names: Names, videos: Iterable[str]) -> tuple[list[str], dict
                 missing.append(video)
         except OSError as error:
             where = printable(str(error.filename or names.root / video))
-            unread.setdefault(where, Problem(where, f"cannot be read: {error.strerror}"))
+            unread.setdefault(where, problem(where, f"cannot be read: {error.strerror}"))
     return missing, paths, list(unread.values())

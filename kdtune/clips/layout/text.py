@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdtune.clips.layout.names import SHOWN, counted, kind_of
+from kdtune.clips.layout.names import SHOWN, counted, kind_of, problem
 from kdtune.errors import DataError, Problem
-from kdtune.parse import parsing, printable, problem_of
+from kdtune.parse import parsing, problem_of
 
 #: Byte order marks; those of UTF-32 before those of UTF-16, which they begin with.
 MARKS = [
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
     with parsing(path, DataError):
         if (kind := kind_of(path)) != "file":
             what = "is a folder; it must be a file" if kind == "folder" else "is not a file"
-            raise DataError([Problem(printable(str(path)), what)])
+            raise DataError([problem(path, what)])
         raw = path.read_bytes()
     encoding = next((encoding for mark, encoding in MARKS if raw.startswith(mark)), "utf-8")
     try:
@@ -39,11 +39,11 @@ def read_text(path: Path) -> str:
         if encoding in ("utf-8", "utf-8-sig"):
             raise DataError([problem_of(path, error)]) from error
         what = f"begins with the mark of {encoding.upper()}, but is not such text; save it as UTF-8"
-        raise DataError([Problem(printable(str(path)), what)]) from error
+        raise DataError([problem(path, what)]) from error
     text = re.sub(r"\r\n?", "\n", text)
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise DataError([Problem(f"{printable(str(path))}:{line}", "holds a NUL character; save it as UTF-8 text")])
+        raise DataError([problem(f"{path}:{line}", "holds a NUL character; save it as UTF-8 text")])
     return text
 
 
@@ -52,8 +52,8 @@ def lines(path: Path, problems: list[Problem]) -> list[tuple[int, str]]:
     try:
         with parsing(path, DataError):
             if not kind_of(path):
-                where = printable(str(path.absolute()))
-                raise DataError([Problem(where, "this list is missing; set data.lists to the folder that has it")])
+                where = path.absolute()
+                raise DataError([problem(where, "this list is missing; set data.lists to the folder that has it")])
         text = read_text(path)
     except DataError as error:
         problems += error.problems
@@ -77,5 +77,5 @@ def capped(path: Path, found: Iterable[Problem]) -> list[Problem]:
     found = list(found)
     if len(found) <= SHOWN + 1:
         return found
-    more = Problem(printable(str(path)), f"{counted(len(found) - SHOWN, 'more problem')} of this kind or another")
+    more = problem(path, f"{counted(len(found) - SHOWN, 'more problem')} of this kind or another")
     return [*found[:SHOWN], more]

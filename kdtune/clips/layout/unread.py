@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdtune.clips.layout.names import Names, counted, missing_videos, some
+from kdtune.clips.layout.names import Names, counted, missing_videos, problem, some
 from kdtune.clips.layout.rows import Reading
 from kdtune.clips.layout.walk import above, entries, is_folder, same_folder, scan
 from kdtune.errors import Problem
-from kdtune.parse import printable
 
 #: Endings of files that may be lists of videos.
 LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
@@ -20,15 +19,14 @@ def unknown_lists(lists: Path, listed: set[str], *, given: bool) -> list[Problem
 
     `given` says that the user named the folder of lists.
     """
-    where = printable(str(lists))
     hmdb51 = sorted(name for name in listed if name.endswith(tuple(f"_test_split{n}.txt" for n in (1, 2, 3))))
     if hmdb51:
-        return [Problem(where, f"holds lists in HMDB51's format: {some(hmdb51)}", "data.dataset: hmdb51")]
+        return [problem(lists, f"holds lists in HMDB51's format: {some(hmdb51)}", "data.dataset: hmdb51")]
     if not given or "groups.csv" in listed:
         return []
     others = like_lists(listed)
     has = f"it has {some(others)}" if others else "it has no lists" if listed else "it is empty or not there"
-    return [Problem("data.lists", f"{where} holds none of the lists that are read; {has}", KNOWN)]
+    return [problem("data.lists", f"{lists} holds none of the lists that are read; {has}", KNOWN)]
 
 
 def like_lists(listed: set[str]) -> list[str]:

@@ -7,19 +7,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdtune.clips.layout.names import counted, unusable
+from kdtune.clips.layout.names import counted, problem, unusable
 from kdtune.errors import Problem
 from kdtune.parse import printable
 
-SUFFIXES = frozenset(
-    ".avi .mp4 .mkv .mov .webm .m4v .mpg .mpeg .wmv .flv .mts .m2ts .m2t .ts .3gp .3g2 .ogv .ogm .vob .asf .mxf .divx "
-    ".dv .f4v .m2v .mpe .mpv .rm .rmvb .y4m .qt".split()
-)
+# fmt: off
+SUFFIXES = frozenset({
+    ".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".m2t", ".ts",
+    ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".asf", ".mxf", ".divx", ".dv", ".f4v", ".m2v", ".mpe", ".mpv", ".rm",
+    ".rmvb", ".y4m", ".qt",
+})
 #: What systems leave beside people's files, folded. So is whatever begins with a dot.
-JUNK = frozenset(
-    ["__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"]
-    + ["system volume information", "lost+found"]
-)
+JUNK = frozenset({
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin",
+    "system volume information", "lost+found",
+})
+# fmt: on
 
 #: Device and inode: what a folder is, whatever links lead to it.
 Identity = tuple[int, int]
@@ -64,14 +67,14 @@ def entries(folder: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             listed = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        problems.append(Problem(printable(str(folder)), f"cannot be read: {error.strerror}"))
+        problems.append(problem(folder, f"cannot be read: {error.strerror}"))
         return []
     kept = []
     for entry in listed:
         if is_junk(entry.name):
             continue
         if reason := unusable(entry.name):
-            problems.append(Problem(printable(entry.path), reason))
+            problems.append(problem(entry.path, reason))
         else:
             kept.append(entry)
     return kept
@@ -86,10 +89,10 @@ def is_folder(entry: os.DirEntry[str], problems: list[Problem]) -> bool | None:
             os.stat(entry.path)
         return False
     except FileNotFoundError:
-        target = printable(os.readlink(entry.path)) if os.path.islink(entry.path) else "it"
-        problems.append(Problem(printable(entry.path), f"is a link that leads nowhere ({target} is not there)"))
+        target = os.readlink(entry.path) if os.path.islink(entry.path) else "it"
+        problems.append(problem(entry.path, f"is a link that leads nowhere ({target} is not there)"))
     except OSError as error:
-        problems.append(Problem(printable(entry.path), f"cannot be read: {error.strerror}"))
+        problems.append(problem(entry.path, f"cannot be read: {error.strerror}"))
     return None
 
 
@@ -106,7 +109,7 @@ def scan(folder: Path, outside: set[Identity]) -> Found:
         try:
             identity = _identity(os.stat(current))
         except OSError as error:
-            found.problems.append(Problem(printable(str(current)), f"cannot be read: {error.strerror}"))
+            found.problems.append(problem(current, f"cannot be read: {error.strerror}"))
             continue
         if identity in found.folders or identity in outside:
             found.again.append(current)
