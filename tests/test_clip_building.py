@@ -225,10 +225,9 @@ def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process so")
 def test_a_videos_length_does_not_matter_to_memory(tmp_path: Path) -> None:
     """One of 6,000 small frames, stored at 128×171: 394 MB."""
-    folder = tmp_path / "set" / "Walk"
-    folder.mkdir(parents=True)
-    for name, count in (("long", 6000), ("short", 60)):
-        with av.open(str(folder / f"{name}.avi"), "w") as container:
+    for name, count in (("train/Walk", 6000), ("train/Sit", 60), ("test/Sit", 61)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        with av.open(str(tmp_path / "set" / name / "video.avi"), "w") as container:
             stream = container.add_stream("mpeg4", rate=25)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             for t in range(count):
@@ -249,6 +248,6 @@ clips = prepare_clips(data, ClipConfig(), Store({str(tmp_path)!r}))
 print(clips.record["bytes"], peak() - before, peak())
 """
     size, grown, peak = map(int, run_python(code).stdout.split())
-    assert size == 6060 * 128 * 171 * 3
+    assert size == 6121 * 128 * 171 * 3
     assert grown < size / 3
     assert peak < 2**30
