@@ -38,8 +38,7 @@ class DataConfig(Section):
     """Which videos, and which part of them."""
 
     dataset: Literal["synthetic", "ucf101", "hmdb51", "folder"] = "ucf101"
-    """`folder` is a folder of class folders, or of split folders (train, val, test) of class folders; where it has
-    UCF101-style lists and a groups.csv, they are used."""
+    """`folder`: class folders, or train, val and test folders of them, with UCF101-style lists and a groups.csv."""
     root: str | None = None
     """Where the class folders are. Default: data/<dataset>."""
     lists: str | None = None
@@ -55,16 +54,12 @@ class DataConfig(Section):
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None
-    """What to do with files of the same bytes in two classes, or in training and test. No part of a trial's key.
-    Default: allow for ucf101 and hmdb51, whose official lists are the protocol, and warn; else refuse."""
+    """Files of the same bytes in two classes, or in training and test; what is allowed is warned of. No part of the key.
+    Default: allow for ucf101 and hmdb51, whose lists are the protocol; else refuse."""
 
     @property
     def folder(self) -> str:
         return self.root or f"data/{self.dataset}"
-
-    @property
-    def allows_same_bytes(self) -> bool:
-        return (self.same_bytes or ("allow" if self.dataset in ("ucf101", "hmdb51") else "refuse")) == "allow"
 
 
 class ClipConfig(Section):
