@@ -232,6 +232,22 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 ENTRIES = st.tuples(st.sampled_from(["file"] * 6 + ["pipe", "link"]), PATHS, PATHS | st.sampled_from(["", "..", "/"]))
 
 
+def test_a_split_that_is_a_link_upwards_is_not_walked(tmp_path: Path) -> None:
+    classes(tmp_path, "train/run", "train/sit")
+    (tmp_path / "test").symlink_to("/")
+    assert "holds train alone, and no test folder" in refusal(tmp_path)
+
+
+def test_what_cannot_be_read_in_a_test_folder_is_named() -> None:
+    with unprivileged() as folder:
+        classes(folder, "train/run", "train/sit", "test/run", "test/sit", "notes")
+        (folder / "test" / "sit").chmod(0)
+        (folder / "notes").chmod(0)
+        text = refusal(folder)
+        assert f"{folder}/test/sit: cannot be read: Permission denied" in text
+        assert f"{folder}/notes: cannot be read: Permission denied" in text
+
+
 @fuzzed
 def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None:
     number = iter(range(examples * 20))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from kdtune.config.sections import Section
+from kdtune.config.fields import Section
 
 #: With a width, and all but C3D with a depth.
 Own = Literal["r3d", "r21d", "c3d", "tdn"]

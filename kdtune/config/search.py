@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdtune.config.fields import Count, Section, Seed
 from kdtune.config.metrics import Metric, OfCost
-from kdtune.config.sections import Count, Section, Seed
 from kdtune.config.space import Scalar, SpaceEntry
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
 

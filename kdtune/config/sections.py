@@ -8,30 +8,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-# Bounds from above are far beyond any use: they keep a slip from becoming an overflow inside a library.
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Side = Annotated[int, Field(ge=1, le=8192)]
-"""Of a frame, in pixels."""
-Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-"""As torch takes it."""
-
-
-class Section(BaseModel):
-    """Frozen, keyword-only, no unknown keys; the docstring under a field is its documentation and its schema text."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
+from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side
 
 
 class DataConfig(Section):
@@ -54,8 +34,8 @@ class DataConfig(Section):
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None
-    """Files of the same bytes in two classes, or in training and test; what is allowed is warned of. No part of the key.
-    Default: allow for ucf101 and hmdb51, whose lists are the protocol; else refuse."""
+    """What to do with files of the same bytes in two classes, or in training and test: refuse, or allow and warn.
+    Default: allow for ucf101 and hmdb51, whose lists are the protocol; else refuse. No part of a trial's key."""
 
     @property
     def folder(self) -> str:

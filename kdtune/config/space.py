@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdtune.config.fields import Section
 from kdtune.config.inherit import NOT_INHERITED
-from kdtune.config.sections import Section
 from kdtune.config.trial import TrialConfig
 
 Scalar = str | int | float | bool | None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kdtune.config.fields import Section
 from kdtune.config.inherit import inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
 from kdtune.config.search import (
@@ -21,7 +22,7 @@ from kdtune.config.search import (
     StopConfig,
     TrackingConfig,
 )
-from kdtune.config.sections import DataConfig, Section
+from kdtune.config.sections import DataConfig
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig
 from kdtune.names import LONGEST_NAME, NAME_PATTERN

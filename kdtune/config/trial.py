@@ -10,20 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdtune.config.fields import Count, Section, Seed
 from kdtune.config.inherit import inherit
 from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import (
     AugmentConfig,
     ClipConfig,
-    Count,
     DataConfig,
     EvaluationConfig,
     FinetuneConfig,
     LossConfig,
     OptimizerConfig,
     PretextConfig,
-    Section,
-    Seed,
     StageConfig,
 )
 

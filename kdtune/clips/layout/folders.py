@@ -18,6 +18,7 @@ from kdtune.clips.layout.walk import (
     above,
     entries,
     is_folder,
+    leads_outside,
     others_in_words,
     same_folder,
     scan,
@@ -59,7 +60,7 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
     with parsing(root, DataError):
         outside = above(root)
     reading = Reading("class folders")
-    tops = _folders_in(root, reading, problems, lists)
+    tops = _folders_in(root, outside, reading, problems, lists)
     if any(part_of(path.name) for path in tops):
         folders = _split_folders(root, tops, outside, reading, problems)
     else:
@@ -68,10 +69,11 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
     for folder in folders:
         reading.others += folder.found.others
         problems += capped(folder.path, folder.found.problems)
+    parts = {folder.part for folder in folders}
+    folders = [folder for folder in folders if folder.found.videos]
     if again := [path.relative_to(root) for folder in folders for path in folder.found.again]:
         reading.notes.append(f"links to folders that are looked through already are passed over: {some(again)}")
     problems += _in_two_classes(folders)
-    parts = {folder.part for folder in folders}
     for folder in folders:
         split = "test" if folder.part == "test" or (folder.part == "val" and "test" not in parts) else folder.part
         split = "train" if split == "val" else split
@@ -97,12 +99,16 @@ def group_guesses(rows: list[Row]) -> list[str]:
     return [f"no groups.csv: {named:,} videos are grouped by the gNN of their names, each other one is its own group"]
 
 
-def _folders_in(folder: Path, reading: Reading, problems: list[Problem], lists: Path | None = None) -> list[Path]:
-    """The folders in `folder`, without the one of lists; videos that lie beside them are noted."""
+def _folders_in(
+    folder: Path, outside: set[Identity], reading: Reading, problems: list[Problem], lists: Path | None = None
+) -> list[Path]:
+    """The folders in `folder`, without the one of lists and without links upwards; videos beside them are noted."""
     folders, loose = [], []
     for entry in entries(folder, problems):
         path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
-        if leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
+        if leads_to_folder and leads_outside(path, outside):
+            reading.notes.append(f"{path.name} is a link to a folder that holds the data set, and is passed over")
+        elif leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
             folders.append(path)
         elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
             loose.append(path)
@@ -162,6 +168,7 @@ def _split_folders(
         what = f"holds split folders ({seen}) beside other folders of videos ({some(classes)})"
         problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
         return []
+    problems += [found for folder in beside for found in folder.found.problems]
     if beside:
         reading.notes.append(f"folders without videos are passed over: {some(f.path.name for f in beside)}")
     parts = [part_of(path.name) for path in splits]
@@ -183,17 +190,16 @@ def _split_folders(
         reading.guesses.append(f"{name} {as_what}" if "test" in parts else f"no test folder: {name} is the test list")
     folders = []
     for split, part in zip(splits, parts, strict=True):
-        for path in _folders_in(split, reading, problems):
+        for path in _folders_in(split, outside, reading, problems):
             folder = Folder(path, part, scan(path, outside))
             if part_of(path.name):
                 what = f"holds a folder that is called like a split ({folder.name})"
                 problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
-            elif folder.found.videos:
-                folders.append(folder)
-            elif part == "train":
+            elif not folder.found.videos and part == "train":
                 problems.append(_empty(folder))
-            else:
+            elif not folder.found.videos:
                 reading.notes.append(f"no videos in {folder.name}")
+            folders.append(folder)
     return folders
 
 

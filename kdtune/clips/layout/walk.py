@@ -53,6 +53,14 @@ def above(root: Path) -> set[Identity]:
     return {_identity(os.stat(folder)) for folder in (real, *real.parents)}
 
 
+def leads_outside(folder: Path, outside: set[Identity]) -> bool:
+    """Return whether a folder is, or a link leads to, one that holds the data set."""
+    try:
+        return _identity(os.stat(folder)) in outside
+    except OSError:
+        return False
+
+
 def same_folder(one: Path, other: Path) -> bool:
     """Return whether two paths lead to the same folder or file; a path that leads nowhere is like no other."""
     try:
@@ -89,8 +97,7 @@ def is_folder(entry: os.DirEntry[str], problems: list[Problem]) -> bool | None:
             os.stat(entry.path)
         return False
     except FileNotFoundError:
-        target = os.readlink(entry.path) if os.path.islink(entry.path) else "it"
-        problems.append(problem(entry.path, f"is a link that leads nowhere ({target} is not there)"))
+        problems.append(problem(entry.path, "is a link that leads nowhere"))
     except OSError as error:
         problems.append(problem(entry.path, f"cannot be read: {error.strerror}"))
     return None
