@@ -5,7 +5,8 @@ KdtuneError
 │   ├── ConfigError           a file or --set has problems
 │   ├── DataError             videos, lists or stored frames are missing, broken or too short
 │   ├── StoreError            the store holds something that this version cannot use
-│   │   └── LockLost          another machine has taken over what this process was making
+│   │   ├── LockLost          another machine has taken over what this process was making
+│   │   └── DamageError       a file of the store is damaged, or disagrees with what was recorded of it
 │   └── ResourceError         more cores, GPUs or memory asked for than there are
 └── TrialError                a trial that ran and could not go on; the sweep marks it failed
 """
@@ -59,6 +60,10 @@ class StoreError(UserError):
 
 class LockLost(StoreError):
     """Another machine has taken over what this process was making, while it was stopped or cut off."""
+
+
+class DamageError(StoreError):
+    """A file of the store is damaged, or disagrees with what was recorded of it: it may be made again."""
 
 
 class ResourceError(UserError):

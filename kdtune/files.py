@@ -57,8 +57,13 @@ def clear_unfinished(folder: Path, name: str = "") -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def as_json(content: Any, indent: int | None = None) -> str:
+    """Return `content` as JSON. Raises ValueError for NaN and infinity: JSON has neither, and no record holds one."""
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: Path, content: Any) -> None:
-    write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(path, as_json(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -84,7 +89,7 @@ def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
                     break
                 whole -= 1
             file.truncate(whole)
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(as_json(row).encode() + b"\n")
             file.flush()
             if sync:
                 os.fsync(file.fileno())
@@ -100,4 +105,4 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Replace all lines at once."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(path, "".join(as_json(row) + "\n" for row in rows))

@@ -153,6 +153,13 @@ class Mirror:
         what = "another machine has written it meanwhile; the same command goes on with what is there"
         raise StoreError([Problem(f"{self.remote.url}/{name}", what)])
 
+    def withdraw(self, folder: str, name: str) -> None:
+        """Remove a file's object, so that no machine fetches it again; for the holder of the folder's lock."""
+        guard = self.remote.guards.get(_lock_of(folder))
+        with self._record(folder) as record:
+            self._replace(f"{folder}/{name}", None, record.get(name, {}).get("object"), guard)
+            record.pop(name, None)
+
     @contextmanager
     def kept(self, folder: str) -> Iterator[None]:
         """Within the `with` news of a sweep's folder go to and fro every few seconds; at the end all is published."""

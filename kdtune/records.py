@@ -106,13 +106,32 @@ class TrialFiles:
         """Stage name → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.rows() if "stage" in row}
 
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "result.json"
+
     def result(self) -> dict[str, Any] | None:
         """What a complete trial ended with, or None."""
-        return read_json(self.folder / "result.json")
+        return read_json(self.result_file)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        write_json(self.folder / "result.json", result)
+        write_json(self.result_file, result)
         self.publish()
+
+    def withdraw_result(self) -> None:
+        """Make a complete trial an incomplete one, since its files do not hold what the result says; for the holder of
+        its lock."""
+        self.result_file.unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.withdraw(f"trials/{self.key}", self.result_file.name)
+
+    def fetch_again(self, *paths: Path) -> TrialFiles:
+        """Of a store behind a URL: replace the copies of these files, which are damaged here. Else do nothing."""
+        if self.mirror is not None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self.fetch(*(path for path in paths if path.suffix == ".pt"))
+        return self
 
     def failure(self) -> str | None:
         """Why the last attempt failed, or None."""

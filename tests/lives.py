@@ -30,7 +30,9 @@ def left(store: Store) -> dict[str, Any]:
         if not path.is_file() or path.name.startswith("."):
             continue
         if path.suffix == ".pt":
-            found[name] = content_digest({part: v for part, v in read_checkpoint(path).items() if part not in CLOCK})
+            parts = {part: value for part, value in read_checkpoint(path).items() if part not in CLOCK}
+            parts["rows"] = [{part: v for part, v in row.items() if part not in CLOCK} for row in parts["rows"]]
+            found[name] = content_digest(parts)
         elif path.suffix in (".json", ".jsonl"):
             found[name] = re.sub(rf'"({"|".join(TIMES)})": [\d.e+-]+', "", path.read_text())
         else:

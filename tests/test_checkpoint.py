@@ -191,13 +191,18 @@ def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepa
         read_checkpoint(files.checkpoint)
 
 
-def test_where_both_are_damaged_the_trial_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
+def test_where_both_are_damaged_the_trial_begins_again_and_says_so(
+    config: TrialConfig, prepared: Session, undisturbed: TrialFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = stopped(config, Store(tmp_path), prepared, 2)
     one_bit(files.checkpoint)
     torn(files.checkpoint_before)
-    with pytest.raises(StoreError, match=r"checkpoint\.pt: the checkpoint is damaged: its checksum is another"):
-        train(config, Store(tmp_path), prepared)
-    assert "remove its folder" in (files.failure() or "")
+    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+    said = capsys.readouterr().err
+    assert "checkpoint.pt: the checkpoint is damaged: its checksum is another" in said
+    assert "checkpoint_before.pt: the checkpoint cannot be read" in said
+    assert said.endswith("going on from the start: it is trained again\n")
+    assert said.count("kdtune:") == 1
 
 
 def test_the_checksum_covers_names_types_shapes_order_and_every_byte() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -109,7 +110,10 @@ def test_a_trial_comes_whole_and_once(best: bool, trained: Trained, tmp_path: Pa
 
 
 WAYS: dict[str, tuple[Any, str]] = {
-    "NaN": (lambda f: write_json(f.config, read_json(f.config) | {"data": math.nan}), "it hashes to nothing"),
+    "NaN": (
+        lambda f: f.config.write_text(json.dumps(read_json(f.config) | {"data": math.nan})),
+        "it hashes to nothing",
+    ),
     "a list of weights": (lambda f: torch.save({"network": [torch.ones(2)]}, f.checkpoint), "is no trial's checkpoint"),
     "a list": (lambda f: write_json(f.folder / "result.json", [1]), "result.json: must hold an object, got list"),
     "another config": (lambda f: write_json(f.config, read_json(f.config) | {"data": "0"}), "it hashes to "),
@@ -118,7 +122,10 @@ WAYS: dict[str, tuple[Any, str]] = {
     "no result": (lambda f: (f.folder / "result.json").unlink(), "is no complete trial: result.json is missing"),
     "nothing": (lambda f: [p.unlink() for p in f.folder.iterdir()], "checkpoint.pt, result.json are missing"),
     "other weights": (spoil, "checkpoint.pt: holds weights with SHA-256 "),
-    "torn": (lambda f: f.checkpoint.write_bytes(f.checkpoint.read_bytes()[:-5000]), "checkpoint.pt: is damaged"),
+    "torn": (
+        lambda f: f.checkpoint.write_bytes(f.checkpoint.read_bytes()[:-5000]),
+        "checkpoint.pt: the checkpoint cannot be",
+    ),
 }
 
 

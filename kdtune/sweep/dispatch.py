@@ -16,6 +16,8 @@ from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
 
 DIED = "its process died (killed, or out of memory)"
+#: Of a job whose process ended as it should.
+ENDED = "its records do not reach the trial's end, though its process ended well: is it the same store everywhere?"
 ADVICE = (
     "it was tried alone, too: a smaller optimizer.batch, clip.size or student.width, or more room (resources.memory)"
 )
@@ -111,7 +113,7 @@ class Dispatcher(Searcher):
         if self._failures[job.name] <= self.campaign.sweep.resources.retries:
             (self._alone if memory else self._again).append(job)
             return None
-        words = DIED if failed is None else failed.failure()
+        words = (DIED if error is not None else ENDED) if failed is None else failed.failure()
         return Outcome("failed", error=f"{words}; {ADVICE}" if memory else words)
 
     # Ray pickles and snapshots a search algorithm and its callbacks, to restore them. The ledger is our snapshot.

@@ -13,8 +13,10 @@ from kdtune.config.search import ObjectiveConfig
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
+from kdtune.errors import DamageError
 from kdtune.store import Store
 from kdtune.sweep.prune import clears
+from kdtune.train.soundness import complete_rows, read_result, read_rows
 
 Kind = Literal["teacher", "control", "candidate"]
 State = Literal["complete", "pruned", "failed"]
@@ -89,8 +91,9 @@ class Outcome:
         return self.objectives[0] if self.objectives else None
 
     def record(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
-        return {**asdict(self), "objective": self.objective, "objectives": list(self.objectives)}
+        """As the ledger keeps it: no record holds a number that is not finite."""
+        stages = {stage: value for stage, value in self.stages.items() if math.isfinite(value)}
+        return {**asdict(self), "stages": stages, "objective": self.objective, "objectives": list(self.objectives)}
 
 
 #: Of one trial, or of a job's trials by seed: split → metric → value.
@@ -109,11 +112,19 @@ def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, 
 
 
 def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
-    """What the records in the store say of `job`, or None while they do not reach its end.
+    """What the records in the store say of `job`, or None while they do not reach its end, or are damaged: whoever
+    trains the job then makes them again.
 
     A function of the records and the job's bars alone: a trial that another sweep trained further is pruned here at
     the same stage as it would have been if it had been trained here.
     """
+    try:
+        return _outcome(job, objectives, store)
+    except DamageError:
+        return None
+
+
+def _outcome(job: Job, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
     first, reduce = objectives[0], job.configs[0].stage.reduce
     phases: list[tuple[tuple[str, ...], list[str]]] = [(job.keys, list(job.configs[0].stage_epochs))]
     if job.finetuned:
@@ -122,7 +133,11 @@ def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Sto
     stages: dict[str, float] = {}
     for keys, names in phases:
         files = [store.trial(key).fetch() for key in keys]
-        seen = [trial.stages() for trial in files]
+        ends = [complete_rows(trial) for trial in files]
+        seen = [
+            {row["stage"]: row["evaluation"] for row in (read_rows(trial) if rows is None else rows) if "stage" in row}
+            for trial, rows in zip(files, ends, strict=True)
+        ]
         for stage in names:
             if not all(stage in evaluations for evaluations in seen):
                 return None
@@ -130,22 +145,30 @@ def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Sto
             values = stage_values(reached[stage], first, reduce)
             if values is None:
                 continue
-            stages[stage] = fmean(values)
-            if not math.isfinite(stages[stage]):
-                return Outcome("failed", stages=stages, error=f"{first.metric} is {stages[stage]} at stage {stage}")
+            mean = fmean(values)
+            if not math.isfinite(mean):  # of an earlier version: now such a trial fails itself
+                return Outcome("failed", stages=stages, error=f"{first.metric} is {mean} at stage {stage}")
+            stages[stage] = mean
             if not clears(stages[stage], job.bars.get(stage), first.mode):
                 return Outcome("pruned", stages=stages, stage=stage)
-        if any(trial.result() is None for trial in files):
+        if None in ends:
             return None
     if job.kind == "teacher":  # it has epochs and stages of its own
         return Outcome("complete", (stages[first.stage],) if first.stage in stages else (), stages=stages)
     found = [_objective_values(job, objective, reached, store) for objective in objectives]
     for objective, values in zip(objectives, found, strict=True):
         if not values or not all(map(math.isfinite, values)):
-            what = f"is {fmean(values)}" if values else "was not recorded: remove its folder to train it again"
+            what = f"is {fmean(values)}" if values else _unmeasured(job, store)
             return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
     spread = stdev(found[0]) if len(found[0]) > 1 else None
     return Outcome("complete", tuple(fmean(values) for values in found), spread, stages)
+
+
+def _unmeasured(job: Job, store: Store) -> str:
+    """Why an objective has no value."""
+    reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in job.keys]
+    why = next(filter(None, reasons), None)
+    return f"was not {f'measured ({why})' if why else 'recorded'}: remove its folder to train it again"
 
 
 def _objective_values(
@@ -153,6 +176,6 @@ def _objective_values(
 ) -> list[float]:
     """One for each seed; empty where a trial's record does not have it."""
     if is_cost(objective.metric):
-        costs = [(store.trial(key).result() or {}).get("cost") or {} for key in job.keys]
+        costs = [(read_result(store.trial(key)) or {}).get("cost") or {} for key in job.keys]
         return [cost[objective.metric] for cost in costs] if all(objective.metric in cost for cost in costs) else []
     return stage_values(reached.get(objective.stage, []), objective, job.configs[0].stage.reduce) or []

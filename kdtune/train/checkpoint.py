@@ -1,8 +1,10 @@
-"""Checkpoint files: all of a trial's state in one, with a checksum over its content."""
+"""Checkpoint files: all of a trial's state in one, with a checksum over its content; and the weights to use of one."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,35 +12,117 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.files import read_json
+from kdtune.parse import first_line
+from kdtune.store import TrialFiles
+from kdtune.train.profile import state_digest
+from kdtune.train.soundness import read_result
 
-#: For whoever has a checkpoint that is none.
+#: What helps where a checkpoint cannot be used: of a trial that was trained here, and of imported weights.
 ADVICE = "remove its folder to train it again"
+IMPORT_ADVICE = "import it again with `kdtune teacher import`"
 
 
-def final_weights(path: Path) -> dict[str, Tensor]:
-    """The weights that the trial of a checkpoint ended with, on the CPU."""
-    parts = read_checkpoint(path)
-    best = parts.get("best")
-    return parts["network"] if best is None else best["network"]
+def trained_weights(files: TrialFiles) -> dict[str, Tensor]:
+    """Return the weights that a complete trial ended with, on the CPU. Whatever uses a trial's weights asks here.
+
+    Raises DamageError where its checkpoint or its result is missing, cannot be read, or where the checkpoint does not
+    hold the weights that the result names.
+    """
+    result = read_result(files)
+    if result is None:
+        raise DamageError([Problem(str(files.folder), "is no complete trial")])
+    imported = (read_json(files.config) or {}).get("imported")
+    advice = ADVICE if imported is None else IMPORT_ADVICE
+    weights, wanted = final_weights(files.checkpoint, advice), result["weights_sha256"]
+    found = state_digest(weights)
+    if imported is not None and not wanted.startswith(imported):
+        what = f"names the weights {_short(wanted)}, config.json {_short(imported)}; {advice}"
+        raise DamageError([Problem(str(files.result_file), what)])
+    if found != wanted:
+        what = f"the checkpoint holds the weights {_short(found)}, but result.json names {_short(wanted)}; {advice}"
+        raise DamageError([Problem(str(files.checkpoint), what)])
+    if bad := not_finite_tensors(weights):
+        raise StoreError([Problem(str(files.checkpoint), f"its weights are not finite: {some(bad)}")])
+    return weights
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The parts of a checkpoint, on the CPU. Only tensors and plain values are read: loading never runs code.
+def not_finite_tensors(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors with a value that is not finite."""
+    return [name for name, value in weights.items() if not bool(value.isfinite().all())]
 
-    Raises StoreError for one that cannot be read, or that is not what was written.
+
+def some(names: list[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(sha256: str) -> str:
+    return f"{sha256[:12]}…"
+
+
+def final_weights(path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
+    """Return the weights that the trial of a checkpoint ended with, on the CPU; whether they are the recorded ones is
+    `trained_weights`' to tell. Raises DamageError for a file that is no checkpoint."""
+    return kept_weights(read_checkpoint(path, advice), path, advice)
+
+
+def kept_weights(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
+    """Return the weights that the parts of the checkpoint `path` would end with: the best or the last ones."""
+    best = parts.get("best") if isinstance(parts, dict) else None
+    holder = parts if best is None else best
+    weights = holder.get("network") if isinstance(holder, dict) else None
+    found = weights.items() if isinstance(weights, Mapping) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found):
+        raise DamageError([Problem(str(path), f"is no trial's checkpoint; {advice}")])
+    return dict(found)
+
+
+def read_checkpoint(path: Path, advice: str = ADVICE) -> dict[str, Any]:
+    """Return the parts of a checkpoint, on the CPU. Only tensors and plain values are read: loading never runs code.
+
+    Raises DamageError for one that is missing, that cannot be read, or that is not what was written; StoreError where
+    the disk or its permissions refuse. `advice` ends the message.
     """
     try:
-        parts = torch.load(path, map_location="cpu", weights_only=True)
+        opened = path.open("rb")
+    except FileNotFoundError as error:
+        raise DamageError(
+            [Problem(str(path), f"the checkpoint cannot be read ({error.strerror}); {advice}")]
+        ) from error
+    except OSError as error:
+        raise StoreError([Problem(str(path), f"the checkpoint cannot be read ({error.strerror})")]) from error
+    try:
+        with opened:
+            parts = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        what = f"the checkpoint cannot be read ({reason}); {ADVICE}"
-        raise StoreError([Problem(str(path), what)]) from error
+        if out_of_memory(error) and _is_intact(path):  # else it is a damaged size that no machine has room for
+            raise
+        # A truncated file sends torch to a place before its beginning: EINVAL. Any other number is the disk's.
+        refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        what = f"the checkpoint cannot be read ({first_line(error).split('. ')[0]}); {advice}"
+        raise (StoreError if refused else DamageError)([Problem(str(path), what)]) from error
     # torch leaves the checksums in its files unread. Imported weights have their digest in their name.
     trained = isinstance(parts, dict) and {"sha256", "epoch"} & set(parts)
     if trained and parts.pop("sha256", None) != content_digest(parts):
-        raise StoreError([Problem(str(path), f"the checkpoint is damaged: its checksum is another; {ADVICE}")])
+        raise DamageError([Problem(str(path), f"the checkpoint is damaged: its checksum is another; {advice}")])
     return parts
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether each part of the file, which is a zip archive, has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:
+        return False
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether this machine or its GPU has no memory left; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def content_digest(value: Any) -> str:

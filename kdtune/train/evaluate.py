@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdtune.config.metrics import METRICS, RETRIEVED, best
+from kdtune.errors import TrialError
 from kdtune.models.heads import PclNetwork
 from kdtune.train.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
 from kdtune.train.samples import Samples
 
+#: Ends the message where training has left the finite numbers.
+ADVICE = "a lower optimizer.lr or weight of the loss may help"
 #: Videos in one evaluation pass. Fixed, because the batch size can change bits.
 EVALUATION_BATCH = 32
 
@@ -50,9 +53,16 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray) -> dict
 
 @torch.no_grad()
 def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> Tensor:
-    """(V,) rows → (V, F) float32 on the CPU: the features of evenly spaced clips, averaged."""
+    """(V,) rows → (V, F) float32 on the CPU: the features of evenly spaced clips, averaged.
+
+    Raises TrialError where one is not finite: neighbours and probe would take it for a figure like any other.
+    """
     network.eval()
-    return torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in passes(rows)]).cpu()
+    features = torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in passes(rows)]).cpu()
+    if not features.isfinite().all():
+        bad = int((~features.isfinite().all(1)).sum())
+        raise TrialError(f"the network's features are not finite for {bad} of {len(rows)} videos; {ADVICE}")
+    return features
 
 
 def passes(rows: np.ndarray) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import yaml
 from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest, identity
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import SEEN, TrialConfig
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.files import read_json, write_atomic, write_json
 from kdtune.store import Store, TrialFiles
-from kdtune.train.checkpoint import final_weights
+from kdtune.train.checkpoint import final_weights, not_finite_tensors, some, trained_weights
 from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest
+from kdtune.train.soundness import read_result
 
 #: What every complete trial's folder holds, and what else of it is worth having: imported weights have no epochs.
 NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("data.json", "epochs.jsonl", "classes_*.json")
@@ -54,8 +55,8 @@ class Imported:
 def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported:
     """Put the weights in `file` into the store, as a trial with the network, the clips and the target of `config`.
 
-    The same weights make the same trial, however often and under whatever name they come. Raises StoreError with every
-    problem of the file.
+    The same weights make the same trial, however often and under whatever name they come; where that trial's files are
+    damaged, they are written again. Raises StoreError with every problem of the file.
     """
     weights = read_foreign(file, config)
     sha256 = state_digest(weights.tensors)
@@ -65,7 +66,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported
     form = identity(config.model_copy(update={"imported": sha256[:32]}), _no_manifest)
     files = store.trial(digest(form))
     with store.lock(f"trial-{files.key}"):
-        if files.fetch().result() is None:
+        if not _holds(files, sha256):
             files.clear_failure()
             write_json(files.config, form)
             buffer = io.BytesIO()
@@ -88,6 +89,14 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported
                 }
             )
     return Imported(files.key, sha256[:32], weights.layout, weights.heads, files)
+
+
+def _holds(files: TrialFiles, sha256: str) -> bool:
+    """Return whether the complete trial holds these weights, undamaged."""
+    try:
+        return state_digest(trained_weights(files.fetch(files.checkpoint))) == sha256
+    except StoreError:
+        return False
 
 
 def _no_manifest(data: DataConfig) -> str:
@@ -118,20 +127,20 @@ def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
 def import_trial(folder: Path, store: Store) -> str:
     """Copy the complete trial `<other store>/trials/<key>/` into `store`; returns its key.
 
-    One that is already there stays. Raises StoreError, and changes nothing, for a trial that is not complete, whose
-    files do not fit each other, or that another version of the trainer made.
+    One that is already there stays, unless its files are damaged. Raises StoreError, and changes nothing, for a trial
+    that is not complete, whose files do not fit each other, or that another version of the trainer made.
     """
     source = TrialFiles(folder.resolve())
     result = _checked_records(source)
     target = store.trial(source.key)
     with store.lock(f"trial-{source.key}"):
-        here = target.fetch().result()
-        if here is not None:
-            if here.get("weights_sha256") != result["weights_sha256"]:
-                # The same trial on another kind of machine: whatever was made with the one here must stay true.
-                what = "is in the store already, with other weights; remove it there to take this one"
-                raise StoreError([Problem(str(source.folder), what)])
+        if _holds(target, result["weights_sha256"]):
             return source.key
+        here = _result(target)
+        if here is not None and here["weights_sha256"] != result["weights_sha256"]:
+            # The same trial on another kind of machine: whatever was made with the one here must stay true.
+            what = "is in the store already, with other weights; remove it there to take this one"
+            raise StoreError([Problem(str(source.folder), what)])
         # The lock is ours: what an interrupted import left under these names belongs to nobody.
         copy = TrialFiles(target.folder.with_name(f".{source.key}.import"))
         replaced = target.folder.with_name(f".{source.key}.replaced")
@@ -150,6 +159,14 @@ def import_trial(folder: Path, store: Store) -> str:
             for leftover in (copy.folder, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
     return source.key
+
+
+def _result(files: TrialFiles) -> dict[str, Any] | None:
+    """The result, or None of a trial that is not complete or whose result is damaged."""
+    try:
+        return read_result(files)
+    except DamageError:
+        return None
 
 
 def _checked_records(source: TrialFiles) -> dict[str, Any]:
@@ -201,10 +218,13 @@ def _record(path: Path) -> dict[str, Any]:
 def _check_weights(copy: Path, sha256: str, source: Path) -> None:
     """Raises StoreError where a copied checkpoint does not end with the weights that the result names."""
     try:
-        found = state_digest(final_weights(copy))
+        weights = final_weights(copy)
+        found = state_digest(weights)
     except StoreError as error:
-        raise StoreError([Problem(str(source), "is damaged: it cannot be read")]) from error
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # the last for tensors without plain bytes
+        raise StoreError([replace(problem, where=str(source)) for problem in error.problems]) from error
+    except (TypeError, RuntimeError) as error:  # tensors without plain bytes
         raise StoreError([Problem(str(source), "is no trial's checkpoint")]) from error
+    if bad := not_finite_tensors(weights):
+        raise StoreError([Problem(str(source), f"its weights are not finite: {some(bad)}")])
     if found != sha256:
         raise StoreError([Problem(str(source), f"holds weights with SHA-256 {found}, but the result names {sha256}")])

@@ -16,8 +16,9 @@ from kdtune.clips.summary import Summary, summary_of
 from kdtune.config.key import ManifestOf, digest, trial_key
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import ConfigError, DataError, Problem
+from kdtune.errors import ConfigError, DamageError, DataError, Problem, StoreError
 from kdtune.store import Store, TrialFiles
+from kdtune.train.soundness import read_result
 
 
 def source_id(data: DataConfig, clip: ClipConfig) -> str:
@@ -88,22 +89,32 @@ class Prepared:
 
     def _to_train(self, config: TrialConfig) -> Iterator[TrialConfig]:
         """What of the lineage is not complete; a complete trial needs nobody any more."""
-        if self.files(config).fetch().result() is None:
+        if not self._is_complete(config):
             yield config
             for other in config.needs:
                 yield from self._to_train(other)
         finetuned = config.finetuned
-        if finetuned is not None and self.files(finetuned).fetch().result() is None:
+        if finetuned is not None and not self._is_complete(finetuned):
             yield finetuned  # what it needs is this trial
+
+    def _is_complete(self, config: TrialConfig) -> bool:
+        """Whether the trial has a result; one that is damaged is made again."""
+        try:
+            return read_result(self.files(config).fetch()) is not None
+        except DamageError:
+            return False
 
     def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
         """Logits are compared class by class."""
         own = self.clips(config).actions
         files = self.files(teacher)
-        if teacher.imported is not None and files.fetch(files.checkpoint).result() is not None:
-            from kdtune.train.checkpoint import final_weights
+        if teacher.imported is not None and self._is_complete(teacher):
+            from kdtune.train.checkpoint import trained_weights
 
-            head = final_weights(files.checkpoint).get("head.bias")
+            try:
+                head = trained_weights(files.fetch(files.checkpoint)).get("head.bias")
+            except StoreError as error:
+                return error.problems
             wanted, got = TrialData.of(config, self.clips(config)).classes, 0 if head is None else len(head)
             if got != wanted:
                 what = f"{teacher.imported} has {got or 'no'} logits, its student {wanted}"

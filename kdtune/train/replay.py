@@ -13,13 +13,13 @@ import torch
 from kdtune.clips.store import ClipStore
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.files import read_json, write_atomic, write_jsonl
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
-from kdtune.train.checkpoint import read_checkpoint
+from kdtune.train.checkpoint import kept_weights, read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import source_id
-from kdtune.train.profile import profile, profile_changes
+from kdtune.train.profile import profile, profile_changes, state_digest
 from kdtune.train.session import Session
 
 #: Figures of a row that tell when it was made, and what was there by then; all others are compared.
@@ -98,9 +98,21 @@ class Replay:
             kept = [name for name in config.stage_epochs if files.has(files.stage_checkpoint(name))]
             what = f"has no checkpoint of a stage {stage!r}"
             raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from nothing")])
+        self._check_stage(stage, files, checkpoint)
         again = self.session.files(config)
         write_atomic(again.checkpoint, checkpoint.read_bytes())
         write_jsonl(again.epochs, [row for row in files.rows() if row["epoch"] <= config.stage_epochs[stage]])
+
+    def _check_stage(self, stage: str, files: TrialFiles, checkpoint: Path) -> None:
+        """Raises DamageError where the checkpoint is not the one that the stage's row speaks of: going on from it would
+        show a difference in every later epoch, and say nothing about the trial."""
+        row = next((row for row in files.rows() if row.get("stage") == stage), None)
+        if row is None:
+            raise DamageError([Problem(str(files.epochs), f"has no row of stage {stage}")])
+        found = state_digest(kept_weights(read_checkpoint(checkpoint), checkpoint))
+        if found != row["weights_sha256"]:
+            what = f"holds the weights {found[:12]}…, but the row of stage {stage} names {row['weights_sha256'][:12]}…"
+            raise DamageError([Problem(str(checkpoint), f"{what}; replay it from nothing")])
 
     def _restore(self, files: TrialFiles) -> TrialConfig:
         """The configuration of a trial in the store, with its clips found by their manifest."""

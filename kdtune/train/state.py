@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +18,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
 
-from kdtune.errors import Problem, StoreError
 from kdtune.files import write_atomic
 from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
 from kdtune.store import TrialFiles
-from kdtune.train.checkpoint import ADVICE, content_digest, read_checkpoint
+from kdtune.train.checkpoint import content_digest
 from kdtune.train.profile import profile_changes
 
 #: Within an epoch a checkpoint is written when the last was so many seconds ago.
@@ -38,6 +36,8 @@ CHECKPOINT_RATE = 250e6
 
 #: What of a TrialState is a plain value, and what has a state dict.
 PLAIN = ("epoch", "seconds", "samples", "profiles", "best")
+#: Plain values that checkpoints of earlier versions lack.
+LATER = ("rows", "origins")
 PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
 
 
@@ -104,6 +104,10 @@ class TrialState:
     """{"epoch": the first that began or went on under it, "profile": …}: one, unless it changed before a resume."""
     best: dict[str, Any] | None = None
     """Where `stage.weights` is best: the lowest validation loss so far, its epoch, and the network's weights then."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Of the epochs done, as in epochs.jsonl, which a checkpoint is compared with and can restore."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that the trial learns from: of its teacher, and of its start."""
     _saved_at: float = field(default_factory=time.monotonic)
     _saved_epoch: int = 0
     _save_seconds: float | None = None
@@ -146,8 +150,8 @@ class TrialState:
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
         """Write the checkpoint, at a `stage` to keep also as its own; the last one becomes the one before."""
         started = time.monotonic()
-        parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
-        parts |= self.state_dicts()
+        parts: dict[str, Any] = {name: getattr(self, name) for name in (*PLAIN, *LATER)}
+        parts |= self.state_dicts() | {"trial": files.key}
         parts["progress"] = self.progress.state_dict()
         buffer = io.BytesIO()
         torch.save({**parts, "sha256": content_digest(parts)}, buffer)
@@ -180,40 +184,13 @@ class TrialState:
         if self._saved_epoch < self.epoch:
             self.save(files)
 
-    def load(self, files: TrialFiles) -> None:
-        """Go on from the last checkpoint or, where it is damaged or missing, from the one before, if there is one.
-
-        Raises StoreError where there are only damaged ones.
-        """
-        damaged: list[StoreError] = []
-        for path in (files.checkpoint, files.checkpoint_before):
-            if not path.exists():
-                continue
-            try:
-                self._restore(path)
-            except StoreError as error:
-                damaged.append(error)
-                continue
-            if damaged:
-                what = str(damaged[0]).strip().removesuffix(f"; {ADVICE}")
-                print(f"kdtune: {what}; going on from the one before", file=sys.stderr)
-            if path != files.checkpoint:
-                # The next one written makes the last the one before: that must not be the damaged one.
-                os.replace(path, files.checkpoint)
-            return
-        if damaged:
-            raise damaged[0]
-
-    def _restore(self, path: Path) -> None:
-        parts = read_checkpoint(path)
-        if absent := {*PLAIN, *PARTS, "progress"} - set(parts):
-            what = f"the checkpoint is of another version: it has no {', '.join(sorted(absent))}; {ADVICE}"
-            raise StoreError([Problem(str(path), what)])
+    def restore(self, parts: dict[str, Any]) -> None:
+        """Take over the parts of a checkpoint. `rows` and `origins` stay as they are where it has none."""
         for name in PARTS:
             part = getattr(self, name)
             if part is not None:
                 part.load_state_dict(parts[name])
-        for name in PLAIN:
-            setattr(self, name, parts[name])
+        for name in (*PLAIN, *LATER):
+            setattr(self, name, parts.get(name, getattr(self, name)))
         self._saved_epoch = self.epoch
         self.progress = EpochProgress.restored(parts["progress"], next(self.network.parameters()).device)

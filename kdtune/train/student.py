@@ -14,7 +14,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TrialFiles
-from kdtune.train.checkpoint import final_weights
+from kdtune.train.checkpoint import trained_weights
 
 
 class Student(nn.Module):
@@ -49,7 +49,8 @@ class Student(nn.Module):
 
 
 def trained_student(files: TrialFiles) -> Student:
-    """The student of a complete trial, on the CPU. Raises StoreError where its record or its weights are not there."""
+    """The student of a complete trial, on the CPU. Raises StoreError where its record or its weights are not there, or
+    the weights are not those that its result names."""
     files.fetch(files.checkpoint)
     form = (read_json(files.config) or {}).get("trial")
     if form is None or files.result() is None:
@@ -57,7 +58,7 @@ def trained_student(files: TrialFiles) -> Student:
     if not files.checkpoint.exists():
         raise StoreError([Problem(str(files.folder), "has no checkpoint any more")])
     config = restored(form, None, None)  # teacher and start change weights, not the network
-    weights = final_weights(files.checkpoint)
+    weights = trained_weights(files)
     network = build_network(config, classes=len(weights["head.bias"]))
     network.load_state_dict(weights)
     labels = PRETEXT_LABELS if config.loss.target == "pretext" else _actions(files)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,16 @@ from torch import Tensor
 
 from kdtune.config.key import digest
 from kdtune.config.trial import TrialConfig
+from kdtune.errors import Problem, StoreError
 from kdtune.files import clear_unfinished, write_atomic
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TARGET_COUNTS, Store
-from kdtune.train.checkpoint import final_weights, load_part
+from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples
-from kdtune.train.profile import profile
+from kdtune.train.profile import make_deterministic, profile, state_digest
 from kdtune.train.samples import Samples, stream_digest
+from kdtune.train.soundness import read_result
 
 #: Samples in a block, and in one pass of the teacher: part of what a target is, so it never changes.
 BLOCK = 64
@@ -39,9 +42,12 @@ LOCKS = 16
 Said = dict[str, np.ndarray]
 
 
-def load_teacher(config: TrialConfig, checkpoint: Path, classes: int, head: bool, device: torch.device) -> PclNetwork:
-    """The trained network of a teacher's trial, frozen and in evaluation mode; its head only where it is asked for."""
-    network, weights = build_network(config, classes), final_weights(checkpoint)
+def load_teacher(
+    config: TrialConfig, weights: Mapping[str, Tensor], classes: int, head: bool, device: torch.device
+) -> PclNetwork:
+    """The network of a teacher's trial with its `weights`, frozen and in evaluation mode; its head only where it is
+    asked for."""
+    network = build_network(config, classes)
     load_part(network.backbone, weights, "backbone")
     if head:
         load_part(network.head, weights, "head")
@@ -49,9 +55,19 @@ def load_teacher(config: TrialConfig, checkpoint: Path, classes: int, head: bool
 
 
 class Targets:
-    """The targets of one trial: finds what is in the store, computes what is not. Loads the teacher only for that."""
+    """The targets of one trial: finds what is in the store, computes what is not. Loads the teacher only for that.
 
-    def __init__(self, samples: Samples, teacher_key: str, store: Store):
+    `load` returns the teacher's weights; without it they are read from the store. Raises StoreError where they are not
+    those that the targets are named by: nothing is computed with others under the same name.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        teacher_key: str,
+        store: Store,
+        load: Callable[[], Mapping[str, Tensor]] | None = None,
+    ):
         config = samples.config
         assert config.teacher is not None
         self.samples, self.teacher, self.teacher_key, self.store = samples, config.teacher, teacher_key, store
@@ -60,11 +76,13 @@ class Targets:
         loss = config.loss
         weights = {"logits": loss.lambda_, "relations": loss.beta, "features": loss.gamma}
         self.kinds = tuple(kind for kind, weight in weights.items() if weight > 0)
-        trained = store.trial(teacher_key).result()
+        self._load = load or self._stored_weights
+        trained = read_result(store.trial(teacher_key))
         assert trained is not None, "a teacher is trained before its targets are asked for"
+        self.weights_sha256: str = trained["weights_sha256"]
         self.key = digest(
             # By its weights rather than its key, and with the profile: machines that differ may share a store.
-            {"samples": stream_digest(config, self.data, "seed"), "teacher": trained["weights_sha256"], "block": BLOCK}
+            {"samples": stream_digest(config, self.data, "seed"), "teacher": self.weights_sha256, "block": BLOCK}
             | {name: getattr(self.teacher, name) for name in ("memory_format", "precision")}
             | {"profile": profile(config, self.device, self.data.clips)}
         )
@@ -122,6 +140,10 @@ class Targets:
         except Timeout:
             return None
 
+    def _stored_weights(self) -> Mapping[str, Tensor]:
+        files = self.store.trial(self.teacher_key)
+        return trained_weights(files.fetch(files.checkpoint))
+
     def _paths(self, epoch: int, block: int) -> dict[str, Path]:
         return {kind: self.store.targets(self.key, epoch, kind, block) for kind in self.kinds}
 
@@ -133,9 +155,13 @@ class Targets:
     def _compute(self, epoch: int, block: int) -> Said:
         network = self._network
         if network is None:
-            files = self.store.trial(self.teacher_key)
-            checkpoint = files.fetch(files.checkpoint).checkpoint
-            network = load_teacher(self.teacher, checkpoint, self.data.classes, "logits" in self.kinds, self.device)
+            with torch.enable_grad():  # they may be made by training
+                weights = self._load()
+            make_deterministic(self.config)  # the teacher may have been trained just now, with other settings
+            if state_digest(weights) != self.weights_sha256:
+                what = "the teacher was trained again, to other weights than this trial learned from; run it again"
+                raise StoreError([Problem(str(self.store.trial(self.teacher_key).folder), what)])
+            network = load_teacher(self.teacher, weights, self.data.classes, "logits" in self.kinds, self.device)
             self._network = network
         # Over the whole order, not the fraction, so that the block is complete for everybody.
         samples = np.arange(block * BLOCK, min((block + 1) * BLOCK, len(self.data.order)))

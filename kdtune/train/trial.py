@@ -5,9 +5,11 @@ L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta �
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,18 +18,20 @@ from torch import Tensor
 
 from kdtune.config.sections import LossConfig
 from kdtune.errors import TrialError
-from kdtune.files import append_jsonl, write_json, write_jsonl
+from kdtune.files import append_jsonl, write_json
 from kdtune.losses.contrast import in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.store import TrialFiles
-from kdtune.train.checkpoint import content_digest
-from kdtune.train.evaluate import evaluate, head_scores, with_best
+from kdtune.train.checkpoint import content_digest, not_finite_tensors, some
+from kdtune.train.evaluate import ADVICE, evaluate, head_scores, with_best
 from kdtune.train.initial import initial_state
 from kdtune.train.loader import steps_of_an_epoch
-from kdtune.train.profile import make_deterministic, profile, weights_digest
+from kdtune.train.profile import make_deterministic, profile, state_digest, weights_digest
+from kdtune.train.resume import resume
 from kdtune.train.samples import Samples, TrainingBatch
+from kdtune.train.soundness import not_finite
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
@@ -50,17 +54,17 @@ def train_trial(
 
     `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row, `stopping`
     after any step (then None is returned): the next call goes on from there, to the same bits. The rows of epochs that
-    are already done come first. Raises TrialError, naming the step, when a loss is not finite.
+    are already done come first. Raises TrialError, naming the epoch, when a loss, a figure or a weight is not finite.
     """
     config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
     make_deterministic(config)
-    state = initial_state(config, data, start, device)
-    state.load(files)
-    state.note_profile(profile(config, device, data.clips))
-    rows = [row for row in files.rows() if row["epoch"] <= state.epoch]
-    _rewrite_rows(files, rows)
-    yield from rows
+    origins = {} if targets is None else {"teacher": targets.weights_sha256}
+    origins |= {} if start is None else {"start": state_digest(start)}
+    state = resume(lambda: initial_state(config, data, start, device), files, config.stage_epochs, origins)
+    if state.epoch < config.epochs:
+        state.note_profile(profile(config, device, data.clips))
+    yield from list(state.rows)
     network, optimizer, target = state.network, state.optimizer, config.loss.target
     steps = steps_of_an_epoch(config, data)
     batches = samples.training(state.epoch + 1, state.progress.steps)
@@ -95,10 +99,8 @@ def train_trial(
         losses = torch.stack(progress.losses).double().cpu()
         bad = (~losses.isfinite().all(1)).nonzero()
         if len(bad) > 0:
-            raise TrialError(
-                f"the loss is not finite at epoch {epoch}, step {int(bad[0]) + 1} of {steps} (rate {rate:g}): "
-                "a lower optimizer.lr or weight of the loss may help"
-            )
+            what = f"the loss is not finite at epoch {epoch}, step {int(bad[0]) + 1} of {steps} (rate {rate:g})"
+            raise TrialError(f"{what}: {ADVICE}")
         means = (losses.sum(0) / data.size).tolist()
         row: dict[str, Any] = {"epoch": epoch, "lr": rate}
         row["train"] = dict(zip(progress.terms, means, strict=True))
@@ -116,14 +118,19 @@ def train_trial(
         stage = next((name for name, at_epoch in config.stage_epochs.items() if at_epoch == epoch), None)
         if stage is not None or (config.stage.every > 0 and epoch % config.stage.every == 0):
             measured = state.kept_network()
-            evaluation = evaluate(measured, samples)
-            row["evaluation"] = with_best(evaluation.scores, rows)
+            try:
+                evaluation = evaluate(measured, samples)
+            except TrialError as error:
+                raise TrialError(f"after epoch {epoch} (rate {rate:g}) {error}") from error
+            row["evaluation"] = with_best(evaluation.scores, state.rows)
             row["weights_sha256"] = weights_digest(measured)
             row["optimizer_sha256"] = content_digest(optimizer.state_dict()["state"])
         if stage is not None:
             row["stage"] = stage
             if evaluation.classes is not None:
-                write_json(files.classes(stage), evaluation.classes)
+                _write_classes(files.classes(stage), evaluation.classes)
+        if bad_figures := [*not_finite(row), *not_finite_tensors(network.state_dict())]:
+            raise TrialError(f"after epoch {epoch} (rate {rate:g}) these are not finite: {some(bad_figures)}; {ADVICE}")
 
         # ---- to disk: the row first, for a row without its checkpoint is dropped at the next start -----------------
         if targets is not None:
@@ -132,11 +139,11 @@ def train_trial(
         row["at"] = time.time()
         state.epoch, state.seconds, state.progress = epoch, state.seconds + row["seconds"], EpochProgress()
         append_jsonl(files.epochs, row)
+        state.rows.append(row)
         if stage is not None or epoch == config.epochs:
             state.save(files, stage if config.stage.keep and epoch < config.epochs else None)
         else:
             state.save_if_cheap(files)
-        rows.append(row)
         try:
             yield row
         except GeneratorExit:
@@ -147,12 +154,13 @@ def train_trial(
     files.checkpoint_before.unlink(missing_ok=True)
     return {
         "epochs": state.epoch,
-        "stages": {row["stage"]: row["evaluation"] for row in rows if "stage" in row},
+        "stages": {row["stage"]: row["evaluation"] for row in state.rows if "stage" in row},
         "weights_sha256": weights_digest(state.kept_network()),
         "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
         "seconds": state.seconds,
         "profile": state.profiles[-1]["profile"],
         "earlier_profiles": state.profiles[:-1],
+        **({"origins": origins} if origins else {}),
     }
 
 
@@ -199,7 +207,9 @@ def forward(
     return Forward(total, terms, logits)
 
 
-def _rewrite_rows(files: TrialFiles, rows: list[dict[str, Any]]) -> None:
-    """Drop rows beyond the checkpoint, so that the file holds each epoch once."""
-    if rows != files.rows():
-        write_jsonl(files.epochs, rows)
+def _write_classes(path: Path, classes: dict[str, Any]) -> None:
+    """Figures for the report alone: a trial does without them where they cannot be written."""
+    try:
+        write_json(path, classes)
+    except OSError as error:
+        print(f"kdtune: {path} was not written: {error.strerror}; the trial goes on without it", file=sys.stderr)

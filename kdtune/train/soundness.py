@@ -1,0 +1,121 @@
+"""Do the records of a trial hold what they should? Its rows each epoch once, its result what the rows say.
+
+What cannot be read, or disagrees, raises DamageError; `Session.trial` then makes it again. No torch needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.parse import problem_of
+from kdtune.store import TrialFiles
+
+Row = dict[str, Any]
+
+
+def read_result(files: TrialFiles) -> dict[str, Any] | None:
+    """Return the result of a complete trial, or None. Raises DamageError where the file cannot be used."""
+    path = files.result_file
+    try:
+        result = files.result()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamageError([problem_of(path, error, "JSON")]) from error
+    except OSError as error:  # a disk or a permission: nothing is damaged
+        raise StoreError([problem_of(path, error)]) from error
+    if result is None:
+        return None
+    wanted = {"epochs": int, "stages": Mapping, "weights_sha256": str}
+    if not isinstance(result, dict):
+        raise DamageError([Problem(str(path), f"must hold an object, got {type(result).__name__}")])
+    wrong = [name for name, kind in wanted.items() if not isinstance(result.get(name), kind)]
+    if wrong:
+        raise DamageError([Problem(str(path), f"lacks {', '.join(wrong)}, or holds them as another type")])
+    return result
+
+
+def read_rows(files: TrialFiles) -> list[Row]:
+    """Return the rows of a trial, which hold the epochs 1, 2, … once each.
+
+    Raises DamageError, naming the epochs that are missing or that stand there more than once.
+    """
+    path = files.epochs
+    try:
+        rows = files.rows()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamageError([problem_of(path, error, "JSON lines")]) from error
+    except OSError as error:
+        raise StoreError([problem_of(path, error)]) from error
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+        raise DamageError([Problem(str(path), "holds a line that is no row of an epoch")])
+    if wrong := missing([row["epoch"] for row in rows]):
+        raise DamageError([Problem(str(path), wrong)])
+    return rows
+
+
+def complete_rows(files: TrialFiles) -> list[Row] | None:
+    """Return the rows of a complete trial, which fit its result; None where the trial is not complete.
+
+    Raises DamageError where a record cannot be used, or the two disagree.
+    """
+    result = read_result(files)
+    if result is None:
+        return None
+    rows, path = read_rows(files), str(files.epochs)
+    if len(rows) != result["epochs"]:
+        epochs = [row["epoch"] for row in rows]
+        raise DamageError([Problem(path, missing(epochs, result["epochs"]))])
+    stages = {row["stage"]: row.get("evaluation") for row in rows if "stage" in row}
+    if wrong := [name for name in {**result["stages"], **stages} if stages.get(name) != result["stages"].get(name)]:
+        raise DamageError([Problem(path, f"does not hold what result.json says of stage {', '.join(wrong)}")])
+    last = rows[-1].get("weights_sha256", result["weights_sha256"]) if rows else result["weights_sha256"]
+    if last != result["weights_sha256"]:
+        what = f"names the weights {last[:12]}… at the end, result.json {result['weights_sha256'][:12]}…"
+        raise DamageError([Problem(path, what)])
+    return rows
+
+
+def missing(epochs: Sequence[int], until: int | None = None) -> str:
+    """Return what epochs 1 to `until` (the last of `epochs` without it) lack or hold too often; empty for nothing."""
+    known = set(epochs)
+    last = max([*known, 0]) if until is None else until
+    lacking = [epoch for epoch in range(1, last + 1) if epoch not in known]
+    further = sorted(epoch for epoch in known if not 1 <= epoch <= last)
+    twice = sorted(epoch for epoch in known if epochs.count(epoch) > 1)
+    found = [
+        f"{word} epoch {ranges(which)}{end}"
+        for word, which, end in (
+            ("lacks", lacking, ""),
+            ("holds", further, ", which the trial does not have"),
+            ("holds", twice, " more than once"),
+        )
+        if which
+    ]
+    if not found and list(epochs) != sorted(epochs):
+        found.append("holds its epochs in another order")
+    return ", and ".join(found)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """[1, 2, 3, 7] → "1 to 3, 7"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join(" to ".join(map(str, part)) for part in parts)
+
+
+def not_finite(record: Any, path: str = "") -> Iterator[str]:
+    """Yield the path, as in `evaluation.test.knn`, of every number in `record` that is not finite."""
+    if isinstance(record, Mapping):
+        for name, value in record.items():
+            yield from not_finite(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(record, list | tuple):
+        for place, value in enumerate(record):
+            yield from not_finite(value, f"{path}[{place}]")
+    elif isinstance(record, float) and not math.isfinite(record):
+        yield path
