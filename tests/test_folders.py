@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,11 @@ def test_names_that_cannot_be_stored_are_refused_in_print(tmp_path: Path) -> Non
     text = refusal(tmp_path)
     assert r"a/new\nline.mp4: is a name with a control character" in text
     assert r"b/\udcff.mp4: is a name that is not UTF-8" in text
+    for folder in ("a", "b"):
+        for file in (tmp_path / folder).iterdir():
+            file.rename(file.with_suffix(".txt"))
+    videos(tmp_path, "a/1.mp4", "b/1.mp4", "b/2.mp4")
+    assert read(tmp_path).reading.others == {".txt": 14}
 
 
 def test_what_cannot_be_read_is_named() -> None:
@@ -257,6 +263,7 @@ def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None
         root.mkdir()
         plant(root, entries)
         check_outcome(root)
+        shutil.rmtree(root)
 
     fuzz(one, st.lists(ENTRIES, max_size=24), examples=examples)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.catalog import load_catalog, video_path
+from kdtune.clips.catalog import load_catalog, understand, video_path
 from kdtune.clips.decode import READING, Refused, decoder_versions
 from kdtune.clips.duplicates import refuse_harmful, same_bytes
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
@@ -27,6 +27,7 @@ from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.files import disk_full, write_atomic
+from kdtune.parse import printable
 from kdtune.store import Store
 
 REASONS_SHOWN = 5
@@ -61,7 +62,8 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     A build that was interrupted is gone on with. Raises DataError (videos or lists missing, the same bytes in two
     classes or in training and test, too many refused, disk too small or full, no codec for a tier that is asked for).
     """
-    catalog, root, threads = load_catalog(data), Path(data.folder), cores()
+    understood, root, threads = understand(data), Path(data.folder), cores()
+    catalog, reading = understood.catalog, understood.reading
     hashes = file_hashes(catalog, root, store)
     for warning in refuse_harmful(data, same_bytes(catalog, hashes, root)):
         print(f"warning: {warning}", file=sys.stderr)
@@ -76,7 +78,8 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
         if not folder.exists() or mended(folder, root, threads) is None:
             shutil.rmtree(folder, ignore_errors=True)
             _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
-            print(f"clips: {described(ClipStore.open(folder))}", file=sys.stderr)
+            said = (described(ClipStore.open(folder)), *reading.guesses, *reading.notes)
+            print("".join(f"clips: {printable(text)}\n" for text in said), end="", file=sys.stderr)
             mended(folder, root, threads)  # reads once what was written, and notes that it is sound
         store.publish_clips(folder.name, tier.files)
     return ClipStore.open(folder)

@@ -89,6 +89,8 @@ def understand(data: DataConfig) -> Understood:
         problems.append(problem(root, what, "at least two classes"))
     if problems:
         raise DataError(dict.fromkeys(problems))
+    if data.split != 1 and not reading.layout.endswith("lists"):
+        reading.notes.append(f"data.split: {data.split} has no effect without lists")
     reading.notes += _notes(catalog)
     return Understood(data, catalog, reading)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdtune.clips.layout.groups import GROUPS
 from kdtune.clips.layout.lists import named_group, ucf101_group
-from kdtune.clips.layout.names import counted, fold, problem, some
+from kdtune.clips.layout.names import counted, fold, problem, some, unusable
 from kdtune.clips.layout.rows import TEST_SHARE, Reading, Row
 from kdtune.clips.layout.text import capped
 from kdtune.clips.layout.walk import (
@@ -109,6 +109,8 @@ def _folders_in(
         if leads_to_folder and leads_outside(path, outside):
             reading.notes.append(f"{path.name} is a link to a folder that holds the data set, and is passed over")
         elif leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
+            if reason := unusable(entry.name):
+                problems.append(problem(path, reason))
             folders.append(path)
         elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
             loose.append(path)

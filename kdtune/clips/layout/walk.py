@@ -70,22 +70,13 @@ def same_folder(one: Path, other: Path) -> bool:
 
 
 def entries(folder: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
-    """Return what is in a folder, sorted by name, without junk and without names that cannot be stored."""
+    """Return what is in a folder, sorted by name, without junk; nothing, and a problem, where it cannot be read."""
     try:
         with os.scandir(folder) as found:
-            listed = sorted(found, key=lambda entry: entry.name)
+            return sorted((entry for entry in found if not is_junk(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         problems.append(problem(folder, f"cannot be read: {error.strerror}"))
         return []
-    kept = []
-    for entry in listed:
-        if is_junk(entry.name):
-            continue
-        if reason := unusable(entry.name):
-            problems.append(problem(entry.path, reason))
-        else:
-            kept.append(entry)
-    return kept
 
 
 def is_folder(entry: os.DirEntry[str], problems: list[Problem]) -> bool | None:
@@ -125,14 +116,17 @@ def scan(folder: Path, outside: set[Identity]) -> Found:
         for entry in entries(current, found.problems):
             path, suffix = current / entry.name, os.path.splitext(entry.name)[1].lower()
             leads_to_folder = is_folder(entry, found.problems)
-            if leads_to_folder:
+            if leads_to_folder is None:
+                continue
+            is_video = not leads_to_folder and suffix in SUFFIXES and entry.is_file()
+            if (leads_to_folder or is_video) and (reason := unusable(entry.name)):
+                found.problems.append(problem(path, reason))
+            elif leads_to_folder:
                 (links if entry.is_symlink() else folders).append(path)
-            elif leads_to_folder is not None and not entry.is_file():
-                found.others["special file"] += 1
-            elif leads_to_folder is not None and suffix in SUFFIXES:
+            elif is_video:
                 found.videos.append(path)
-            elif leads_to_folder is not None:
-                found.others[suffix or "no ending"] += 1
+            else:
+                found.others[(suffix or "no ending") if entry.is_file() else "special file"] += 1
     found.videos.sort()
     return found
 
