@@ -1,0 +1,188 @@
+"""What a container promises of its video: how many frames a player shows, and when the last of them ends.
+
+A file that decodes to less than it promises was cut off or damaged, so a promise must count neither too much nor too
+little. These are no promises of a frame:
+
+- packets that the file itself marks as not to be shown: an edit list of MP4 or MOV (a trim, a cut without encoding);
+- empty chunks of an AVI ("show the last picture again"), which its header counts, but nobody decodes;
+- VP8 packets whose frame is only referred to (alternate references);
+- pictures before the first key picture, by the stream or by the clock: a file that was cut out of a longer one begins
+  with them (an open GOP, a broadcast), and no decoder can show what they refer to.
+
+A length is an end minus a start: the clock of a recorder or of a cut stream need not begin at 0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from kdtune.clips.opening import Refused
+
+#: What may be missing without a decoding error: packed MPEG-4 has packets without a frame.
+MISSING_FRAMES, MISSING_SHARE = 2, 0.01
+#: Formats whose demuxer lists every packet before it reads one, with those that are not shown.
+INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+#: Formats whose header says how long the whole file is; where others do not, FFmpeg guesses.
+TIMED = ("matroska,webm", "flv", "asf")
+#: What an AVI's chunks with a frame are called, after the number of the stream: uncompressed, compressed.
+FRAME_CHUNKS = (b"db", b"dc")
+MICROSECONDS = 1_000_000
+
+
+def header_promise(container: InputContainer, stream: av.VideoStream, size: int) -> int:
+    """Return how many frames the header of a file of `size` bytes promises, or about how many its seconds hold.
+
+    Reads the packets only where the header tells neither.
+    """
+    frames = (_indexed(container, stream) if stream.frames else 0) or stream.frames
+    if not frames:
+        rate = stream.average_rate or stream.guessed_rate or 0
+        frames = round(_length_s(container, stream) * float(rate))
+    if frames <= 0:
+        frames = sum(shows(packet) for packet in container.demux(stream))
+    return min(frames, size)  # a broken header may promise anything, but no frame is free
+
+
+def shows(packet: av.Packet) -> bool:
+    """Return whether a player shows a frame for this packet."""
+    if not packet.size or packet.is_discard:
+        return False
+    return packet.stream.name != "vp8" or bool(memoryview(packet)[0] & 0x10)  # RFC 6386, section 9.1: show_frame
+
+
+class Reading:
+    """What was found while a file's packets were read and decoded, and whether that is all that was promised."""
+
+    def __init__(self, path: Path, container: InputContainer, stream: av.VideoStream) -> None:
+        self.path, self.container, self.stream = path, container, stream
+        self.packets = self.frames = self.damaged = 0
+        self._leading = 0  # packets that need not decode: the pictures that they refer to are not in the file
+        self._key: av.Packet | None = None  # the first key picture
+        self._leads, self._follows_key = True, False
+        self.trouble = ""  # the first decoding error
+        self.all_shown = True  # by a player that shows every packet
+        self._video, self._file = _Span(), _Span()
+
+    def add(self, packet: av.Packet) -> None:
+        """Count a packet of any stream."""
+        self._file.add(packet)
+        if packet.stream.index == self.stream.index:
+            self._video.add(packet)
+            self._count(packet)
+
+    def _count(self, packet: av.Packet) -> None:
+        if packet.size and packet.is_keyframe and self._key is None:
+            self._key, self._leads = packet, False
+            self._follows_key = packet.pts is not None
+        elif self._follows_key and packet.size and self._key is not None:
+            # Leading pictures come right after the key picture, and are shown before it or have no time at all.
+            early = packet.pts is None or (self._key.pts is not None and packet.pts < self._key.pts)
+            self._follows_key = self._leads = early
+        if not shows(packet):
+            self.all_shown = self.all_shown and not packet.is_discard
+        else:
+            self.packets += 1
+            self._leading += self._leads
+
+    def check(self) -> None:
+        """Raise Refused unless the file, read to its end, is whole and sound."""
+        promised = self._promised()
+        missing = promised - self.frames
+        why = f" ({self.trouble})" if self.trouble else ""
+        if missing > 0 and (self.trouble or missing > max(MISSING_FRAMES, MISSING_SHARE * promised)):
+            raise Refused(f"promises {promised} frames, only {self.frames} decode{why}")
+        if self.trouble or self.damaged:
+            raise Refused("is damaged: " + (self.trouble or f"{self.damaged} of {self.frames} frames are broken"))
+        if not self.frames:
+            raise Refused("has no frames")
+        if not self.stream.frames:
+            self._check_length()
+
+    def _promised(self) -> int:
+        indexed = _indexed(self.container, self.stream)
+        promised = max(self.packets, indexed or self.stream.frames)
+        if self.container.format.name == "avi" and self.stream.frames > max(promised, self.frames):
+            # Where the end is cut off, so is the index: the header alone still counts what was there.
+            promised = max(promised, self.stream.frames - _empty_chunks(self.path, self.stream))
+        return promised - self._leading if self._key is not None else promised
+
+    def _check_length(self) -> None:
+        """Headers that count no frames tell by their seconds that the end is cut off."""
+        promised_s, span = _stream_length_s(self.stream), self._video
+        if self.container.format.name in TIMED and (self.container.format.name == "asf" or not promised_s):
+            promised_s, span = _file_length_s(self.container), self._file  # that of the sound may be the longer one
+        if span.length_s < promised_s - max(0.5, MISSING_SHARE * promised_s):
+            raise Refused(f"promises {promised_s:.1f} s, ends after {span.length_s:.1f} s")
+
+
+class _Span:
+    """From when to when packets last, in seconds."""
+
+    def __init__(self) -> None:
+        self.start_s, self.end_s = math.inf, -math.inf
+
+    def add(self, packet: av.Packet) -> None:
+        if packet.size and packet.pts is not None and packet.time_base is not None:
+            self.start_s = min(self.start_s, float(packet.pts * packet.time_base))
+            self.end_s = max(self.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    @property
+    def length_s(self) -> float:
+        return max(0.0, self.end_s - self.start_s)
+
+
+def _indexed(container: InputContainer, stream: av.VideoStream) -> int:
+    """Return how many packets with a frame the demuxer lists; 0 where its list is not of all packets."""
+    if container.format.name not in INDEXED:
+        return 0
+    return sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
+
+
+def _length_s(container: InputContainer, stream: av.VideoStream) -> float:
+    return _stream_length_s(stream) or _file_length_s(container)
+
+
+def _stream_length_s(stream: av.VideoStream) -> float:
+    """Return the seconds that the header gives the stream, 0 where it gives none."""
+    if stream.time_base is None:
+        return 0.0
+    if stream.duration is not None:
+        return max(0.0, float(stream.duration * stream.time_base))
+    hours, _, rest = stream.metadata.get("DURATION", "0:0:0").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        end_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return 0.0
+    return _without_start(end_s, float((stream.start_time or 0) * stream.time_base))
+
+
+def _file_length_s(container: InputContainer) -> float:
+    if not container.duration:
+        return 0.0
+    return max(0.0, _without_start(container.duration / MICROSECONDS, (container.start_time or 0) / MICROSECONDS))
+
+
+def _without_start(end_s: float, start_s: float) -> float:
+    """Return the length of what ends at `end_s`. Some writers give the length itself: it is less than a late start."""
+    return end_s - start_s if end_s > start_s > 0 else end_s
+
+
+def _empty_chunks(path: Path, stream: av.VideoStream) -> int:
+    """Return how many chunks of the stream hold nothing, as far as the AVI file goes (Microsoft's RIFF and OpenDML)."""
+    mine, empty = b"%02d" % stream.index, 0
+    with path.open("rb") as file:
+        while len(head := file.read(8)) == 8 and empty < stream.frames:
+            name, length = struct.unpack("<4sI", head)
+            if name in (b"RIFF", b"LIST"):  # what lies inside follows
+                file.seek(4, os.SEEK_CUR)
+                continue
+            empty += length == 0 and name[:2] == mine and name[2:] in FRAME_CHUNKS
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return empty
