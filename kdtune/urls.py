@@ -98,22 +98,26 @@ class SecretUrl:
 
 # ---- one URL ---------------------------------------------------------------------------------------------------------
 
-#: `scheme://`, also with slashes missing, then what may be a login up to the last @ of all. Parsers disagree on where a
-#: password with @, / or # ends, so the longest that any of them could see is taken.
-_LOGIN = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+|(?![A-Za-z][A-Za-z0-9+.-]*:/))(?P<user>[^:/?#]*):(?P<password>.*)@",
-    re.DOTALL,
+#: A login with a password, up to the last @ of all. Parsers disagree on where a password with @, / or # ends, so the
+#: longest that any of them could see is taken.
+_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://+)(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL)
+#: The same without a scheme, or with one that lacks a slash: `user:password@host`, `http:/…`.
+_BARE_LOGIN = re.compile(
+    r"(?P<scheme>)(?!(?:file|sqlite):)(?P<user>[^:/?#]*):(?!//)(?P<password>.*)@", re.DOTALL | re.IGNORECASE
 )
-_LONE_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/+)(?P<user>[^:/?#@]*)@")
+#: A name without a password.
+_LONE_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://+)(?P<user>[^:/?#@]*)(?P<password>)@")
+
+
+def _login(text: str) -> re.Match[str] | None:
+    return _LOGIN.match(text) or _BARE_LOGIN.match(text) or _LONE_USER.match(text)
 
 
 def _shown(text: str) -> str:
-    login, lone = _LOGIN.match(text), _LONE_USER.match(text)
+    login = _login(text)
     if login is not None:
         user = HIDDEN if _is_token(login["user"], login["password"]) else login["user"]
         text = f"{login['scheme']}{user}@{text[login.end() :]}"
-    elif lone is not None and _is_token(lone["user"]):
-        text = f"{lone['scheme']}{HIDDEN}@{text[lone.end() :]}"
     if ":/" not in text:  # a path, an address or nothing known: whose ? and # mean nothing
         return text
     head, mark, fragment = text.partition("#")
@@ -126,7 +130,7 @@ def _shown_parameter(found: re.Match[str]) -> str:
     return found[0] if not value or PLAIN_PARAMETERS.fullmatch(unquote(name)) else f"{name}={HIDDEN}"
 
 
-def _is_token(user: str, password: str = "") -> bool:
+def _is_token(user: str, password: str) -> bool:
     """Whether a login's name is the secret: services take tokens there, with no password or a fixed one."""
     return len(user) > _LONGEST_USER or password in ("x-oauth-basic", "x-token-auth", "x-access-token")
 
@@ -134,16 +138,15 @@ def _is_token(user: str, password: str = "") -> bool:
 def _secrets(text: str) -> set[str]:
     """Every secret of a URL as any parser may see it."""
     found: set[str] = set()
-    login, lone = _LOGIN.match(text), _LONE_USER.match(text)
+    login = _login(text)
     if login is not None:
         user, password = login["user"], login["password"]
         found |= {password, *(part for part in re.split(r"[@/?#:&=\s]", password) if len(part) >= _SHORTEST_PART)}
-        pair = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "surrogatepass")
-        found.add(base64.b64encode(pair).decode())
+        if password:
+            pair = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "surrogatepass")
+            found.add(base64.b64encode(pair).decode())
         if _is_token(user, password):
             found.add(user)
-    elif lone is not None and _is_token(lone["user"]):
-        found.add(lone["user"])
     for name, value in re.findall(r"[?&;#]([^=&;#]*)=([^&;#]*)", text):
         secret = re.search(_SECRET_WORDS, unquote(name), re.IGNORECASE) is not None
         if not PLAIN_PARAMETERS.fullmatch(unquote(name)) and (secret or len(value) >= _LONG_VALUE):

@@ -43,6 +43,8 @@ def csv_cell(value: object) -> object:
 
 #: Punctuation that makes emphasis, code, links, images, tables or formulas; `_` only where a word does not go on.
 _MARKS = re.compile(r"[\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|(?<=\w):(?=//)|(?<=www)\.", re.IGNORECASE)
+#: Code as messages write it; runs of backticks are none.
+_CODE = re.compile(r"((?<!`)`[^`]+`(?!`))")
 #: What would begin a heading, a quotation or a list.
 _BEGINS = re.compile(r"\s*(?:[#>+=-]|\d{1,9}(?=[.)]))")
 
@@ -55,7 +57,7 @@ def markdown_cell(text: str) -> str:
 
 def markdown_text(text: str) -> str:
     """Return a paragraph in which nothing but `code` between backticks is markup."""
-    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    parts = _CODE.split(" ".join(text.split()))
     shown = [printable(part) if i % 2 else markdown_cell(part) for i, part in enumerate(parts)]
     return _BEGINS.sub(lambda found: _escaped_last(found[0]), "".join(shown), count=1) if shown[0] else "".join(shown)
 
