@@ -17,20 +17,21 @@ WRITABLE, READABLE = "a folder that can be written to, or made", "a folder that 
 def check_place(text: str, option: str, refuse: type[UserError] = StoreError) -> None:
     """Raise `refuse` for what names neither a URL nor a folder that records may name.
 
-    That is nothing, a NUL, no UTF-8, and what has a login but is no URL: its password would be the name of a folder.
+    That is nothing, a NUL, no UTF-8, and what holds a password but is no URL: that would be the name of a folder.
     """
+    shown = str(SecretUrl(text))
     what, is_url = None, "://" in text.strip(":/") and not text.startswith("file:")
     if not text.strip():
-        what = f"names no folder, got {text!r}"
+        what = f"names no folder, got {shown!r}"
     elif "\0" in text:
-        what = f"holds a NUL, got {text!r}"
+        what = f"holds a NUL, got {shown!r}"
     else:
         try:
             text.encode()
         except UnicodeEncodeError:
-            what = f"is not UTF-8, got {text!r}"
-    if what is None and not is_url and SecretUrl(text).is_secret:
-        what = f"{SecretUrl(text)} has a login, but is no URL"
+            what = f"is not UTF-8, got {shown!r}"
+    if what is None and not is_url and shown != text:
+        what = f"{shown} holds a password or token, but is no URL"
     if what is not None:
         raise refuse([Problem(option, what, "a folder, or a URL as in s3://bucket/path")])
 

@@ -27,6 +27,7 @@ PLAIN_PARAMETERS = re.compile(
 )
 #: Parts of names whose values are secrets, of parameters and of environment variables.
 _SECRET_WORDS = r"pass|pwd|token|secret|sig(?:nature)?|key|cred|auth|sas"
+_PARAMETER_IN_TEXT = re.compile(rf"(?i)(?<=[?&;])([\w.-]{{0,60}}(?:{_SECRET_WORDS})[\w.-]{{0,60}}=)[^&;\s\"'<>#]+")
 _SECRET_VARIABLE = re.compile(r"(?:^|_)(?:PASSWORD|PASSWD|PASS|TOKEN|SECRET|KEY)$")
 _URL_VARIABLE = re.compile(r"(?:^|_)(?:PROXY|URI|URL|STORE)$", re.IGNORECASE)
 #: A lone name before the @ that is longer is taken for a token.
@@ -100,13 +101,13 @@ class SecretUrl:
 
 #: A login with a password, up to the last @ of all. Parsers disagree on where a password with @, / or # ends, so the
 #: longest that any of them could see is taken.
-_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://+)(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL)
+_LOGIN = re.compile(r"(?P<scheme>(?:[A-Za-z][A-Za-z0-9+.-]*)?://+)(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL)
 #: The same without a scheme, or with one that lacks a slash: `user:password@host`, `http:/…`.
 _BARE_LOGIN = re.compile(
     r"(?P<scheme>)(?!(?:file|sqlite):)(?P<user>[^:/?#]*):(?!//)(?P<password>.*)@", re.DOTALL | re.IGNORECASE
 )
 #: A name without a password.
-_LONE_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://+)(?P<user>[^:/?#@]*)(?P<password>)@")
+_LONE_USER = re.compile(r"(?P<scheme>(?:[A-Za-z][A-Za-z0-9+.-]*)?://+)(?P<user>[^:/?#@]*)(?P<password>)@")
 
 
 def _login(text: str) -> re.Match[str] | None:
@@ -118,8 +119,8 @@ def _shown(text: str) -> str:
     if login is not None:
         user = HIDDEN if _is_token(login["user"], login["password"]) else login["user"]
         text = f"{login['scheme']}{user}@{text[login.end() :]}"
-    if ":/" not in text:  # a path, an address or nothing known: whose ? and # mean nothing
-        return text
+    if ":/" not in text:  # a path or an address: only what is named as a secret is one
+        return _PARAMETER_IN_TEXT.sub(rf"\g<1>{HIDDEN}", text)
     head, mark, fragment = text.partition("#")
     head = re.sub(r"(?<=[?&;])([^=&;]*)=([^&;]*)", _shown_parameter, head) if "?" in head else head
     return head + (f"#{HIDDEN}" if "=" in fragment else mark + fragment)
@@ -165,7 +166,6 @@ _URL_IN_TEXT = re.compile(
     r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?!\[?[\w.-]{1,255}\]?:\d+[/?#])"
     r"(?P<user>[^\s:/?#\"'<>]{0,255}):[^\s\"'<>]*@"
 )
-_PARAMETER_IN_TEXT = re.compile(rf"(?i)(?<=[?&;])([\w.-]{{0,60}}(?:{_SECRET_WORDS})[\w.-]{{0,60}}=)[^&;\s\"'<>#]+")
 
 
 def redact(text: str) -> str:

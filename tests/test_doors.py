@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from kdtune.store import Store
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"
+SWEEP = "swept"
 #: What an ended command may return.
 CODES = (0, 1, 2, 130)
 PIECES = [
@@ -38,10 +38,10 @@ BY_NAME: dict[str, Callable[[str], list[str]]] = {
     "follow": lambda text: ["status", text, "--follow"],
     "publish": lambda text: ["publish", text],
     "replay": lambda text: ["replay", text],
-    "stage": lambda text: ["replay", "s", "--from", text],
+    "stage": lambda text: ["replay", SWEEP, "--from", text],
     "logs": lambda text: ["logs", text],
     "stop": lambda text: ["stop", text],
-    "format": lambda text: ["results", "s", "--format", text],
+    "format": lambda text: ["results", SWEEP, "--format", text],
     "port": lambda text: ["ui", "--port", text],
 }
 BY_PATH: dict[str, Callable[[str], list[str]]] = {
@@ -52,19 +52,19 @@ BY_PATH: dict[str, Callable[[str], list[str]]] = {
     "synth": lambda text: ["data", "synth", text, "--groups", "0"],
     "import": lambda text: ["teacher", "import", text],
     "import by": lambda text: ["teacher", "import", "afile", "--trial", text],
-    "out": lambda text: ["report", "s", "--out", text],
+    "out": lambda text: ["report", SWEEP, "--out", text],
     "store": lambda text: ["status", "--store", text],
-    "results in": lambda text: ["results", "s", "--store", text],
+    "results in": lambda text: ["results", SWEEP, "--store", text],
     "write in": lambda text: ["data", "prepare", "trial.yaml", "--store", text],
 }
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with a store `runs` of one sweep `s`, and things that are no store."""
+    """A working directory with a store `runs` of one sweep, and things that are no store."""
     folder = tmp_path_factory.mktemp("doors") / "below" / "cwd"
     folder.mkdir(parents=True)
-    fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}), usual_figure)
+    fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}, name=SWEEP), usual_figure)
     (folder / "afile").touch()
     (folder / "afolder").mkdir()
     (folder / "loop").symlink_to("loop")
@@ -73,6 +73,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.chdir(folder)
         patched.setenv("KDTUNE_STORE", "runs")
         patched.setenv("KDTUNE_CACHE", str(folder / "runs" / "cache"))
+        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # nobody is there
+        patched.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         patched.setenv(process.DEBUG, "1")  # a bug is raised
         patched.setattr(remote, "FIRST_PATIENCE_S", 0.0)
         # What takes seconds, and stands behind the doors.
@@ -121,20 +123,18 @@ def test_paths(command: str, examples: int, place: Path, capsys: pytest.CaptureF
     fuzz(lambda path: check(BY_PATH[command](path), capsys), NAMES, examples=max(10, examples // len(BY_PATH)))
 
 
-@pytest.mark.parametrize("command", [["status"], ["results", "s"], ["replay", "s"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", [["status"], ["results", SWEEP], ["replay", SWEEP]], ids=lambda command: command[0])
 @fuzzed
 def test_urls_of_stores(command: list[str], examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fuzz(lambda url: check([*command, "--store", url], capsys), URLS, examples=max(10, examples // 10))
 
 
-@pytest.mark.parametrize("command", [["ui"], ["results", "s"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", [["ui"], ["results", SWEEP]], ids=lambda command: command[0])
 @fuzzed
 def test_urls_of_mlflow(command: list[str], examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def check_uri(uri: str) -> None:
-        os.environ["MLFLOW_TRACKING_URI"] = uri
-        try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("MLFLOW_TRACKING_URI", uri)
             check(command, capsys)
-        finally:
-            del os.environ["MLFLOW_TRACKING_URI"]
 
     fuzz(check_uri, URLS, examples=max(10, examples // 10))

@@ -34,6 +34,8 @@ def _forgotten() -> Iterator[None]:
         ("postgresql://u:SEKRIT#x@h/db?sslmode=require", "postgresql://u@h/db?sslmode=require"),
         ("ftp://user:1234/SEKRIT@h/runs", "ftp://user@h/runs"),
         ("http:/alice:SEKRIT@HOST", "http@HOST"),
+        ("127.0.0.1:1/?token=SEKRIT", f"127.0.0.1:1/?token={HIDDEN}"),
+        ("://u:SEKRIT@HOST", "://u@HOST"),
         ("user:/SEKRIT:x@HOST", "user@HOST"),
         ("alice:SEKRIT@HOST:5000", "alice@HOST:5000"),
         ("http://:SEKRIT@HOST", "http://@HOST"),
@@ -68,7 +70,7 @@ def test_a_secret_is_not_shown(url: str, shown: str) -> None:
         "databricks://profile",
         "mysql+pymysql://u@h/db?charset=utf8mb4",
         "runs",
-        "/data/a#b=c",
+        "/data/a?b#c=d",
         "",
     ],
 )

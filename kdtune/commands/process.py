@@ -47,6 +47,9 @@ def _redact_libraries() -> None:
     if not isinstance(make, _Redacted):
         logging.setLogRecordFactory(_Redacted(make))
         threading.excepthook = _ended_thread
+    if os.environ.get(DEBUG) != "1":
+        # What fails in a library's destructor concerns nobody: the failure that led there has been told.
+        sys.unraisablehook = lambda _: None
 
 
 class _Redacted:
