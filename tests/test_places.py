@@ -213,6 +213,7 @@ def test_streams(command: str, code: int, said: str, tmp_path: Path) -> None:
     assert done.stderr == said or said.endswith("problem\n")
 
 
+@pytest.mark.slow
 def test_a_file_may_not_grow(tmp_path: Path) -> None:
     """Of a process that may write 4 KiB to a file, no traceback is seen."""
     import resource
