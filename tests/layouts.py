@@ -24,7 +24,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 def videos(root: Path, *names: str) -> None:
     for name in names:
-        write(root / name, f"bytes of {name}")
+        write(root / name, f"bytes of {name}".encode(errors="surrogateescape"))
 
 
 def read(root: Path, **fields: object) -> Understood:

@@ -180,6 +180,8 @@ def test_names_that_cannot_be_stored_are_refused_in_print(tmp_path: Path) -> Non
             file.rename(file.with_suffix(".txt"))
     videos(tmp_path, "a/1.mp4", "b/1.mp4", "b/2.mp4")
     assert read(tmp_path).reading.others == {".txt": 14}
+    videos(tmp_path, "\udcff/1.mp4")
+    assert refusal(tmp_path) == rf"  {tmp_path}/\udcff: is a name that is not UTF-8; rename it"
 
 
 def test_what_cannot_be_read_is_named() -> None:
@@ -269,7 +271,7 @@ def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None
 
 
 def plant(root: Path, entries: list[tuple[str, str, str]]) -> None:
-    """Make what can be made of `entries`; a name may be taken, or stand below a file."""
+    """Make what can be made of `entries`: a name may be taken, stand below a file, or lead through a link."""
     make: dict[str, Callable[[Path, str], Any]] = {
         "file": lambda path, _: path.touch(),
         "pipe": lambda path, _: os.mkfifo(path),
@@ -277,6 +279,8 @@ def plant(root: Path, entries: list[tuple[str, str, str]]) -> None:
     }
     for kind, name, target in entries:
         try:
+            if not Path(os.path.realpath((root / name).parent)).is_relative_to(os.path.realpath(root)):
+                continue
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             if not os.path.lexists(root / name):
                 make[kind](root / name, target)

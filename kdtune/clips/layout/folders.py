@@ -108,9 +108,9 @@ def _folders_in(
         path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
         if leads_to_folder and leads_outside(path, outside):
             reading.notes.append(f"{path.name} is a link to a folder that holds the data set, and is passed over")
+        elif leads_to_folder and (reason := unusable(entry.name)):
+            problems.append(problem(path, reason))
         elif leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
-            if reason := unusable(entry.name):
-                problems.append(problem(path, reason))
             folders.append(path)
         elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
             loose.append(path)
