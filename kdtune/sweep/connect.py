@@ -1,19 +1,26 @@
-"""Ray on this machine, or a cluster that is there: reached, or refused in one message."""
+"""Ray on this machine, or a cluster that is there: started or reached, or refused in one message."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from kdtune.errors import Problem, ResourceError
+from kdtune.execute.folder import private_folder
+from kdtune.execute.local import LocalRay, local_ray
+from kdtune.sweep.interrupts import Interrupts
 
 #: Seconds for a server to take a connection.
 PATIENCE = 10.0
@@ -23,27 +30,55 @@ LOOK_S, MISSED = 3.0, 5
 HELD_UP_S = 10.0
 #: How one has a cluster's token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+#: What messages call the Ray that kdtune starts.
+HERE = "Ray on this machine"
 #: What a sweep's address must be.
 ADDRESS = "HEAD:6379, as `ray start --head` printed it, or auto on a machine of the cluster"
 
 
-def connect(address: str | None) -> None:
-    """Start Ray on this machine or, with an address, connect to the cluster there.
+@contextmanager
+def connected(address: str | None, interrupts: Interrupts, say: Callable[[str], object]) -> Iterator[Path]:
+    """Start Ray on this machine or, with an address, connect to the cluster there; yields a private scratch folder.
 
-    Raises ResourceError for a cluster that is not there, is not this machine's, or asks for another token.
+    `interrupts` hears SIGINT and SIGTERM throughout. While Ray ends, they are only noted, and raise KeyboardInterrupt
+    once nothing runs any more that was started here. Raises ResourceError for a Ray that does not start, and for a
+    cluster that is not there, is not this machine's, or asks for another token.
     """
+    stack = ExitStack()
     try:
-        if address not in (None, "auto"):
-            _knock(str(address))
-        # "local": without an address Ray would join whatever cluster it finds on this machine.
-        where = "local" if address is None else address
-        ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        folder = stack.enter_context(private_folder())
+        where = address
+        if where is None:
+            local = stack.enter_context(local_ray(folder, say))
+            stack.enter_context(_admitted(local))
+            where = local.address
+        stack.callback(disconnect)
+        connect(where, HERE if address is None else where)
+        interrupts.listen()  # Ray has just put its own handler there
+        yield folder
+    finally:
+        interrupts.listen()
+        with interrupts.deferred():
+            stack.close()
+
+
+def connect(address: str, name: str | None = None) -> None:
+    """Connect to the Ray that `address` names, called `name` in messages; raises ResourceError."""
+    name = name or address
+    try:
+        if address != "auto":
+            _knock(address)
+        with _loopback(address):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except AuthenticationError:
-        raise ResourceError([Problem(str(address), "asks for the cluster's token", TOKEN)]) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        if address is None:
-            raise
-        raise ResourceError([Problem(address, f"no Ray cluster answers: {error}", ADDRESS)]) from None
+        raise ResourceError([Problem(name, "asks for the cluster's token", TOKEN)]) from None
+    except SystemExit:  # Ray's handler of SIGTERM while it connects
+        raise KeyboardInterrupt from None
+    except Exception as error:  # Ray raises whatever its parts do, Exception itself included
+        if name == HERE:
+            what = f"started, but cannot be reached: {error}. Nothing is lost: the same command goes on"
+            raise ResourceError([Problem(name, what)]) from None
+        raise ResourceError([Problem(name, f"no Ray cluster answers: {error}", ADDRESS)]) from None
 
 
 def disconnect() -> None:
@@ -107,3 +142,39 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), PATIENCE).close()
     ensure_token_if_auth_enabled(create_token_if_missing=False)  # without one the next line would end the process
     GcsClient(address=address)
+
+
+@contextmanager
+def _admitted(local: LocalRay) -> Iterator[None]:
+    """Within the context this process uses the token of `local`, and afterwards the user's again."""
+    before = {name: os.environ.pop(name, None) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
+    os.environ.update(local.environment)
+    _read_access()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        _read_access()
+
+
+def _read_access() -> None:
+    """Have Ray's core read the variables again: it did when it was imported."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _loopback(address: str) -> Iterator[None]:
+    """Within the context Ray takes a loopback address as it is, where it would put the machine's own in its place.
+
+    That is Ray's behaviour on macOS and Windows, and a constant of it.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not address.startswith(("127.", "[::1]"))
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

@@ -125,7 +125,8 @@ def drive(
                 from kdtune.sweep.run import run_campaign
 
                 campaign.catch_up()  # here, where an interrupt ends it at once
-                run_campaign(campaign, first, prepared, address, events.on_row, stopping, interrupts, last_resort)
+                to = (events.on_row, stopping, interrupts, watcher.say, last_resort)
+                run_campaign(campaign, first, prepared, address, *to)
             state = "interrupted" if stopping.interrupted else "complete"
         except KeyboardInterrupt:
             pass

@@ -21,7 +21,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
-        self._patient = False
+        self._patient = self._deferred = self._came = False
 
     def __enter__(self) -> Interrupts:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -43,6 +43,17 @@ class Interrupts:
         finally:
             self._patient = False
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within the context, which must end soon, signals are only noted; they raise KeyboardInterrupt at its end."""
+        self._deferred, self._came = True, False
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self._came:
+            raise KeyboardInterrupt
+
     def listen(self) -> None:
         """Be the one who hears them: to be called again after others have put their own handlers there."""
         for number in SIGNALS:
@@ -50,7 +61,9 @@ class Interrupts:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
-        if not (first and self._patient):
+        if self._deferred:
+            self._came = True
+        elif not (first and self._patient):
             raise KeyboardInterrupt
 
     def _quiet(self, swallowed: sys.UnraisableHookArgs) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import ray
@@ -17,7 +16,7 @@ from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.sweep.campaign import Campaign
-from kdtune.sweep.connect import ClusterWatch, connect, disconnect
+from kdtune.sweep.connect import HERE, ClusterWatch, connected
 from kdtune.sweep.dispatch import Dispatcher
 from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.job import Job
@@ -81,53 +80,51 @@ def run_campaign(
     on_row: OnRow,
     stopping: Stopping,
     interrupts: Interrupts,
+    say: Callable[[str], object],
     last_resort: Callable[[UserError], object],
 ) -> None:
     """Bring `first` and every other job of `campaign` to its end, or until there is a reason to stop.
 
-    Raises ResourceError, before Ray starts a trial, where a trial can never fit or a node cannot train; and where the
-    cluster goes away. Where Ray does not even let this function return then, `last_resort` is called with that error,
-    in another thread, and has to end the process.
+    `say` is told of a Ray that is slow to start. Raises ResourceError where Ray does not start; before it starts a
+    trial, where a trial can never fit or a node cannot train; and where the cluster goes away. Where Ray does not even
+    let this function return then, `last_resort` is called with that error, in another thread, and has to end the
+    process.
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
-    connect(address)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
-    interrupts.listen()  # Ray has just put its own handler there
-    scratch = tempfile.mkdtemp(prefix="kdtune-ray-")
     needs = None if address is None else Needs.of(prepared)
     what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
-    gone = ResourceError([Problem(address or "Ray on this machine", what)])
-    cluster = ClusterWatch(lambda: last_resort(gone))
-    dispatcher = Dispatcher(campaign, first, prepared, stopping, needs)
-    try:
+    gone = ResourceError([Problem(address or HERE, what)])
+    with ExitStack() as stack:
+        scratch = stack.enter_context(connected(address, interrupts, say))
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
+        cluster = stack.enter_context(closing(ClusterWatch(lambda: last_resort(gone))))
+        dispatcher = Dispatcher(campaign, first, prepared, stopping, needs)
         problems = check_resources(sweep.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         problems += check_nodes(needs) if needs is not None else []
         if problems:
             raise ResourceError(problems)
-        with interrupts.patient():
-            tune.Tuner(
-                tune.with_resources(TrialWorker, _resources(sweep.resources)),
-                tune_config=tune.TuneConfig(
-                    search_alg=dispatcher,
-                    num_samples=-1,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(
-                    name=sweep.name,
-                    storage_path=scratch,
-                    callbacks=[_Events(on_row, dispatcher, cluster)],
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    verbose=0,
-                ),
-            ).fit()
-    except ClusterGone:
-        raise gone from None
-    finally:
-        cluster.close()
-        disconnect()
-        shutil.rmtree(scratch, ignore_errors=True)
+        tuner = tune.Tuner(
+            tune.with_resources(TrialWorker, _resources(sweep.resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=dispatcher,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=str(scratch / "tune"),
+                callbacks=[_Events(on_row, dispatcher, cluster)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        try:
+            with interrupts.patient():
+                tuner.fit()
+        except ClusterGone:
+            raise gone from None
 
 
 def _error(trial: Any) -> BaseException:

@@ -9,10 +9,9 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
@@ -20,6 +19,8 @@ from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
 from kdtune.errors import StoreError
 from kdtune.files import write_atomic
 from kdtune.store import Store
+from kdtune.train.doors import doors
+from kdtune.train.finding import Finding
 
 if TYPE_CHECKING:
     import torch
@@ -47,18 +48,6 @@ FREED_S = 10
 TRIAL, PACKED = "trial", "packed"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    state: Literal["ok", "note", "problem"]
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.state:<8} {self.name:<12} {self.text}"
-
-
 def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
     """Every finding as soon as it is made. `device` is "auto" (all there are), "cpu" or "cuda".
 
@@ -72,6 +61,7 @@ def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
         yield optional_package(name)
     yield machine()
     yield store_folder(store)
+    yield from doors()
     if devices:
         yield from determinism(devices, full=full)
 

@@ -1,0 +1,1 @@
+"""Where trials run: the Ray of this machine, its folder, its doors."""

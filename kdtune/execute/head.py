@@ -1,0 +1,141 @@
+"""The processes that hold this machine's own Ray, started by `local.py` with Ray's folder as the only argument.
+
+Ray is started in a process of its own, so that a start that hangs, aborts or fails halfway takes nothing with it, and
+another one supervises it, for Ray holds Python's lock while it waits. The supervisor prints one line for the driver:
+Ray's address or an error. It ends everything when its input closes, which happens also when the driver is killed.
+Ray's private parts are used because its public calls bind to every interface; no other module of kdtune is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+
+#: prctl: orphans among the descendants become this process's children; be killed when the parent dies.
+PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
+#: Ray's processes that nothing works without, and the seconds between two looks at them.
+VITAL, LOOK_S = ("gcs_server", "raylet"), 0.2
+#: Rounds of killing, of a second each; more are needed only by processes that the kernel holds.
+ROUNDS = 20
+
+
+def supervise(folder: str) -> None:
+    """Hold Ray in `folder` until the input closes; then no descendant of this process is left."""
+    driver = os.getppid()
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, lambda *_: None)  # the driver decides; functions, for children would inherit SIG_IGN
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    command = [sys.executable, "-P", __file__, folder, "start"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as starter:
+        answer = _answer(starter)
+        with suppress(BrokenPipeError):
+            os.write(1, answer)
+        while os.read(0, 1):
+            pass
+        _end_descendants()
+    if os.getppid() != driver:  # it was killed, and cannot tidy up
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(starter: subprocess.Popen[bytes]) -> bytes:
+    """The line that the starter prints, or why it never will; empty where nobody waits for it any more."""
+    assert starter.stdout is not None
+    while True:
+        ready, _, _ = select.select([0, starter.stdout.fileno()], [], [], LOOK_S)
+        if 0 in ready:
+            return b""
+        if ready:
+            return starter.stdout.readline() or _line(error=f"its process ended with {starter.wait()}")
+        try:
+            dead = [child.name() for child in psutil.Process(starter.pid).children() if _is_dead(child)]
+        except psutil.Error:  # of a process that has just gone
+            continue
+        except OSError as error:  # not even /proc can be read: no file descriptor is left
+            return _line(error=str(error))
+        if dead:
+            return _line(error=f"{' and '.join(dead)} died")
+
+
+def _is_dead(child: psutil.Process) -> bool:
+    return child.name() in VITAL and child.status() == psutil.STATUS_ZOMBIE
+
+
+def _end_descendants() -> None:
+    for _ in range(ROUNDS):
+        children = psutil.Process().children(recursive=True)
+        if not children:
+            return
+        for child in children:
+            with suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(children, timeout=1)
+
+
+def hold(folder: str) -> None:
+    """Start Ray in `folder`, print its address or an error, and stay: its processes end with this one."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    answer = os.dup(1)
+    os.dup2(2, 1)  # whatever else is printed goes to the log
+    _raise_limit()
+    try:
+        line = _line(address=start(folder))
+    except Exception as error:
+        line = _line(error=f"{type(error).__name__}: {error}")
+    os.write(answer, line)
+    while True:
+        time.sleep(3600)  # until it is killed
+
+
+def start(folder: str) -> str:
+    """Start Ray in `folder`, bound to the loopback interface; returns its address. Raises whatever Ray raises."""
+    from ray._common.network_utils import get_localhost_ip
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
+
+    wanted = os.environ.get("RAY_AUTH_MODE", "").lower()
+    if wanted == "token" and get_authentication_mode() != AuthenticationMode.TOKEN:
+        raise RuntimeError("this version of Ray asks for no token")
+    params = RayParams(
+        node_ip_address=get_localhost_ip(),
+        # Ray makes its folder one that everybody may enter; nobody else enters the one around it.
+        temp_dir=os.path.join(folder, "r"),
+        session_name=f"s{os.getpid()}",  # Ray's own names take up 41 of the 107 bytes that a socket's path may have
+        include_dashboard=False,
+        # Ray's scaling of clusters and its copying of logs to the driver, of which a sweep uses neither.
+        no_monitor=True,
+        include_log_monitor=False,  # type: ignore[arg-type]
+    )
+    return str(Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True).gcs_address)
+
+
+def _line(**words: str) -> bytes:
+    return json.dumps(words).encode() + b"\n"
+
+
+def _raise_limit() -> None:
+    """Allow as many open files as the user may have, as `ray.init` does."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    hold(sys.argv[1]) if sys.argv[2:] == ["start"] else supervise(sys.argv[1])

@@ -1,0 +1,87 @@
+"""What of kdtune, Ray and MLflow listens on this machine, and who can reach it. Imports neither of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+#: Names of Ray's processes; the others are told by their command.
+_RAY_NAMES = ("gcs_server", "raylet")
+_RAY_PARTS = ("/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/", "/ray/util/client/", "/kdtune/execute/head.py")
+#: Levels of parents that are asked for the mode of authentication; a worker's is its raylet's, if not its own.
+_PARENTS = 4
+
+
+@dataclass(frozen=True)
+class Door:
+    """One listening socket."""
+
+    program: str
+    """kdtune, Ray or MLflow."""
+    process: str
+    pid: int
+    address: str
+    """Host and port."""
+    local: bool
+    """Whether only this machine reaches it."""
+    guarded: bool | None
+    """Whether it asks for a token or a login; None where that cannot be told."""
+
+
+def listening() -> list[Door]:
+    """Return the listening TCP sockets of this user's processes of kdtune, Ray and MLflow, by program and port."""
+    return sorted(_doors(), key=lambda door: (door.program, door.local, door.pid, door.address))
+
+
+def _doors() -> Iterator[Door]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it may end at any time, or be another user's
+            if hasattr(os, "getuid") and process.uids().real != os.getuid():
+                continue
+            command = process.cmdline()
+            program = _program(process.name(), command)
+            if program is None:
+                continue
+            for found in process.net_connections("inet"):
+                if found.status == psutil.CONN_LISTEN:
+                    guarded = _mlflow_guarded(command) if program == "MLflow" else _ray_guarded(process)
+                    host, port = found.laddr
+                    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                    yield Door(program, process.name(), process.pid, address, _is_loopback(host), guarded)
+
+
+def _program(name: str, command: list[str]) -> str | None:
+    if name in _RAY_NAMES or name.startswith("ray::") or any(part in arg for arg in command for part in _RAY_PARTS):
+        return "Ray"
+    if any(arg == "mlflow" or arg.endswith("/mlflow") or arg.startswith("mlflow.server") for arg in command[:12]):
+        return "MLflow"
+    if any(arg == "kdtune" or arg.endswith("/kdtune") for arg in command[:3]):
+        return "kdtune"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _mlflow_guarded(command: list[str]) -> bool:
+    return any("basic-auth" in arg or "mlflow.server.auth" in arg for arg in command)
+
+
+def _ray_guarded(process: psutil.Process) -> bool | None:
+    """Whether a process of Ray, or a driver, was started with a token asked for."""
+    for each in [process, *process.parents()[:_PARENTS]]:
+        if (mode := each.environ().get("RAY_AUTH_MODE")) is not None:
+            return mode.lower() == "token"
+    if process.name() in _RAY_NAMES:
+        return False
+    # A driver sets the mode for its own Ray when it runs, which only its children show.
+    modes = [child.environ().get("RAY_AUTH_MODE", "") for child in process.children()]
+    return True if "token" in modes else None

@@ -1,0 +1,161 @@
+"""Start this machine's own Ray for one sweep: asked for a token, bound to loopback, tried twice, ended with the sweep.
+
+Ray runs in a process of its own (`head.py`); no Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdtune.errors import Problem, ResourceError
+from kdtune.execute import head
+from kdtune.execute.reason import LOG, reason
+
+#: Ray's settings of patience with their defaults.
+PATIENCE = {
+    "RAY_raylet_start_wait_time_s": 30,
+    "RAY_gcs_server_port_wait_time_s": 30,
+    "RAY_NUM_REDIS_GET_RETRIES": 20,
+    "RAY_agent_register_timeout_ms": 30_000,
+    "RAY_worker_register_timeout_seconds": 60,
+}
+#: How many times more patience the second attempt has.
+MORE = 4
+#: Seconds after which an attempt counts as hanging, whatever Ray itself waits for.
+HANGS_S = 120
+#: Seconds for Ray's processes to end.
+ENDS_S = 30
+#: Variables that would make Ray join or use something else than what is started here.
+_FOREIGN = ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+class _NotStarted(Exception):
+    """An attempt to start Ray failed; says why in a line."""
+
+
+@dataclass(frozen=True)
+class LocalRay:
+    """Ray as it runs on this machine."""
+
+    address: str
+    environment: Mapping[str, str]
+    """Variables that a process needs to connect."""
+
+
+@contextmanager
+def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
+    """Run Ray in `folder` within the context.
+
+    Raises ResourceError where two attempts fail. Nothing of Ray runs after the context, however it is left; where this
+    process is killed, Ray ends by itself.
+    """
+    access = _access(folder, say)
+    process, address = _started(folder, access, say)
+    try:
+        yield LocalRay(address, access)
+    finally:
+        _end(process)
+
+
+def _access(folder: Path, say: Callable[[str], object]) -> dict[str, str]:
+    """Make a token that is this Ray's alone; returns the variables that name it. RAY_AUTH_MODE of the user wins."""
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        say(f"RAY_AUTH_MODE={mode}: whoever is logged in to this machine can run code as you while Ray runs")
+        return {"RAY_AUTH_MODE": mode}
+    file = folder / "token"
+    with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as token:
+        token.write(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
+
+
+def _started(
+    folder: Path, access: Mapping[str, str], say: Callable[[str], object]
+) -> tuple[subprocess.Popen[bytes], str]:
+    reasons: list[str] = []
+    for more in (1, MORE):
+        try:
+            return _attempt(folder, access, more)
+        except _NotStarted as failed:
+            if not reasons:
+                say(f"Ray did not start: {failed}; trying once more, with more patience")
+            reasons.append(str(failed))
+    what = f"did not start, and was tried twice: {'; then '.join(dict.fromkeys(reasons))}"
+    raise ResourceError([Problem("Ray on this machine", f"{what}. Nothing is lost: the same command goes on")])
+
+
+def _attempt(folder: Path, access: Mapping[str, str], more: int) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the process that holds Ray, with `more` times the patience; raises _NotStarted."""
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    environment |= {**access, **_patience(more)}
+    try:
+        with (folder / LOG).open("wb") as written:
+            process = subprocess.Popen(
+                # -P: the folder of head.py is no place to import from.
+                [sys.executable, "-P", head.__file__, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=written,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the driver alone
+            )
+    except OSError as error:
+        raise _NotStarted(f"no process can be started: {error.strerror or error}") from None
+    try:
+        answer = _answer(process, HANGS_S * more)
+        if "address" in answer:
+            return process, answer["address"]
+        raise _NotStarted(reason(answer["error"], folder))
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _patience(more: int) -> dict[str, str]:
+    """Ray's settings: what the user has set, or for the second attempt at least so many times the default."""
+    if more == 1:
+        return {}
+    return {name: str(more * max(usual, _number(os.environ.get(name)))) for name, usual in PATIENCE.items()}
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+def _answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, str]:
+    """The line that the process prints, waited for in a way that signals interrupt."""
+    assert process.stdout is not None
+    line, deadline = b"", time.monotonic() + seconds
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return {"error": f"no answer within {seconds:.0f} s"}
+        piece = os.read(process.stdout.fileno(), 65536)
+        if not piece:
+            return {"error": f"its process ended with {process.wait()}"}
+        line += piece
+    return dict(json.loads(line))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have the process end Ray and itself, and wait for it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    with suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(ENDS_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the kernel then kills Ray's own processes, which depend on this one
+        process.wait()
