@@ -202,11 +202,17 @@ def on(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
 
 @pytest.fixture(scope="session")
 def ray_address(machine: Path) -> Iterator[str]:
-    """One small Ray cluster for every test that needs one: two cores, whatever the machine has."""
+    """One small Ray cluster for every test that needs one: two cores, whatever the machine has; it asks for a token."""
+    from clusters import TOKEN
     from ray.cluster_utils import Cluster
 
+    from kdtune.sweep.connect import read_access
+
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    os.environ.update(TOKEN)
+    read_access()
+    node = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     yield cluster.address
     cluster.shutdown()
 

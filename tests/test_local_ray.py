@@ -167,7 +167,8 @@ with Interrupts() as interrupts, connected(None, interrupts, said.append) as fol
     doors = listening()
     ask = "from ray._raylet import GcsClient; GcsClient(address=%r).internal_kv_get(b'x', None)" % address
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    stranger = subprocess.run([sys.executable, "-c", ask], env={**without, "HOME": "/nowhere"}, capture_output=True, text=True)
+    without["HOME"] = "/nowhere"
+    stranger = subprocess.run([sys.executable, "-c", ask], env=without, capture_output=True, text=True)
     mine = {os.getpid(), pid, *(process.pid for process in there)}
 print(json.dumps({
     "said": said, "gone": not folder.exists(), "left": [p.pid for p in there if p.is_running()],

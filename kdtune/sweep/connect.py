@@ -149,7 +149,7 @@ def _admitted(local: LocalRay) -> Iterator[None]:
     """Within the context this process uses the token of `local`, and afterwards the user's again."""
     before = {name: os.environ.pop(name, None) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
     os.environ.update(local.environment)
-    _read_access()
+    read_access()
     try:
         yield
     finally:
@@ -157,10 +157,10 @@ def _admitted(local: LocalRay) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        _read_access()
+        read_access()
 
 
-def _read_access() -> None:
+def read_access() -> None:
     """Have Ray's core read the variables again: it did when it was imported."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -25,9 +25,9 @@ def doors() -> Iterator[Finding]:
 def ray_folder() -> Finding:
     try:
         with private_folder() as folder:
-            return Finding("ray folder", "ok", f"{folder.parent} takes Ray's sockets")
+            return Finding("sockets", "ok", f"{folder.parent} takes Ray's sockets")
     except ResourceError as refusal:
-        return Finding("ray folder", "problem", str(refusal).strip())
+        return Finding("sockets", "problem", str(refusal).strip())
 
 
 def token(file: Path) -> Iterator[Finding]:
@@ -35,13 +35,13 @@ def token(file: Path) -> Iterator[Finding]:
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() == "disabled":
         what = "a sweep's Ray asks for no token: whoever is logged in here can run code as you while it runs"
-        yield Finding("ray token", "note", f"RAY_AUTH_MODE={mode}: {what}")
+        yield Finding("token", "note", f"RAY_AUTH_MODE={mode}: {what}")
     try:
-        readable = os.name == "posix" and file.stat().st_mode & 0o077
+        readable = os.name == "posix" and all(path.stat().st_mode & 0o077 for path in (file, *file.parents[:2]))
     except OSError:
         return
     if readable:
-        yield Finding("ray token", "problem", f"{file} can be read by others: chmod 600 {file}")
+        yield Finding("token", "note", f"other users can read {file}, which clusters ask for: chmod 600 {file}")
 
 
 def of_door(door: Door) -> Finding:
