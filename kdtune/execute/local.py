@@ -74,7 +74,7 @@ def _access(folder: Path, say: Callable[[str], object]) -> dict[str, str]:
         say(f"RAY_AUTH_MODE={mode}: whoever is logged in to this machine can run code as you while Ray runs")
         return {"RAY_AUTH_MODE": mode}
     file = folder / "token"
-    with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as token:
+    with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as token:
         token.write(secrets.token_hex(32))
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
 
