@@ -1,140 +1,117 @@
-"""Every command with hostile names, paths and URLs: a message and an exit code, and nothing written elsewhere."""
+"""What `doctor` says of listening sockets, of the token and of the folder for Ray's sockets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fabricated import fabricate, sweep_of, usual_figure
-from fuzzing import fuzz, fuzzed
-from hypothesis import strategies as st
 
-from kdtune import remote
-from kdtune.cli import main
-from kdtune.commands import process
-from kdtune.store import Store
-from kdtune.urls import forget
+from kdtune.execute.folder import FITS
+from kdtune.execute.listening import listening
+from kdtune.train import doors
+from kdtune.train.doors import of_door, ray_folder, token
 
-SECRET = "SEKRIT"
-SWEEP = "swept"
-#: What an ended command may return.
-CODES = (0, 1, 2, 130)
-PIECES = [
-    *("..", ".", "/", "\0", "\n", "\t", " ", "-", "%s", "{0}", "~", "*", "?", "x", "s", "é", "\\", "'", '"', "$(id)"),
-    *("\ud800", "\udcff", "x" * 300, "/etc/passwd", "/dev/null", "/proc/self/mem", "afile", "afolder", "loop", "nan"),
-]
-NAMES = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=2)), max_size=5).map("".join)
-SCHEMES = ["ftp://", "http://", "nonsense://", "file://", "memory://", "://", "sqlite:///", "sqlite://", "http:/", ""]
-LOGINS = ["", f"u:{SECRET}@", f"u:{SECRET}@x@", f"u:{SECRET}/x@", f"u:%zz{SECRET}@", f":{SECRET}@", f"u:1/{SECRET}@"]
-HOSTS = ["127.0.0.1:1", "[::1", "", "127.0.0.1:99999", "127.0.0.1:x", "[::1]:1"]
-QUERIES = ["", "/runs", f"/?token={SECRET}", f"/x?X-Amz-Signature={SECRET}#a=b", "/../x", "/\n", "/\udcff"]
-URLS = st.tuples(*map(st.sampled_from, (SCHEMES, LOGINS, HOSTS, QUERIES))).map("".join)
-
-BY_NAME: dict[str, Callable[[str], list[str]]] = {
-    "results": lambda text: ["results", text],
-    "report": lambda text: ["report", text],
-    "status": lambda text: ["status", text],
-    "follow": lambda text: ["status", text, "--follow"],
-    "publish": lambda text: ["publish", text],
-    "replay": lambda text: ["replay", text],
-    "stage": lambda text: ["replay", SWEEP, "--from", text],
-    "logs": lambda text: ["logs", text],
-    "stop": lambda text: ["stop", text],
-    "format": lambda text: ["results", SWEEP, "--format", text],
-    "port": lambda text: ["ui", "--port", text],
-}
-BY_PATH: dict[str, Callable[[str], list[str]]] = {
-    "plan": lambda text: ["plan", text],
-    "sweep": lambda text: ["sweep", text],
-    "train": lambda text: ["train", text],
-    "prepare": lambda text: ["data", "prepare", text],
-    "synth": lambda text: ["data", "synth", text, "--groups", "0"],
-    "import": lambda text: ["teacher", "import", text],
-    "import by": lambda text: ["teacher", "import", "afile", "--trial", text],
-    "out": lambda text: ["report", SWEEP, "--out", text],
-    "store": lambda text: ["status", "--store", text],
-    "results in": lambda text: ["results", SWEEP, "--store", text],
-    "write in": lambda text: ["data", "prepare", "trial.yaml", "--store", text],
-}
+#: A process with another one's name that listens until its input closes.
+LISTENER = """
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET) as door:
+    door.bind((sys.argv[2], 0))
+    door.listen()
+    print(flush=True)
+    sys.stdin.read()
+"""
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with a store `runs` of one sweep, and things that are no store."""
-    folder = tmp_path_factory.mktemp("doors") / "below" / "cwd"
-    folder.mkdir(parents=True)
-    fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}, name=SWEEP), usual_figure)
-    (folder / "afile").touch()
-    (folder / "afolder").mkdir()
-    (folder / "loop").symlink_to("loop")
-    (folder / "trial.yaml").write_text("data: {dataset: synthetic, root: afile}\n")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        patched.setenv("KDTUNE_STORE", "runs")
-        patched.setenv("KDTUNE_CACHE", str(folder / "runs" / "cache"))
-        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # nobody is there
-        patched.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patched.setenv(process.DEBUG, "1")  # a bug is raised
-        patched.setattr(remote, "FIRST_PATIENCE_S", 0.0)
-        # What takes seconds, and stands behind the doors.
-        patched.setattr("kdtune.report.write.write_report", lambda store, record, folder, shares: [folder / "page"])
-        patched.setattr("kdtune.sweep.importance.importances", lambda files, record: {})
-        patched.setattr("os.execve", lambda *_: None)
-        yield folder
+@contextmanager
+def listener(name: str, host: str, *arguments: str, **environment: str) -> Iterator[int]:
+    """A process of that name which listens on `host`; gives its id."""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    command = [sys.executable, "-c", LISTENER, name, host, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=bare | environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+        process.communicate()
 
 
-def ended(arguments: list[str]) -> int:
-    """The exit code; 0 where `ui` would have become MLflow's server."""
-    try:
-        return main(arguments) or 0
-    except SystemExit as refusal:  # by argparse
-        return int(refusal.code or 0)
-    finally:
-        forget()
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is given another name as Linux does")
+@pytest.mark.parametrize(
+    ("host", "mode", "state", "words"),
+    [
+        ("127.0.0.1", "token", "ok", "this machine alone, asks for a token"),
+        ("::ffff:127.0.0.1", "token", "ok", "this machine alone, asks for a token"),
+        ("127.0.0.1", "disabled", "note", "this machine alone, asks for no token"),
+        ("0.0.0.0", "token", "note", "every machine that reaches this one, asks for a token"),
+        ("0.0.0.0", "disabled", "problem", "every machine that reaches this one, asks for no token"),
+        ("::", None, "problem", "every machine that reaches this one, asks for no token"),
+    ],
+)
+def test_a_socket_of_ray_is_judged_by_its_address_and_its_token(
+    host: str, mode: str | None, state: str, words: str
+) -> None:
+    environment = {} if mode is None else {"RAY_AUTH_MODE": mode}
+    with listener("raylet", host, **environment) as pid:
+        found = [of_door(door) for door in listening() if door.pid == pid]
+    assert [finding.state for finding in found] == [state]
+    assert found[0].text.endswith(f"Ray raylet (process {pid}): {words}")
 
 
-def written(place: Path) -> set[Path]:
-    """What is around the store, and the names of what is in it."""
-    around = {path for path in place.parents[1].rglob("*") if not path.is_relative_to(place / "runs")}
-    return around | set((place / "runs").glob("*/*"))
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is given another name as Linux does")
+@pytest.mark.parametrize(
+    ("host", "app", "state"),
+    [
+        ("127.0.0.1", "mlflow.server.fastapi_app:app", "ok"),
+        ("0.0.0.0", "mlflow.server.fastapi_app:app", "problem"),
+        ("0.0.0.0", "mlflow.server.auth:create_app", "note"),
+    ],
+)
+def test_a_socket_of_mlflow_is_judged_by_its_address_and_its_login(host: str, app: str, state: str) -> None:
+    with listener("python", host, app) as pid:
+        found = [of_door(door) for door in listening() if door.pid == pid]
+    assert [finding.state for finding in found] == [state]
+    assert "MLflow python" in found[0].text
 
 
-def check(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = ended(arguments), capsys.readouterr()
-    assert code in CODES
-    assert code != 2 or "kdtune: " in said.err or said.err.startswith("usage"), said.err
-    assert "Traceback" not in said.err
-    assert SECRET not in said.err + said.out
+def test_other_programs_sockets_are_none_of_ours() -> None:
+    with listener("python", "127.0.0.1") as pid:
+        assert pid not in {door.pid for door in listening()}
 
 
-@pytest.mark.parametrize("command", BY_NAME)
-@fuzzed
-def test_names(command: str, examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = written(place)
-    fuzz(lambda name: check(BY_NAME[command](name), capsys), NAMES, examples=max(10, examples // len(BY_NAME)))
-    new = {path.relative_to(place.parents[1]) for path in written(place) - before}
-    assert {path for path in new if path.parts[-2] not in ("locks", "reports", "mirror")} == set()
+def test_nothing_that_listens_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "listening", list)
+    assert [str(finding).split()[:2] for finding in doors.doors()][-1] == ["ok", "listens"]
 
 
-@pytest.mark.parametrize("command", BY_PATH)
-@fuzzed
-def test_paths(command: str, examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz(lambda path: check(BY_PATH[command](path), capsys), NAMES, examples=max(10, examples // len(BY_PATH)))
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("home", "file", "states"), [(0o755, 0o644, ["note"]), (0o755, 0o600, []), (0o700, 0o644, [])])
+def test_a_token_that_others_can_read_is_noticed(
+    home: int, file: int, states: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    found = tmp_path / "home" / ".ray" / "auth_token"
+    found.parent.mkdir(parents=True)
+    found.write_text("f" * 64)
+    found.chmod(file)
+    found.parent.chmod(0o755)
+    found.parent.parent.chmod(home)
+    assert [finding.state for finding in token(found)] == states
 
 
-@pytest.mark.parametrize("command", [["status"], ["results", SWEEP], ["replay", SWEEP]], ids=lambda command: command[0])
-@fuzzed
-def test_urls_of_stores(command: list[str], examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz(lambda url: check([*command, "--store", url], capsys), URLS, examples=max(10, examples // 10))
+def test_a_mode_that_turns_tokens_off_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert [finding.state for finding in token(tmp_path / "none")] == ["note"]
 
 
-@pytest.mark.parametrize("command", [["ui"], ["results", SWEEP]], ids=lambda command: command[0])
-@fuzzed
-def test_urls_of_mlflow(command: list[str], examples: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def check_uri(uri: str) -> None:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("MLFLOW_TRACKING_URI", uri)
-            check(command, capsys)
-
-    fuzz(check_uri, URLS, examples=max(10, examples // 10))
+def test_a_folder_that_rays_sockets_do_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ray_folder().state == "ok"
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 105)))
+    finding = ray_folder()
+    assert finding.state == "problem"
+    assert f"of at most {FITS} characters" in finding.text

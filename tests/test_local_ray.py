@@ -234,7 +234,7 @@ def named(process: psutil.Process, name: str) -> bool:
         *(
             pytest.param(number, when, id=f"{number.name}-{when}", marks=pytest.mark.slow)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-            for when in ("python", "gcs_server", "raylet", "ray::RuntimeEnvA", "connected", "ending")
+            for when in ("python", "gcs_server", "raylet", "ray::RuntimeEnvAgent", "connected", "ending")
             if (number, when) != (signal.SIGTERM, "gcs_server")
         ),
     ],

@@ -50,9 +50,9 @@ def _doors() -> Iterator[Door]:
             for found in process.net_connections("inet"):
                 if found.status == psutil.CONN_LISTEN:
                     guarded = _mlflow_guarded(command) if program == "MLflow" else _ray_guarded(process)
-                    host, port = found.laddr
-                    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                    yield Door(program, process.name(), process.pid, address, _is_loopback(host), guarded)
+                    host = _plain(found.laddr[0])
+                    address = f"[{host}]:{found.laddr[1]}" if host.version == 6 else f"{host}:{found.laddr[1]}"
+                    yield Door(program, process.name(), process.pid, address, host.is_loopback, guarded)
 
 
 def _program(name: str, command: list[str]) -> str | None:
@@ -65,10 +65,10 @@ def _program(name: str, command: list[str]) -> str | None:
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address, without its zone; an IPv4 address that is written as one of IPv6 as what it is."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _mlflow_guarded(command: list[str]) -> bool:
