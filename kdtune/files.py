@@ -6,10 +6,17 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.parse import problem_of
+from kdtune.seal import note_damage, opened, sealed
+
+#: Most damaged lines of a file that are named.
+SHOWN = 3
 
 
 def disk_full(error: BaseException) -> bool:
@@ -62,16 +69,19 @@ def as_json(content: Any, indent: int | None = None) -> str:
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_atomic(path, as_json(content, indent=1) + "\n")
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record, sealed (seal.py)."""
+    write_atomic(path, sealed(as_json(content, indent=1)) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any] | None:
+    """Return the record of a JSON file without its seal, or None where there is no file.
+
+    Raises DamageError for one that is not what was written, is no object, or lacks a key of `needs`, and StoreError
+    where it cannot be read.
+    """
+    content = _content(path)
+    return None if content is None else opened(content.rstrip(b"\n"), path, needs=needs)
 
 
 def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
@@ -89,20 +99,74 @@ def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
                     break
                 whole -= 1
             file.truncate(whole)
-            file.write(as_json(row).encode() + b"\n")
+            file.write(sealed(as_json(row)).encode() + b"\n")
             file.flush()
             if sync:
                 os.fsync(file.fileno())
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a last line without its end is not one."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = False) -> list[dict[str, Any]]:
+    """Return the whole lines of a file, without their seals; a last line without its end is not one.
+
+    Raises DamageError, naming the lines, where some are not what was written, and StoreError where the file cannot be
+    read. With `passing_over` those lines are left out, and a note names them.
+    """
+    content = _content_of_lines(path, passing_over)
+    rows, problems = [], list[Problem]()
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        if line:
+            try:
+                rows.append(opened(line, path, number, needs))
+            except DamageError as error:
+                problems += error.problems
+    if problems and not passing_over:
+        raise DamageError(problems[:SHOWN])
+    if problems:
+        note_damage(DamageError(problems[:SHOWN]))
+    return rows
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _content_of_lines(path: Path, passing_over: bool) -> bytes:
+    try:
+        return _content(path) or b""
+    except DamageError as error:
+        if not passing_over:
+            raise
+        note_damage(error)
+        return b""
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a record, or None where there is none. Raises DamageError for a folder, StoreError for the rest."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise DamageError([Problem(str(path), "is a folder, or lies below a file")]) from error
+    except OSError as error:
+        raise StoreError([problem_of(path, error)]) from error
+
+
+def set_damaged_lines_aside(path: Path, needs: Iterable[str] = ()) -> None:
+    """Keep the sound lines of a file that has damaged ones, and the file as it was under the name `….damaged`."""
+    try:
+        read_jsonl(path, needs)
+    except DamageError:
+        sound = [] if path.is_dir() else read_jsonl(path, needs, passing_over=True)
+        set_aside(path)
+        write_jsonl(path, sound)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to a name that nothing reads, beside its place; return that."""
+    number = 0
+    while (aside := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace all lines at once."""
-    write_atomic(path, "".join(as_json(row) + "\n" for row in rows))
+    write_atomic(path, "".join(sealed(as_json(row)) + "\n" for row in rows))

@@ -11,6 +11,7 @@ from typing import Any
 from kdtune.errors import StoreError
 from kdtune.files import read_json, read_jsonl, write_json
 from kdtune.mirror import Mirror
+from kdtune.seal import passed_over
 from kdtune.urls import redact
 
 
@@ -18,6 +19,17 @@ def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objectives in a sweep's record; before there could be several it held the one itself."""
     objective = record["objective"]
     return objective if isinstance(objective, list) else [objective]
+
+
+#: What every sweep's record says.
+SWEEP_RECORD = ("name", "ledger", "blocks", "objective", "stages")
+#: What every row of a ledger says.
+LEDGER_ROW = ("event", "job")
+
+
+def ledger_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a sweep's ledger that can be read; a note names the others."""
+    return read_jsonl(path, LEDGER_ROW, passing_over=True)
 
 
 def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
@@ -99,12 +111,19 @@ class TrialFiles:
         return self.folder / f"classes_{stage}.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an epoch: losses, rate, seconds, and at a stage its name and accuracies."""
-        return read_jsonl(self.epochs)
+        """Return one row an epoch: losses, rate, seconds, and at a stage its name and accuracies.
+
+        Raises DamageError where lines are damaged.
+        """
+        return read_jsonl(self.epochs, ("epoch",))
+
+    def sound_rows(self) -> list[dict[str, Any]]:
+        """Return the rows that are not damaged, for readers that train nothing; a note names the others."""
+        return read_jsonl(self.epochs, ("epoch",), passing_over=True)
 
     def stages(self) -> dict[str, dict[str, Any]]:
         """Stage name → its accuracies, for the stages reached so far."""
-        return {row["stage"]: row["evaluation"] for row in self.rows() if "stage" in row}
+        return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
     @property
     def result_file(self) -> Path:
@@ -112,7 +131,15 @@ class TrialFiles:
 
     def result(self) -> dict[str, Any] | None:
         """What a complete trial ended with, or None."""
-        return read_json(self.result_file)
+        return read_json(self.result_file, ("epochs", "stages", "weights_sha256"))
+
+    def sound_result(self) -> dict[str, Any] | None:
+        """Return the result, or None where there is none or it is damaged, for readers that train nothing."""
+        return passed_over(self.result, None)
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the trial is (config.key.identity), or None where its record is missing or damaged."""
+        return passed_over(lambda: read_json(self.config), None)
 
     def write_result(self, result: dict[str, Any]) -> None:
         write_json(self.result_file, result)
@@ -142,7 +169,7 @@ class TrialFiles:
         return (self._failure() or {}).get("out_of_memory", False)
 
     def _failure(self) -> dict[str, Any] | None:
-        return read_json(self.folder / "failure.json")
+        return passed_over(lambda: read_json(self.folder / "failure.json", ("error",)), None)
 
     def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
         """Says so elsewhere, too, if that does not take long."""

@@ -37,7 +37,7 @@ from kdtune.lease import SharedLock
 from kdtune.mirror import Mirror
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.places import check_writable
-from kdtune.records import SweepFiles, TrialFiles
+from kdtune.records import SWEEP_RECORD, SweepFiles, TrialFiles
 from kdtune.urls import SecretUrl
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
@@ -87,7 +87,7 @@ class Store:
             write_json(path, {"version": STORE_VERSION, "id": uuid.uuid4().hex})
             if self.mirror is not None and not self.mirror.remote.create(path.name, path.read_bytes()):
                 self.mirror.remote.get(path.name, path)
-        found = read_json(path)
+        found = read_json(path, ("version", "id")) or {}
         if found["version"] != STORE_VERSION:
             what = f"the store's layout is of version {found['version']}, this kdtune's of {STORE_VERSION}"
             raise StoreError([Problem(str(path), what, "another --store, or the kdtune that made it")])
@@ -198,7 +198,7 @@ class Store:
 
     def sweep_record(self, name: str) -> dict[str, Any]:
         """What the driver wrote of a sweep before its first event. Raises StoreError for an unknown name."""
-        record = read_json(self.sweep(name).sweep)
+        record = read_json(self.sweep(name).sweep, SWEEP_RECORD)
         if record is None:
             raise self._no_sweep(name)
         return record

@@ -18,6 +18,7 @@ from kdtune.clips.catalog import load_catalog
 from kdtune.clips.store import ClipStore, usable
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
+from kdtune.files import write_json
 from kdtune.store import Store
 
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
@@ -136,10 +137,14 @@ def test_damaged_files_are_found_on_opening(name: str, damage: str, copy: ClipSt
 
 def test_a_changed_index_and_another_format_are_found(copy: ClipStore) -> None:
     record = copy.folder / "store.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 99'))
+    whole = record.read_text()
+    record.write_text(whole.replace('"format": 1', '"format": 99'))
+    with pytest.raises(StoreError, match="does not match its checksum"):
+        ClipStore.open(copy.folder)
+    write_json(record, {**copy.record, "format": 99})
     with pytest.raises(StoreError, match="must have format 1, but got 99"):
         ClipStore.open(copy.folder)
-    record.write_text(record.read_text().replace('"format": 99', '"format": 1'))
+    record.write_text(whole)
     flip_a_byte(copy.folder / "index.parquet", 50)
     with pytest.raises(StoreError, match=r"index\.parquet is not the one"):
         ClipStore.open(copy.folder)

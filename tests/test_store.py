@@ -191,9 +191,10 @@ def test_a_trials_records(tmp_path: Path) -> None:
     assert files.failure() == "out of memory"
     files.clear_failure()
     files.clear_failure()
-    files.write_result({"epochs": 2})
+    result = {"epochs": 2, "stages": {}, "weights_sha256": "0"}
+    files.write_result(result)
     assert files.failure() is None
-    assert files.result() == {"epochs": 2}
+    assert files.result() == result
 
 
 def test_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from kdtune.clips.catalog import video_path
 from kdtune.config.key import digest
 from kdtune.errors import DataError, Problem
 from kdtune.files import read_json, write_json
+from kdtune.seal import passed_over
 from kdtune.store import Store
 
 #: Video → its file's marks, and last the SHA-256 in hex.
@@ -84,7 +85,8 @@ def digest_of(catalog: pd.DataFrame, hashes: list[str]) -> str:
 def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
     """Where the store keeps the marks and hashes of a root's files, and what is there."""
     record = store.manifest(digest(str(root)))
-    return record, (read_json(record) or {}).get("files", {})
+    found = passed_over(lambda: read_json(record), None) or {}  # what is lost is hashed again
+    return record, found.get("files", {})
 
 
 def _marks(path: Path) -> list[int]:

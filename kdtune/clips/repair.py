@@ -23,6 +23,7 @@ from kdtune.clips.store import ClipStore, chain
 from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.files import disk_full, read_json, write_json
+from kdtune.seal import passed_over
 
 #: Stores up to this size are checked whenever they are prepared; larger ones when their file was touched since.
 ALWAYS_VERIFIED_GIB = 2
@@ -125,10 +126,7 @@ def _mark(big: Path) -> dict[str, Any]:
 
 
 def _last_mark(folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(folder / "verified.json")
-    except ValueError:
-        return None
+    return passed_over(lambda: read_json(folder / "verified.json"), None)
 
 
 def _say(text: str) -> None:

@@ -28,7 +28,7 @@ import pandas as pd
 from pyarrow.parquet import ParquetFile
 
 from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
-from kdtune.errors import DataError, Problem, StoreError
+from kdtune.errors import DamageError, DataError, Problem, StoreError
 from kdtune.files import read_json, write_atomic
 
 #: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
@@ -71,7 +71,9 @@ class ClipStore:
         try:
             record = read_json(folder / "store.json")
             index_bytes = (folder / "index.parquet").read_bytes()
-        except (OSError, ValueError) as error:
+        except DamageError as error:
+            raise damaged(folder, [problem.what for problem in error.problems]) from None
+        except OSError as error:
             raise damaged(folder, [f"cannot be read: {error}"]) from None
         if record is None or record.get("format") != FORMAT:
             raise damaged(folder, [f"store.json must have format {FORMAT}, but got {record and record.get('format')}"])

@@ -15,7 +15,6 @@ disk before the end, and the bytes do not depend on interruptions.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,9 @@ import pandas as pd
 
 from kdtune.clips.store import FORMAT, chain
 from kdtune.clips.tiers import OFFSETS, Frame, Tier
-from kdtune.files import write_atomic, write_json, write_jsonl
+from kdtune.errors import DamageError
+from kdtune.files import as_json, write_atomic, write_json, write_jsonl
+from kdtune.seal import opened, sealed
 
 PROGRESS, SIZES = "progress.jsonl", "sizes.i64"
 CHUNK = 2**20
@@ -174,7 +175,7 @@ class StoreWriter:
 
     def _note(self, row: dict[str, Any]) -> None:
         with (self.folder / PROGRESS).open("ab") as file:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(sealed(as_json(row)).encode() + b"\n")
         self.rows.append(row)
 
     def _found(self, threads: int) -> list[dict[str, Any]]:
@@ -183,8 +184,8 @@ class StoreWriter:
         path = self.folder / PROGRESS
         for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
             try:
-                row = json.loads(line)
-            except ValueError:  # of a machine that lost its power
+                row = opened(line, path)
+            except DamageError:  # of a machine that lost its power
                 break
             rows.append(row)
         ends = np.cumsum([row.get("bytes", 0) for row in rows]).tolist()

@@ -20,7 +20,6 @@ def sweep(options: argparse.Namespace) -> int:
     text = read_text(options.file)  # once: what is kept with the sweep is what was checked
     sweep = parse_sweep(text, options.file, options.set)
     from kdtune.commands.report import log_report
-    from kdtune.files import read_json
     from kdtune.report.live import watcher
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
@@ -33,7 +32,7 @@ def sweep(options: argparse.Namespace) -> int:
     with watcher(sys.stderr) as shown, files.kept():
         end = drive(sweep, text, store, options.address, uri, shown)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
-    print(f"\n{summary(results, read_json(files.sweep))}\n")
+    print(f"\n{summary(results, store.sweep_record(sweep.name))}\n")
     for line in end.account(options.store):
         print(line)
     worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
@@ -63,7 +62,6 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    from kdtune.files import read_json
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import render
     from kdtune.tracking.location import tracking_uri
@@ -81,7 +79,7 @@ def results(options: argparse.Namespace) -> int:
         if options.format not in FORMS:
             what = f"makes tables, got {options.format}: that format always holds every figure"
             raise UserError([Problem("--accuracies", what, ", ".join(FORMS))])
-        print(accuracies(results, read_json(files.sweep), options.format))
+        print(accuracies(results, store.sweep_record(options.sweep), options.format))
     else:
-        print(render(results, read_json(files.sweep), options.format))
+        print(render(results, store.sweep_record(options.sweep), options.format))
     return EXIT_OK

@@ -46,7 +46,9 @@ def curve_measure(sweep: Sweep, store: Store) -> Measure:
 
 def curve(store: Store, trial: Row, measure: Measure) -> Curve:
     """Of a trial's pre-training, where it was evaluated, as far as it came in this sweep."""
-    rows = [row for row in store.trial(trial["key"]).rows() if "evaluation" in row and row["epoch"] <= trial["epochs"]]
+    rows = [
+        row for row in store.trial(trial["key"]).sound_rows() if "evaluation" in row and row["epoch"] <= trial["epochs"]
+    ]
     values = {row["epoch"]: row["evaluation"][measure.split].get(measure.column) for row in rows}
     return {epoch: value for epoch, value in values.items() if value is not None}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune.report.board import Board
+from kdtune.seal import opened, passed_over
 from kdtune.store import Store
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ class Lines:
         """Whole lines alone: a torn last one comes when it is whole. A file that was replaced begins again."""
         try:
             file = self.path.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return []
         with file:
             found = os.fstat(file.fileno())
@@ -38,7 +38,10 @@ class Lines:
             content = file.read()
         whole = content.rfind(b"\n") + 1
         self._at += whole
-        return [json.loads(line) for line in content[:whole].split(b"\n") if line]
+        return [row for line in content[:whole].split(b"\n") if line and (row := self._row(line)) is not None]
+
+    def _row(self, line: bytes) -> Row | None:
+        return passed_over(lambda: opened(line, self.path), None)
 
 
 class Reader:

@@ -7,9 +7,9 @@ from typing import Any
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json, read_jsonl
+from kdtune.files import read_json
 from kdtune.names import is_name, quoted
-from kdtune.records import objectives_of, wanted
+from kdtune.records import SWEEP_RECORD, ledger_rows, objectives_of, wanted
 from kdtune.report.front import Front
 from kdtune.store import Store
 
@@ -35,7 +35,7 @@ def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
     """What the ledger says was asked of controls and candidates, with how it ended: by block, controls first."""
     asked: dict[str, Row] = {}
     ended: dict[str, Row] = {}
-    for row in read_jsonl(store.sweep(sweep["name"]).folder / sweep["ledger"]):
+    for row in ledger_rows(store.sweep(sweep["name"]).folder / sweep["ledger"]):
         (asked if row["event"] == "asked" else ended)[row["job"]] = row
     blocks = list(sweep["blocks"])
     jobs = [job for job in asked.values() if job["kind"] != "teacher" and wanted(job, sweep)]
@@ -61,12 +61,12 @@ def keys_of(store: Store, name: str) -> list[str]:
     """Keys of everything that was trained of a sweep: teachers, controls, candidates and fine-tunings; or, where `name`
     is no sweep, of the one trial whose key begins so. Raises StoreError where there is none, or more than one."""
     files = store.sweep(name).fetch() if is_name(name) else None
-    sweep = read_json(files.sweep) if files is not None else None
+    sweep = read_json(files.sweep, SWEEP_RECORD) if files is not None else None
     if files is not None and sweep is not None:
-        asked = [row for row in read_jsonl(files.folder / sweep["ledger"]) if row["event"] == "asked"]
+        asked = [row for row in ledger_rows(files.folder / sweep["ledger"]) if row["event"] == "asked"]
         keys = dict.fromkeys(key for row in asked for key in [*row["keys"], *row["finetuned"]])
         store.fetch_trials(keys)
-        return [key for key in keys if store.trial(key).rows()]
+        return [key for key in keys if store.trial(key).sound_rows()]
     found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:
         what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin so"
@@ -76,11 +76,11 @@ def keys_of(store: Store, name: str) -> list[str]:
 
 def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids: dict[str, str]) -> dict[str, Any]:
     files = store.trial(job["keys"][i])
-    rows, result = files.rows(), files.result() or {}
+    rows, result = files.sound_rows(), files.sound_result() or {}
     state = end["state"] if end is not None else ("running" if rows else "pending")
     if end is not None and end["stage"] is not None:
         # Another sweep may have trained the trial further: here it ended at this stage.
-        last = next(row["epoch"] for row in rows if row.get("stage") == end["stage"])
+        last = next((row["epoch"] for row in rows if row.get("stage") == end["stage"]), 0)  # 0: its row is lost
         rows, result = [row for row in rows if row["epoch"] <= last], {}
     epochs = rows[-1]["epoch"] if rows else 0
     reached = [row for row in rows if "stage" in row]
@@ -88,7 +88,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     finetuned = store.trial(job["finetuned"][i]) if job["finetuned"] and state != "pruned" else None
     if finetuned is not None:
         stages |= finetuned.stages()
-        rows += finetuned.rows()
+        rows += finetuned.sound_rows()
     reached_end = {} if state != "complete" else {"stages": stages, "cost": result.get("cost") or {}}
     values = [objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, TextIO
 
 from kdtune.files import read_json
@@ -10,6 +11,7 @@ from kdtune.report.board import Board
 from kdtune.report.live import Live, watcher
 from kdtune.report.picture import best_words, show, table, tables
 from kdtune.report.reading import Reader, board_of
+from kdtune.seal import passed_over
 from kdtune.store import Store, SweepFiles
 
 Row = dict[str, Any]
@@ -79,7 +81,9 @@ def overview(store: Store) -> Row:
     "metric", "best": {block: as in Board.picture}}]}, from the ledgers alone."""
     sweeps = []
     for name in store.sweeps():
-        reader = Reader(store, name)
+        reader = passed_over(partial(Reader, store, name), None)
+        if reader is None:  # its record is damaged
+            continue
         board = Board(reader.sweep)
         for row in reader.ledger.new():
             board.take(row)
@@ -113,7 +117,7 @@ def show_overview(found: Row, stream: TextIO) -> None:
 
 def _run_state(files: SweepFiles, board: Board) -> tuple[str, Row | None]:
     """The state as in status(), and what the driver says of itself."""
-    driver = read_json(files.driver)
+    driver = passed_over(lambda: read_json(files.driver, ("host", "pid", "since", "address")), None)
     try:
         silent = time.time() - files.driver.stat().st_mtime
     except FileNotFoundError:  # it has just ended

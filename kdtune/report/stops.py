@@ -79,7 +79,7 @@ def _finished(store: Store, sweep: Sweep, job: Row, end: Row) -> Finished | None
     measure = Measure.of(objective)
     values = []
     for i, key in enumerate(job["keys"]):
-        result = store.trial(key).result()
+        result = store.trial(key).sound_result()
         if result is None:
             return None
         stages = result["stages"] | (store.trial(job["finetuned"][i]).stages() if job["finetuned"] else {})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kdtune.config.key import TRAINER_SEMANTICS
-from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json
+from kdtune.errors import DamageError, Problem
 from kdtune.report.escape import table_text
+from kdtune.seal import REMEDY, note_damage
 from kdtune.store import Store, TrialFiles
 
 #: The validation accuracies that are shown, where a trial has them.
@@ -17,26 +17,24 @@ SHORT = 12
 
 
 def teacher_rows(store: Store) -> list[dict[str, Any]]:
-    """One row for each complete trial that this version can look up, by target, network and key.
+    """Return one row for each complete trial that this version can look up, by target, network and key.
 
-    Raises StoreError for records that are no trial's.
+    A trial whose records are damaged, or are no trial's, is left out, and a note names it.
     """
-    rows, problems = [], []
+    rows = []
     for files in store.trials():
         try:
             row = _row(files)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            problems.append(Problem(str(files.folder), "holds no trial's records; remove it"))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            note_damage(DamageError([Problem(str(files.folder), "holds no trial's records", REMEDY)]))
         else:
             rows += [row] if row is not None else []
-    if problems:
-        raise StoreError(problems)
     return sorted(rows, key=lambda row: (row["target"], row["network"], row["key"]))
 
 
 def _row(files: TrialFiles) -> dict[str, Any] | None:
     """The row of a trial, or None for one that is not complete or that another version made."""
-    form, result = read_json(files.config), files.result()
+    form, result = files.identity(), files.sound_result()
     if form is None or result is None:
         return None
     imported = "imported" in form

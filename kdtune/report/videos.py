@@ -8,7 +8,6 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import UserError
-from kdtune.files import read_json
 from kdtune.report.results import config_of, jobs_of
 from kdtune.store import Store
 
@@ -32,7 +31,7 @@ def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dic
         keys = [
             k for job in jobs if job["block"] == block.label for k in job["keys" if measured is config else "finetuned"]
         ]
-        identities = (read_json(store.trial(key).config) for key in keys)
+        identities = (store.trial(key).identity() for key in keys)
         manifest = next((identity["data"] for identity in identities if identity and "data" in identity), None)
         if manifest in stores:
             try:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kdtune.config.reader import parse_file
 from kdtune.config.sweep import SweepConfig
+from kdtune.errors import ConfigError
 from kdtune.files import read_json
+from kdtune.seal import passed_over
 from kdtune.store import SweepFiles
 
 
 def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
     """Lines for people; none at the first run, or where nothing that the search sees has changed."""
-    before = read_json(files.sweep)
+    before = passed_over(lambda: read_json(files.sweep, ("ledger", "blocks", "text")), None)
     if before is None:
         return []
     if before["ledger"] == files.ledger(sweep.ledger).name:
@@ -31,8 +33,10 @@ def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
 
 
 def _read(text: str) -> Mapping[str, Any]:
-    found = yaml.safe_load(text)
-    return found if isinstance(found, dict) else {}
+    try:
+        return parse_file(text, Path("sweep.yaml"))[0]
+    except ConfigError:  # an earlier version took it
+        return {}
 
 
 def _differences(was: Any, now: Any, path: str = "") -> list[str]:

@@ -23,6 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.files import read_json, write_atomic, write_json
+from kdtune.seal import passed_over
 from kdtune.store import Store, SweepFiles
 from kdtune.sweep.connect import PATIENCE as CONNECTING
 from kdtune.sweep.connect import TOKEN
@@ -73,7 +74,7 @@ def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
 
     Raises UserError where the sweep was not submitted, or its cluster or job is gone.
     """
-    job = read_json(store.sweep(name).fetch().job)
+    job = _job(store.sweep(name).fetch())
     if job is None:
         raise UserError([Problem(name, f"was not submitted from {store.root}", "a sweep that `submit` handed over")])
     client = _client(job["address"])
@@ -115,7 +116,7 @@ def running_driver(files: SweepFiles) -> dict[str, Any] | None:
             return None
     except FileNotFoundError:
         return None
-    return read_json(files.driver)
+    return passed_over(lambda: read_json(files.driver, ("host", "pid")), None)
 
 
 def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
@@ -145,9 +146,13 @@ def _refuse_running(files: SweepFiles, name: str) -> None:
         raise UserError([Problem(name, what, stop)])
 
 
+def _job(files: SweepFiles) -> dict[str, Any] | None:
+    return passed_over(lambda: read_json(files.job, ("address", "submission_id")), None)
+
+
 def _running_job(files: SweepFiles) -> dict[str, str] | None:
     """The job that the sweep was last submitted as, unless it has ended; a job ends with its cluster."""
-    job = read_json(files.job)
+    job = _job(files)
     if job is None:
         return None
     try:

@@ -8,7 +8,6 @@ from typing import Any
 from kdtune.clips.build import find_clips
 from kdtune.config.key import TRAINER_SEMANTICS, trial_key
 from kdtune.config.trial import TrialConfig
-from kdtune.files import read_json
 from kdtune.train.prepared import Prepared, source_id
 
 
@@ -22,7 +21,7 @@ class Keys:
         self.identities: dict[str, Mapping[str, Any]] = {}
         """Key → what a trial of the store is (config.key.identity), for those that this version could have made."""
         for files in prepared.store.trials():
-            identity = read_json(files.config) or {}
+            identity = files.identity() or {}
             if "imported" in identity or identity.get("semantics") == TRAINER_SEMANTICS:
                 self.identities[files.key] = identity
         self._manifests: set[str] = set()

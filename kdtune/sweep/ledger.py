@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdtune.files import append_jsonl, read_jsonl
+from kdtune.files import append_jsonl, set_damaged_lines_aside
+from kdtune.records import LEDGER_ROW, ledger_rows
 
 Row = dict[str, Any]
 
@@ -18,7 +19,13 @@ class Ledger:
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path, self.write = path, write
-        self._rows = {(row["event"], row["job"]): row for row in read_jsonl(path)}
+        self._rows = {(row["event"], row["job"]): row for row in self._read()}
+
+    def _read(self) -> list[Row]:
+        """The rows that can be read: the search is a function of its file, and asks again what a damaged line asked."""
+        if self.write:
+            set_damaged_lines_aside(self.path, LEDGER_ROW)
+        return ledger_rows(self.path)
 
     def asked(self, job: str) -> Row | None:
         """What was asked under this name in an earlier run, or None."""

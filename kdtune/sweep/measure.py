@@ -127,7 +127,7 @@ class _Bench:
         for other in config.needs:
             self._complete(other)
         self._train(config, lambda: True)
-        files.write_result({"weights_sha256": files.key})
+        files.write_result({"epochs": 0, "stages": {}, "weights_sha256": files.key})
 
     def _train(self, config: TrialConfig, stopping: Callable[[], bool]) -> None:
         self.session.stopping = stopping

@@ -132,11 +132,11 @@ class _Look:
         if key in outlook.continued or key in outlook.new:
             return
         files = self.store.trial(key)
-        if files.result() is not None:
+        if files.sound_result() is not None:
             outlook.found.add(key)
         elif config.imported is None:
             if files.has(files.checkpoint) or files.checkpoint_before.exists():
-                done = max((row["epoch"] for row in files.rows()), default=0)
+                done = max((row["epoch"] for row in files.sound_rows()), default=0)
                 outlook.continued[key] = Work(config, name, done)
             else:
                 outlook.new[key] = Work(config, name)

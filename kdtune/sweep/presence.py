@@ -14,6 +14,7 @@ from filelock import Timeout
 
 from kdtune.errors import Problem, UserError
 from kdtune.files import read_json, write_json
+from kdtune.seal import passed_over
 from kdtune.store import Store, SweepFiles
 from kdtune.urls import SecretUrl
 
@@ -83,7 +84,7 @@ def nobody_runs(store: Store, name: str) -> Iterator[None]:
 
 
 def _who(files: SweepFiles, name: str) -> str:
-    other = read_json(files.driver)
+    other = passed_over(lambda: read_json(files.driver, ("since", "host", "pid")), None)
     if other is None:
         return "another process runs or publishes it"
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))

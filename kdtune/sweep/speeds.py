@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kdtune.clips.dataset import TrialData
@@ -13,6 +13,7 @@ from kdtune.clips.order import fraction_size
 from kdtune.config.key import canonical
 from kdtune.config.trial import TrialConfig
 from kdtune.files import read_json
+from kdtune.seal import passed_over
 from kdtune.store import Store, TrialFiles
 from kdtune.sweep.shapes import Form, bank_bytes, shape, stream, videos, watches
 from kdtune.train.prepared import Prepared
@@ -113,7 +114,7 @@ class Speeds:
     def of(self, name: str) -> Speed | None:
         """Of the shape with this digest: from trials of this machine, what was measured on it, or from elsewhere."""
         if name not in self._known:
-            trained, noted = self._trained(name), read_json(self.store.measured(name))
+            trained, noted = self._trained(name), self._noted(name)
             measured = Speed(**noted) if noted is not None else None
             if here := [trial for trial in trained if self._here(trial.device)]:
                 self._known[name] = _from_rows(here)
@@ -123,13 +124,18 @@ class Speeds:
                 self._known[name] = _from_rows(trained) if trained else None
         return self._known[name]
 
+    def _noted(self, name: str) -> dict[str, Any] | None:
+        """What `plan --measure` left; None where that is missing, damaged, or of another version."""
+        noted = passed_over(lambda: read_json(self.store.measured(name)), None)
+        return noted if noted is not None and set(noted) == {field.name for field in fields(Speed)} else None
+
     def computed(self) -> dict[str, int]:
         """Stream of targets → how many of them the trials that are complete have asked for, so that they are there."""
         found: dict[str, int] = defaultdict(int)
         for key, identity in self.trials.items():
             form, manifest = identity["trial"], identity["data"]
             scope = self.scopes.recorded(form, manifest) if identity["teacher"] is not None else None
-            if scope is not None and self.store.trial(key).result() is not None:
+            if scope is not None and self.store.trial(key).sound_result() is not None:
                 name = stream(form, manifest, identity["teacher"])
                 found[name] = max(found[name], form["epochs"] * scope.samples)
         return found
@@ -143,16 +149,16 @@ class Speeds:
         begun = sorted((f for f in files if f.epochs.exists()), key=lambda f: f.epochs.stat().st_mtime)
         found = []
         for trial in begun[-RECENT:]:
-            identity, profile = self.trials[trial.key], (trial.result() or {}).get("profile")
+            identity, profile = self.trials[trial.key], (trial.sound_result() or {}).get("profile")
             scope = self.scopes.recorded(identity["trial"], identity["data"])
             if scope is not None and (profile is None or profile["device_kind"] == self.kind):
                 found.append(_Trained(trial, identity["trial"], scope, profile["device"] if profile else ""))
-        return [trial for trial in found if trial.files.rows()]
+        return [trial for trial in found if trial.files.sound_rows()]
 
 
 def _from_rows(trained: Sequence[_Trained]) -> Speed:
     """Epochs without evaluation and without targets tell what a sample takes; the others, what comes on top."""
-    epochs = [(row, trial.scope) for trial in trained for row in trial.files.rows()]
+    epochs = [(row, trial.scope) for trial in trained for row in trial.files.sound_rows()]
     unevaluated = [(row, scope) for row, scope in epochs if "evaluation" not in row] or epochs
     plain = [(row, scope) for row, scope in unevaluated if not row.get("targets_computed")] or unevaluated
     sample_s = sum(row["seconds"] for row, _ in plain) / sum(scope.load for _, scope in plain)

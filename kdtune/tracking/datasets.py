@@ -8,6 +8,7 @@ from typing import Any
 
 from kdtune.config.key import digest
 from kdtune.files import read_json
+from kdtune.seal import passed_over
 from kdtune.store import TrialFiles
 
 #: Of a row of the table that MLflow's pages show.
@@ -38,11 +39,11 @@ class DataInput:
 
 def data_inputs(files: TrialFiles) -> list[DataInput]:
     """The parts of the trial's data set; none where its records do not say which set that is."""
-    identity = read_json(files.config) or {}
+    identity = files.identity() or {}
     data, manifest = identity.get("trial", {}).get("data"), identity.get("data")
     if data is None or manifest is None:
         return []
-    record: dict[str, Any] = read_json(files.data) or {}
+    record: dict[str, Any] = passed_over(lambda: read_json(files.data) or {}, {})
     # Shorter videos than a sample needs are left out: a matter of the clips.
     shortest = {"clip": identity["trial"]["clip"], "target": identity["trial"]["loss"]["target"]}
     found = []

@@ -10,8 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kdtune.config.space import value_text
-from kdtune.files import read_json, read_jsonl
-from kdtune.records import objectives_of, wanted
+from kdtune.records import ledger_rows, objectives_of, wanted
 from kdtune.store import Store
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.trials import keys_of, tracked_trial
@@ -52,7 +51,7 @@ class SweepEnding:
         self.ended: dict[str, Row] = {}
         self._found: dict[str, bool] = {}
         """Was the job's end in the store when this sweep first came to it?"""
-        for row in read_jsonl(files.folder / self.record["ledger"]):
+        for row in ledger_rows(files.folder / self.record["ledger"]):
             job = row["job"]
             if row["event"] == "asked":
                 if job in self.asked and self.asked[job]["keys"] != row["keys"]:
@@ -95,7 +94,7 @@ class SweepEnding:
             for key in keys_of(asked, "complete" if end is None else state)
         ]
         # What was asked, or would follow, and was not begun has nothing to show.
-        return [trial for trial in found if end is not None or trial.files.fetch().rows()]
+        return [trial for trial in found if end is not None or trial.files.fetch().sound_rows()]
 
     # ---- the result --------------------------------------------------------------------------------------------------
 
@@ -178,7 +177,7 @@ class SweepEnding:
         """The complete trials of the job's first `seeds` seeds, or of all; imported weights are nobody's student."""
         keys = {*asked["keys"][:seeds], *asked["finetuned"][:seeds]}
         found = [trial for trial in self._trials(asked) if trial.key in keys and trial.state == "complete"]
-        return [trial for trial in found if "imported" not in (read_json(trial.files.config) or {})]
+        return [trial for trial in found if "imported" not in (trial.files.identity() or {})]
 
 
 def _figure(value: float, deviation: float | None) -> str:

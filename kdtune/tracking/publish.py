@@ -233,7 +233,7 @@ def publish_trial(uri: SecretUrl | str, experiment: str, trial: TrackedTrial, ti
 def read_run_ids(path: Path, uri: SecretUrl | str) -> dict[str, str]:
     """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
-    for row in read_jsonl(path):
+    for row in read_jsonl(path, ("uri", "runs"), passing_over=True):
         if str(SecretUrl(row["uri"])) == str(SecretUrl.of(uri)):
             # A line with a parent is the first one of a database.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]

@@ -58,12 +58,12 @@ class TrackedTrial:
 
 def rows_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
     """Epoch → its row. An epoch that was trained twice around a crash counts once: the first row, as MLflow has it."""
-    return _by_epoch(files.rows())
+    return _by_epoch(files.sound_rows())
 
 
 def machine_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
     """Epoch → the line on the machine, likewise."""
-    return _by_epoch(read_jsonl(files.machine))
+    return _by_epoch(read_jsonl(files.machine, ("epoch",), passing_over=True))
 
 
 def _by_epoch(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
@@ -103,7 +103,7 @@ def param_values(trial: TrackedTrial) -> dict[str, str]:
 
 def outcome_tags(trial: TrackedTrial, rows: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
     """State, epochs, error in plain words, hash of the weights and profile, as far as the trial has come."""
-    result = trial.files.result() or {}
+    result = trial.files.sound_result() or {}
     tags = {"kdtune.key": trial.key, "kdtune.state": trial.state, "kdtune.error": trial.files.failure() or ""}
     tags["kdtune.epochs"] = str(len(rows))
     if "weights_sha256" in result:
