@@ -22,10 +22,11 @@ from kdtune.models.heads import build_network
 from kdtune.store import Store
 from kdtune.sweep.shapes import bank_bytes, described
 from kdtune.sweep.speeds import Speed
+from kdtune.train.checkpoint import kept_weights, read_checkpoint
 from kdtune.train.evaluate import EVALUATION_BATCH, evaluate
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import Prepared
-from kdtune.train.profile import make_deterministic, profile
+from kdtune.train.profile import make_deterministic, profile, state_digest
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import BLOCK, Targets
@@ -127,7 +128,8 @@ class _Bench:
         for other in config.needs:
             self._complete(other)
         self._train(config, lambda: True)
-        files.write_result({"epochs": 0, "stages": {}, "weights_sha256": files.key})
+        weights = kept_weights(read_checkpoint(files.checkpoint), files.checkpoint)
+        files.write_result({"epochs": len(files.rows()), "stages": {}, "weights_sha256": state_digest(weights)})
 
     def _train(self, config: TrialConfig, stopping: Callable[[], bool]) -> None:
         self.session.stopping = stopping
