@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from kdtune.urls import redact
 
+#: A bug ends with EXIT_FAILED_TRIALS, too: nothing says that everything is fine.
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 

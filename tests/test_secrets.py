@@ -47,6 +47,9 @@ STORES = (
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(remote, "FIRST_PATIENCE_S", 0.0)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # a login of a URI is put there
+        monkeypatch.delenv(name)
     yield
     forget()
 

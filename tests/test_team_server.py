@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -214,9 +215,41 @@ def test_who_may_not_write_is_told_so(
     assert Shown(server.address).everything() == before
 
 
+@pytest.mark.slow
+def test_a_password_in_the_address_logs_in_and_is_kept_nowhere(
+    server: TeamServer, trials: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in the store nor in the server's database or artifacts; the same with the wrong one."""
+    password = "SEKRIT@URI/?#:% x"
+    for name, value in (("USERNAME", server.username), ("PASSWORD", server.password)):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    assert publish(server.address, tmp_path / "admin", trials) == []
+    from mlflow.server import get_app_client
+
+    admin = get_app_client("basic-auth", server.address)
+    admin.create_user("odd", password)
+    number = Shown(server.address).client.get_experiment_by_name(EXPERIMENT).experiment_id
+    admin.grant_user_permission("odd", "experiment", number, "MANAGE")
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    address = server.address.replace("://", f"://odd:{quote(password, safe='')}@")
+    assert publish(address, tmp_path / "odd", trials) == []
+    assert set(read_run_ids(tmp_path / "odd" / "mlflow.jsonl", address)) >= {trial.key for trial in trials[:4]}
+    (problem,) = publish(address.replace("SEKRIT", "WRONGSEKRIT"), tmp_path / "wrong", trials)
+    assert "it refuses the login of odd (401)" in problem
+    assert "SEKRIT" not in problem + "".join(capfd.readouterr())
+    server.postgres("pg_dump", f"--file={tmp_path / 'dump.sql'}", "mlflow")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"SEKRIT" in path.read_bytes()] == []
+    stored = server.services["s3"]["environment"]
+    files = s3_files(server.s3_endpoint, stored["AWS_ACCESS_KEY_ID"], stored["AWS_SECRET_ACCESS_KEY"])
+    assert [path for path in files.find("mlflow") if b"SEKRIT" in files.cat_file(path)] == []
+
+
 def test_no_password_is_printed_or_kept(
     trials: list, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("USERNAME", "PASSWORD"):  # which take the login; undone after the test
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
     (problem,) = publish(f"http://me:secret@127.0.0.1:{free_port()}", tmp_path, trials)
     assert "secret" not in problem + capsys.readouterr().err

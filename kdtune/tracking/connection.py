@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from kdtune.tracking.location import artifact_folder, database_lock, database_path
+from kdtune.tracking.location import artifact_folder, client_uri, database_lock, database_path
 from kdtune.urls import SecretUrl
 
 PARENT, SWEEP = "mlflow.parentRunId", "kdtune.sweep"
@@ -23,7 +23,7 @@ class Connection:
     def __init__(self, uri: SecretUrl | str, experiment: str) -> None:
         self.uri = SecretUrl.of(uri)
         _make_tables(self.uri)
-        self.client = MlflowClient(tracking_uri=self.uri.reveal())
+        self.client = MlflowClient(tracking_uri=client_uri(self.uri))
         self.experiment_id = self._experiment(experiment)
 
     def _experiment(self, name: str) -> str:

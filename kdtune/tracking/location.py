@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -20,6 +21,8 @@ from kdtune.urls import SecretUrl
 DEFAULT_URI = "sqlite:///mlflow/mlflow.db"
 #: By which MLflow's server is told its database.
 BACKEND = "MLFLOW_BACKEND_STORE_URI"
+#: The login of a server.
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000
 
 #: How kdtune wants MLflow to behave; what the user has set in the environment wins.
@@ -41,6 +44,24 @@ SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB
 def tracking_uri() -> SecretUrl:
     """MLFLOW_TRACKING_URI, or the embedded database."""
     return SecretUrl(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+
+
+def client_uri(uri: SecretUrl) -> str:
+    """Return the URI for MLflow's client, without the login of a server.
+
+    That goes into this process's environment, where MLflow looks for it with each request: for artifacts it asks the
+    host alone, whatever login the URI has.
+    """
+    text = uri.reveal()
+    try:
+        parts = urlsplit(text)
+        name, password = parts.username, parts.password
+    except ValueError:  # MLflow itself says what is wrong with it
+        return text
+    if not is_server(uri) or name is None or password is None:
+        return text
+    os.environ[USERNAME], os.environ[PASSWORD] = unquote(name), unquote(password)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def is_server(uri: SecretUrl | str) -> bool:

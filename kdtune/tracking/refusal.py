@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from kdtune.tracking.location import is_server
+from kdtune.tracking.location import PASSWORD, USERNAME, is_server
 from kdtune.urls import SecretUrl, redact
 
-USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 #: How MLflow's server answers a request whose Host header its --allowed-hosts does not name.
 UNKNOWN_HOST = "Invalid Host header"
 LONGEST = 200
