@@ -256,6 +256,15 @@ def test_what_cannot_be_read_in_a_test_folder_is_named() -> None:
         assert f"{folder}/notes: cannot be read: Permission denied" in text
 
 
+#: What may be a data set, if nothing else is in the tree.
+PLAIN = st.tuples(
+    st.sampled_from([[""], ["train/", "test/"], ["Training/", "valid/", "test/"], ["train/", "val/"], ["sit/"]]),
+    st.sampled_from([["run", "sit"], ["run", "caf\u00e9", "a b"], ["run"]]),
+    st.integers(1, 4),
+).map(lambda t: [("file", f"{part}{action}/v{k}.mp4", "") for part in t[0] for action in t[1] for k in range(t[2])])
+TREES = st.tuples(PLAIN | st.just([]), st.lists(ENTRIES, max_size=8)).map(lambda t: t[0] + t[1])
+
+
 @fuzzed
 def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None:
     number = iter(range(examples * 20))
@@ -267,7 +276,7 @@ def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None
         check_outcome(root)
         shutil.rmtree(root)
 
-    fuzz(one, st.lists(ENTRIES, max_size=24), examples=examples)
+    fuzz(one, TREES, examples=examples)
 
 
 def plant(root: Path, entries: list[tuple[str, str, str]]) -> None:
