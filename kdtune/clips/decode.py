@@ -123,8 +123,13 @@ def _check(path: Path, size: tuple[int, int]) -> _Checked:
         reading.check()
         pictures = Pictures()
         first, last = (_resized(pictures.picture(frame), size) for frame in ends)
-        one_stream, formats = len(container.streams.video) == 1, {name for _, _, name in shapes}
-        plain = one_stream and upright and reading.all_shown and len(shapes) == 1 and formats <= PLAIN_FORMATS
+        plain = (
+            len(container.streams.video) == 1
+            and upright
+            and reading.all_shown
+            and len(shapes) == 1
+            and {name for _, _, name in shapes} <= PLAIN_FORMATS
+        )
         return _Checked(reading.frames, plain, first, last)
 
 

@@ -15,13 +15,12 @@ A length is an end minus a start: the clock of a recorder or of a cut stream nee
 from __future__ import annotations
 
 import math
-import os
-import struct
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 
+from kdtune.clips.containers import empty_chunks, promised_bytes
 from kdtune.clips.opening import Refused
 
 #: What may be missing without a decoding error: packed MPEG-4 has packets without a frame.
@@ -30,8 +29,6 @@ MISSING_FRAMES, MISSING_SHARE = 2, 0.01
 INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
 #: Formats whose header says how long the whole file is; where others do not, FFmpeg guesses.
 TIMED = ("matroska,webm", "flv", "asf")
-#: What an AVI's chunks with a frame are called, after the number of the stream: uncompressed, compressed.
-FRAME_CHUNKS = (b"db", b"dc")
 MICROSECONDS = 1_000_000
 
 
@@ -103,13 +100,16 @@ class Reading:
             raise Refused("has no frames")
         if not self.stream.frames:
             self._check_length()
+            self._check_bytes()
 
     def _promised(self) -> int:
         indexed = _indexed(self.container, self.stream)
         promised = max(self.packets, indexed or self.stream.frames)
         if self.container.format.name == "avi" and self.stream.frames > max(promised, self.frames):
             # Where the end is cut off, so is the index: the header alone still counts what was there.
-            promised = max(promised, self.stream.frames - _empty_chunks(self.path, self.stream))
+            promised = max(
+                promised, self.stream.frames - empty_chunks(self.path, self.stream.index, self.stream.frames)
+            )
         return promised - self._leading if self._key is not None else promised
 
     def _check_length(self) -> None:
@@ -119,6 +119,11 @@ class Reading:
             promised_s, span = _file_length_s(self.container), self._file  # that of the sound may be the longer one
         if span.length_s < promised_s - max(0.5, MISSING_SHARE * promised_s):
             raise Refused(f"promises {promised_s:.1f} s, ends after {span.length_s:.1f} s")
+
+    def _check_bytes(self) -> None:
+        size, promised = self.path.stat().st_size, promised_bytes(self.path, self.container.format.name)
+        if size < promised:
+            raise Refused(f"promises {promised:,} bytes, only {size:,} are there")
 
 
 class _Span:
@@ -172,17 +177,3 @@ def _file_length_s(container: InputContainer) -> float:
 def _without_start(end_s: float, start_s: float) -> float:
     """Return the length of what ends at `end_s`. Some writers give the length itself: it is less than a late start."""
     return end_s - start_s if end_s > start_s > 0 else end_s
-
-
-def _empty_chunks(path: Path, stream: av.VideoStream) -> int:
-    """Return how many chunks of the stream hold nothing, as far as the AVI file goes (Microsoft's RIFF and OpenDML)."""
-    mine, empty = b"%02d" % stream.index, 0
-    with path.open("rb") as file:
-        while len(head := file.read(8)) == 8 and empty < stream.frames:
-            name, length = struct.unpack("<4sI", head)
-            if name in (b"RIFF", b"LIST"):  # what lies inside follows
-                file.seek(4, os.SEEK_CUR)
-                continue
-            empty += length == 0 and name[:2] == mine and name[2:] in FRAME_CHUNKS
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return empty
