@@ -84,6 +84,52 @@ def test_every_version_that_is_another_is_named(needs: Needs) -> None:
     assert f"has torch {versions()['torch']}, the driver has 1.0.0" in told[1]
 
 
+def test_a_node_must_fail_to_get_a_lock_that_the_driver_holds(needs: Needs) -> None:
+    with needs.locked() as asked:
+        assert lacking(asked) == []
+        lock = asked.store.root / "locks" / f"{asked.held_lock}.lock"
+        assert lock.exists()
+        # What a node with locks of its own sees: no holder.
+        lock.rename(lock.with_name("elsewhere"))
+        (problem,) = lacking(asked)
+        assert f"gets a lock in {needs.store.root} that the driver holds" in problem
+        assert "without local_lock or nolock" in problem
+        assert "--store URL" in problem
+    assert lacking(replace(asked, held_lock=None)) == []
+
+
+@pytest.mark.slow
+def test_a_mount_that_shares_files_and_no_locks_is_refused(
+    sweep_form: dict[str, Any], short: Path, tmp_path: Path
+) -> None:
+    """As of NFS with local_lock: the node sees the store, and has a folder of locks of its own."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and `unshare`")
+    file, env = longer(sweep_form, tmp_path), environment(tmp_path, RAY_AUTH_MODE="disabled")
+    locks = tmp_path / "runs" / "locks"
+    locks.mkdir(parents=True)
+    within = [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        f'mount -t tmpfs none {locks} && exec "$@"',
+        "sh",
+    ]
+    address = f"127.0.0.1:{free_port()}"
+    start = ["--head", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--num-cpus=1"]
+    with ExitStack() as stack:
+        stack.enter_context(ray_node(*start, f"--temp-dir={short}", "--include-dashboard=false", folder=short, env=env))
+        stack.enter_context(ray_node(f"--address={address}", "--num-cpus=1", folder=short, env=env, within=within))
+        run = sweep(file, tmp_path, env, "--address", address)
+        stack.callback(run.end)
+        assert run.ended() == 2, run.text
+    assert "1 problem" in run.text
+    assert f"gets a lock in {tmp_path / 'runs'} that the driver holds" in run.text
+    assert Store(tmp_path / "runs").trials() == []
+
+
 # ---- several raylets -------------------------------------------------------------------------------------------------
 
 

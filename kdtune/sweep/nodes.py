@@ -1,7 +1,7 @@
 """Can every machine of a cluster train? Each is asked before a sweep trains, and each worker asks on its own machine.
 
-A machine can train where it sees the driver's store with the prepared frames under the same path, may write there, and
-runs the versions of kdtune, torch and numpy that the driver runs.
+A machine can train where it sees the driver's store with the prepared frames under the same path, may write there,
+fails to get a lock there that the driver holds, and runs the versions of kdtune, torch and numpy that the driver runs.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import Timeout
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,6 +31,8 @@ from kdtune.train.prepared import Prepared
 
 #: Seconds within which all nodes must have answered: the first task on a node starts a process there.
 PATIENCE = 120.0
+#: Seconds for a node to reach a store behind a URL, which the driver has reached.
+URL_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,28 @@ class Needs:
     folders: tuple[str, ...]
     """The prepared ClipStores."""
     versions: dict[str, str]
+    held_lock: str | None = None
+    """The name of a lock that the driver holds as long as machines are asked."""
 
     @classmethod
     def of(cls, prepared: Prepared) -> Needs:
         """Those of a sweep whose data sets are prepared, in the driver."""
         folders = tuple(dict.fromkeys(prepared.folders.values()))
         return cls(prepared.store, prepared.store.claim(), folders, versions())
+
+    @contextmanager
+    def locked(self) -> Iterator[Needs]:
+        """Within the `with` the driver holds a lock that no machine must get; a store behind a URL needs none."""
+        if self.store.mirror is not None:
+            yield self
+            return
+        name = f"probe-{uuid.uuid4().hex}"
+        lock = self.store.lock_here(name)
+        try:
+            with lock:
+                yield replace(self, held_lock=name)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
     def problems(self) -> list[Problem]:
         """What this machine lacks."""
@@ -60,7 +82,8 @@ class Needs:
         everywhere = "a path under which every machine sees the same folder"
         if self.store.mirror is not None:  # behind a URL: frames are fetched when they are needed
             try:
-                seen = self.store.claim()
+                with self.store.mirror.remote.patience(URL_PATIENCE):
+                    seen = self.store.claim()
             except StoreError as error:
                 return [(str(error).strip(), "a URL that every machine can read and write")]
             other = f"sees another store behind {self.store.mirror.remote.url}"
@@ -75,8 +98,22 @@ class Needs:
             return [(f"sees another store under {root}", everywhere)]
         if not os.access(root, os.W_OK):
             return [(f"may not write into the store {root}", "a user who may, on every machine")]
+        if (told := self._lock_problem()) is not None:
+            return [(told, "a mount whose locks all machines share (without local_lock or nolock), or --store URL")]
         unseen = (folder for folder in self.folders if not (Path(folder) / "store.json").exists())
         return [(f"does not see the frames in {folder}", everywhere) for folder in unseen]
+
+    def _lock_problem(self) -> str | None:
+        """Two machines that both get a lock would train one trial at the same time, in the same files."""
+        if self.held_lock is None:
+            return None
+        try:
+            with self.store.lock_here(self.held_lock).acquire(timeout=0):
+                return f"gets a lock in {self.store.root} that the driver holds: locks there hold on one machine alone"
+        except Timeout:
+            return None
+        except (OSError, NotImplementedError) as error:
+            return f"cannot lock files in {self.store.root}: {error}"
 
 
 def versions() -> dict[str, str]:

@@ -92,10 +92,10 @@ def run_campaign(
     """
     sweep = campaign.sweep
     os.environ.update(_TUNE_SETTINGS)
-    needs = None if address is None else Needs.of(prepared)
     what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
     gone = ResourceError([Problem(address or HERE, what)])
     with ExitStack() as stack:
+        needs = None if address is None else stack.enter_context(Needs.of(prepared).locked())
         scratch = stack.enter_context(connected(address, interrupts, say))
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials the sweep itself tells
         cluster = stack.enter_context(closing(ClusterWatch(lambda: last_resort(gone))))
