@@ -8,7 +8,7 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.tune.search import Searcher
 
-from kdtune.errors import ResourceError
+from kdtune.errors import LockLost, ResourceError
 from kdtune.sweep.campaign import Campaign
 from kdtune.sweep.job import Job, Outcome, outcome_in_store
 from kdtune.sweep.nodes import Needs
@@ -35,6 +35,8 @@ class Dispatcher(Searcher):
         self.campaign, self.prepared, self.stopping = campaign, prepared, stopping
         self.needs = needs
         """Of every node of a cluster."""
+        self.trained: set[str] = set()
+        """Keys of the trials that workers of this run train or have trained."""
         self._running: dict[str, Job] = {}
         self._again: deque[Job] = deque([first])
         self._alone: deque[Job] = deque()
@@ -88,10 +90,14 @@ class Dispatcher(Searcher):
         outcome = outcome_in_store(job, self.campaign.sweep.objectives, self.prepared.store)
         if outcome is None and error is None and self.stopping.files.stop.exists():
             return  # it has its checkpoint, and is neither complete nor failed
+        # Another sweep has trained it while its worker waited for the lock, or just before.
+        waited = outcome is not None and self.trained.isdisjoint((*job.keys, *job.finetuned))
+        if waited:
+            self.stopping.waited.add(job.name)
         if outcome is None:
             outcome = self._failed(job, error)
         if outcome is not None:
-            self.campaign.finish(job, outcome, cached=False)
+            self.campaign.finish(job, outcome, cached=waited)
 
     def _failed(self, job: Job, error: BaseException | None) -> Outcome | None:
         """None where it is tried again."""
@@ -99,6 +105,9 @@ class Dispatcher(Searcher):
         # Out of reach, while no node says that its process has died: then it is the node that has.
         if isinstance(error, ActorUnavailableError) or any(words in said for words in NODE_GONE):
             self._again.append(job)  # no fault of the trial's: this does not count
+            return None
+        if isinstance(error, LockLost):
+            self._again.append(job)  # another machine trains it, and this one waits for that
             return None
         if isinstance(error, ResourceError):
             # A node that joined later cannot train (see nodes.py); elsewhere the job can.

@@ -61,6 +61,8 @@ class Ending:
     """Trials that this run trained, teachers included."""
     found: int
     """Trials that were in the store."""
+    waited: int
+    """Trials that another sweep trained while this one ran."""
     targets: Counter[str]
     """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
     notes: list[str]
@@ -71,7 +73,8 @@ class Ending:
         """What was made, what was found in `store`, and how long it took: lines for people."""
         minutes, rest = divmod(round(self.seconds), 60)
         took = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-        lines = [f"{self.trained} trials trained, {self.found} found in {store}; {took}."]
+        waited = f", {self.waited} trained by another sweep meanwhile" if self.waited else ""
+        lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {took}."]
         if self.targets:
             computed, found = (self.targets[name] for name in TARGET_COUNTS)
             lines.append(f"Teachers' targets, one a sample and epoch: {computed:,} computed, {found:,} found.")
@@ -184,13 +187,17 @@ class _Events:
         self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
         self.commit = commit
         self.targets: Counter[str] = Counter()
-        self.found = self.trained = 0
+        self.found = self.trained = self.waited = 0
+        self._trains: dict[str, bool] = {}
+        """Keys of the trials that workers have reported on, and whether one of this run has trained it."""
         self.campaign: Campaign | None = None
         self._began = time.time()
 
-    def on_row(self, job: Job, key: str, row: dict[str, Any]) -> None:
+    def on_row(self, job: Job, key: str, row: dict[str, Any], trained: bool) -> None:
         self._publish(job, key, "running", None)
-        if row["at"] >= self._began:  # else it is of an earlier run, handed over by a trial that goes on
+        self._trains[key] = trained or self._trains.get(key, False)
+        # An earlier one is of an earlier run, handed over by a trial that goes on.
+        if trained and row["at"] >= self._began:
             self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
         self.watcher.epoch(job.name, key, row)
 
@@ -198,10 +205,13 @@ class _Events:
         trials = keys_of(job.record(), outcome.state)
         for key in trials:
             self._publish(job, key, outcome.state, outcome.objective, cached)
-        if cached:
+        if job.name in self.stopping.begun:
+            # One that has failed before its first row was trained, too.
+            trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
+            self.trained += trained
+            self.waited += len(trials) - trained
+        elif cached:
             self.found += len(trials)
-        else:
-            self.trained += len(trials)
         if job.kind == "candidate" and outcome.objective is not None:
             self._look_at_target(job, outcome.objective)
 
@@ -217,7 +227,7 @@ class _Events:
         notes = [*(campaign.notes + campaign.barren() if campaign else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (campaign and campaign.done):
             notes.append(f"{budget}: the same command with a larger budget goes on")
-        return Ending(code, seconds, self.trained, self.found, self.targets, notes, published=not unsent)
+        return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
 
     def _publish(self, job: Job, key: str, state: str, objective: float | None, cached: bool = False) -> None:
         told = tracked_trial(self.store, job.record(), key, state, objective, cached=cached, commit=self.commit)

@@ -26,8 +26,8 @@ from kdtune.sweep.stopping import Stopping
 from kdtune.sweep.worker import TrialWorker
 from kdtune.train.prepared import Prepared
 
-#: Is told of every row that a worker reports: the job, the trial's key, the row.
-OnRow = Callable[[Job, str, dict[str, Any]], object]
+#: Is told of every row that a worker reports: the job, the trial's key, the row, whether the worker trains the trial.
+OnRow = Callable[[Job, str, dict[str, Any], bool], object]
 
 #: Ray Tune's own logs, snapshots and signal handling would repeat what the TrialStore, MLflow and we do.
 _TUNE_SETTINGS = {
@@ -66,7 +66,8 @@ class _Events(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "row" in result:
             found = json.loads(result["row"])
-            self.on_row(trial.config["job"], found["key"], found["row"])
+            self.dispatcher.trained |= {found["key"]} if found["trained"] else set()
+            self.on_row(trial.config["job"], found["key"], found["row"], found["trained"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.dispatcher.ended(trial.trial_id, _error(trial))

@@ -41,6 +41,8 @@ class Stopping:
         self.files, self.budget, self.interrupts = files, budget, interrupts
         self.begun: set[str] = set()
         """Names of the jobs that this run has begun to train."""
+        self.waited: set[str] = set()
+        """Those of them that another sweep trained instead: they cost no budget."""
         self.reached: str | None = None
         """The candidate whose objective has reached the target, in words."""
         self.reason: str | None = None
@@ -76,11 +78,15 @@ class Stopping:
     @property
     def trials_used_up(self) -> bool:
         """Is nothing new to be begun? What has begun goes on, and is tried again where it fails."""
-        return self.budget.trials is not None and len(self.begun) >= self.budget.trials
+        return self.budget.trials is not None and self._trainings >= self.budget.trials
+
+    @property
+    def _trainings(self) -> int:
+        return len(self.begun - self.waited)
 
     @property
     def budget_note(self) -> str | None:
         """Which budget has ended the sweep, if one has."""
         if self.reason is not None:
             return None if self.interrupted else self.reason
-        return f"stop.trials: {len(self.begun)} trainings have been begun" if self.trials_used_up else None
+        return f"stop.trials: {self._trainings} trainings have been begun" if self.trials_used_up else None

@@ -20,7 +20,7 @@ from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session, choose_device
 from kdtune.train.usage import UsageMeter
 
-#: {"key": a trial's key, "row": its row of one epoch}
+#: {"key": a trial's key, "row": its row of one epoch, "trained": whether this process trains it, or has found it}
 Rows = Generator[dict[str, Any], None, None]
 
 
@@ -40,7 +40,7 @@ def run_job(job: Job, objective: ObjectiveConfig, session: Session, device: str)
 
         def reported(key: str, row: dict[str, Any]) -> dict[str, Any]:
             meter.note(session.store.trial(key), row)
-            return {"key": key, "row": row}
+            return {"key": key, "row": row, "trained": key in session.trained}
 
         runs = [open_trial(config) for config in job.configs]
         for stage in job.configs[0].stage_epochs:

@@ -40,6 +40,8 @@ class Session(Prepared):
     """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
     costs: dict[str, dict[OfCost, float]] = field(default_factory=dict)
     """What this process has measured that trials cost: one measurement for all that are alike."""
+    trained: set[str] = field(default_factory=set)
+    """Keys of the trials that this process has begun to train or gone on with; the others were found."""
     stopping: Stopping = never
     """Asked after each step: where it says yes, a trial writes its checkpoint and ends before its time."""
 
@@ -81,6 +83,7 @@ class Session(Prepared):
                     start = self.weights(config.start, device)
                 write_json(files.data, data.record(config.data.folder))
                 write_json(files.config, identity(config, self.manifest_of(config)))
+                self.trained.add(files.key)
                 result = yield from train_trial(samples, targets, start, files, self.stopping)
                 if result is not None:
                     # Only now: the memory that the training had is free again, and the measurement needs as much.

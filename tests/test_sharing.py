@@ -1,0 +1,55 @@
+"""Two sweeps that share trials at the same time: each accounts for what it trained itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdtune.config.load import load_sweep
+from kdtune.errors import EXIT_OK
+from kdtune.files import read_jsonl
+from kdtune.report.live import Plain
+from kdtune.store import Store
+from kdtune.sweep.driver import Ending, drive
+
+
+def ledger(store: Store, sweep: str) -> list[dict[str, Any]]:
+    (path,) = store.sweep(sweep).folder.glob("ledger_*.jsonl")
+    return read_jsonl(path)
+
+
+def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
+    swept: tuple[Path, Ending], sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    """A teacher is there, and a control is trained by another while a worker waits for its lock. A budget of one
+    training is then left for the candidate."""
+    search = {**sweep_form["search"], "candidates": 1, "blocks": {}}
+    search["space"] = {**search["space"], "teacher": ["c3d"]}
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump({**sweep_form, "name": "one", "search": search, "stop": {"trials": 1}}))
+    store, made = Store(tmp_path / "runs"), Store(swept[0])
+    asked = [row for row in ledger(made, "tiny") if row["event"] == "asked"]
+    teacher = next(row["keys"][0] for row in asked if row["job"] == "teacher c3d")
+    control = next(row["keys"][0] for row in asked if row["job"] == "fraction=1.0 · control")
+    shutil.copytree(made.trial(teacher).folder, store.trial(teacher).folder)
+    lock = store.lock(f"trial-{control}")
+
+    class Watcher(Plain):
+        def ledger(self, row: dict[str, Any]) -> None:
+            super().ledger(row)
+            if row["event"] == "started" and row["job"].endswith("control"):
+                shutil.copytree(made.trial(control).folder, store.trial(control).folder)
+                lock.release()
+
+    said: list[str] = []
+    lock.acquire()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    end = drive(load_sweep(file, ()), file.read_text(), store, ray_address, uri, Watcher(said.append))
+    assert end.exit_code == EXIT_OK, said
+    assert (end.trained, end.found, end.waited) == (1, 1, 1), said
+    assert "1 trials trained, 1 found in runs, 1 trained by another sweep meanwhile; " in end.account("runs")[0]
+    cached = {row["job"]: row["cached"] for row in ledger(store, "one") if row["event"] == "ended"}
+    assert sorted(cached.values()) == [False, True, True], cached
