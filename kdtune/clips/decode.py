@@ -56,7 +56,7 @@ class _Checked:
 
 
 def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
-    """A video's frames in order, resized to `size` = (height, width) in pixels, uint8 RGB; by "decord" or "pyav".
+    """Yield a video's frames in order, resized to `size` = (height, width) in pixels, uint8 RGB; by "decord" or "pyav".
 
     A frame of number 0 voids all frames before it. Raises Refused, at any frame, and nothing else.
     """
@@ -72,17 +72,17 @@ def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
 
 
 def header_frames(path: Path) -> int:
-    """How many frames the file's header promises, or its seconds or packets where it does not say; 0 for no video."""
+    """Return how many frames the file's header promises, or about how many its seconds hold; 0 for no video."""
     return _of_header(path, lambda container, stream: header_promise(container, stream, path.stat().st_size))
 
 
 def header_pixels(path: Path) -> int:
-    """Width times height of the video's frames; 0 for no video."""
+    """Return the pixels of one frame, width times height; 0 for no video."""
     return _of_header(path, lambda _, stream: stream.width * stream.height)
 
 
 def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int]) -> int:
-    """What a file says of its main video stream; 0 where it has none."""
+    """Return what the header says of the main video stream; 0 where the file is refused."""
     try:
         with opened(path) as (container, stream):
             return ask(container, stream)
@@ -91,7 +91,7 @@ def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int])
 
 
 def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """(height, width, 3) uint8, or None where there is none to be had."""
+    """Return the first frame, (height, width, 3) uint8; None where it cannot be decoded."""
     try:
         with opened(path) as (container, stream):
             return _resized(Pictures().picture(next(_frames(container, stream))), size)
@@ -108,7 +108,7 @@ def decoder_versions() -> dict[str, str]:
 
 
 def _check(path: Path, size: tuple[int, int]) -> _Checked:
-    """The first pass: decodes everything, converts two frames, and refuses what does not keep its promises."""
+    """Decode everything, convert the first and the last frame; raise Refused where a promise is not kept."""
     with opened(path) as (container, stream):
         reading = Reading(path, container, stream)
         shapes = set[tuple[int, int, str]]()
@@ -123,14 +123,14 @@ def _check(path: Path, size: tuple[int, int]) -> _Checked:
         reading.check()
         pictures = Pictures()
         first, last = (_resized(pictures.picture(frame), size) for frame in ends)
-        plain = (
+        trusted = (
             len(container.streams.video) == 1
             and upright
             and reading.all_shown
             and len(shapes) == 1
             and {name for _, _, name in shapes} <= PLAIN_FORMATS
         )
-        return _Checked(reading.frames, plain, first, last)
+        return _Checked(reading.frames, trusted, first, last)
 
 
 def _frames(

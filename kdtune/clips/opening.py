@@ -67,6 +67,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     }
     try:
         container = av.open(ffmpeg_name(path), options=options, metadata_errors="replace")
+    except av.ArgumentError:  # what FFmpeg says of a format that is not listed
+        raise Refused("is not a video that can be opened: its format is none of videos, or unknown") from None
     except Exception as error:
         raise Refused(f"is not a video that can be opened: {plain(error)}") from None
     with container:
