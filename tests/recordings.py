@@ -213,7 +213,7 @@ def recipes() -> Iterator[Recipe]:
         "mp4": ("h264 B-frames", "h264 open GOP", "hevc", "mpeg4", "mpeg2", "vp9"),
         "mov": ("h264 B-frames", "mpeg4 B-frames"),
         "mkv": ("h264", "h264 open GOP", "hevc", "mjpeg", "vp9"),
-        "avi": ("h264", "mpeg4", "mpeg4 B-frames", "mjpeg"),
+        "avi": ("mpeg4", "mpeg4 B-frames", "mjpeg", "vp9"),
         "ts": ("h264 B-frames", "hevc", "mpeg2"),
         "flv": ("h264", "h264 open GOP"),
     }

@@ -58,7 +58,7 @@ def assert_as_shown(path: Path) -> np.ndarray:
     }
     difference = {name: np.abs(frames.astype(int) - other).mean() for name, other in pictures.items()}
     assert min(difference, key=lambda name: difference[name]) == "as shown", difference
-    assert difference["as shown"] < 4, difference
+    assert difference["as shown"] < 6, difference  # swscale's versions interpolate the colours of 10 bits differently
     return frames
 
 
@@ -67,8 +67,8 @@ def test_the_whole_matrix(recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / f"video.{recipe.suffix}"
     recipe.make(path)
     frames = len(assert_as_shown(path))
-    # Seconds times the rate is an estimate where the rate varies.
-    assert abs(header_frames(path) - frames) <= max(10, frames)
+    # Where the header counts no frames, its seconds times the rate are an estimate; two seconds too many at most.
+    assert frames - 10 <= header_frames(path) <= frames + 50
 
 
 @pytest.mark.parametrize("matrix", MATRICES)
