@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kdtune.errors import Problem, StoreError
+from kdtune.names import is_name
 from kdtune.remote import Remote
 
 #: The last object of a folder that is published as a whole: {"files": {name: SHA-256}}.
@@ -36,7 +37,7 @@ def fetch_whole(remote: Remote, folder: str, to: Path) -> bool:
     copy = to.with_name(f".{to.name}.copy")
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        for name, sha256 in json.loads(content)["files"].items():
+        for name, sha256 in _digests(content).items():
             if not remote.get(f"{folder}/{name}", copy / name) or _sha256(copy / name) != sha256:
                 what = f"its {name} is damaged; remove the folder there, and who has the videos publishes it again"
                 raise StoreError([Problem(f"{remote.url}/{folder}", what)])
@@ -52,13 +53,24 @@ def publish_whole(remote: Remote, folder: str, place: Path, names: Iterable[str]
     `telling` is the one of them by which two folders are known to be the same.
     """
     content = remote.read(f"{folder}/{WHOLE}")
-    if content is not None and json.loads(content)["files"].get(telling) == _sha256(place / telling):
+    if content is not None and _digests(content).get(telling) == _sha256(place / telling):
         return
     digests = {name: _sha256(place / name) for name in names}
     remote.remove(f"{folder}/{WHOLE}")
     for name in digests:
         remote.put(place / name, f"{folder}/{name}")
     remote.write(f"{folder}/{WHOLE}", json.dumps({"files": digests}, indent=1).encode())
+
+
+def _digests(content: bytes) -> dict[str, str]:
+    """File → SHA-256 of a folder that was published whole; a damaged list names the list itself, which is refused."""
+    try:
+        files = json.loads(content)["files"]
+        if files and all(is_name(name) and isinstance(digest, str) for name, digest in files.items()):
+            return dict(files)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        pass
+    return {WHOLE: "damaged"}
 
 
 def _sha256(path: Path) -> str:
