@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from kdtune import __version__
 from kdtune.commands import data, jobs, machine, process, publish, report, sweeps, teachers, trials, watch
+from kdtune.commands import store as store_commands
 from kdtune.commands.utf8 import start_in_utf8_mode
 from kdtune.parse import printable
 from kdtune.report.tables import FORMATS
@@ -152,6 +153,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("prepare", data.prepare, "decode a file's videos into the store", example, of_data)
     with_file(sub, "a trial or sweep file")
     command("verify", data.verify, "check every stored frame against its checksum", "data verify", of_data)
+
+    of_store = subparsers.add_parser("store", help="check what the store holds").add_subparsers(
+        dest="store_command", required=True, metavar="COMMAND"
+    )
+    does = "name every record, checkpoint, target and stored frame that is damaged"
+    sub = command("check", store_commands.check, does, "store check --repair", of_store)
+    does = "set aside what is made again: the next sweep, or `train`, makes it to the same bits"
+    sub.add_argument("--repair", action="store_true", help=does)
 
     of_teacher = subparsers.add_parser("teacher", help="list the store's trials, import others").add_subparsers(
         dest="teacher_command", required=True, metavar="COMMAND"

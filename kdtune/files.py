@@ -13,7 +13,7 @@ from typing import Any
 
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.parse import problem_of
-from kdtune.seal import note_damage, opened, sealed
+from kdtune.seal import REMEDY, is_sealed, note_damage, opened, sealed
 
 #: Most damaged lines of a file that are named.
 SHOWN = 3
@@ -113,12 +113,15 @@ def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = Fa
     """
     content = _content_of_lines(path, passing_over)
     rows, problems = [], list[Problem]()
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+    *lines, torn = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
         if line:
             try:
                 rows.append(opened(line, path, number, needs))
             except DamageError as error:
                 problems += error.problems
+    if is_sealed(torn[:-1]):  # a torn line lacks its end, and this one has a byte too many: its end was changed
+        problems.append(Problem(f"{path}:{len(lines) + 1}", f"is damaged: its end is not what was written; {REMEDY}"))
     if problems and not passing_over:
         raise DamageError(problems[:SHOWN])
     if problems:

@@ -22,7 +22,7 @@ from kdtune.parse import problem_of
 #: The key of the seal.
 SEAL = "record_sha256"
 #: What to do, for whoever reads of damage.
-REMEDY = "`kdtune store check --repair`"
+REMEDY = "see `kdtune store check`"
 
 _TAIL = re.compile(rb',(\n |\s)"record_sha256": "([0-9a-f]{64})"(\n?)\}$')
 Read = TypeVar("Read")
@@ -49,20 +49,35 @@ def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[
     if tail is not None:
         content = content[: tail.start()] + tail[3] + b"}"
         if hashlib.sha256(content).hexdigest().encode() != tail[2]:
-            raise DamageError([Problem(where, "is damaged: it does not match its checksum", REMEDY)])
+            raise DamageError([Problem(where, f"is damaged: it does not match its checksum; {REMEDY}")])
     try:
-        record = json.loads(content.decode())
+        # No key stands twice in what was written; only what has no seal can tell otherwise.
+        record = json.loads(content.decode(), object_pairs_hook=_distinct if tail is None else None)
     except (ValueError, RecursionError) as error:
-        raise DamageError([Problem(where, f"is damaged: {problem_of(path, error, 'JSON').what}", REMEDY)]) from error
+        raise DamageError([Problem(where, f"is damaged: {problem_of(path, error, 'JSON').what}; {REMEDY}")]) from error
     if not isinstance(record, dict):
-        raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, no object", REMEDY)])
+        raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, no object; {REMEDY}")])
     last = next(reversed(record.values()), None)
     # No record of an earlier version ends so: this is a seal with a flipped bit.
     if tail is None and (SEAL in record or (isinstance(last, str) and len(last) == 64)):
-        raise DamageError([Problem(where, "is damaged: its checksum cannot be read", REMEDY)])
+        raise DamageError([Problem(where, f"is damaged: its checksum cannot be read; {REMEDY}")])
     if missing := [name for name in needs if name not in record]:
-        raise DamageError([Problem(where, f"is damaged: lacks {', '.join(missing)}", REMEDY)])
+        raise DamageError([Problem(where, f"is damaged: lacks {', '.join(missing)}; {REMEDY}")])
     return record
+
+
+def is_sealed(content: bytes) -> bool:
+    """Return whether a line without its end has its seal, and is what was written."""
+    tail = _TAIL.search(content)
+    sealed_part = content[: tail.start()] + b"}" if tail is not None else b""
+    return tail is not None and hashlib.sha256(sealed_part).hexdigest().encode() == tail[2]
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def passed_over(read: Callable[[], Read], otherwise: Read) -> Read:

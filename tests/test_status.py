@@ -102,7 +102,7 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     path, other = tmp_path / "epochs.jsonl", tmp_path / "other.jsonl"
     for number in (1, 2):
         append_jsonl(path, {"epoch": number})
-    lines = Lines(path)
+    lines = Lines(path, ("epoch",))
     assert [row["epoch"] for row in lines.new()] == [1, 2]
     assert lines.new() == []
     for row in ({"epoch": 1}, {"epoch": 2, "again": "and longer than before"}, {"epoch": 3}):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdtune.records import LEDGER_ROW
 from kdtune.report.board import Board
 from kdtune.seal import opened, passed_over
 from kdtune.store import Store
@@ -16,13 +17,15 @@ Row = dict[str, Any]
 
 #: At a look, so many jobs of a block that ended since the last one are read for what their epochs took: not thousands.
 SAMPLE = 4
+#: What is read of an epoch's row.
+EPOCH_ROW = ("epoch", "seconds")
 
 
 class Lines:
     """The rows of a JSONL file that have come since the last look."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._at, self._file = path, 0, 0
+    def __init__(self, path: Path, needs: tuple[str, ...]) -> None:
+        self.path, self.needs, self._at, self._file = path, needs, 0, 0
 
     def new(self) -> list[Row]:
         """Whole lines alone: a torn last one comes when it is whole. A file that was replaced begins again."""
@@ -41,7 +44,7 @@ class Lines:
         return [row for line in content[:whole].split(b"\n") if line and (row := self._row(line)) is not None]
 
     def _row(self, line: bytes) -> Row | None:
-        return passed_over(lambda: opened(line, self.path), None)
+        return passed_over(lambda: opened(line, self.path, needs=self.needs), None)
 
 
 class Reader:
@@ -51,7 +54,7 @@ class Reader:
         self.store, self.name, self.files = store, name, store.sweep(name).fetch()
         self._version = self._stamp()
         self.sweep: Row = store.sweep_record(name)
-        self.ledger = Lines(self.files.folder / self.sweep["ledger"])
+        self.ledger = Lines(self.files.folder / self.sweep["ledger"], LEDGER_ROW)
         self._open: dict[str, Row] = {}  # jobs that were asked and have not ended
         self._followed: dict[str, dict[str, Lines]] = {}  # those of them that have begun: key → the trial's rows
 
@@ -101,7 +104,7 @@ class Reader:
 
     def _follow(self, name: str) -> dict[str, Lines]:
         keys = [*self._open[name]["keys"], *self._open[name].get("finetuned", [])]
-        return self._followed.setdefault(name, {key: Lines(self.store.trial(key).epochs) for key in keys})
+        return self._followed.setdefault(name, {key: Lines(self.store.trial(key).epochs, EPOCH_ROW) for key in keys})
 
     def _read(self, name: str, epoch: Callable[[str, str, Row], object]) -> None:
         for key, lines in self._follow(name).items():

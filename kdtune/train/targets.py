@@ -174,6 +174,11 @@ class Targets:
         return {kind: said[kind].cpu().numpy() for kind in self.kinds}
 
 
+def is_block(path: Path) -> bool:
+    """Return whether a file of targets is what was written."""
+    return path.is_file() and _read(path) is not None
+
+
 def _packed(array: np.ndarray) -> bytes:
     """As a .npy file, with the SHA-256 of all that at its end, where NumPy does not look."""
     buffer = io.BytesIO()

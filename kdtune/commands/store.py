@@ -1,0 +1,20 @@
+"""`store check`: is everything in the store what was written?"""
+
+from __future__ import annotations
+
+import argparse
+
+from kdtune.commands.places import reading, writing
+from kdtune.commands.say import say
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+
+
+def check(options: argparse.Namespace) -> int:
+    from kdtune.train.store_check import report
+
+    store = writing(options) if options.repair else reading(options)
+    found, left = report(store, options.repair, lambda line: print(line, flush=True))
+    print(f"{found} damaged" + (f", {found - left} set aside" if options.repair else ""))
+    if found and not options.repair:
+        say("`store check --repair` sets aside what is made again")
+    return EXIT_FAILED_TRIALS if left else EXIT_OK

@@ -1,0 +1,181 @@
+"""Walks a store and names whatever in it is damaged; sets aside what is made again without it.
+
+Every record is read, every result is held against its rows and its checkpoint, every block of targets and every stored
+frame against its digest. Whoever repairs holds the lock of the trial or sweep, so nothing is touched that is in work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import Timeout
+
+from kdtune.clips.machine import cores
+from kdtune.clips.repair import problems_of
+from kdtune.config.key import digest
+from kdtune.errors import Problem, StoreError
+from kdtune.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
+from kdtune.kinds import REMEDIES, Kind, records
+from kdtune.seal import REMEDY, passed_over
+from kdtune.store import Store, TrialFiles
+from kdtune.train.checkpoint import read_checkpoint, trained_weights
+from kdtune.train.soundness import complete_rows
+from kdtune.train.targets import is_block
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what was written, or that disagrees with another."""
+
+    path: Path
+    what: str
+    remedy: str
+    lock: str | None = None
+    """The lock of whoever may be writing it; None for the lock of nobody."""
+    mend: Callable[[], object] | None = field(default=None, compare=False)
+    """Sets it aside; None where that would help nobody."""
+
+    def __str__(self) -> str:
+        return f"{Problem(str(self.path), self.what)}; {self.remedy}"
+
+    def repaired(self, store: Store) -> str | None:
+        """Set the file aside; return why not, or None where that was done."""
+        if self.mend is None:
+            return "nothing to repair here"
+        try:
+            if self.lock is None:
+                self.mend()
+            else:
+                with store.lock(self.lock).acquire(timeout=0):
+                    self.mend()
+        except Timeout:
+            return "left alone, for it is in work"
+        except OSError as error:
+            return f"cannot be set aside: {error.strerror}"
+        return None
+
+
+def damages(store: Store) -> Iterator[Damage]:
+    """Yield what is damaged: records, checkpoints, targets, frames; of a store behind a URL, of its copy here.
+
+    Raises StoreError where something cannot be read at all.
+    """
+    bad: set[Path] = set()
+    for path, kind in records(store.root):
+        if (what := _wrong(path, kind)) is not None:
+            bad.add(path)
+            yield Damage(path, what, kind.remedy, _lock(path, store), _mend(path, kind, store))
+    for files in store.trials():
+        if bad.isdisjoint((files.config, files.result_file, files.epochs)):
+            yield from _trial(files)
+        yield from _kept(files)
+    for path in sorted(store.root.glob("targets/*/epoch_*/*.npy")):
+        if not path.name.startswith(".") and not is_block(path):
+            mend = _aside(path)
+            yield Damage(path, "is damaged: it does not match its checksum", REMEDIES["targets"], None, mend)
+    for folder in store.clip_stores():
+        for problem in problems_of(folder, cores()):
+            place, _, what = problem.partition(": ")
+            yield Damage(Path(place), what or problem, REMEDIES["clips"])
+
+
+def _wrong(path: Path, kind: Kind) -> str | None:
+    """What is wrong with a record, or None."""
+    try:
+        if path.suffix == ".jsonl":
+            read_jsonl(path, kind.needs)
+            return None
+        record = read_json(path, kind.needs) or {}
+    except StoreError as error:
+        return "; ".join(_told(problem, path) for problem in error.problems)
+    if path.name == "config.json" and (digest(record) != path.parent.name):
+        return "is damaged: it does not hash to the trial's key"
+    return None
+
+
+def _told(problem: Problem, path: Path) -> str:
+    """A problem of `path` without its path; of a line, with its number."""
+    line = problem.where.removeprefix(str(path)).removeprefix(":")
+    what = problem.what.removesuffix(f"; {REMEDY}")
+    return f"line {line} {what}" if line else what
+
+
+def _trial(files: TrialFiles) -> Iterator[Damage]:
+    """Do the result, the rows and the checkpoint of a trial agree, whose records can be read?"""
+    identity = passed_over(lambda: read_json(files.config), None) or {}
+    imported = "imported" in identity
+    remedy = REMEDIES["imported" if imported else "checkpoint"]
+    lock = f"trial-{files.key}"
+    try:
+        if files.result() is None:
+            return
+        if not imported:
+            complete_rows(files)
+        if files.mirror is None or files.checkpoint.exists():
+            trained_weights(files)
+    except StoreError as error:
+        problem = error.problems[0]
+        where = Path(problem.where)
+        mend = None if imported else _incomplete(files, where)
+        yield Damage(where, problem.what.partition("; ")[0], remedy, lock, mend)
+
+
+def _kept(files: TrialFiles) -> Iterator[Damage]:
+    """The checkpoints that no result tells of."""
+    incomplete = [files.checkpoint] if not files.result_file.exists() else []
+    for path in [*incomplete, files.checkpoint_before, *sorted(files.folder.glob("stage_*.pt"))]:
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except StoreError as error:
+            name = "kept" if path.name.startswith("stage_") else "checkpoint"
+            what = error.problems[0].what.partition("; ")[0]
+            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", _aside(path))
+
+
+def _lock(path: Path, store: Store) -> str | None:
+    folder, name = path.relative_to(store.root).parts[0], path.parent.name
+    return {"trials": f"trial-{name}", "sweeps": f"sweep-{name}"}.get(folder)
+
+
+def _mend(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
+    if not kind.aside:
+        return None
+    if path.suffix == ".jsonl" and path.name != "epochs.jsonl":
+        return lambda: set_damaged_lines_aside(path, kind.needs)
+    if path.name in ("config.json", "epochs.jsonl"):
+        # A trial that counts as complete is not trained again.
+        return lambda: _incomplete(store.trial(path.parent.name), path)()
+    return _aside(path)
+
+
+def _incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
+    """Set the file aside, and the result, so that the trial is gone on with from what is sound."""
+
+    def mend() -> None:
+        for path in dict.fromkeys((files.result_file, damaged)):
+            if path.exists() and path != files.folder:
+                set_aside(path)
+        files.withdraw_result()
+
+    return mend
+
+
+def _aside(path: Path) -> Callable[[], object]:
+    return lambda: set_aside(path)
+
+
+def report(store: Store, repair: bool, say: Callable[[str], object]) -> tuple[int, int]:
+    """Say each damage, and with `repair` what was done about it; return how many there are, and how many are left."""
+    found = left = 0
+    for damage in damages(store):
+        found += 1
+        say(str(damage))
+        if repair:
+            why = damage.repaired(store)
+            left += why is not None
+            say("  set aside" if why is None else f"  {why}")
+    return found, left if repair else found

@@ -1,0 +1,115 @@
+"""A store with a small sweep that was really trained, without Ray, and everything that can happen to a file of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.files import write_json
+from kdtune.store import Store
+from kdtune.sweep.campaign import Campaign
+from kdtune.sweep.driver import sweep_record
+from kdtune.sweep.job import outcome_in_store
+from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.study import Journal
+from kdtune.train.session import Session
+from kdtune.train.usage import UsageMeter
+
+#: What is done to a file; `at` is a share of its length.
+WAYS = ("truncated", "a flipped bit", "another type", "a folder", "empty", "deleted", "binary")
+OTHERS = ("[]", "3", '"text"', "{}", "null", '{"event": 1}', "[" * 5000)
+
+
+def damaged(path: Path, way: str, at: float) -> None:
+    """Replace the file at `path`."""
+    content = path.read_bytes()
+    place = min(int(at * len(content)), len(content) - 1)
+    path.unlink()
+    if way == "truncated":
+        path.write_bytes(content[:place])
+    elif way == "a flipped bit":
+        bit = int(at * len(content) * 8) % 8
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+    elif way == "another type":
+        path.write_text(OTHERS[int(at * len(OTHERS)) % len(OTHERS)] + "\n")
+    elif way == "a folder":
+        path.mkdir()
+        (path / "file").write_text("x")
+    elif way == "empty":
+        path.touch()
+    elif way == "binary":
+        path.write_bytes(bytes(range(256)) * 4)
+
+
+@contextmanager
+def restored(root: Path) -> Iterator[None]:
+    """Afterwards every file below `root` is what it was, and no other is there."""
+    was = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    try:
+        yield
+    finally:
+        for path in sorted(root.rglob("*"), reverse=True):
+            if path.is_dir() and path in was:
+                shutil.rmtree(path)
+            elif path.is_file() and path not in was:
+                path.unlink()
+        for path, content in was.items():
+            if not path.is_file() or path.read_bytes() != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+
+def sweep_form(trial: dict[str, Any]) -> dict[str, Any]:
+    """A control and two candidates without teachers."""
+    return {
+        "name": "small",
+        "trial": trial,
+        "search": {"space": {"alpha": {"range": [0.1, 1.0]}}, "candidates": 2, "window": 2, "sampler": "random"},
+        "objective": {"metric": "knn"},
+    }
+
+
+def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path:
+    """Train that sweep in a copy of the session's store below `folder`; return its file."""
+    form = sweep_form(trial)
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(form))
+    shutil.copytree(session.store.root, folder / "runs")
+    store, sweep = Store(folder / "runs"), SweepConfig.model_validate(form)
+    here = Session(store)
+    files = store.sweep(sweep.name)
+    ledger = files.ledger(sweep.ledger)
+    write_json(files.sweep, sweep_record(sweep, file.read_text(), ledger, {}))
+
+    def key_of(config: Any) -> str:
+        here.prepare(config)
+        return here.key(config)
+
+    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
+    while (job := campaign.next_to_train(store)) is not None:
+        for config in job.configs:
+            trial_files, meter = here.files(config), UsageMeter(torch.device("cpu"))
+            for row in here.trial(config, torch.device("cpu")):
+                meter.note(trial_files, row)
+        outcome = outcome_in_store(job, sweep.objectives, store)
+        assert outcome is not None
+        campaign.finish(job, outcome, cached=False)
+    some = next(iter(campaign.jobs.values())).keys[0]
+    write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
+    write_json(files.job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
+    write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})
+    store.claim()
+    return file
+
+
+def files_of(root: Path) -> list[Path]:
+    """Every file of the store that holds JSON or Parquet, or Optuna's journal."""
+    found = (path for pattern in ("*.json", "*.jsonl", "*.parquet", "*.log") for path in root.rglob(pattern))
+    return sorted(path for path in found if path.is_file() and path.stat().st_size > 0)
