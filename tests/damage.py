@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,22 +49,34 @@ def damaged(path: Path, way: str, at: float) -> None:
         path.write_bytes(bytes(range(256)) * 4)
 
 
-@contextmanager
-def restored(root: Path) -> Iterator[None]:
-    """Afterwards every file below `root` is what it was, and no other is there."""
-    was = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    try:
-        yield
-    finally:
-        for path in sorted(root.rglob("*"), reverse=True):
-            if path.is_dir() and path in was:
-                shutil.rmtree(path)
-            elif path.is_file() and path not in was:
-                path.unlink()
-        for path, content in was.items():
-            if not path.is_file() or path.read_bytes() != content:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+class Snapshot:
+    """A store as it was. `restored` brings it back, times included, for they tell a driver that lives."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files = {path: (path.read_bytes(), _times(path)) for path in root.rglob("*") if path.is_file()}
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """After the block every file is what it was, and no other is there."""
+        try:
+            yield
+        finally:
+            for path in sorted(self.root.rglob("*"), reverse=True):
+                if path.is_dir() and path in self._files:
+                    shutil.rmtree(path)
+                elif path.is_file() and path not in self._files:
+                    path.unlink()
+            for path, (content, times) in self._files.items():
+                if not path.exists() or _times(path) != times or path.stat().st_size != len(content):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                    os.utime(path, ns=times)
+
+
+def _times(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_mtime_ns
 
 
 def sweep_form(trial: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +118,7 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
     write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
     write_json(files.job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
     write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})
+    os.utime(files.driver, (1.0, 1.0))  # it died long ago
     store.claim()
     return file
 

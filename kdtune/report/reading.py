@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdtune.errors import DamageError, Problem
 from kdtune.records import LEDGER_ROW
 from kdtune.report.board import Board
-from kdtune.seal import opened, passed_over
+from kdtune.seal import REMEDY, note_damage, opened, passed_over
 from kdtune.store import Store
 
 Row = dict[str, Any]
@@ -31,7 +32,10 @@ class Lines:
         """Whole lines alone: a torn last one comes when it is whole. A file that was replaced begins again."""
         try:
             file = self.path.open("rb")
-        except (FileNotFoundError, IsADirectoryError):
+        except FileNotFoundError:
+            return []
+        except IsADirectoryError:
+            note_damage(DamageError([Problem(str(self.path), f"is a folder, where a file should be; {REMEDY}")]))
             return []
         with file:
             found = os.fstat(file.fileno())
