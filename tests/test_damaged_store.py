@@ -22,6 +22,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, DamageEr
 from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.kinds import KINDS, records
 from kdtune.store import Store
+from kdtune.sweep.importance import importances
 from kdtune.train.session import Session
 
 CONTENTS: tuple[dict[str, Any], ...] = ({"a": 1}, {"text": "Zürich", "nested": {"list": [0.1, None, True]}})
@@ -179,6 +180,15 @@ def test_one_damaged_trial_hides_no_other(swept: Swept) -> None:
         assert json.loads(out)["trials"][1:] == sound[1:]
         assert sound[0]["key"] in err
         assert swept.run("plan", str(swept.file))[0] == EXIT_OK
+
+
+@pytest.mark.parametrize("way", [way for way in damage.WAYS if way != "deleted"])
+def test_a_damaged_journal_costs_the_importances_alone(way: str, swept: Swept) -> None:
+    files = Store(swept.root).sweep("small")
+    record = Store(swept.root).sweep_record("small")
+    with swept.snapshot.restored():
+        damage.damaged(files.study(files.folder / record["ledger"]), way, 0.5)
+        assert importances(files, record) == {}
 
 
 def _check(swept: Swept, commands: list[tuple[str, ...]], sound: dict[tuple[str, ...], str], drawn: Any) -> None:

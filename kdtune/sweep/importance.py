@@ -13,6 +13,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from kdtune.errors import DamageError
+from kdtune.parse import problem_of
+from kdtune.seal import note_damage
 from kdtune.store import SweepFiles
 from kdtune.sweep.study import study_name
 
@@ -24,7 +27,7 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
     """Block → parameter → its share of the importance (their sum is 1), the largest first; of the first objective.
 
     Blocks without enough complete candidates, and parameters of one value, are left out; so is all where the journal
-    is missing or torn, for it is only a view: the sweep's next run writes it again.
+    is missing or damaged, for it is only a view: the sweep's next run writes it again.
     """
     path = files.study(files.folder / record["ledger"])
     if not path.exists():
@@ -33,7 +36,8 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
         storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.get_all_study_names(storage)
         studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
-    except (ValueError, KeyError):
+    except Exception as error:  # Optuna raises whatever a damaged line leads it to
+        note_damage(DamageError([problem_of(path, error, "Optuna's journal")]))
         return {}
     found = {}
     for block in record["blocks"]:
