@@ -172,5 +172,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", type=Path, metavar="SOURCE", help="a checkpoint, or a folder trials/KEY of a store")
     sub.add_argument("--trial", type=Path, metavar="FILE", help="a trial file that says its network and clips")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="say a value of that trial")
+    sub.add_argument("--weights", metavar="NAME", help="which of several state dicts in the file, as in model or ema")
     sub.add_argument("--name", default="imported", help="under which it is shown for a sweep file")
     return parser

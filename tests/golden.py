@@ -198,7 +198,8 @@ def complaint(golden: dict[str, Any], name: str, got: Trained) -> str:
     """What of a trial is not as recorded, for the developer who changed it; empty where all is."""
     now = {field: value for field, value in got.profile.items() if field != "frames"}
     then = {**golden["profile"], "precision": TRIALS[name].precision}
-    others = [f"{field} was {a!r}, is {b!r}" for field, a, b in differences(then, now)]
+    # A field that is not recorded is unknown: the others tell whether it is the recorded machine.
+    others = [f"{field} was {a!r}, is {b!r}" for field, a, b in differences(then, now) if field in then]
     mode = f"tolerant: {'; '.join(others)}" if others else "exact: the profile is the recorded one"
     found = [
         f"  {', '.join(path.split('.', 1))}: recorded {a!r}, got {b!r}"

@@ -22,6 +22,7 @@ from kdtune.store import Store
 from kdtune.train.session import Session
 
 RECORDED = read_json(FILE)
+LATER = {"cpu", "switches", "arithmetic", "torchvision"}
 ANEW = "record anew with `python tests/golden.py`"
 
 
@@ -47,8 +48,8 @@ def test_the_record_is_of_these_trials_semantics_and_videos(session: Session) ->
     assert set(RECORDED["trials"]) == set(TRIALS), ANEW
     now = Trained.of("no contrast", session).profile
     assert RECORDED["frames"] == now.pop("frames"), f"the videos are rendered otherwise; if that is meant, {ANEW}"
-    # With other fields no profile would be the recorded one, and nothing exact any more.
-    assert set(RECORDED["profile"]) == set(now), ANEW
+    # With other fields no profile would be the recorded one, and nothing exact any more. Later ones are unknown there.
+    assert set(RECORDED["profile"]) | LATER == set(now), ANEW
 
 
 def test_every_backbone_every_contrast_and_both_targets_have_a_trial() -> None:

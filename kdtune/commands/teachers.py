@@ -25,9 +25,10 @@ def import_teacher(options: argparse.Namespace) -> int:
         print(import_trial(options.source, store))
         return EXIT_OK
     config = load_trial(options.trial, options.set)
-    imported = import_checkpoint(options.source, config, store)
+    imported = import_checkpoint(options.source, config, store, options.weights)
     heads = ", ".join(imported.heads) or "none"
-    say(f"trial {imported.key} in {imported.files.folder}; layout {imported.layout}, heads: {heads}")
+    found = f"; {imported.found}" if imported.found else ""
+    say(f"trial {imported.key} in {imported.files.folder}; layout {imported.layout}, heads: {heads}{found}")
     say("in a sweep file, under `teachers:`; in a trial, under `teacher:` or `start:` without the name:")
     print(yaml_lines(imported, config, options.name))
     return EXIT_OK

@@ -126,7 +126,7 @@ def objective_value(objective: Row, reached: Row) -> float | None:
 
 
 #: Fields of a profile that are a trial's own, or its data's: those may differ within one sweep on one machine.
-OWN = ("frames", "threads", "precision")
+OWN = ("frames", "threads", "precision", "torchvision")
 
 
 def mixed_profiles(trials: list[dict[str, Any]]) -> str | None:
@@ -136,7 +136,9 @@ def mixed_profiles(trials: list[dict[str, Any]]) -> str | None:
         later = [trial["profile"]] if trial["profile"] is not None else []
         for profile in [entry["profile"] for entry in trial.get("earlier_profiles", [])] + later:
             for name in profile.keys() - OWN:
-                values = seen.setdefault(name, [])
+                # The fingerprint is of these two settings, which are the trial's own.
+                settings = f" ({profile['threads']} threads, {profile['precision']})" if name == "arithmetic" else ""
+                values = seen.setdefault(f"{name}{settings}", [])
                 if str(profile[name]) not in values:
                     values.append(str(profile[name]))
     mixed = [f"{name} {' | '.join(values)}" for name, values in sorted(seen.items()) if len(values) > 1]

@@ -7,10 +7,11 @@ refused. Files are read as tensors only, so that loading never runs code.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.models.heads import build_network
 from kdtune.models.published import Layout, layout_of
+from kdtune.parse import first_line, printable
+from kdtune.train.wrapped import find_state
 
-#: Under which names a file may hold its state dict beside other things.
-CONTAINERS = ("state_dict", "model", "network", "model_state_dict")
+#: What is wanted of a file.
+EXPECTED = "a state dict saved by torch.save"
 #: How many problems with tensors are shown before it is said how many more there are.
 SHOWN = 10
 #: What of a network may be missing as a whole.
@@ -39,14 +42,18 @@ class ForeignWeights:
     """pcl or torchvision."""
     heads: tuple[str, ...]
     """Those that came along with the backbone: head, projector."""
+    found: str
+    """Where in the file they were, and what was taken off their names, in words; empty for a bare state dict."""
 
 
-def read_foreign(file: Path, config: TrialConfig) -> ForeignWeights:
+def read_foreign(file: Path, config: TrialConfig, chosen: str | None = None) -> ForeignWeights:
     """The weights in `file` for the network and target of `config`: the whole backbone, and the heads that it has.
 
-    Floating point of any precision becomes the network's float32. Raises StoreError with every problem.
+    Floating point of any precision becomes the network's float32. `chosen` names one of several state dicts (see
+    wrapped.py). Raises StoreError with every problem.
     """
-    state = _read_state(file)
+    found = find_state(_read_tensors(file), file, _fitting(config), chosen)
+    state = found.tensors
     layout = _fitting_layout(state, config, file)
     with torch.device("meta"):  # names, types and shapes alone
         wanted = build_network(config, _outputs(state, config)).state_dict()
@@ -74,22 +81,21 @@ def read_foreign(file: Path, config: TrialConfig) -> ForeignWeights:
     problems += [Problem(name, f"is not known, got {_shape(state[name])}") for name in unknown]
     if problems:
         raise StoreError(_shortened(problems, config, file))
-    return ForeignWeights(tensors, layout.name, heads)
+    return ForeignWeights(tensors, layout.name, heads, str(found))
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
-    """Name → tensor, of a bare state dict or of one among other things, without DataParallel's prefix."""
-    content = _read_tensors(file)
-    holders = [content]
-    if isinstance(content, Mapping):
-        holders += [content[name] for name in CONTAINERS if name in content]
-    for found in holders:
-        if _is_state(found):
-            state = {name: value.detach() for name, value in found.items()}
-            wrapped = all(name.startswith("module.") for name in state)
-            return {name.removeprefix("module.") if wrapped else name: value for name, value in state.items()}
-    allowed = f"name → tensor, by itself or under {', '.join(CONTAINERS)}"
-    raise StoreError([Problem(str(file), "holds no state dict", allowed)])
+def _fitting(config: TrialConfig) -> Callable[[Collection[str]], bool]:
+    """Whether names are, at least half of them, those of the backbone in a layout that is known here."""
+    with torch.device("meta"):
+        ours = [name for name in build_network(config, 1).state_dict() if name.startswith("backbone.")]
+
+    def fits(names: Collection[str]) -> bool:
+        if _is_our_own(names):  # refused as it is
+            return True
+        layout = layout_of(names, config.student)
+        return layout is not None and 2 * sum(layout.theirs(name) in names for name in ours) >= len(ours)
+
+    return fits
 
 
 def _read_tensors(file: Path) -> object:
@@ -97,29 +103,57 @@ def _read_tensors(file: Path) -> object:
         opened = file.open("rb")
     except OSError as error:
         raise StoreError([Problem(str(file), f"cannot be read: {error.strerror}")]) from error
+    except ValueError as error:  # a NUL in its name
+        raise StoreError([Problem(printable(str(file)), f"cannot be read: {error}")]) from error
+    with opened:
+        if wrong := _archive_problem(opened):
+            raise StoreError([Problem(str(file), wrong, EXPECTED)])
+        opened.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of what is then refused
+                return torch.load(opened, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for what is no file of tensors
+            what = "is damaged, or holds more than tensors and plain values, which is not loaded: it could run code"
+            raise StoreError([Problem(str(file), what, EXPECTED)]) from error
+
+
+def _archive_problem(opened: BinaryIO) -> str:
+    """What is wrong with a zip archive, which torch.save writes; empty where it is whole, or no such archive.
+
+    torch does not look at its checksums. Whoever saved without them has none that is right.
+    """
+    if not zipfile.is_zipfile(opened):
+        return ""
     try:
-        with opened, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of what is then refused
-            return torch.load(opened, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for what is no file of tensors
-        what = "is damaged, or holds more than tensors and plain values, which is not loaded: it could run code"
-        raise StoreError([Problem(str(file), what, "a state dict saved by torch.save")]) from error
+        with zipfile.ZipFile(opened) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                return "is a compressed archive, which torch.save does not write"
+            wrong = [part.filename for part in parts if not _has_checksum(archive, part)]
+    except Exception as error:  # zipfile raises many kinds, too
+        return f"is damaged: {first_line(error)}"
+    return f"is damaged: the checksum of {printable(wrong[0])} is another" if 0 < len(wrong) < len(parts) else ""
 
 
-def _is_state(found: object) -> TypeGuard[Mapping[str, Tensor]]:
-    if not isinstance(found, Mapping) or not found:
+def _has_checksum(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(part) as content:
+            while content.read(1 << 20):
+                pass
+    except zipfile.BadZipFile:
         return False
-    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items())
+    return True
 
 
 def _fitting_layout(state: Mapping[str, Tensor], config: TrialConfig, file: Path) -> Layout:
     """The layout of the file, which is of the right backbone and task. Raises StoreError."""
     student, target = config.student, config.loss.target
-    if "head.weight" in state and any(name.startswith("backbone.") for name in state):
+    if _is_our_own(state):
         raise StoreError([Problem(str(file), "is a checkpoint of kdtune: import the folder of its trial")])
     layout = layout_of(state, student)
     if layout is None:
-        some = ", ".join(list(state)[:3])
+        some = printable(", ".join(list(state)[:3]))
         what = f"holds no weights of {student.backbone} under names that are known here; its first are {some}"
         raise StoreError([Problem(str(file), what, "PCL's r3d, r21d and c3d; torchvision's video models")])
     problems = []
@@ -135,6 +169,10 @@ def _fitting_layout(state: Mapping[str, Tensor], config: TrialConfig, file: Path
     return layout
 
 
+def _is_our_own(names: Collection[str]) -> bool:
+    return "head.weight" in names and any(name.startswith("backbone.") for name in names)
+
+
 def _outputs(state: Mapping[str, Tensor], config: TrialConfig) -> int:
     """Classes of the network's head: of an action head as many as came along, for its data set is not known here."""
     linear = state.get("linear.weight")
@@ -147,6 +185,8 @@ def _problem(name: str, got: Tensor, wanted: Tensor, head: str | None) -> Proble
     """What is wrong with a tensor of the file, if anything; `head` is the target that it serves as a head."""
     if got.layout is not torch.strided or got.is_quantized or got.is_meta:
         return Problem(name, "is sparse, quantised or empty of numbers", "a plain tensor")
+    if got.untyped_storage().nbytes() < got.numel() * got.element_size():
+        return Problem(name, f"says {_shape(got)}, but repeats fewer numbers than that", "a plain tensor")
     if head is not None and got.ndim == wanted.ndim and len(got) != len(wanted):
         # Weight and bias say so in the same words, which are then shown once.
         return Problem(name.rpartition(".")[0], f"has {len(got)} outputs, this network's {head} head {len(wanted)}")
@@ -165,7 +205,7 @@ def _shape(tensor: Tensor) -> str:
 def _shortened(problems: list[Problem], config: TrialConfig, file: Path) -> list[Problem]:
     """Each problem once, with the file before it; no more than SHOWN of them."""
     each = list(dict.fromkeys(problems))
-    shown = [Problem(f"{file}: {problem.where}", problem.what, problem.allowed) for problem in each[:SHOWN]]
+    shown = [Problem(printable(f"{file}: {found.where}"), found.what, found.allowed) for found in each[:SHOWN]]
     if len(each) > SHOWN:
         more = f"and {len(each) - SHOWN} more such problems; is this network, {config.architecture}, the file's?"
         shown.append(Problem(str(file), more))

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,18 @@ class Imported:
     heads: tuple[str, ...]
     """Those that came along with the backbone: head, projector."""
     files: TrialFiles
+    found: str = field(default="", compare=False)
+    """Where in the file the weights were, and what was taken off their names, in words."""
 
 
-def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported:
+def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str | None = None) -> Imported:
     """Put the weights in `file` into the store, as a trial with the network, the clips and the target of `config`.
 
     The same weights make the same trial, however often and under whatever name they come; where that trial's files are
-    damaged, they are written again. Raises StoreError with every problem of the file.
+    damaged, they are written again. `chosen` names one of several state dicts in the file. Raises StoreError with every
+    problem of the file.
     """
-    weights = read_foreign(file, config)
+    weights = read_foreign(file, config, chosen)
     sha256 = state_digest(weights.tensors)
     if config.imported not in (None, sha256[:32]):
         what = f"holds other weights than the configuration names: {sha256[:32]}"
@@ -88,7 +91,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store) -> Imported
                     },
                 }
             )
-    return Imported(files.key, sha256[:32], weights.layout, weights.heads, files)
+    return Imported(files.key, sha256[:32], weights.layout, weights.heads, files, weights.found)
 
 
 def _holds(files: TrialFiles, sha256: str) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from kdtune.clips.machine import processor
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
+from kdtune.train.arithmetic import fingerprint, switches
 
 
 def make_deterministic(config: TrialConfig) -> None:
@@ -32,14 +34,24 @@ def make_deterministic(config: TrialConfig) -> None:
     torch.backends.mkldnn.set_flags(_enabled=config.precision != "bf16")
 
 
+def arithmetic(config: TrialConfig, device: torch.device) -> str:
+    """`fingerprint`, with torch set as for the trial."""
+    make_deterministic(config)
+    return fingerprint(device, config.threads, config.precision)
+
+
 def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict[str, Any]:
     """Recorded with a result, never hashed: two equal trials with equal profiles have equal bits."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "device_kind": device.type,
+        "cpu": processor() if cuda else None,  # it draws, reads and evaluates
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "switches": switches(),
+        "arithmetic": arithmetic(config, device),
         "torch": str(torch.__version__),
+        "torchvision": torchvision_version(config),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "numpy": np.__version__,
@@ -50,9 +62,16 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
     }
 
 
+def torchvision_version(config: TrialConfig) -> str | None:
+    """torchvision's version where its code is in the network: its own networks, and the blocks of tdn."""
+    used = not config.student.has_width or config.student.backbone == "tdn"
+    return version("torchvision").partition("+")[0] if used else None
+
+
 def profile_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Field → (then, now) of everything in which the profile `now` is another than `was`."""
-    return {name: (was.get(name), value) for name, value in now.items() if was.get(name) != value}
+    """Field → (then, now) of everything in which the profile `now` is another than `was`. What an earlier version did
+    not record is unknown, and no change."""
+    return {name: (was[name], value) for name, value in now.items() if name in was and was[name] != value}
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -26,6 +26,10 @@ from kdtune.train.session import Session
 CLOCK = ("seconds", "at", *TARGET_COUNTS)
 
 
+#: What a profile of an earlier version says of a field that it does not have.
+UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Difference:
     """The first figure that came out otherwise."""
@@ -168,7 +172,8 @@ class Replay:
             then = [entry["profile"] for entry in result.get("earlier_profiles", [])] + [result["profile"]]
         else:
             then = [entry["profile"] for entry in read_checkpoint(files.checkpoint).get("profiles", [])]
-        return {name: both for was in then for name, both in profile_changes(was, now).items()}
+        unknown = {name: (UNKNOWN, now[name]) for was in then for name in now.keys() - was.keys() if now[name]}
+        return unknown | {name: both for was in then for name, both in profile_changes(was, now).items()}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

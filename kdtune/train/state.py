@@ -134,10 +134,10 @@ class TrialState:
     def note_profile(self, profile: dict[str, Any]) -> None:
         """Bits depend on it: where a resumed trial's has changed, that is said and recorded."""
         if self.profiles:
-            before = self.profiles[-1]["profile"]
-            if before == profile:
+            changes = profile_changes(self.profiles[-1]["profile"], profile)
+            if not changes:
                 return
-            changed = [f"{name} {was} → {now}" for name, (was, now) in profile_changes(before, profile).items()]
+            changed = [f"{name} {was} → {now}" for name, (was, now) in changes.items()]
             what = f"going on under another profile ({', '.join(changed)}): the bits may be others"
             print(f"kdtune: {what}", file=sys.stderr)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})

@@ -29,7 +29,7 @@ from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples
-from kdtune.train.profile import make_deterministic, profile, state_digest
+from kdtune.train.profile import make_deterministic, profile, state_digest, torchvision_version
 from kdtune.train.samples import Samples, stream_digest
 from kdtune.train.soundness import read_result
 
@@ -69,8 +69,9 @@ class Targets:
         load: Callable[[], Mapping[str, Tensor]] | None = None,
     ):
         config = samples.config
-        assert config.teacher is not None
-        self.samples, self.teacher, self.teacher_key, self.store = samples, config.teacher, teacher_key, store
+        teacher = config.teacher
+        assert teacher is not None
+        self.samples, self.teacher, self.teacher_key, self.store = samples, teacher, teacher_key, store
         self.config, self.data, self.device = config, samples.data, samples.device
         self.computed = self.found = 0
         loss = config.loss
@@ -84,7 +85,8 @@ class Targets:
             # By its weights rather than its key, and with the profile: machines that differ may share a store.
             {"samples": stream_digest(config, self.data, "seed"), "teacher": self.weights_sha256, "block": BLOCK}
             | {name: getattr(self.teacher, name) for name in ("memory_format", "precision")}
-            | {"profile": profile(config, self.device, self.data.clips)}
+            # Whose network is torchvision's is the teacher's to say.
+            | {"profile": profile(config, self.device, self.data.clips) | {"torchvision": torchvision_version(teacher)}}
         )
         self._network: PclNetwork | None = None
 

@@ -1,0 +1,79 @@
+"""How this process rounds: what no version says, as the instruction set that oneDNN and MKL choose, and their switches.
+
+oneDNN does not tell torch which instructions it uses, and a virtual machine may hide some of a processor's. So the
+profile holds a fingerprint of small computations of each kind that a trial consists of. Tried on a CPU with AVX-512: it
+is another for ONEDNN_MAX_CPU_ISA of SSE41 and AVX2, MKL_CBWR, MKL_ENABLE_INSTRUCTIONS and ATEN_CPU_CAPABILITY, and the
+same for switches that change no bit of a trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdtune.parse import first_line
+
+#: Environment variables that choose kernels in oneDNN, MKL, ATen, OpenBLAS (NumPy's), cuBLAS and cuDNN.
+SWITCHES = (
+    *(
+        f"{name}_{what}"
+        for name in ("ONEDNN", "DNNL")
+        for what in ("MAX_CPU_ISA", "CPU_ISA_HINTS", "DEFAULT_FPMATH_MODE")
+    ),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_DISABLE_FAST_MM"),
+    *("ATEN_CPU_CAPABILITY", "TORCH_MKLDNN_MATMUL_MIN_DIM", "TORCH_MKLDNN_MATMUL_MIN_SIZE", "TORCH_LINEAR_FLATTEN_3D"),
+    *("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"),
+    *("TORCH_CUDNN_V8_API_DISABLED", "TORCH_CUDNN_USE_HEURISTIC_MODE_B", "CUBLAS_WORKSPACE_CONFIG"),
+)
+#: What make_deterministic sets by itself.
+OWN = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def switches() -> str:
+    """The SWITCHES that are set, as in `MKL_CBWR=AVX2`; empty for none."""
+    found = {name: os.environ[name] for name in SWITCHES if os.environ.get(name)}
+    return ", ".join(f"{name}={value}" for name, value in found.items() if OWN.get(name) != value)
+
+
+@cache
+def fingerprint(device: torch.device, threads: int, precision: str) -> str:
+    """The first digits of a SHA-256 over every bit that small convolutions, matrix products and sums give, forwards and
+    backwards, on `device` and on the CPU. `threads` and `precision` are those that torch is set to now."""
+    sha = hashlib.sha256()
+    try:
+        with torch.enable_grad():
+            for place in dict.fromkeys((device, torch.device("cpu"))):
+                for tensor in _computed(place, bf16=precision == "bf16"):
+                    sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    except RuntimeError as error:  # a device that refuses one of them: no trial fails for its fingerprint
+        return f"not measured: {first_line(error)}"
+    return sha.hexdigest()[:12]
+
+
+def _computed(device: torch.device, *, bf16: bool) -> list[Tensor]:
+    def values(*shape: int) -> Tensor:
+        whole = torch.arange(math.prod(shape)) * 7919 % 1009  # exact everywhere
+        return (whole.float() / 1009 - 0.5).reshape(shape).to(device).requires_grad_()
+
+    clips = values(4, 3, 8, 16, 16)
+    kernels = [values(16, 3, 3, 3, 3), values(32, 16, 3, 3, 3), values(32, 16, 1, 1, 1), values(48, 32, 1, 3, 3)]
+    layers = [values(48, 512), values(512, 33)]
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        hidden = F.relu(F.batch_norm(F.conv3d(clips, kernels[0], padding=1), None, None, training=True))
+        block = F.conv3d(hidden, kernels[1], stride=2, padding=1) + F.conv3d(hidden, kernels[2], stride=2)
+        last = F.conv3d(block, kernels[3], padding=(0, 1, 1))
+        features = F.relu(last.mean((2, 3, 4)) @ layers[0])
+        logits = features @ layers[1]
+        loss = F.cross_entropy(logits, torch.arange(4, device=device)) + F.normalize(features, dim=1).sum()
+    gradients = torch.autograd.grad(loss, [clips, *kernels, *layers])
+    large = values(96, 512).detach()
+    double = large.double()
+    sums = [large @ large.T, double @ double.T, (3 * large).exp().log1p(), large.sum(1), large.softmax(1)]
+    return [last, logits, loss, *gradients, *sums]
