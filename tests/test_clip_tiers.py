@@ -21,6 +21,7 @@ from kdtune.clips.tuples import read_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, StoreError
+from kdtune.files import write_json
 from kdtune.store import Store
 from kdtune.train.session import Session
 
@@ -116,9 +117,9 @@ def test_overlapping_clips_are_read_once() -> None:
 def test_another_codec_is_refused_plainly(jpeg: ClipStore, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(jpeg.folder, folder)
-    record = folder / "store.json"
-    version = jpeg.record["decoders"]["simplejpeg"]
-    record.write_text(record.read_text().replace(f'"simplejpeg": "{version}"', '"simplejpeg": "0.1"'))
+    decoders = jpeg.record["decoders"]
+    version = decoders["simplejpeg"]
+    write_json(folder / "store.json", {**jpeg.record, "decoders": {**decoders, "simplejpeg": "0.1"}})
     with pytest.raises(StoreError, match=rf"simplejpeg 0\.1, but version {version} is installed: other pixels"):
         ClipStore.open(folder)
 
