@@ -171,3 +171,40 @@ def test_whatever_set_holds(sweep: bool, examples: int) -> None:
                 trial_key(trial, lambda data: data.folder).encode()
 
     fuzz(check, st.lists(sets(), min_size=1, max_size=3), examples=examples)
+
+
+#: Numbers at which libraries round to nothing or overflow, beside usual ones.
+NUMBERS = [
+    *(5e-324, 1e-300, 1e-9, 0.0, 0.1, 0.5, 1.0, 3.0, 1e9, 1e30, 1e100, 1e308, -1, 0, 1, 2, 4, 8, 64, 1024, 10_000_000),
+    *(2**31, 2**32, 2**53, 2**63 - 1, -(2**63)),
+]
+
+
+@fuzzed
+def test_a_number_is_refused_or_can_be_used_wherever_it_stands(examples: int) -> None:
+    text = (ROOT / "sweeps" / "lambda_tau.yaml").read_text(encoding="utf-8")
+    paths = [path for path in all_paths() if path not in ("imported", "stages")]
+    own = ["search.candidates", "search.startup", "search.window", "search.seed", "stop.hours", "stop.target"]
+    own += ["resources.cpu", "resources.memory", "resources.workers", "prune.keep", "prune.min_peers"]
+    number = st.sampled_from(NUMBERS)
+    space = st.tuples(st.sampled_from(["range", "log", "int", "int_log"]), number, number).map(
+        lambda drawn: {drawn[0]: sorted(drawn[1:])}
+    )
+    one = st.one_of(
+        st.tuples(st.sampled_from([*paths, *own]), number),
+        st.tuples(st.just("augment.blur_sigma"), st.tuples(number, number).map(sorted)),
+        st.tuples(st.just("search.space"), st.dictionaries(st.sampled_from(paths), space, min_size=1, max_size=3)),
+        st.tuples(st.just("search.seeds"), st.lists(number, min_size=1, max_size=2)),
+        st.tuples(st.just("search.sampler"), st.sampled_from(["tpe", "random", "qmc", "nsga2"])),
+    )
+    accepted = [0]
+
+    def check(changes: list[tuple[str, Any]]) -> None:
+        sets = [f"{path}={json.dumps(value)}" for path, value in changes]
+        sweep = found(lambda: parse_sweep(text, Path("sweep.yaml"), sets))
+        if sweep is not None:
+            accepted[0] += 1
+            used(sweep)
+
+    fuzz(check, st.lists(one, min_size=1, max_size=2), examples=examples)
+    assert accepted[0] > examples // 20

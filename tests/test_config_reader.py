@@ -178,3 +178,33 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "bom.yaml"
     file.write_text(QUICK, encoding="utf-8-sig")
     assert load_sweep(file) == parse_sweep(QUICK, FILE)
+
+
+def test_set_does_not_replace_what_is_no_section() -> None:
+    sets = ["objective.metric=top1", "search.sampler.x.y=1", "name.x=1", "search.space.tau.range=[1.0, 2.0]"]
+    text = QUICK.replace("objective: {metric: knn, ", "objective: [{metric: knn}]  # {")
+    with pytest.raises(ConfigError) as refused:
+        parse_sweep(text, FILE, sets)
+    said = str(refused.value)
+    assert [f"--set {text}" in said for text in sets] == [True, True, True, False]
+
+
+def test_trials_within_trials_are_bounded() -> None:
+    nested = "{epochs: 1}"
+    for n in range(6):
+        nested = f"{{start: &a{n} {nested}, teacher: *a{n}}}"
+    form, _ = parse_file(QUICK, FILE)
+    form["trial"]["start"] = parse_value(nested, "start")
+    with pytest.raises(ConfigError, match="has 127 trials as teacher or start of another"):
+        parse_sweep(yaml.safe_dump(form, sort_keys=False), FILE)
+
+
+def test_a_message_is_readable_whatever_it_repeats() -> None:
+    form, _ = parse_file(QUICK, FILE)
+    form["prune"]["at"] = ["9" * 5000]
+    form |= {f"unknown{n}": 1 for n in range(1000)}
+    with no_hang(), pytest.raises(ConfigError) as refused:
+        parse_sweep(yaml.safe_dump(form, sort_keys=False), FILE)
+    assert all(len(str(problem)) < 4000 for problem in refused.value.problems)
+    assert len(refused.value.problems) == 101
+    assert "has 901 more problems" in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -62,3 +63,25 @@ def test_a_video_has_the_same_name_in_every_locale(latin: dict[str, str], tmp_pa
     there = run(latin, "-c", NAMES, str(tmp_path))
     assert (there.returncode, there.stdout) == (0, here.stdout), there.stderr
     assert b"caf\\xe9" in here.stdout
+
+
+def test_all_text_is_read_and_written_as_utf_8() -> None:
+    """Beside what ruff's PLW1514 finds by a value's type: every call of these names, and every child process."""
+    missing = []
+    for file in sorted((ROOT / "kdtune").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            given = {word.arg: word.value for word in call.keywords}
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+            texts = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            reads = name in ("read_text", "write_text") and (owner or not call.args)
+            opens = name in ("open", "fdopen", "NamedTemporaryFile", "TextIOWrapper") and not any(
+                "b" in t for t in texts
+            )
+            binary = owner in ("os", "av", "ClipStore", "gzip", "cls") and name == "open"
+            child = owner == "subprocess" and ("text" in given or "universal_newlines" in given)
+            if (((reads or opens) and not binary) or child) and "encoding" not in given:
+                missing.append(f"{file.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")
+    assert not missing

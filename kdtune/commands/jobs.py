@@ -12,14 +12,16 @@ from kdtune.errors import EXIT_OK
 
 
 def submit(options: argparse.Namespace) -> int:
-    from kdtune.config.load import load_sweep
+    from kdtune.config.load import parse_sweep
+    from kdtune.config.reader import read_text
 
-    sweep = load_sweep(options.file, options.set)
+    text = read_text(options.file)  # once: what the job reads is what was checked
+    sweep = parse_sweep(text, options.file, options.set)
     from kdtune.sweep.cluster import submit_sweep
     from kdtune.sweep.handover import withheld
 
     store = writing(options)
-    job = submit_sweep(sweep, options.file, options.set, store, options.address, Path.cwd())
+    job = submit_sweep(sweep, text, options.file, options.set, store, options.address, Path.cwd())
     for variable in withheld():
         say(f"note: {variable} stays here, for Ray shows a job's environment; the cluster's head needs it, too")
     print(f"{sweep.name} runs on {options.address} as job {job}; it needs this machine no more.")

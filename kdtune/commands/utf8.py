@@ -18,5 +18,6 @@ def start_in_utf8_mode() -> None:
     if sys.getfilesystemencoding() == "utf-8" or os.environ.get(UTF8_MODE) == "1":
         return
     environment = {**os.environ, UTF8_MODE: "1"}
-    environment.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    if sys.stdout is not None:  # it is None where the command was started with a closed stream
+        environment.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

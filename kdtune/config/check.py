@@ -20,7 +20,7 @@ _ALL = Block(0, {})
 #: Most teachers that teach each other in a row.
 LONGEST_CHAIN = 10
 #: Most pairs of a block and a value of the space that are tried, which takes seconds.
-MOST_PAIRS = 50_000
+MOST_PAIRS = 10_000
 
 
 def sweep_problems(sweep: SweepConfig) -> list[Problem]:
@@ -83,8 +83,8 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
                 if value is not None and value not in known:
                     yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
     for name in sweep.teachers:
-        if name == "none" or not name.strip() or len(name) > LONGEST_NAME:
-            rule = f"a teacher's name is some text other than none, {LONGEST_NAME} characters at most"
+        if name == "none" or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+            rule = f"a teacher's name is a line of text other than none, {LONGEST_NAME} characters at most"
             yield Problem("teachers", f"{rule}, got {quoted(name)}")
         broken = _broken_chain(sweep, name)
         if broken is not None:

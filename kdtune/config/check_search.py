@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kdtune.config.space import Scalar
-from kdtune.config.sweep import MOST_CANDIDATES, SweepConfig
+from kdtune.config.sweep import MOST_CANDIDATES, MOST_KNOWN, SweepConfig
 from kdtune.config.validate import shortened
 from kdtune.errors import Problem
 
@@ -37,21 +37,35 @@ def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(place, f"must differ from each other, got {shortened(values)}")
     if not sweep.blocks():
         yield Problem("search.exclude", "leaves no block")
-    candidates = 0
-    for block in sweep.blocks():
-        candidates += sweep.candidates(block)
-        if candidates > MOST_CANDIDATES:
-            rule = "the blocks together have more candidates than a sweep may"
-            yield Problem(
-                f"search.{'space' if search.sampler == 'grid' else 'candidates'}",
-                f"{rule}{_size(sweep)}",
-                f"{MOST_CANDIDATES:,} at most",
-            )
-            return
+    if (large := _too_large(sweep)) is not None:
+        yield large
+        return
     for block in sweep.blocks():
         for name, parameter in sweep.space(block).items():
             if parameter.choice == []:
                 yield Problem("search.exclude", f"leaves {name} no value in block {block.label}")
+
+
+def _too_large(sweep: SweepConfig) -> Problem | None:
+    """Return what is wrong with the number of trials, which is counted before one of them is made."""
+    search, blocks = sweep.search, sweep.blocks()
+    if search.sampler != "grid":
+        candidates = (search.candidates or 0) * len(blocks)
+        if candidates > MOST_CANDIDATES:
+            what = f"the blocks together have more candidates than a sweep may{_size(sweep)}"
+            return Problem("search.candidates", what, f"{MOST_CANDIDATES:,} at most")
+    else:
+        trials = 0
+        for block in blocks:
+            trials += sweep.candidates(block) * len(search.seeds)
+            if trials > MOST_KNOWN:
+                what = f"the grid has more trials than a sweep may{_size(sweep)}"
+                return Problem("search.space", what, f"{MOST_KNOWN:,} at most; a sampler draws some of them")
+    controls = len(search.controls) * len(search.seeds) * len(blocks)
+    if controls > MOST_KNOWN:
+        what = f"controls × seeds × blocks are too many trials, got {controls:,}"
+        return Problem("search.controls", what, f"{MOST_KNOWN:,} at most")
+    return None
 
 
 def _size(sweep: SweepConfig) -> str:
@@ -62,7 +76,10 @@ def _size(sweep: SweepConfig) -> str:
         conditional = any(parameter.when for parameter in search.space.values())
         points = math.prod(len(parameter.choice or []) for parameter in search.space.values())
         each = None if conditional else min(points, search.candidates or points)
-    return "" if each is None else f", got {each:,} in each of {len(sweep.blocks()):,}"
+    if each is None:
+        return ""
+    seeds = f" for each of {len(search.seeds):,} seeds" if len(search.seeds) > 1 else ""
+    return f", got {each:,} in each of {len(sweep.blocks()):,} block{'s' if len(sweep.blocks()) > 1 else ''}{seeds}"
 
 
 def _conditions(sweep: SweepConfig) -> Iterable[Problem]:

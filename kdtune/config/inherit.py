@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: What in a trial may be a trial of its own.
+NESTED = ("teacher", "start")
 #: What a teacher or a start does not take from the trial that names it.
 NOT_INHERITED = ("teacher", "start", "imported", "finetune")
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdtune.config.check import sweep_problems
+from kdtune.config.inherit import NESTED
 from kdtune.config.reader import parse_file, parse_value, read_text, unfit
 from kdtune.config.space import all_paths, is_path, resolve, set_path
 from kdtune.config.sweep import Block, SweepConfig
@@ -19,6 +20,10 @@ from kdtune.parse import printable
 
 #: Longest --set that a message repeats, in characters.
 LONGEST_SHOWN = 120
+#: Most trials that one names in and below it, as its teacher or start. Each is checked with all that it inherits.
+MOST_TRIALS = 20
+#: Most problems that are told one by one, and the longest texts of one, in characters.
+MOST_PROBLEMS, LONGEST_WHAT, LONGEST_ALLOWED = 100, 500, 2500
 
 
 def load_sweep(file: Path, sets: Sequence[str] = ()) -> SweepConfig:
@@ -30,6 +35,7 @@ def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     """Check a sweep file whose text has been read from `file`. Raises ConfigError with all its problems."""
     raw, places = parse_file(text, file)
     problems = _apply_sets(raw, sets, SweepConfig, places)
+    _refuse_many_trials(raw, file)
     sweep, more = validate(SweepConfig, raw)
     problems += more
     if sweep is not None:
@@ -67,10 +73,23 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
         except ValidationError as error:
             raise ConfigError([problem_in(e, TrialConfig, "--set ") for e in error.errors()]) from error
     problems = _apply_sets(raw, sets, TrialConfig, places)
+    _refuse_many_trials(raw, file)
     trial, more = validate(TrialConfig, raw)
     if problems or more or trial is None:
         raise ConfigError(_placed(problems + more, file, places))
     return trial
+
+
+def _refuse_many_trials(raw: Mapping[str, Any], file: Path | None) -> None:
+    """Raise ConfigError where teachers and starts within teachers and starts are too many to check."""
+
+    def trials(value: Any) -> int:
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        return sum(trials(part) + (name in NESTED and isinstance(part, Mapping)) for name, part in parts)
+
+    if (count := trials(raw)) > MOST_TRIALS:
+        what = f"has {count} trials as teacher or start of another"
+        raise ConfigError([Problem(printable(str(file or "--set")), what, f"{MOST_TRIALS} at most")])
 
 
 def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str]) -> list[Problem]:
@@ -81,8 +100,15 @@ def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str
         around = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         place = next((places[path] for path in around if path in places), str(file or "--set"))
         where = problem.where if problem.where.startswith("--set") else f"{place}: {problem.where}"
-        placed.append(Problem(where, problem.what, problem.allowed))
+        placed.append(Problem(where, _cut(problem.what, LONGEST_WHAT), _cut(problem.allowed, LONGEST_ALLOWED)))
+    if len(placed) > MOST_PROBLEMS:
+        more = Problem(printable(str(file or "--set")), f"has {len(placed) - MOST_PROBLEMS:,} more problems")
+        return [*placed[:MOST_PROBLEMS], more]
     return placed
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 # ---- --set -----------------------------------------------------------------------------------------------------------
@@ -125,9 +151,24 @@ def _apply_sets(
         else:
             problems += _unknown_paths({key: value})
             continue
+        where = _set_place(f"{key}={value}")
+        if (blocking := _no_section(raw, path)) is not None:
+            problems.append(Problem(where, f"{blocking} is no section in the file", "a path of its sections"))
+            continue
         set_path(raw, path, value)
-        places[path] = _set_place(f"{key}={value}")
+        places[path] = where
     return problems
+
+
+def _no_section(raw: Mapping[str, Any], path: str) -> str | None:
+    """The first part of a dotted path whose value, being one, cannot hold the rest of the path; None where all can."""
+    parts, inside = path.split("."), raw
+    for n, part in enumerate(parts[:-1], 1):
+        below = inside.get(part)
+        if not isinstance(below, dict):
+            return None if below in (None, "none") else ".".join(parts[:n])
+        inside = below
+    return None
 
 
 def _unknown_paths(values: Mapping[str, Any]) -> list[Problem]:

@@ -24,7 +24,7 @@ from kdtune.parse import parsing, printable, problem_of
 #: Largest file, in bytes. The largest shipped one has 3 KB.
 LARGEST_FILE = 256 * 1024
 #: Most values that a file may hold, with each alias counted as the copy that it stands for.
-MOST_VALUES = 50_000
+MOST_VALUES = 10_000
 #: Deepest nesting; a trial with a teacher of a teacher needs about ten.
 DEEPEST = 40
 #: Whole numbers lie within ± this.

@@ -22,7 +22,7 @@ class SearchConfig(Section):
     """Parameter → its values: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}`, `{int: [lo, hi]}`, `{int_log: …}`."""
     blocks: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
     """Values that are compared across, never against: one search for each combination."""
-    exclude: Annotated[list[dict[str, Scalar]], Field(max_length=1000)] = []
+    exclude: Annotated[list[dict[str, Scalar]], Field(max_length=200)] = []
     """Combinations that are not tried: values of blocks, and of at most one choice of the space."""
     controls: Annotated[list[dict[str, Scalar]], Field(min_length=1, max_length=100)] = [{"teacher": "none"}]
     """Trials without search that every block has for every seed; never pruned, gains are measured against the first."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side
+from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side, Sigma
 
 
 class DataConfig(Section):
@@ -123,7 +123,7 @@ class AugmentConfig(Section):
     jitter_p: Share = 0.8
     grey_p: Share = 0.2
     blur_p: Share = 0.5
-    blur_sigma: Annotated[tuple[Positive, Positive], Field(strict=False)] = (0.1, 2.0)
+    blur_sigma: Annotated[tuple[Sigma, Sigma], Field(strict=False)] = (0.1, 2.0)
     """Least and largest σ of the Gaussian blur, in pixels."""
     flip_p: Share = 0.5
     """Horizontal flip (in PCL's code; KD omits it)."""

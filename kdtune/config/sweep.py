@@ -28,7 +28,9 @@ from kdtune.config.trial import TrialConfig
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
 
 #: Most blocks of a sweep, and most candidates in all of them. A larger search is a slip, and takes minutes to check.
-MOST_BLOCKS, MOST_CANDIDATES = 1000, 100_000
+MOST_BLOCKS, MOST_CANDIDATES = 500, 100_000
+#: Most trials that are known before the first has ended: controls and the points of a grid. `plan` looks for each.
+MOST_KNOWN = 10_000
 
 
 class TeacherData(DataConfig):
@@ -115,15 +117,15 @@ class SweepConfig(Section):
         return math.prod(len(values) for values in self.search.blocks.values())
 
     def candidates(self, block: Block) -> int:
-        """How many candidates the block has; of a grid no more are counted than MOST_CANDIDATES + 1."""
+        """How many candidates the block has; of a grid no more are counted than MOST_KNOWN + 1."""
         if self.search.sampler == "grid":
-            most = self.search.candidates or MOST_CANDIDATES + 1
-            return sum(1 for _ in itertools.islice(self._points(block), most))
+            return len(self.grid(block, MOST_KNOWN + 1))
         return self.search.candidates or 0
 
-    def grid(self, block: Block) -> list[dict[str, Scalar]]:
-        """All points of a space of choices, the last parameter turning fastest."""
-        return list(self._points(block))
+    def grid(self, block: Block, most: int | None = None) -> list[dict[str, Scalar]]:
+        """The first `candidates` points of a space of choices, or `most`; the last parameter turns fastest."""
+        ends = [end for end in (most, self.search.candidates) if end is not None]
+        return list(itertools.islice(self._points(block), min(ends, default=None)))
 
     def _points(self, block: Block) -> Iterator[dict[str, Scalar]]:
         parameters = list(self.space(block).items())

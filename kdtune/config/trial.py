@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Count, Section, Seed
-from kdtune.config.inherit import inherit
+from kdtune.config.inherit import NESTED, inherit
 from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import (
     AugmentConfig,
@@ -85,7 +85,7 @@ class TrialConfig(Section):
     @classmethod
     def _others_inherit(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping):
-            others = {name: raw[name] for name in ("teacher", "start") if isinstance(raw.get(name), Mapping)}
+            others = {name: raw[name] for name in NESTED if isinstance(raw.get(name), Mapping)}
             return {**raw, **{name: inherit(raw, other) for name, other in others.items()}}
         return raw
 

@@ -25,18 +25,21 @@ LONG_VALUE = 200
 
 def validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
     """The model and every problem: what is wrong is left out and the rest looked at again, for rules across fields."""
-    problems: list[Problem] = []
+    problems: dict[Problem, None] = {}
     rest = copy.deepcopy(raw)
     while True:
         try:
-            return model.model_validate(rest), problems
+            return model.model_validate(rest), list(problems)
         except ValidationError as error:
             found = error.errors()
-            fresh = [p for p in (problem_in(e, model) for e in found) if p not in problems]
-            problems += fresh
+            named = [(e["type"], problem_in(e, model)) for e in found]
+            fresh = [(kind, p) for kind, p in named if p not in problems]
+            # A parameter without values, because they were left out as wrong, is no second problem.
+            told = {p.where.rpartition(".")[0] for p in problems}
+            problems |= dict.fromkeys(p for kind, p in fresh if kind != "kind" or p.where not in told)
             dropped = [_drop(rest, _in_file(e["loc"])) for e in found if e["type"] != "missing"]
             if not fresh or not any(dropped):
-                return None, problems
+                return None, list(problems)
 
 
 def _in_file(loc: Path_) -> Path_:

@@ -41,10 +41,12 @@ LOOK = 0.5
 DASHBOARD = "that of the head's dashboard, as http://HEAD:8265"
 
 
-def submit_sweep(sweep: SweepConfig, file: Path, sets: Sequence[str], store: Store, address: str, folder: Path) -> str:
-    """Start `sweep`, which was read from `file`, as a job that runs in `folder`; returns the job's id.
+def submit_sweep(
+    sweep: SweepConfig, text: str, file: Path, sets: Sequence[str], store: Store, address: str, folder: Path
+) -> str:
+    """Start `sweep`, whose `text` was read from `file`, as a job that runs in `folder`; returns the job's id.
 
-    The file goes into the store, where the job finds it whatever becomes of the original, and so does the job's id;
+    The text goes into the store, where the job finds it whatever becomes of the original, and so does the job's id;
     with a store behind a URL the job reads the original.
     What the environment says of MLflow's place goes with the job, but no secret does (handover.py). Raises UserError
     for a cluster that does not answer, for a sweep that already runs, and for URLs with passwords.
@@ -54,7 +56,7 @@ def submit_sweep(sweep: SweepConfig, file: Path, sets: Sequence[str], store: Sto
     _refuse_running(files, sweep.name)
     store.claim()
     files.stop.unlink(missing_ok=True)
-    write_atomic(files.submitted, file.read_bytes())
+    write_atomic(files.submitted, text)
     files.publish()
     told = variables()
     submission_id = _submitted(

@@ -85,7 +85,7 @@ def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> i
     for block in sweep.blocks():
         points = [*sweep.search.controls]
         if sweep.search.sampler == "grid":
-            points += sweep.grid(block)[: sweep.candidates(block)]
+            points += sweep.grid(block)
         else:
             unknown += sweep.candidates(block) * len(sweep.search.seeds)
         keys |= {_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}

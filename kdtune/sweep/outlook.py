@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from kdtune.sweep.ledger import Ledger
 if TYPE_CHECKING:
     from kdtune.sweep.keys import Keys
 
-#: Of a block's candidates that nobody knows yet so many are imagined, for what they may cost.
+#: How many candidates are imagined, for what they may cost, of those of a block that nobody knows yet.
 IMAGINED = 16
 
 
@@ -114,17 +115,17 @@ class _Look:
         sweep, seeds = self.sweep, self.sweep.search.seeds
         count = sweep.candidates(block) - asked
         if sweep.search.sampler == "grid":
-            for number, values in enumerate(sweep.grid(block)[asked : asked + count], asked):
+            for number, values in enumerate(sweep.grid(block)[asked:], asked):
                 self.add_job(self.made.candidate(block, number, values, {}), None)
         elif count > 0:
             self.outlook.unasked += count * len(seeds) * (1 if sweep.trial.finetune is None else 2)
             configs = _imagined(sweep, block)
-            for config in (config.model_copy(update={"seed": seed}) for config in configs for seed in seeds):
+            for config in configs:  # another seed costs the same, and has the same teacher
                 for other in config.needs:
                     self._add(other, f"teacher {other.architecture}")
                 for trial in (config, config.finetuned):
                     if trial is not None:
-                        self.outlook.imagined.append(Work(trial, "", times=count / len(configs)))
+                        self.outlook.imagined.append(Work(trial, "", times=count * len(seeds) / len(configs)))
 
     def _add(self, config: TrialConfig, name: str) -> None:
         """A trial that is to be there, with what it needs and what follows it."""
@@ -152,7 +153,7 @@ def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
     choices = {name: _telling(name, parameter) for name, parameter in space.items()}
     total = math.prod(map(len, choices.values()))
     found = []
-    for place in range(total) if total <= IMAGINED else random.Random(0).sample(range(total), IMAGINED):
+    for place in _places(total):
         values: dict[str, Scalar] = {}
         for name, options in choices.items():
             place, chosen = divmod(place, len(options))
@@ -163,6 +164,18 @@ def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
         except ValidationError:  # values that clash: such a candidate fails, and costs nothing
             continue
     return found
+
+
+def _places(total: int) -> Sequence[int]:
+    """All numbers below `total`, or IMAGINED of them; a range of more than 2^63 has no length."""
+    if total <= IMAGINED:
+        return range(total)
+    draw = random.Random(0)
+    return (
+        draw.sample(range(total), IMAGINED)
+        if total <= sys.maxsize
+        else [draw.randrange(total) for _ in range(IMAGINED)]
+    )
 
 
 def _telling(name: str, parameter: Parameter) -> list[Scalar]:

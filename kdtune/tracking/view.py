@@ -110,7 +110,7 @@ class View:
             return  # The tags come with the last rows, and the status after them: it has everything.
         # First, for MLflow looks the run up for it, with the metrics that it has.
         if not run.has_config and trial.files.config.exists():
-            self._client.log_text(run.run_id, trial.files.config.read_text(), "config.json")
+            self._client.log_text(run.run_id, trial.files.config.read_text(encoding="utf-8"), "config.json")
             run.has_config = True
         if inputs:
             datasets = [Dataset(i.name, i.digest, "local", i.source, i.schema, i.profile) for i in inputs]

@@ -118,7 +118,7 @@ def store_folder(store: Store) -> Finding:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=store.root) as scratch:
             for content in ("first", "second"):  # renamed to a new name, then over a file that is there
                 write_atomic(Path(scratch) / "file", content)
-                if (Path(scratch) / "file").read_text() != content:
+                if (Path(scratch) / "file").read_text(encoding="utf-8") != content:
                     return Finding("store", "problem", f"{store.root}: a file that was renamed keeps its old content")
             if problem := _lock_problem(store, Path(scratch).name.lstrip(".")):
                 return Finding("store", "problem", f"{store.root}: {problem}")
