@@ -31,7 +31,7 @@ def last_error(folder: Path) -> str:
     found = ""
     for file in sorted((file for pattern in _LOGS for file in folder.glob(pattern)), key=_changed):
         with suppress(OSError):
-            for line in file.read_text(errors="replace").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 if marked := _MARKED.match(line):
                     # An exception that nobody caught, as C++ prints it: its type, what() it says, its stack.
                     found = re.sub(r"^Unhandled exception: \S+ what\(\): (.*?)(?: /.*)?$", r"\1", marked[1].strip())
