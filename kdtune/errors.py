@@ -46,6 +46,10 @@ class UserError(KdtuneError):
         self.problems = list(problems)
         super().__init__("\n".join(f"  {problem}" for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[list[Problem]]]:
+        """Pickle the problems: by its text alone, another process would take each letter for a problem."""
+        return type(self), (self.problems,)
+
 
 class ConfigError(UserError):
     """A configuration file or a --set has problems."""

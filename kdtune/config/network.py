@@ -41,7 +41,7 @@ class NetworkConfig(Section):
     """r3d, r21d, c3d: the papers'. tdn: a 2D network with temporal differences. The others are torchvision's."""
     depth: Literal[10, 18] = 10
     """r3d, r21d, tdn: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
-    width: Annotated[int, Field(ge=4, le=4096)] = 64
+    width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
     """r3d, r21d, c3d, tdn: channels of the first stage; features have 8 × width."""
 
     @property
