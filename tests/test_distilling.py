@@ -18,6 +18,7 @@ from kdtune.config.load import load_sweep, load_trial
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
 from kdtune.store import Store
+from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
@@ -150,7 +151,8 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     taught = targets.epoch(1)
     assert set(taught) == {"relations", "features"}
     assert taught["features"].shape == (data.size, 3, 48)
-    network = load_teacher(config.teacher, session.files(config.teacher).checkpoint, data.classes, False, CPU)
+    weights = trained_weights(session.files(config.teacher))
+    network = load_teacher(config.teacher, weights, data.classes, False, CPU)
     with torch.no_grad():
         block = training_samples(config, data, 1, np.arange(min(BLOCK, len(data.order))), CPU)
         features = network.features(block.clips).double().numpy()[: data.size]
@@ -228,6 +230,6 @@ def test_a_complete_trial_needs_its_imported_teacher_no_more(
     config = trial_of(trial_form, teacher={"imported": "0" * 32, "student": {"backbone": "c3d"}})
     session = Session(Store(tmp_path / "runs"), dict(prepared.folders))
     assert len(session.problems(config)) == 1
-    session.files(config).write_result({})
+    session.files(config).write_result({"epochs": 2, "stages": {}, "weights_sha256": "0"})
     assert session.problems(config) == []
     assert session.problems(trial_of(trial_form, teacher=config.model_dump(by_alias=True))) == []

@@ -90,8 +90,8 @@ class Needs:
             return [] if seen == self.store_id else [(other, "one URL for all")]
         try:
             record = read_json(root / "store.json")
-        except (OSError, ValueError) as error:
-            return [(f"cannot read the store {root}: {error}", everywhere)]
+        except StoreError as error:
+            return [(f"cannot read the store {root}: {str(error).strip()}", everywhere)]
         if record is None:
             return [(f"does not see the store {root}", everywhere)]
         if record.get("id") != self.store_id:

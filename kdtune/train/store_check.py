@@ -13,7 +13,6 @@ from pathlib import Path
 from filelock import Timeout
 
 from kdtune.clips.machine import cores
-from kdtune.clips.repair import problems_of
 from kdtune.config.key import digest
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
@@ -62,6 +61,8 @@ def damages(store: Store) -> Iterator[Damage]:
 
     Raises StoreError where something cannot be read at all.
     """
+    from kdtune.clips.repair import problems_of  # it decodes videos, which the rest of the store needs nobody for
+
     bad: set[Path] = set()
     for path, kind in records(store.root):
         if (what := _wrong(path, kind)) is not None:
