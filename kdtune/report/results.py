@@ -5,10 +5,13 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from pydantic import ValidationError
+
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json
 from kdtune.names import is_name, quoted
+from kdtune.parse import first_line
 from kdtune.records import SWEEP_RECORD, ledger_rows, objectives_of, wanted
 from kdtune.report.front import Front
 from kdtune.store import Store
@@ -54,7 +57,11 @@ def config_of(record: Row) -> SweepConfig:
     if "config" not in record:
         what = "its record was written by an earlier version"
         raise StoreError([Problem(f"sweep {record['name']}", what, "run the sweep again: it trains nothing twice")])
-    return SweepConfig.model_validate(record["config"])
+    try:
+        return SweepConfig.model_validate(record["config"])
+    except ValidationError as error:  # an earlier version allowed what this one does not
+        what = f"was run with what this version refuses: {first_line(error)}"
+        raise StoreError([Problem(f"sweep {record['name']}", what, "its file, mended, and run again")]) from error
 
 
 def keys_of(store: Store, name: str) -> list[str]:
