@@ -131,7 +131,7 @@ def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, pro
 
 
 def _files(root: Path, names: Names, catalog: pd.DataFrame, reading: Reading) -> list[Problem]:
-    """What is wrong with the files of a catalog: missing, unreadable, or one file under two names."""
+    """Return the problems of a catalog's files: missing, unreadable, or one file under two names."""
     missing, paths, problems = missing_videos(names, catalog["video"])
     if missing:
         what = f"{len(missing)} of {len(catalog)} listed videos are not there: {some(missing)}"
@@ -156,7 +156,7 @@ def _holds(folder: Path, video: str) -> bool:
 
 
 def _notes(catalog: pd.DataFrame) -> list[str]:
-    """What is odd about a catalog, but allowed."""
+    """Return notes on a catalog's oddities that are allowed."""
     notes = []
     groups = catalog.groupby("split")["group"].agg(set)
     shared = sorted(groups["train"] & groups["test"]) if {"train", "test"} <= set(groups.index) else []

@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 
 @dataclass(frozen=True)
 class Turn:
-    """How stored pixels become shown ones: transposed first, then mirrored, or turned by any other angle."""
+    """The turn from stored pixels to shown ones: a transposition, then mirrors, or any other angle."""
 
     transpose: bool = False
     mirror: bool = False  # left to right

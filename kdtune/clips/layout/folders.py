@@ -45,7 +45,7 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """As messages show it."""
+        """Return the text that messages show."""
         return printable(f"{self.path.parent.name}/{self.path.name}" if self.part else self.path.name)
 
 

@@ -147,7 +147,7 @@ def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
 
 
 class _Seen:
-    """Where each video is listed."""
+    """The place at which each video is listed."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[tuple[str, str]]] = {}

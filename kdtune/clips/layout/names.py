@@ -74,7 +74,7 @@ class Names:
 
     @cached_property
     def _bases(self) -> list[str]:
-        """How an absolute path below the root begins."""
+        """Return the beginnings of absolute paths below the root."""
         return [f"{str(base).rstrip('/')}/" for base in (self.root.absolute(), os.path.realpath(self.root))]
 
     def spelled(self, text: str) -> str:
