@@ -28,7 +28,7 @@ class Book:
         texts = {"name": "s", "question": "?", "experiment": "s", "text": ""}
         write_json(
             self.files.sweep,
-            {**texts, "ledger": "ledger_0.jsonl", "blocks": BLOCKS, "objective": [objective], **record},
+            {**texts, "ledger": "ledger_0.jsonl", "blocks": BLOCKS, "objective": [objective], "stages": {}, **record},
         )
 
     def job(self, kind: str, block: str | None, number: int | None, *objectives: float, keys: str = "") -> None:

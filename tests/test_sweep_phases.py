@@ -13,7 +13,8 @@ import yaml
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
-from kdtune.files import read_json, read_jsonl, write_jsonl
+from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.records import TrialFiles
 from kdtune.report.accuracies import accuracies
 from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
@@ -122,6 +123,10 @@ def rewritten(swept: Path, folder: Path, split: str) -> Path:
                 figures = row["evaluation"][split]
                 row["evaluation"][split] = {name: (int(path.parent.name[:8], 16) % 97 + i) / 97 for name in figures}
         write_jsonl(path, rows)
+        # What a complete trial ended with says the same; were it otherwise, the trial would be made again.
+        files = TrialFiles(path.parent)
+        if result := files.result():
+            write_json(files.result_file, {**result, "stages": files.stages()})
     return folder
 
 

@@ -43,7 +43,8 @@ def make_trial(store: Store, number: int, state: str, epochs: int) -> TrackedTri
     for epoch in range(1, epochs + 1):
         write_epoch(trial, epoch)
     if state == "complete":
-        files.write_result({"weights_sha256": f"{number:064x}", "seconds": 8.0, "profile": {"device": "cpu"}})
+        ended = {"epochs": epochs, "stages": files.stages(), "weights_sha256": f"{number:064x}"}
+        files.write_result({**ended, "seconds": 8.0, "profile": {"device": "cpu"}})
         trial = replace(trial, objective=0.4)
     if state == "failed":
         files.write_failure("the loss is not finite at epoch 2")
