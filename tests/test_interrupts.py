@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from helpers import run_python
 
 from kdtune.sweep.interrupts import Interrupts
 
@@ -50,3 +51,27 @@ def test_a_patient_one_notes_the_first_signal_and_raises_at_the_second() -> None
                 signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
+
+
+LOST = """
+import signal, time
+from kdtune import cli
+from kdtune.commands import process
+
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+process.prepare([])
+try:
+    Finalised()
+    while True:
+        time.sleep(60)
+except BaseException as error:
+    raise SystemExit(process.end(error, "runs"))
+"""
+
+
+def test_an_interrupt_that_is_lost_ends_any_command() -> None:
+    done = run_python(LOST, check=False)
+    assert (done.returncode, done.stderr) == (130, "kdtune: interrupted; the same command goes on\n")

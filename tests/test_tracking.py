@@ -13,7 +13,7 @@ from servers import free_port, served, wait_until
 from tracked import BEGAN_AT, EXPERIMENT, SWEEP, Shown, make_trial, make_trials, publish, write_epoch
 
 import kdtune.tracking.publish
-from kdtune.files import append_jsonl
+from kdtune.files import append_jsonl, read_json
 from kdtune.store import Store
 from kdtune.tracking.publish import Publisher, TrackedTrial, publish_trial, read_run_ids
 from kdtune.tracking.sweep_text import SweepText
@@ -48,7 +48,7 @@ def test_a_sweep_as_mlflow_shows_it(uri: str, store: Store, tmp_path: Path) -> N
     assert run.info.start_time == int(BEGAN_AT * 1000)
     assert run.info.end_time == int(BEGAN_AT * 1000) + 8000
     config = Path(shown.client.download_artifacts(run.info.run_id, "config.json", str(tmp_path)))
-    assert json.loads(config.read_text()) == {"seed": 1}
+    assert read_json(config) == {"seed": 1}
 
 
 def test_metric_histories_are_the_rows(uri: str, store: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -27,6 +28,8 @@ from kdtune.urls import SecretUrl, redact, remember_environment
 
 #: Set to 1, an exception that is a bug is raised instead of being told in a line.
 DEBUG = "KDTUNE_DEBUG"
+#: Seconds after which an interrupt that was lost is sent again.
+AGAIN_S = 0.1
 
 
 def prepare(arguments: Sequence[str]) -> None:
@@ -47,9 +50,7 @@ def _redact_libraries() -> None:
     if not isinstance(make, _Redacted):
         logging.setLogRecordFactory(_Redacted(make))
         threading.excepthook = _ended_thread
-    if os.environ.get(DEBUG) != "1":
-        # What fails in a library's destructor concerns nobody: the failure that led there has been told.
-        sys.unraisablehook = lambda _: None
+    sys.unraisablehook = _swallowed
 
 
 class _Redacted:
@@ -65,6 +66,18 @@ class _Redacted:
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = redact("".join(traceback.format_exception(record.exc_info[1])).rstrip())
         return record
+
+
+def _swallowed(found: sys.UnraisableHookArgs) -> None:
+    """Send an interrupt again that came in a destructor or a weak reference's callback, where Python drops it.
+
+    What else fails there concerns nobody: the failure that led there has been told.
+    """
+    if isinstance(found.exc_value, KeyboardInterrupt):
+        # To the process, not from the thread to itself: only so does a signal end the main thread's sleep.
+        threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+    elif os.environ.get(DEBUG) == "1":
+        sys.__unraisablehook__(found)
 
 
 def _ended_thread(arguments: threading.ExceptHookArgs) -> None:

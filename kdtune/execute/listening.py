@@ -47,12 +47,22 @@ def _doors() -> Iterator[Door]:
             program = _program(process.name(), command)
             if program is None:
                 continue
-            for found in process.net_connections("inet"):
-                if found.status == psutil.CONN_LISTEN:
-                    guarded = _mlflow_guarded(command) if program == "MLflow" else _ray_guarded(process)
-                    host = _plain(found.laddr[0])
-                    address = f"[{host}]:{found.laddr[1]}" if host.version == 6 else f"{host}:{found.laddr[1]}"
-                    yield Door(program, process.name(), process.pid, address, host.is_loopback, guarded)
+            name, guarded = process.name(), None
+            with suppress(psutil.Error, OSError):  # a parent or a child that ends hides no door
+                guarded = _mlflow_guarded(command) if program == "MLflow" else _ray_guarded(process)
+            for bound in _bound(process):
+                host = _plain(bound[0])
+                address = f"[{host}]:{bound[1]}" if host.version == 6 else f"{host}:{bound[1]}"
+                yield Door(program, name, process.pid, address, host.is_loopback, guarded)
+
+
+def _bound(process: psutil.Process) -> set[tuple[str, int]]:
+    """Return host and port of each listening socket.
+
+    Linux may leave out lines of its table that others change while it is read, so it is read twice.
+    """
+    found = [*process.net_connections("inet"), *process.net_connections("inet")]
+    return {(each.laddr[0], each.laddr[1]) for each in found if each.status == psutil.CONN_LISTEN}
 
 
 def _program(name: str, command: list[str]) -> str | None:
