@@ -116,6 +116,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_position(
     assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
 
 
+@pytest.mark.slow
 def test_long_epochs_have_checkpoints_within(
     config: TrialConfig, prepared: Session, undisturbed: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

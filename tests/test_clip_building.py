@@ -222,6 +222,7 @@ def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
     assert len(decodes) == 8 - kept
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process so")
 def test_a_videos_length_does_not_matter_to_memory(tmp_path: Path) -> None:
     """One of 6,000 small frames, stored at 128×171: 394 MB."""

@@ -81,6 +81,7 @@ def test_epochs_are_timed_without_their_evaluations() -> None:
     assert epoch_seconds(evaluated) == 60.0
 
 
+@pytest.mark.slow
 def test_trials_that_are_alike_are_measured_once_in_a_process(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_trials_that_are_alike_are_measured_once_in_a_process(
     assert [alone[name] for name in OF_COST[:3]] == [first[name] for name in OF_COST[:3]]
 
 
+@pytest.mark.slow
 def test_replay_does_not_compare_costs(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     store = Store(tmp_path)
     session = Session(store)

@@ -75,6 +75,7 @@ def test_frames_decoded_anew_change_no_bit(
     assert bits(train(distilled, Store(tmp_path), session)) == bits(reference)
 
 
+@pytest.mark.slow
 def test_the_jpeg_tier_repeats_itself(distilled: TrialConfig, reference: TrialFiles, tmp_path: Path) -> None:
     """Decoded anew and read by loader workers: other bits than the raw tier's, but always the same."""
     teacher = distilled.teacher
@@ -106,6 +107,7 @@ def test_another_start_time_changes_no_bit(
     assert bits(files) == bits(reference)
 
 
+@pytest.mark.slow
 def test_beside_three_other_trials_the_bits_are_those_of_one_alone(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
 ) -> None:

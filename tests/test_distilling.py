@@ -166,6 +166,7 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
         np.testing.assert_allclose(taught["relations"][sample].numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_with_a_projector_ends_in_the_same_bits(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_beta_and_gamma_count_only_with_a_teacher(trial_form: dict[str, Any], pr
 # ---- what only the data can tell -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_action_teachers_must_know_the_same_actions(trial_form: dict[str, Any], tmp_path: Path) -> None:
     root = tmp_path / "others"
     make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=3, clips=2)

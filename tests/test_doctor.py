@@ -88,6 +88,7 @@ sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sy
 """
 
 
+@pytest.mark.slow
 def test_without_what_only_sweeps_need_the_trainer_is_examined_all_the_same(tmp_path: Path) -> None:
     absent = ("torchvision", "ray", "optuna", "mlflow", "av", "decord")
     code = f"""

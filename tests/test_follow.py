@@ -92,6 +92,7 @@ def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
     assert SHOW in terminal.closed()
 
 
+@pytest.mark.slow
 def test_a_real_sweep_is_watched_from_another_process(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:

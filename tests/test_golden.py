@@ -88,6 +88,7 @@ print(json.dumps({name: vars(Trained.of(name, session)) for name in sys.argv[3:]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RECORDED["profile"]["cpu_capability"] == "DEFAULT", reason="recorded without vector instructions")
 def test_a_cpu_that_rounds_otherwise_is_tolerated(session: Session, tmp_path: Path) -> None:
     names = ["r3d memory_bank", "tdn in_batch", "c3d action", "bf16"]

@@ -135,6 +135,7 @@ def test_a_process_that_was_stopped_for_too_long_publishes_nothing_more(
     assert Remote(s3).listing("trials/key") == {}
 
 
+@pytest.mark.slow
 def test_an_outage_frees_no_lock(
     s3: str, s3_server: S3Server, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

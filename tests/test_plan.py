@@ -86,6 +86,7 @@ def test_what_is_there_what_was_begun_and_what_is_not(
     assert listing(store) == before, "looking ahead writes nothing"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     sweep_form: dict[str, Any], prepared: Session, store: Store
 ) -> None:

@@ -137,6 +137,7 @@ def test_shapes_that_nobody_has_measured_are_named(
     ]
 
 
+@pytest.mark.slow
 def test_measure_times_every_shape_and_trains_nothing(
     sweep_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(
         assert f"  {url}: {said}" in error
 
 
+@pytest.mark.slow
 def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_stop(on: Machines) -> None:
     first, second = on("a"), on("b")
     files, seen = first.sweep("tiny"), second.sweep("tiny")
@@ -149,6 +150,7 @@ def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_teachers_and_replay_need_no_working_copy(
     taught: TrialConfig,
     on: Machines,

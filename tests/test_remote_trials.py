@@ -102,6 +102,7 @@ def restored(s3_server: S3Server) -> Iterator[S3Server]:
         s3_server.start()
 
 
+@pytest.mark.slow
 def test_an_outage_in_mid_trial_is_waited_for(
     config: TrialConfig,
     prepared: Session,

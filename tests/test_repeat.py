@@ -193,6 +193,7 @@ def test_a_trial_that_does_not_repeat_is_told_with_its_operator(
     assert f"; the first operator that differs is {named}" in finding.text
 
 
+@pytest.mark.slow
 def test_a_trial_that_torch_refuses_is_told_with_all_operators(
     config: TrialConfig, clips: ClipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ def test_other_bits_beside_another_trial_are_a_problem(
     assert "memory_bank, two at a time: epoch 1, train.loss: was " in beside.text
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_fails_its_trial_alone(config: TrialConfig, clips: ClipStore, pair: Pair) -> None:
     multiprocessing.active_children()[0].kill()
     (ended,) = pair.trained(config, clips.folder, CPU)

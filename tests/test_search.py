@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 import pytest
 import scipy.stats
+from _pytest.mark import ParameterSet
 from helpers import WINDOW, run_python, sweep_of
 from optuna.samplers import TPESampler
 
@@ -41,7 +42,13 @@ def test_a_candidate_goes_on_if_it_is_in_the_best_share(peers: int, keep: float,
 
 # ---- asking ----------------------------------------------------------------------------------------------------------
 
-SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "nsga2")
+
+def slow(sampler: str) -> ParameterSet:
+    """The sampler, in slow tests alone: it fits a model for each candidate."""
+    return pytest.param(sampler, marks=pytest.mark.slow)
+
+
+SAMPLERS = ("tpe", "random", slow("gp"), "cmaes", "qmc", "nsga2")
 #: cmaes learns about ranges alone, and gp about parameters that every candidate has.
 NUMBERS = {"lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}, "student.width": {"int_log": [4, 64]}}
 
@@ -90,7 +97,7 @@ def test_what_is_asked_is_learned_or_not(sampler: str) -> None:
     assert (other == asked) == (sampler in ("random", "qmc"))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", slow("gp"), slow("cmaes")])
 def test_another_process_asks_the_same(sampler: str) -> None:
     sweep = sweep_of(sampler=sampler, space=NUMBERS)
     code = f"""
@@ -104,7 +111,7 @@ print(json.dumps(searched(sweep, 12)))
     assert json.loads(run_python(code, hash_seed=1).stdout) == searched(sweep, 12)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", slow("gp"), slow("cmaes"), "nsga2"])
 def test_a_sampler_that_learns_comes_nearer_than_chance(sampler: str) -> None:
     """The objective has its best at λ = e, τ = 4; half of the later candidates are nearer than of random ones."""
 
@@ -168,7 +175,7 @@ def test_pruned_and_failed_candidates_are_told_as_such() -> None:
     assert search._study.direction.name == "MAXIMIZE"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", slow("gp"), "qmc", "nsga2"])
 def test_values_lie_in_the_space_and_read_as_they_are_printed(sampler: str) -> None:
     sweep = sweep_of(sampler=sampler)
     asked = searched(sweep, 40)
@@ -227,7 +234,7 @@ def test_a_grid_is_every_combination_in_order() -> None:
 # ---- several objectives ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", slow("gp"), "nsga2", "random"])
 def test_several_objectives_are_searched_deterministically(sampler: str) -> None:
     form = sweep_of(sampler=sampler, space=NUMBERS).model_dump(by_alias=True, exclude_unset=True)
     objective = [{"metric": "knn", "mode": "max"}, {"metric": "gmac", "mode": "min"}]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from kdtune.config.load import load_sweep
@@ -21,6 +22,7 @@ def ledger(store: Store, sweep: str) -> list[dict[str, Any]]:
     return read_jsonl(path)
 
 
+@pytest.mark.slow
 def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     swept: tuple[Path, Ending], sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_store_of_another_version_is_refused(sweep_file: Path, tmp_path: Path)
         run(sweep_file, tmp_path, None)
 
 
+@pytest.mark.slow
 def test_a_changed_sweep_file_is_explained(
     swept: tuple[Path, Ending], sweep_form: dict[str, Any], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_changed_sweep_file_is_explained(
 # ---- several objectives ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_objectives_give_a_pareto_set(sweep_form: dict[str, Any], ray_address: str, tmp_path: Path) -> None:
     form = {**sweep_form, "name": "two", "teachers": {}, "prune": {}}
     form["objective"] = [{"metric": "pretext_loss", "mode": "min"}, {"metric": "gmac", "mode": "min"}]

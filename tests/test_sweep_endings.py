@@ -20,10 +20,16 @@ from kdtune.train.checkpoint import read_checkpoint
 from sweeps import outcome, run, started
 
 
-def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
+def test_a_driver_interrupted_then_killed_in_mid_sweep_goes_on_to_the_same_results(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
+    process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate()
+    assert (process.returncode, "Traceback" in rest) == (EXIT_INTERRUPTED, False), rest
     process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
+    with pytest.raises(UserError, match=f"another driver runs it .*process {process.pid}.*kdtune status tiny"):
+        run(sweep_file, tmp_path, ray_address)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     end, said = run(sweep_file, tmp_path, ray_address)
@@ -39,7 +45,8 @@ def test_a_driver_killed_in_mid_sweep_goes_on_to_the_same_results(
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -54,6 +61,7 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     assert outcome(tmp_path) == outcome(swept[0])
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,19 +90,6 @@ def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
     return file
 
 
-def test_a_failing_trial_is_retried_then_marked_and_the_sweep_goes_on(
-    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
-    file = failing(sweep_form, tmp_path)
-    end, said = run(file, tmp_path, ray_address)
-    assert end.exit_code == EXIT_FAILED_TRIALS
-    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "failing", {})["trials"]}
-    assert trials[0]["state"] == "failed"
-    assert "not finite at epoch 1" in trials[0]["error"]
-    assert trials[1]["state"] == "complete"
-    assert any("failed: the loss is not finite" in line for line in said)
-
-
 @pytest.mark.slow
 def test_an_interrupt_lets_the_trials_write_their_checkpoints(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
@@ -116,7 +111,7 @@ def test_an_interrupt_lets_the_trials_write_their_checkpoints(
 @pytest.mark.parametrize(
     ("budget", "why"),
     [
-        ("stop.trials=3", "stop.trials: 3 trainings"),
+        pytest.param("stop.trials=3", "stop.trials: 3 trainings", marks=pytest.mark.slow),
         pytest.param("stop.hours=0.0001", "stop.hours", marks=pytest.mark.slow),
         pytest.param("stop.target=9", "stop.target", marks=pytest.mark.slow),
     ],
@@ -135,20 +130,28 @@ def test_a_budget_ends_a_sweep_so_that_it_goes_on(
     assert outcome(tmp_path) == outcome(swept[0])
 
 
-def test_a_budget_of_trials_lets_what_has_begun_be_tried_again(
+def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_goes_on(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
-    end, said = run(failing(sweep_form, tmp_path), tmp_path, ray_address, ("stop.trials=2",))
-    states = [trial["state"] for trial in sweep_results(Store(tmp_path), "failing", {})["trials"]]
-    assert states == ["complete", "failed", "pending"], said
+    """A budget of trials lets what has begun be tried again."""
+    file = failing(sweep_form, tmp_path)
+    end, said = run(file, tmp_path, ray_address, ("stop.trials=2",))
+    trials = sweep_results(Store(tmp_path), "failing", {})["trials"]
+    assert [trial["state"] for trial in trials] == ["complete", "failed", "pending"], said
     assert end.trained == 2
     assert end.exit_code == EXIT_FAILED_TRIALS
+    assert "not finite at epoch 1" in trials[1]["error"]
+    assert any("failed: the loss is not finite" in line for line in said)
+    end, said = run(file, tmp_path, ray_address)
+    trials = sweep_results(Store(tmp_path), "failing", {})["trials"]
+    assert [trial["state"] for trial in trials] == ["complete", "failed", "complete"], said
 
 
-def test_a_second_driver_is_refused_and_told_of_the_first(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_driver_that_is_asked_to_stop_ends_as_if_interrupted(
+    sweep_file: Path, ray_address: str, tmp_path: Path
+) -> None:
     process = started(sweep_file, tmp_path, ray_address, until=("early",))
-    with pytest.raises(UserError, match=f"another driver runs it .*process {process.pid}.*kdtune status tiny"):
-        run(sweep_file, tmp_path, ray_address)
     Store(tmp_path).sweep("tiny").stop.touch()  # as `kdtune stop` does
     _, rest = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED, rest
@@ -166,6 +169,7 @@ class Recorder(Plain):
         self.events.append((row["event"], row["job"]))
 
 
+@pytest.mark.slow
 def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_advice(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:

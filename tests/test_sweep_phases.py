@@ -91,6 +91,7 @@ def test_mlflow_shows_fine_tunings_as_runs_of_their_own(swept: Path) -> None:
         assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_another_fine_tuning_shares_the_pre_training(
     swept: Path, form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:

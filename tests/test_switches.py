@@ -82,6 +82,7 @@ def test_how_stages_are_read_is_no_part_of_the_key(trial_form: dict[str, Any], p
 # ---- precision -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_precision_is_recorded_repeats_and_changes_what_it_should(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:

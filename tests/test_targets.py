@@ -109,6 +109,7 @@ print(json.dumps(targets.counts()))
 """
 
 
+@pytest.mark.slow
 def test_trials_at_the_same_time_share_the_work_and_compute_nothing_twice(
     taught: TrialConfig, session: Session
 ) -> None:
