@@ -32,6 +32,8 @@ def test_the_paper_plan_has_its_nine_rows_at_four_fractions(tmp_path: Path) -> N
     done = kdtune("plan", str(ROOT / "sweeps" / "paper.yaml"), cwd=tmp_path)
     assert "12 controls + 24 candidates" in done.stdout  # 3 students × 4 fractions × (1 scratch + 2 teachers)
     assert "student=r3d fraction=0.02" in done.stdout
+    assert "36 fine-tunings" in done.stdout
+    assert f"and {36 * 150:,}.0 of fine-tuning on hmdb51" in done.stdout
 
 
 def test_the_shipped_schema_is_the_printed_one() -> None:

@@ -6,19 +6,26 @@ import csv
 from pathlib import Path
 
 import pytest
+import yaml
 from fabricated import fabricate
 from helpers import ROOT, SHARED
 
 from kdtune.commands.report import make_report
 from kdtune.config.load import load_sweep
-from kdtune.report.paper import published
+from kdtune.config.sweep import SweepConfig
+from kdtune.report.paper import paper_of, paper_sheets, published
+from kdtune.report.results import sweep_results
+from kdtune.report.standing import sweep_of
 from kdtune.store import Store
 from kdtune.sweep.job import Job
 
 
 def figure(job: Job, i: int, epoch: int) -> float:
-    """Distillation is 3 points ahead at epoch 50, 1 point at 150 and 1 point behind at the end; but not of C3D."""
+    """Distillation is 3 points ahead at epoch 50, 1 point at 150 and 1 point behind at the end; but not of C3D. At
+    epoch 350, the end of fine-tuning, R3D has 60 % and the others 55 %, distilled or not."""
     config = job.configs[i]
+    if epoch == 350:
+        return 0.6 if config.student.backbone == "r3d" else 0.55
     ahead = {50: 0.03, 150: 0.01, 200: -0.01}[epoch] if config.distils else 0.0
     return 0.3 + 0.0005 * epoch + (-0.02 if config.student.backbone == "c3d" and config.distils else 0.0) + ahead
 
@@ -55,6 +62,29 @@ def test_all_nine_rows_of_each_table_stand_beside_the_published_ones(made: tuple
     assert float(first["early"]) == pytest.approx(measured)
     final = rows(made[0], 3)[0]
     assert (final["published (ucf101)"], float(final["late"])) == ("0.45", pytest.approx(0.3 + 0.1 - 0.01 - 0.01))
+
+
+def test_the_column_of_hmdb51_is_what_fine_tuning_reached(made: tuple[Path, str]) -> None:
+    first = rows(made[0], 3)[0]  # R3D from C3D; on test one point lower
+    assert (first["published (hmdb51)"], float(first["fine-tuned"])) == ("0.61", pytest.approx(0.59))
+    assert float(first["difference (hmdb51)"]) == pytest.approx(0.59 - 0.61)
+    assert {row["fine-tuned"] for row in rows(made[0], 3)} == {"0.59", "0.54"}
+    assert "fine-tuned" not in rows(made[0], 4)[0]
+
+
+def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) -> None:
+    form = yaml.safe_load((ROOT / "sweeps" / "paper.yaml").read_text())
+    del form["trial"]["finetune"]
+    form["search"]["blocks"] = {"student": ["r3d"], "data.fraction": [1.0]}
+    form["search"]["exclude"] = [{"student": "r3d", "teacher": "r3d"}]
+    store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(form)
+    fabricate(store, sweep, figure)
+    measured = sweep_of(store.sweep_record("paper"), sweep_results(store, "paper", {}), {})
+    paper = paper_of(measured, sweep)
+    assert paper is not None
+    table = paper_sheets(paper)[0]
+    assert table.heads == ["student", "teacher", "late", "published (ucf101)", "difference (ucf101)"]
+    assert table.rows[0][2].value == pytest.approx(0.38)
 
 
 def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:

@@ -53,6 +53,9 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         + (f"; {same} of them are the same trial as another" if same else "")
     )
     yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
+    if trial.finetuned is not None:
+        epochs = _finetuning_epochs(sweep, trial.finetuned, blocks)
+        yield f"             and {epochs:,.1f} of fine-tuning on {trial.finetuned.data.dataset}"
 
 
 def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
@@ -108,6 +111,14 @@ def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
         for block in blocks
     ]
     return sweep.trial.epochs * (teachers * sweep.trial.data.fraction + sum(per_block))
+
+
+def _finetuning_epochs(sweep: SweepConfig, finetuned: TrialConfig, blocks: list[Block]) -> float:
+    """Epochs in units of one over the whole training set of fine-tuning."""
+    own = sweep.trial.finetune is not None and sweep.trial.finetune.data is not None
+    trials = [(len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds) for block in blocks]
+    shares = [finetuned.data.fraction if own else _fraction(sweep, block) for block in blocks]
+    return finetuned.epochs * sum(number * share for number, share in zip(trials, shares, strict=True))
 
 
 def _fraction(sweep: SweepConfig, block: Block) -> float:
