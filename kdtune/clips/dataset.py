@@ -22,7 +22,7 @@ class TrialData:
     clips: ClipStore
     order: np.ndarray  # (N,) rows of all training videos in the one order, whatever the fraction
     size: int  # how many of them the trial trains on: samples 0 … size − 1
-    validation: np.ndarray  # (V,) rows
+    validation: np.ndarray  # (V,) rows; with data.validation 0 those of test
     test: np.ndarray  # (W,) rows
     lengths: np.ndarray  # frames of every row of the store
     labels: np.ndarray  # action label of every row of the store
@@ -33,6 +33,16 @@ class TrialData:
     def train(self) -> np.ndarray:
         """(size,) rows of the trial's training videos."""
         return self.order[: self.size]
+
+    @property
+    def validation_is_test(self) -> bool:
+        """Whether validation is the test list."""
+        return np.array_equal(self.validation, self.test)
+
+    @property
+    def evaluated(self) -> int:
+        """Videos that an evaluation looks at: its gallery, validation and test."""
+        return self.size + len(self.test) + (0 if self.validation_is_test else len(self.validation))
 
     def record(self, folder: str) -> dict[str, Any]:
         """For people and for MLflow: where the videos are, how many of them are used for what, and what they show."""
@@ -45,13 +55,14 @@ class TrialData:
         index = usable(clips, config.frames_needed)
         train = index[index["split"] == "train"]
         held_out = carve_validation(train, config.data.validation, config.data.subset_seed)
+        test = index.index[index["split"] == "test"].to_numpy()
         order = one_order(train[~held_out], config.data.subset_seed).index.to_numpy()
         data = cls(
             clips=clips,
             order=order,
             size=fraction_size(len(order), config.data.fraction),
-            validation=train.index[held_out].to_numpy(),
-            test=index.index[index["split"] == "test"].to_numpy(),
+            validation=train.index[held_out].to_numpy() if config.data.validation > 0 else test,
+            test=test,
             lengths=clips.index["frames"].to_numpy(),
             labels=clips.index["label"].to_numpy(),
             actions=clips.actions,
@@ -62,7 +73,7 @@ class TrialData:
         if data.size < 2:
             problems.append(Problem(where, f"training needs at least 2 videos, but {data.size} is left"))
         for name, rows in (("validation", data.validation), ("test", data.test)):
-            if len(rows) == 0:
+            if len(rows) == 0 and (name == "test" or config.data.validation > 0):
                 problems.append(Problem(where, f"no {name} videos are left: more groups or longer videos are needed"))
         if problems:
             raise DataError(problems)

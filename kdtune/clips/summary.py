@@ -32,7 +32,7 @@ class Summary:
     """Videos of the training list without those of validation."""
     validation: int
     validation_share: float
-    """`data.validation`, by which validation was carved."""
+    """`data.validation`, by which validation was carved; 0 where it is the test list."""
     test: int
     groups: int
     refused: int = 0
@@ -62,16 +62,17 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
         long_enough = clips.index["frames"] >= frames_needed
         refused, too_short, rows = clips.record["refused"], int((~long_enough).sum()), clips.index[long_enough]
     train = rows[rows["split"] == "train"]
-    validation = int(carve_validation(train, data.validation, data.subset_seed).sum()) if len(train) else 0
+    carved = int(carve_validation(train, data.validation, data.subset_seed).sum()) if len(train) else 0
+    test = int((rows["split"] == "test").sum())
     counts = rows.groupby(["label", "action"], as_index=False).size()
     return Summary(
         place=f"{data.dataset} in {printable(data.folder)}",
         layout=reading.layout,
         classes=tuple(zip(counts["action"], counts["size"].tolist(), strict=True)),
-        training=len(train) - validation,
-        validation=validation,
+        training=len(train) - carved,
+        validation=carved if data.validation > 0 else test,
         validation_share=data.validation,
-        test=int((rows["split"] == "test").sum()),
+        test=test,
         groups=rows["group"].nunique(),
         refused=refused,
         too_short=too_short,
@@ -89,9 +90,11 @@ def lines(summary: Summary) -> Iterator[str]:
     shown = ", ".join(f"{printable(name)} {number:,}" for name, number in summary.classes[:CLASSES_SHOWN])
     more = len(summary.classes) - CLASSES_SHOWN
     yield f"  classes    {len(summary.classes):,}: {shown}" + (f" and {more:,} more" if more > 0 else "")
+    share = f"{summary.validation_share:.0%} of the training list, by groups"
+    origin = share if summary.validation_share > 0 else "the test list: data.validation is 0"
     yield (
-        f"  splits     training {summary.training:,}, validation {summary.validation:,} "
-        f"({summary.validation_share:.0%} of the training list, by groups), test {summary.test:,}"
+        f"  splits     training {summary.training:,}, validation {summary.validation:,} ({origin}), "
+        f"test {summary.test:,}"
     )
     yield f"  groups     {summary.groups:,}"
     if summary.refused:

@@ -29,8 +29,9 @@ class DataConfig(Section):
     """Share of the training videos, the first ones of the one class-balanced order. KD: 1.0, 0.5, 0.25, 0.02."""
     subset_seed: Seed = 0
     """Fixes that order and which groups are validation."""
-    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    """Share of the training list kept for the search, carved by whole groups."""
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Share of the training list kept for the search, carved by whole groups. 0: the whole list is trained on, and
+    validation is the test list, as in PCL's code: then the test list steers, and plan, sweep and report say so."""
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None

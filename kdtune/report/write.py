@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune import __version__
+from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.files import write_atomic
 from kdtune.report.convergence import Reach, curve, curve_measure, reaches
@@ -68,14 +69,14 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     reached = {standing.block: reaches(standing, curves, measure) for standing in sweep.standings}
     yield Text(f"Question: {sweep.record['question'] or 'none was written down.'}")
     yield Text(answer(sweep), "answer")
-    yield from _warnings(sweep)
+    yield from _warnings(sweep, config)
     yield Heading("Gains over the control")
     yield from drawn("gains", _gains_caption(), partial(gains_plot, sweep))
     yield from map(Text, method_words(sweep))
     for i, standing in enumerate(sweep.standings):
         yield Points(block_words(sweep, standing))
         yield block_sheet(sweep, standing, f"block_{i}")
-    yield from _test_parts(sweep)
+    yield from _test_parts(sweep, config)
     yield from _paper_parts(sweep, config)
     yield Heading("Stages and convergence")
     caption = f"{measure.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
@@ -102,7 +103,9 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 
-def _warnings(sweep: Sweep) -> Iterator[Part]:
+def _warnings(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
+    if reasons := steered_by_test(config):
+        yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
     missing = _missing(sweep)
     if missing:
         yield Text(f"This sweep is not finished: {missing}. What stands here may still change.", "warning")
@@ -125,14 +128,10 @@ def _missing(sweep: Sweep) -> str:
     return "; ".join(found)
 
 
-def _test_parts(sweep: Sweep) -> Iterator[Part]:
+def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     yield Heading("On the test split")
-    measures = [m for m in sweep.measures if not m.cost]
-    if any(m.split == "test" for m in measures):
-        yield Text(
-            "The objective was measured on the test split: the search chose by it, and no untouched figure is left.",
-            "warning",
-        )
+    if reasons := steered_by_test(config):
+        yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
         return
     if sweep.measure.cost:
         yield Text("The objective is a cost: it has no split.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from kdtune.config.key import trial_key
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import Parameter, resolve
+from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 
@@ -27,6 +28,8 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     for i, objective in enumerate(sweep.objectives):
         where = "" if is_cost(objective.metric) else f" on {objective.split} at {objective.stage}"
         yield f"{'objective' if i == 0 else '':<12} {objective.mode} {objective.metric}{where}"
+    if reasons := steered_by_test(sweep):
+        yield f"note         {'; '.join(reasons)}: {NONE_LEFT}"
     if sweep.prune.at:
         kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"

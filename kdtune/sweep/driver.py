@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.space import column_name
+from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
@@ -92,6 +93,8 @@ def drive(
     started = time.monotonic()
     watcher.say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
     refuse(sweep, address)
+    if reasons := steered_by_test(sweep):
+        watcher.say(f"note: {'; '.join(reasons)}: {NONE_LEFT}")
     store.claim()
     with Presence(store, sweep.name, address) as presence, Interrupts() as interrupts:
         prepared = prepare_sweep(sweep, store)

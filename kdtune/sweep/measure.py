@@ -161,8 +161,8 @@ class _Bench:
         def of(videos: int) -> tuple[float, int]:
             """Seconds for so many videos of each split, and how many there were."""
             size, validation, test = min(videos, data.size), data.validation[:videos], data.test[:videos]
-            samples = Samples(config, replace(data, size=size, validation=validation, test=test), self.device)
-            return self._timed(lambda: evaluate(network, samples)), size + len(validation) + len(test)
+            some = replace(data, size=size, validation=validation, test=test)
+            return self._timed(lambda: evaluate(network, Samples(config, some, self.device))), some.evaluated
 
         seconds, videos = of(FEW)
         if seconds * EVALUATION_BATCH / FEW < LONG_S:

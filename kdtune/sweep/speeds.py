@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from kdtune.clips.dataset import TrialData
@@ -77,9 +77,9 @@ class Scopes:
         data = self._data.get(videos(form, manifest))
         if data is None:
             return None
-        samples, held = fraction_size(len(data.order), form["data"]["fraction"]), len(data.validation)
-        load = samples + (FORWARD * held if watches(form) else 0)
-        return Scope(samples, samples + held + len(data.test), data.classes, load)
+        samples = fraction_size(len(data.order), form["data"]["fraction"])
+        load = samples + (FORWARD * len(data.validation) if watches(form) else 0)
+        return Scope(samples, replace(data, size=samples).evaluated, data.classes, load)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
     gallery = video_features(network, samples, data.train)
     labels = torch.from_numpy(data.labels[data.train])
     classes = len(data.actions)
-    splits = {"validation": data.validation, "test": data.test}
+    # With data.validation 0 they are the same videos, and measured once.
+    splits = {"test": data.test} if data.validation_is_test else {"validation": data.validation, "test": data.test}
     # Asked together, for the probe is fitted once.
     features = torch.cat([video_features(network, samples, rows) for rows in splits.values()])
     order, similarity = nearest(gallery, features)
@@ -106,6 +107,9 @@ def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
                 **means,
             }
             tables[split] = {"actions": list(data.actions), "confusion": matrix.tolist(), **per_class}
+    if data.validation_is_test:
+        scores = {"validation": dict(scores["test"]), **scores}
+        tables = {"validation": tables["test"], **tables} if tables else tables
     return Evaluation(scores, tables or None)
 
 

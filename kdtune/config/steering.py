@@ -1,0 +1,37 @@
+"""Whether the test list steers a sweep: then none of its figures is left that nothing has been chosen by."""
+
+from __future__ import annotations
+
+from kdtune.config.metrics import is_cost
+from kdtune.config.space import resolve
+from kdtune.config.sweep import SweepConfig
+
+#: Ends a line about such a sweep.
+NONE_LEFT = "the test list steers this sweep, and no untouched figure is left to report"
+
+
+def steered_by_test(sweep: SweepConfig) -> list[str]:
+    """Return the places of `sweep` that let the test list steer, each with what stands there; empty where none does.
+
+    With `data.validation: 0` validation is the test list: it moves the learning rate, chooses weights and candidates,
+    and prunes. With `objective.split: test` it chooses candidates and prunes.
+    """
+    found = []
+    for i, objective in enumerate(sweep.objectives):
+        if objective.split == "test" and not is_cost(objective.metric):
+            found.append(f"objective{f'.{i}' if len(sweep.objectives) > 1 else ''}.split is test")
+    trials = {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
+    for place, trial in trials.items():
+        if trial.data.validation == 0 and "validation" in trial.data.model_fields_set:
+            found.append(f"{place}.data.validation is 0")
+        own = trial.finetune.data if trial.finetune is not None else None
+        if own is not None and own.validation == 0:
+            found.append(f"{place}.finetune.data.validation is 0")
+    tried = {f"search.blocks.{name}": (name, list(values)) for name, values in sweep.search.blocks.items()}
+    tried |= {f"search.space.{name}": (name, p.extremes) for name, p in sweep.search.space.items()}
+    for i, control in enumerate(sweep.search.controls):
+        tried |= {f"search.controls.{i}.{name}": (name, [value]) for name, value in control.items()}
+    for place, (name, values) in tried.items():
+        if resolve(name).endswith("data.validation") and any(value == 0 for value in values):
+            found.append(f"{place} has 0")
+    return found
