@@ -1,4 +1,4 @@
-"""Do the records of a trial hold what they should? Its rows each epoch once, its result what the rows say.
+"""Read the records of a trial and compare them: its rows hold each epoch once, its result says what the rows say.
 
 What cannot be read, or disagrees, raises DamageError; `Session.trial` then makes it again. No torch needed.
 """
@@ -9,49 +9,37 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.parse import problem_of
+from kdtune.errors import DamageError, Problem
 from kdtune.store import TrialFiles
 
 Row = dict[str, Any]
 
 
 def read_result(files: TrialFiles) -> dict[str, Any] | None:
-    """Return the result of a complete trial, or None. Raises DamageError where the file cannot be used."""
-    path = files.result_file
-    try:
-        result = files.result()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamageError([problem_of(path, error, "JSON")]) from error
-    except OSError as error:  # a disk or a permission: nothing is damaged
-        raise StoreError([problem_of(path, error)]) from error
+    """Return the result of a complete trial, or None.
+
+    Raises DamageError where the file cannot be used, and StoreError where it cannot be read.
+    """
+    result = files.result()
     if result is None:
         return None
     wanted = {"epochs": int, "stages": Mapping, "weights_sha256": str}
-    if not isinstance(result, dict):
-        raise DamageError([Problem(str(path), f"must hold an object, got {type(result).__name__}")])
-    wrong = [name for name, kind in wanted.items() if not isinstance(result.get(name), kind)]
-    if wrong:
-        raise DamageError([Problem(str(path), f"lacks {', '.join(wrong)}, or holds them as another type")])
+    if wrong := [name for name, kind in wanted.items() if not isinstance(result[name], kind)]:
+        raise DamageError([Problem(str(files.result_file), f"holds {', '.join(wrong)} as another type")])
     return result
 
 
 def read_rows(files: TrialFiles) -> list[Row]:
     """Return the rows of a trial, which hold the epochs 1, 2, … once each.
 
-    Raises DamageError, naming the epochs that are missing or that stand there more than once.
+    Raises DamageError, naming the epochs that are missing or that stand there more than once, and StoreError where the
+    file cannot be read.
     """
-    path = files.epochs
-    try:
-        rows = files.rows()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamageError([problem_of(path, error, "JSON lines")]) from error
-    except OSError as error:
-        raise StoreError([problem_of(path, error)]) from error
-    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-        raise DamageError([Problem(str(path), "holds a line that is no row of an epoch")])
+    rows = files.rows()
+    if not all(isinstance(row["epoch"], int) for row in rows):
+        raise DamageError([Problem(str(files.epochs), "holds a line that is no row of an epoch")])
     if wrong := missing([row["epoch"] for row in rows]):
-        raise DamageError([Problem(str(path), wrong)])
+        raise DamageError([Problem(str(files.epochs), wrong)])
     return rows
 
 
