@@ -13,14 +13,14 @@ from pathlib import Path
 from filelock import Timeout
 
 from kdtune.clips.machine import cores
-from kdtune.config.key import digest
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
-from kdtune.kinds import REMEDIES, Kind, records
-from kdtune.seal import REMEDY, passed_over
+from kdtune.files import read_json
+from kdtune.kinds import REMEDIES, records
+from kdtune.seal import passed_over
 from kdtune.store import Store, TrialFiles
 from kdtune.train.checkpoint import read_checkpoint, trained_weights
 from kdtune.train.soundness import complete_rows
+from kdtune.train.store_repair import aside, incomplete, mend_of, wrong
 from kdtune.train.targets import is_block
 
 
@@ -65,42 +65,21 @@ def damages(store: Store) -> Iterator[Damage]:
 
     bad: set[Path] = set()
     for path, kind in records(store.root):
-        if (what := _wrong(path, kind)) is not None:
+        if (what := wrong(path, kind)) is not None:
             bad.add(path)
-            yield Damage(path, what, kind.remedy, _lock(path, store), _mend(path, kind, store))
+            yield Damage(path, what, kind.remedy, _lock(path, store), mend_of(path, kind, store))
     for files in store.trials():
         if bad.isdisjoint((files.config, files.result_file, files.epochs)):
             yield from _trial(files)
         yield from _kept(files)
     for path in sorted(store.root.glob("targets/*/epoch_*/*.npy")):
         if not path.name.startswith(".") and not is_block(path):
-            mend = _aside(path)
+            mend = aside(path)
             yield Damage(path, "is damaged: it does not match its checksum", REMEDIES["targets"], None, mend)
     for folder in store.clip_stores():
         for problem in problems_of(folder, cores()):
             place, _, what = problem.partition(": ")
             yield Damage(Path(place), what or problem, REMEDIES["clips"])
-
-
-def _wrong(path: Path, kind: Kind) -> str | None:
-    """What is wrong with a record, or None."""
-    try:
-        if path.suffix == ".jsonl":
-            read_jsonl(path, kind.needs)
-            return None
-        record = read_json(path, kind.needs) or {}
-    except StoreError as error:
-        return "; ".join(_told(problem, path) for problem in error.problems)
-    if path.name == "config.json" and (digest(record) != path.parent.name):
-        return "is damaged: it does not hash to the trial's key"
-    return None
-
-
-def _told(problem: Problem, path: Path) -> str:
-    """A problem of `path` without its path; of a line, with its number."""
-    line = problem.where.removeprefix(str(path)).removeprefix(":")
-    what = problem.what.removesuffix(f"; {REMEDY}")
-    return f"line {line} {what}" if line else what
 
 
 def _trial(files: TrialFiles) -> Iterator[Damage]:
@@ -119,7 +98,7 @@ def _trial(files: TrialFiles) -> Iterator[Damage]:
     except StoreError as error:
         problem = error.problems[0]
         where = Path(problem.where)
-        mend = None if imported else _incomplete(files, where)
+        mend = None if imported else incomplete(files, where)
         yield Damage(where, problem.what.partition("; ")[0], remedy, lock, mend)
 
 
@@ -134,39 +113,12 @@ def _kept(files: TrialFiles) -> Iterator[Damage]:
         except StoreError as error:
             name = "kept" if path.name.startswith("stage_") else "checkpoint"
             what = error.problems[0].what.partition("; ")[0]
-            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", _aside(path))
+            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", aside(path))
 
 
 def _lock(path: Path, store: Store) -> str | None:
     folder, name = path.relative_to(store.root).parts[0], path.parent.name
     return {"trials": f"trial-{name}", "sweeps": f"sweep-{name}"}.get(folder)
-
-
-def _mend(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
-    if not kind.aside:
-        return None
-    if path.suffix == ".jsonl" and path.name != "epochs.jsonl":
-        return lambda: set_damaged_lines_aside(path, kind.needs)
-    if path.name in ("config.json", "epochs.jsonl"):
-        # A trial that counts as complete is not trained again.
-        return lambda: _incomplete(store.trial(path.parent.name), path)()
-    return _aside(path)
-
-
-def _incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
-    """Set the file aside, and the result, so that the trial is gone on with from what is sound."""
-
-    def mend() -> None:
-        for path in dict.fromkeys((files.result_file, damaged)):
-            if path.exists() and path != files.folder:
-                set_aside(path)
-        files.withdraw_result()
-
-    return mend
-
-
-def _aside(path: Path) -> Callable[[], object]:
-    return lambda: set_aside(path)
 
 
 def report(store: Store, repair: bool, say: Callable[[str], object]) -> tuple[int, int]:

@@ -1,0 +1,86 @@
+"""What is wrong with one record, and what sets it aside: here and, of a store behind a URL, there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdtune.config.key import digest
+from kdtune.errors import Problem, StoreError
+from kdtune.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
+from kdtune.kinds import Kind
+from kdtune.seal import REMEDY
+from kdtune.store import Store, TrialFiles
+
+#: A trial that lacks one of them, or whose one is damaged, is not complete.
+OF_COMPLETE = ("config.json", "result.json", "epochs.jsonl")
+
+
+def wrong(path: Path, kind: Kind) -> str | None:
+    """Return what is wrong with a record, or None."""
+    try:
+        if path.suffix == ".jsonl":
+            read_jsonl(path, kind.needs)
+            return None
+        record = read_json(path, kind.needs) or {}
+    except StoreError as error:
+        return "; ".join(_told(problem, path) for problem in error.problems)
+    if path.name == "config.json" and (digest(record) != path.parent.name):
+        return "is damaged: it does not hash to the trial's key"
+    return None
+
+
+def _told(problem: Problem, path: Path) -> str:
+    """A problem of `path` without its path; of a line, with its number."""
+    line = problem.where.removeprefix(str(path)).removeprefix(":")
+    what = problem.what.removesuffix(f"; {REMEDY}")
+    return f"line {line} {what}" if line else what
+
+
+def mend_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
+    """Return what sets a damaged record aside, for the holder of its lock; None where that would help nobody."""
+    if not kind.aside:
+        return None
+    if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
+        return lambda: _mend_there(path, kind, store)
+    if path.suffix == ".jsonl" and path.name not in OF_COMPLETE:
+        return lambda: set_damaged_lines_aside(path, kind.needs)
+    if path.name in OF_COMPLETE:
+        return lambda: incomplete(store.trial(path.parent.name), path)()
+    return aside(path)
+
+
+def _mend_there(path: Path, kind: Kind, store: Store) -> None:
+    """Replace the copy here by what is there; where that is damaged, too, set it aside here and remove it there."""
+    mirror, folder = store.mirror, path.parent.relative_to(store.root).as_posix()
+    assert mirror is not None
+    set_aside(path)
+    mirror.fetch(folder)
+    if path.exists() and wrong(path, kind) is None:
+        return
+    if path.exists() and path.suffix == ".jsonl" and path.name not in OF_COMPLETE:
+        set_damaged_lines_aside(path, kind.needs)
+        mirror.publish(folder)
+        return
+    if path.exists():
+        set_aside(path)
+    mirror.withdraw(folder, path.name)
+    if path.name in OF_COMPLETE:
+        incomplete(store.trial(path.parent.name), path)()
+
+
+def incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
+    """Return what sets the file aside, and the result, so that the trial is gone on with from what is sound."""
+
+    def mend() -> None:
+        for path in dict.fromkeys((files.result_file, damaged)):
+            if path.exists() and path != files.folder:
+                set_aside(path)
+        files.withdraw_result()
+
+    return mend
+
+
+def aside(path: Path) -> Callable[[], object]:
+    """Return what sets a file aside."""
+    return lambda: set_aside(path)
