@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker, from the start, run all tests of the shared Ray cluster; it and its sweep are then made once."""
+    on_ray = [item for item in items if "ray_address" in getattr(item, "fixturenames", ())]
+    for item in on_ray:
+        item.add_marker(pytest.mark.xdist_group("ray"))
+    first = set(on_ray)
+    items.sort(key=lambda item: item not in first)
+
+
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 40 real video files."""

@@ -103,6 +103,7 @@ def test_a_trial_that_ray_ran_has_the_same_bits_without_ray(swept: tuple[Path, E
         assert len(replays.session.store.trials()) == 2
 
 
+@pytest.mark.slow
 def test_a_candidate_with_several_seeds_is_one_candidate(
     sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
