@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers import ROOT
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
@@ -15,6 +20,7 @@ from kdtune.files import read_jsonl
 from kdtune.report.live import Plain
 from kdtune.store import Store
 from kdtune.sweep.driver import Ending, drive
+from sweeps import outcome
 
 
 def ledger(store: Store, sweep: str) -> list[dict[str, Any]]:
@@ -55,3 +61,33 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     assert "1 trials trained, 1 found in runs, 1 trained by another sweep meanwhile; " in end.account("runs")[0]
     cached = {row["job"]: row["cached"] for row in ledger(store, "one") if row["event"] == "ended"}
     assert sorted(cached.values()) == [False, True, True], cached
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_train_what_they_share_once(
+    swept: tuple[Path, Ending], sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+) -> None:
+    """The same question under two names, asked by two drivers at the same time."""
+    root = tmp_path / "runs"
+    running = []
+    for name in ("one", "two"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**sweep_form, "name": name}))
+        command = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(root), "--address", ray_address]
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/{name}.db"}
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=ROOT))
+    counts = []
+    for process in running:
+        out, err = process.communicate()
+        assert process.returncode == EXIT_OK, err
+        told = re.search(
+            r"(\d+) trials trained, (\d+) found in \S+?(?:, (\d+) trained by another sweep meanwhile)?;", out
+        )
+        assert told is not None, out
+        counts.append([int(number or 0) for number in told.groups()])
+    alone = swept[1].trained
+    assert [sum(each) for each in counts] == [alone] * 2
+    assert sum(trained for trained, _, _ in counts) == alone, counts
+    for name in ("one", "two"):
+        assert outcome(root, name) == outcome(swept[0])
