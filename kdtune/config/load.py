@@ -100,7 +100,9 @@ def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str
         around = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         place = next((places[path] for path in around if path in places), str(file or "--set"))
         where = problem.where if problem.where.startswith("--set") else f"{place}: {problem.where}"
-        placed.append(Problem(where, _cut(problem.what, LONGEST_WHAT), _cut(problem.allowed, LONGEST_ALLOWED)))
+        placed.append(
+            Problem(_cut(where, LONGEST_WHAT), _cut(problem.what, LONGEST_WHAT), _cut(problem.allowed, LONGEST_ALLOWED))
+        )
     if len(placed) > MOST_PROBLEMS:
         more = Problem(printable(str(file or "--set")), f"has {len(placed) - MOST_PROBLEMS:,} more problems")
         return [*placed[:MOST_PROBLEMS], more]
