@@ -46,7 +46,11 @@ class Remote:
     """One URL. Names are relative to it, with slashes."""
 
     def __init__(self, url: str, reached: bool = False) -> None:
+        """Raises StoreError for a web server, which fsspec takes for an empty folder where it cannot be reached."""
         self.url, self.reached = SecretUrl(url.rstrip("/")), reached
+        if url.lower().startswith(("http://", "https://")):
+            what = "is a web server's, whose files can be neither listed nor written"
+            raise StoreError([Problem(str(self.url), what, "a folder, or a URL that fsspec can write to")])
         self._patience = _Patience()
         self.guards: dict[str, Callable[[bool], None]] = {}
         """Of the locks that this process holds, by name: `Lease.check`."""

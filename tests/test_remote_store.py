@@ -98,6 +98,7 @@ def test_frames_that_are_damaged_there_are_refused(small: TrialConfig, on: Machi
         ("s3://kdtune/x", READER, None, "cannot be written: Access Denied"),
         ("s3://kdtune/x", "nobody", None, "cannot be written: "),
         ("s4://kdtune/x", None, None, "cannot be written: Protocol not known: s4"),
+        ("HTTP://127.0.0.1:9/x", None, None, "is a web server's, whose files can be neither listed nor written"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_at_once(

@@ -77,7 +77,7 @@ def _status(reader: Reader, board: Board) -> Row:
 
 
 def overview(store: Store) -> Row:
-    """{"store": its folder, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed": jobs,
+    """{"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed": jobs,
     "metric", "best": {block: as in Board.picture}}]}, from the ledgers alone."""
     sweeps = []
     for name in store.sweeps():
@@ -93,7 +93,7 @@ def overview(store: Store) -> Row:
         figures = {name: picture[name] for name in ("done", "total", "metric")}
         best = {block["block"]: block["best"] for block in picture["blocks"]}
         sweeps.append({"sweep": name, "state": state, "driver": driver, **figures, "failed": failed, "best": best})
-    return {"store": str(store.root), "sweeps": sweeps}
+    return {"store": str(store.place), "sweeps": sweeps}
 
 
 def show_overview(found: Row, stream: TextIO) -> None:
