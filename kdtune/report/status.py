@@ -77,8 +77,11 @@ def _status(reader: Reader, board: Board) -> Row:
 
 
 def overview(store: Store) -> Row:
-    """{"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed": jobs,
-    "metric", "best": {block: as in Board.picture}}]}, from the ledgers alone."""
+    """Return what the ledgers alone say of every sweep.
+
+    {"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed":
+    jobs, "metric", "best": {block: as in Board.picture}}]}
+    """
     sweeps = []
     for name in store.sweeps():
         reader = passed_over(partial(Reader, store, name), None)
