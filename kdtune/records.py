@@ -35,12 +35,16 @@ def ledger_rows(path: Path) -> list[dict[str, Any]]:
 def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Does the sweep of this record have the job that a row of its ledger asked for?
 
-    A ledger also knows blocks and candidates of an earlier run that had more of them.
+    A ledger also knows blocks and candidates of an earlier run that had more of them, and refits of one that had some.
     """
-    block = asked["block"]
+    block, kind = asked["block"], asked["kind"]
     if block is None:  # a teacher, for all blocks
         return True
-    return block in record["blocks"] and (asked["kind"] != "candidate" or asked["number"] < record["blocks"][block])
+    if kind == "refit":
+        if not record.get("refit"):
+            return False
+        kind = asked["refits"]["kind"]
+    return block in record["blocks"] and (kind != "candidate" or asked["number"] < record["blocks"][block])
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import random
 import pytest
 from watched import OBJECTIVE, a_board, asked, ended, epoch
 
+from kdtune.front import Front
 from kdtune.report.board import Board
-from kdtune.report.front import Front
 
 
 def counts(board: Board, block: int = 0) -> list[int]:

@@ -20,7 +20,7 @@ class TrialData:
     """Rows are positions in the ClipStore's index; a *sample* is a position in the one order."""
 
     clips: ClipStore
-    order: np.ndarray  # (N,) rows of all training videos in the one order, whatever the fraction
+    order: np.ndarray  # (N,) rows of all training videos in the one order, whatever the fraction; see data.train_on
     size: int  # how many of them the trial trains on: samples 0 … size − 1
     validation: np.ndarray  # (V,) rows; with data.validation 0 those of test
     test: np.ndarray  # (W,) rows
@@ -56,7 +56,8 @@ class TrialData:
         train = index[index["split"] == "train"]
         held_out = carve_validation(train, config.data.validation, config.data.subset_seed)
         test = index.index[index["split"] == "test"].to_numpy()
-        order = one_order(train[~held_out], config.data.subset_seed).index.to_numpy()
+        pool = train if config.data.train_on == "all" else train[~held_out]
+        order = one_order(pool, config.data.subset_seed).index.to_numpy()
         data = cls(
             clips=clips,
             order=order,

@@ -69,7 +69,7 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
         place=f"{data.dataset} in {printable(data.folder)}",
         layout=reading.layout,
         classes=tuple(zip(counts["action"], counts["size"].tolist(), strict=True)),
-        training=len(train) - carved,
+        training=len(train) if data.train_on == "all" else len(train) - carved,
         validation=carved if data.validation > 0 else test,
         validation_share=data.validation,
         test=test,

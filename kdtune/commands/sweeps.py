@@ -37,7 +37,7 @@ def sweep(options: argparse.Namespace) -> int:
         print(line)
     worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
     page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
-    for note in filter(None, [*end.notes, *unsent, mixed_profiles(results["trials"])]):
+    for note in filter(None, [*end.notes, *unsent, mixed_profiles([*results["trials"], *results.get("refits", [])])]):
         print(f"note: {note}")
     print(f"Look at it:  {uri if is_server(uri) else 'python -m kdtune ui'}")
     if page is not None:
@@ -70,7 +70,7 @@ def results(options: argparse.Namespace) -> int:
     store = reading(options)
     files = store.sweep(options.sweep).fetch()
     results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
-    if note := mixed_profiles(results["trials"]):
+    if note := mixed_profiles([*results["trials"], *results.get("refits", [])]):
         say(f"note: {note}")
     if options.accuracies:
         from kdtune.report.accuracies import accuracies

@@ -33,7 +33,7 @@ def sweep_problems(sweep: SweepConfig) -> list[Problem]:
     return problems or list(_combinations(sweep))
 
 
-def _placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]]:
+def placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]]:
     """(place, name, values) of everything that is searched, blocked on or set in a control."""
     search = sweep.search
     for name, parameter in search.space.items():
@@ -47,7 +47,7 @@ def _placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]
 
 def _names(sweep: SweepConfig) -> Iterable[Problem]:
     seen: dict[str, str] = {}
-    for place, name, _ in _placed_values(sweep):
+    for place, name, _ in placed_values(sweep):
         if not is_path(name):
             yield Problem(place, "is no parameter of a trial", ", ".join(all_paths()))
         elif resolve(name) == "seed":
@@ -64,7 +64,7 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
 
 def _values(sweep: SweepConfig) -> Iterable[Problem]:
     """Try each value by itself in a trial, so that its own rule speaks."""
-    for place, name, values in _placed_values(sweep):
+    for place, name, values in placed_values(sweep):
         if not is_path(name) or resolve(name) == "teacher":
             continue
         for value in values:
@@ -77,7 +77,7 @@ def _values(sweep: SweepConfig) -> Iterable[Problem]:
 
 def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
     known = ["none", *sweep.teachers]
-    for place, name, values in _placed_values(sweep):
+    for place, name, values in placed_values(sweep):
         if resolve(name) == "teacher":
             for value in values:
                 if value is not None and value not in known:
@@ -158,7 +158,7 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
 
 def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
     """Does every trial record `metric` at `stage`?"""
-    named = [str(v) for _, name, values in _placed_values(sweep) if resolve(name) == "loss.target" for v in values]
+    named = [str(v) for _, name, values in placed_values(sweep) if resolve(name) == "loss.target" for v in values]
     targets = ["action"] if stage == FINETUNE_STAGE else named or [sweep.trial.loss.target]
     return all(available(metric, target) for target in targets if target in OF_HEAD)
 

@@ -36,6 +36,8 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
+    if config.data.train_on == "rest" or config.data.validation == 0:  # without validation the rest is all
+        del form["data"]["train_on"]
     del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     loss, optimizer = form["loss"], form["optimizer"]

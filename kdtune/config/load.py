@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from kdtune.config.check import sweep_problems
 from kdtune.config.inherit import NESTED
 from kdtune.config.reader import parse_file, parse_value, read_text, unfit
+from kdtune.config.refit import refit_problems
 from kdtune.config.space import all_paths, is_path, resolve, set_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -43,7 +44,7 @@ def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
         known = [problem.where for problem in problems]
         problems += [
             problem
-            for problem in sweep_problems(sweep)
+            for problem in (*sweep_problems(sweep), *refit_problems(sweep))
             if not any(problem.where == place or problem.where.startswith(f"{place}.") for place in known)
         ]
     if problems or sweep is None:

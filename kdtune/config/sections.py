@@ -32,6 +32,9 @@ class DataConfig(Section):
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """Share of the training list kept for the search, carved by whole groups. 0: the whole list is trained on, and
     validation is the test list, as in PCL's code: then the test list steers, and plan, sweep and report say so."""
+    train_on: Literal["rest", "all"] = "rest"
+    """What validation leaves, or the validation videos as well: what a sweep's `refit: true` trains again. Then the
+    figures on validation are of videos that were trained on, and those on test alone count."""
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdtune.config.check import placed_values
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig
@@ -27,11 +28,7 @@ def steered_by_test(sweep: SweepConfig) -> list[str]:
         own = trial.finetune.data if trial.finetune is not None else None
         if own is not None and own.validation == 0:
             found.append(f"{place}.finetune.data.validation is 0")
-    tried = {f"search.blocks.{name}": (name, list(values)) for name, values in sweep.search.blocks.items()}
-    tried |= {f"search.space.{name}": (name, p.extremes) for name, p in sweep.search.space.items()}
-    for i, control in enumerate(sweep.search.controls):
-        tried |= {f"search.controls.{i}.{name}": (name, [value]) for name, value in control.items()}
-    for place, (name, values) in tried.items():
+    for place, name, values in placed_values(sweep):
         if resolve(name).endswith("data.validation") and any(value == 0 for value in values):
             found.append(f"{place} has 0")
     return found

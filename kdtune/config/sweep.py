@@ -78,6 +78,9 @@ class SweepConfig(Section):
     search: SearchConfig
     objective: Objectives = ObjectiveConfig()
     """One number, or a list of them: then the results are a Pareto set, and nothing is pruned."""
+    refit: bool = False
+    """Train what the search has chosen, and the controls, again on the whole training list: validation videos included.
+    What is reported of the test list is then of these trainings."""
     prune: PruneConfig = PruneConfig()
     stop: StopConfig = StopConfig()
     resources: ResourceConfig = ResourceConfig()
@@ -185,12 +188,15 @@ class SweepConfig(Section):
     @property
     def ledger(self) -> str:
         """Digest of everything that decides which candidates are asked; how many there are does not: it may grow."""
-        unasked = {"name": True, "question": True, "stop": True, "resources": True, "tracking": True}
+        unasked = dict.fromkeys(("name", "question", "refit", "stop", "resources", "tracking"), True)
         form = self.model_dump(mode="json", by_alias=True, exclude=unasked)
         del form["search"]["candidates"]
         for config in (form["trial"], *form["teachers"].values()):
             for field in NOT_HASHED:
                 del config["data"][field]
+            for section in (config, config["finetune"] or {}):  # `rest` everywhere, for a sweep refuses `all`
+                if section.get("data") is not None:
+                    section["data"].pop("train_on")
         return digest({**form, "semantics": TRAINER_SEMANTICS})
 
     def _shared(self) -> dict[str, Any]:

@@ -19,18 +19,22 @@ ONE_ANSWER = ("knn", "linear", "pretext", "action", "top1")
 
 def accuracies(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
     """One table for each block and split: a row for each figure, in the last stage of pre-training and after
-    fine-tuning; a column for scratch and for each candidate, `mean ± standard deviation` over its seeds (n − 1)."""
+    fine-tuning; a column for scratch and for each candidate, `mean ± standard deviation` over its seeds (n − 1). What
+    was trained again on the whole list is what is shown of the test split."""
+    of = {"validation": results["trials"], "test": results.get("refits", results["trials"])}
     last = [stage for stage in sweep["stages"] if stage != FINETUNE_STAGE][-1:]
     stages = [*last, *(stage for stage in sweep["stages"] if stage == FINETUNE_STAGE)]
     tables = []
     for block in sweep["blocks"]:
-        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for trial in results["trials"]:
-            if trial["block"] == block and any(stage in trial["stages"] for stage in stages):
-                groups.setdefault((trial["candidate"], trial["params"]["teacher"]), []).append(trial)
-        for split in ("validation", "test") if groups else ():
-            table = _table(list(groups.values()), stages, split, form)
-            tables.append(f"{title_text(f'{block}, {split}', form)}\n{table}")
+        for split, trials in of.items():
+            groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+            for trial in trials:
+                if trial["block"] == block and any(stage in trial["stages"] for stage in stages):
+                    groups.setdefault((trial["candidate"], trial["params"]["teacher"]), []).append(trial)
+            if groups:
+                again = ", trained again on the whole list" if split == "test" and "refits" in results else ""
+                table = _table(list(groups.values()), stages, split, form)
+                tables.append(f"{title_text(f'{block}, {split}{again}', form)}\n{table}")
     return "\n\n".join(tables) or "no trial has reached its last stage yet"
 
 

@@ -64,7 +64,7 @@ class Board:
         if "evaluation" not in row:
             return None
         objective = self.objectives[0]
-        figures = row["evaluation"][objective["split"]]
+        figures = row["evaluation"]["test" if job.kind == "refit" else objective["split"]]
         # What an action head is measured by is not there before fine-tuning.
         job.metric = objective["column"] if objective["column"] in figures else "knn"
         place = row.get("stage") or f"epoch {row['epoch']}"

@@ -80,14 +80,15 @@ def published(name: str) -> Iterator[dict[str, str]]:
 
 def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
     """The paper's rows as far as `sweep` has them; None where it is not of the shape of sweeps/paper.yaml: students and
-    data fractions are its blocks, and its teachers all that is searched."""
+    data fractions are its blocks, and its teachers all that is searched. Of a sweep that trains the chosen again, the
+    rows are of those trainings."""
     blocks = {resolve(name) for name in config.search.blocks}
     searched = {resolve(name) for name in config.search.space}
     if not {"student.backbone", "data.fraction"} <= blocks or searched != {"teacher"}:
         return None
     column = sweep.measure.column.removeprefix("best_")
     found: dict[tuple[float, str, str], tuple[dict[str, dict[int, float]], list[str]]] = {}
-    for trial in sweep.trials:
+    for trial in sweep.trials if sweep.refits is None else sweep.refits:
         params = trial["params"]
         student = params["student"]
         stages, keys = found.setdefault((float(params["fraction"]), student, params["teacher"]), ({}, []))

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import read_json
+from kdtune.front import Front
 from kdtune.names import is_name, quoted
 from kdtune.parse import first_line
 from kdtune.records import SWEEP_RECORD, ledger_rows, objectives_of, wanted
-from kdtune.report.front import Front
 from kdtune.store import Store
 
 Row = dict[str, Any]
@@ -24,26 +24,53 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
 
     Trials stand by block: controls, then candidates by number. The best of a block has the best objective of its
     candidates (mean over their seeds); of several objectives a list, the Pareto set. Blocks are never held against each
-    other. Raises StoreError for an unknown name.
+    other. A sweep with `refit: true` has "refits" as well: controls and chosen candidates once more, trained on the
+    whole training list, their objectives measured on test. Raises StoreError for an unknown name.
     """
     sweep = record_of(store, name)
-    jobs = jobs_of(store, sweep)
-    store.fetch_trials(key for job, _ in jobs for key in [*job["keys"], *job["finetuned"]])
+    jobs, again = jobs_of(store, sweep), refits_of(store, sweep) if sweep.get("refit") else []
+    store.fetch_trials(key for job, _ in jobs + again for key in [*job["keys"], *job["finetuned"]])
     trials = [_trial(store, sweep, job, end, i, run_ids) for job, end in jobs for i in range(len(job["seeds"]))]
     best = best_of if len(objectives_of(sweep)) == 1 else pareto_of
-    return {"sweep": name, "trials": trials, "best": {block: best(trials, block, sweep) for block in sweep["blocks"]}}
+    found: Row = {"sweep": name, "trials": trials}
+    found["best"] = {block: best(trials, block, sweep) for block in sweep["blocks"]}
+    if not sweep.get("refit"):
+        return found
+    tested = {**sweep, "objective": [{**objective, "split": "test"} for objective in objectives_of(sweep)]}
+    refits = [_trial(store, tested, job, end, i, run_ids) for job, end in again for i in range(len(job["seeds"]))]
+    return found | {"refits": [refit for refit in refits if refit["control"] or _is_chosen(refit, found["best"])]}
+
+
+def _is_chosen(refit: Row, best: Row) -> bool:
+    """Whether the search still chooses the refit's candidate: more candidates may have come to a better one."""
+    found = best[refit["block"]] or []
+    return refit["candidate"] in [trial["candidate"] for trial in (found if isinstance(found, list) else [found])]
 
 
 def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
     """What the ledger says was asked of controls and candidates, with how it ended: by block, controls first."""
+    return _jobs(store, sweep, ("control", "candidate"))
+
+
+def refits_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
+    """The same of what is trained again on the whole training list."""
+    return _jobs(store, sweep, ("refit",))
+
+
+def _jobs(store: Store, sweep: Row, kinds: tuple[str, ...]) -> list[tuple[Row, Row | None]]:
     asked: dict[str, Row] = {}
     ended: dict[str, Row] = {}
     for row in ledger_rows(store.sweep(sweep["name"]).folder / sweep["ledger"]):
         (asked if row["event"] == "asked" else ended)[row["job"]] = row
     blocks = list(sweep["blocks"])
-    jobs = [job for job in asked.values() if job["kind"] != "teacher" and wanted(job, sweep)]
-    jobs.sort(key=lambda job: (blocks.index(job["block"]), job["kind"] == "candidate", job["number"]))
+    jobs = [job for job in asked.values() if job["kind"] in kinds and wanted(job, sweep)]
+    jobs.sort(key=lambda job: (blocks.index(job["block"]), kind_of(job) == "candidate", job["number"]))
     return [(job, ended.get(job["job"])) for job in jobs]
+
+
+def kind_of(job: Row) -> str:
+    """`control` or `candidate`, of a refit that of what it trains again."""
+    return job["refits"]["kind"] if job["kind"] == "refit" else job["kind"]
 
 
 def record_of(store: Store, name: str) -> Row:
@@ -100,9 +127,9 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     values = [objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {
         "key": files.key,
-        "candidate": job["number"] if job["kind"] == "candidate" else None,
+        "candidate": job["number"] if kind_of(job) == "candidate" else None,
         "block": job["block"],
-        "control": job["kind"] == "control",
+        "control": kind_of(job) == "control",
         "seed": job["seeds"][i],
         "params": job["params"][i],
         "state": state,
@@ -119,6 +146,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     } | (
         ({"objectives": values} if len(values) > 1 else {})
         | ({"spread": end["spread"]} if end is not None and end.get("spread") is not None else {})
+        | ({"refits": job["refits"]["job"]} if job["kind"] == "refit" else {})
         | ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
         | ({"earlier_profiles": result["earlier_profiles"]} if result.get("earlier_profiles") else {})
     )

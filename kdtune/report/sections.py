@@ -44,14 +44,17 @@ def on_test_sheet(sweep: Sweep, measure: Measure) -> Sheet | None:
     rows, keys = [], []
     for standing in sweep.standings:
         best, gains, _ = chosen_on_test(sweep, standing, measure)
-        for entry in [*standing.controls[:1], *best]:
+        of = standing if sweep.refits is None else sweep.refitted(standing)
+        for entry in [*of.controls[:1], *best]:
             if entry.finals(measure, "test"):
                 role = entry.described(sweep.varied_in(standing))
                 cells = [Cell(standing.block), Cell(role), _mean(entry, measure, measure.stage, "test")]
                 rows.append([*cells, *_gain(gains.get(entry.name), measure)])
                 keys.append(entry.keys)
     heads = ["block", "trial", f"{measure.name} on test", f"gain ({measure.unit})", "interval", "says"]
-    return Sheet("test", "Chosen on validation, measured on test", heads, rows, keys) if rows else None
+    title = "Chosen on validation, measured on test"
+    title += "" if sweep.refits is None else ", trained again on the whole training list"
+    return Sheet("test", title, heads, rows, keys) if rows else None
 
 
 def reach_sheet(reaches: dict[str, list[Reach]], sweep: Sweep, measure: Measure) -> Sheet | None:
@@ -109,13 +112,14 @@ def stops_sheet(stops: Stops, measure: Measure) -> Sheet | None:
 def trials_sheet(sweep: Sweep) -> Sheet:
     """Every trial once, with the command that makes it again."""
     seen: dict[str, list[dict[str, Any]]] = {}
-    for trial in sweep.trials:
+    every = [*sweep.trials, *(sweep.refits or [])]
+    for trial in every:
         seen.setdefault(trial["key"], []).append(trial)
-    profiles = profiles_of(sweep.trials)
+    profiles = profiles_of(every)
     rows = []
     for key, trials in seen.items():
         first = trials[0]
-        roles = dict.fromkeys(f"{t['block']} · {'control' if t['control'] else t['candidate']}" for t in trials)
+        roles = dict.fromkeys(map(_role, trials))
         profile = profiles.index(first["profile"]) + 1 if first["profile"] in profiles else ""
         begun = first["state"] not in ("pending", "failed") and first["epochs"]
         rows.append(
@@ -134,6 +138,12 @@ def trials_sheet(sweep: Sweep) -> Sheet:
     heads = ["key", "is", "seed", "state", "epochs", "objective", "profile", "weights (SHA-256)", "made again by"]
     note = "replay trains it from nothing and compares bit for bit; add --store where the store is not runs."
     return Sheet("trials", "Every trial", heads, rows, [[key] for key in seen], note, lists_trials=True)
+
+
+def _role(trial: dict[str, Any]) -> str:
+    """As in `fraction=1.0 · 3` or `fraction=1.0 · refit of 3`."""
+    what = "control" if trial["control"] else str(trial["candidate"])
+    return f"{trial['block']} · {'refit of ' if 'refits' in trial else ''}{what}"
 
 
 def profiles_of(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:

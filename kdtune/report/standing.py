@@ -116,6 +116,17 @@ class Sweep:
         return self.results["trials"]
 
     @property
+    def refits(self) -> list[Row] | None:
+        """Controls and chosen candidates, trained again on the whole training list; None where nothing is to be."""
+        return self.results.get("refits")
+
+    def refitted(self, standing: Standing) -> Standing:
+        """A block's refits as a standing of their own, its candidates those that the search chose."""
+        trials = [trial for trial in self.refits or [] if trial["block"] == standing.block]
+        controls, candidates = entries_of(trials)
+        return Standing(standing.block, controls, candidates, standing.videos, {}, candidates)
+
+    @property
     def seeds(self) -> list[int]:
         return list(dict.fromkeys(trial["seed"] for trial in self.trials))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from kdtune.config.metrics import floor_of
@@ -24,15 +25,28 @@ def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
         return json.dumps(results, indent=1, ensure_ascii=False)
     if form == "csv":
         return _csv(results)
-    return "\n\n".join(_block(results, sweep, block, form, None) for block in sweep["blocks"])
+    return "\n\n".join(_blocks(results, sweep, form, None))
 
 
 def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
     """The table at the end of a sweep: per block the control, the best candidates and what was pruned where."""
-    return "\n\n".join(_block(results, sweep, block, "table", SHOWN) for block in sweep["blocks"])
+    return "\n\n".join(_blocks(results, sweep, "table", SHOWN))
 
 
-def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, form: str, most: int | None) -> str:
+def _blocks(results: dict[str, Any], sweep: dict[str, Any], form: str, most: int | None) -> Iterator[str]:
+    """A table for each block and, where there are refits, one of them with their figures on test."""
+    on_test = {**sweep, "objective": [{**objective, "split": "test"} for objective in objectives_of(sweep)]}
+    for block in sweep["blocks"]:
+        yield _block(results, sweep, block, form, most)
+        refits = [trial for trial in results.get("refits", []) if trial["block"] == block]
+        if refits:
+            again = {"trials": refits, "best": {block: []}}
+            yield _block(again, on_test, block, form, None, "trained again on the whole list, ")
+
+
+def _block(
+    results: dict[str, Any], sweep: dict[str, Any], block: str, form: str, most: int | None, what: str = ""
+) -> str:
     objective, *others = objectives_of(sweep)
     metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
@@ -62,7 +76,9 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, form: str
     heads += [*(f"{other['column']} ({other['mode']})" for other in others), "gain", "state"]
     if len(controls) > 1:
         heads.insert(1, "seed")
-    title = f"{block}: {metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
+    title = (
+        f"{block}: {what}{metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
+    )
     rest = candidates[len(shown) :]
     lines = [title_text(title, form), table_text(rows, heads, form)]
     lines += [printable(f"… and {len(rest)} more: {_by_state(rest)}")] if rest else []
@@ -104,7 +120,7 @@ def _share(value: float | None) -> str:
 def _csv(results: dict[str, Any]) -> str:
     """One row a trial; stage accuracies as columns like `late.validation.knn`, costs like `cost.gmac`."""
     rows = []
-    for trial in results["trials"]:
+    for trial in [*results["trials"], *results.get("refits", [])]:
         flat = {name: value for name, value in trial.items() if name not in NESTED}
         flat |= trial["params"]
         for stage, splits in trial["stages"].items():

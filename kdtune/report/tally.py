@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from kdtune.report.front import Front
+from kdtune.front import Front
 
 #: How a job can end.
 ENDED = ("complete", "pruned", "failed")
@@ -66,7 +66,7 @@ class Tally:
     def waiting(self) -> float:
         """Epochs of all trials that have not begun."""
         candidates = self.unasked + self.counts["candidate", "pending"]
-        others = self.counts["control", "pending"] + self.counts["teacher", "pending"]
+        others = sum(self.counts[kind, "pending"] for kind in ("control", "teacher", "refit"))
         return candidates * self.seeds * self.length + others * (self.epochs or 0)
 
     def gain(self, value: float) -> float | None:

@@ -171,7 +171,11 @@ def method_words(sweep: Sweep) -> list[str]:
 
 def chosen_on_test(sweep: Sweep, standing: Standing, measure: Measure) -> tuple[list[Entry], dict[str, Gain], int]:
     """Of a block: the chosen candidates, their gains on the test split, and for how many comparisons those are
-    corrected. The search has not seen that split, so only the chosen ones are compared there, in all blocks."""
+    corrected. The search has not seen that split, so only the chosen ones are compared there, in all blocks. Of a sweep
+    that trains them again these are the refits."""
     chosen = [len(s.best or ([s.leader] if s.leader else [])) for s in sweep.standings]
+    if sweep.refits is not None:
+        again = sweep.refitted(standing)
+        return again.best, gains_of(again, again.best, measure, max(1, sum(chosen)), split="test"), sum(chosen)
     best = standing.best or ([standing.leader] if standing.leader is not None else [])
     return best, gains_of(standing, best, measure, max(1, sum(chosen)), split="test"), sum(chosen)

@@ -94,8 +94,7 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     yield from _stops_parts(stops_of(store, sweep), sweep)
     yield Heading("Trials, seeds, machines")
     yield Points(list(_made_words(sweep, config.search.sampler)))
-    sheet = profile_sheet(sweep.trials)
-    if sheet is not None:
+    if (sheet := profile_sheet([*sweep.trials, *(sweep.refits or [])])) is not None:
         yield sheet
     yield trials_sheet(sweep)
 
@@ -106,11 +105,9 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
 def _warnings(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     if reasons := steered_by_test(config):
         yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
-    missing = _missing(sweep)
-    if missing:
+    if missing := _missing(sweep):
         yield Text(f"This sweep is not finished: {missing}. What stands here may still change.", "warning")
-    mixed = mixed_profiles(sweep.trials)
-    if mixed:
+    if mixed := mixed_profiles([*sweep.trials, *(sweep.refits or [])]):
         yield Text(f"Mixed profiles: {mixed}.", "warning")
 
 
@@ -124,6 +121,10 @@ def _missing(sweep: Sweep) -> str:
         words = [f"{open_} not ended"] if open_ else []
         words += [f"{unasked} candidates not asked"] if unasked > 0 else []
         words += ["no control yet"] if not standing.controls else []
+        if sweep.refits is not None:
+            again = [trial for trial in sweep.refits if trial["block"] == standing.block]
+            late = sum(trial["state"] in ("running", "pending") for trial in again)
+            words += [f"{late} refits not ended"] if late else [] if again else ["no refits yet"]
         found += [f"{standing.block}: {', '.join(words)}"] if words else []
     return "; ".join(found)
 
@@ -138,12 +139,18 @@ def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
         return
     sheet = on_test_sheet(sweep, sweep.measure)
     if sheet is None:
-        yield Text("No candidate is complete yet.")
+        yield Text("No candidate is complete yet." if sweep.refits is None else "No refit is complete yet.")
         return
     yield Text(
         "The test split was seen by no search and no pruning. Only what was chosen on validation is measured there, so "
         "these gains are not biased by the choice; their intervals are corrected for the number of chosen candidates."
     )
+    if sweep.refits is not None:
+        yield Text(
+            "Controls, chosen candidates and their teachers were trained again on the whole training list; those "
+            "trainings are measured here. Their learning rates and weights went by the loss on the validation videos, "
+            "of which they have seen some or all, and not by the test split."
+        )
     yield sheet
 
 
@@ -176,8 +183,7 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure
                 f"of {found[0].full}.{none}"
             )
     yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
-    sheet = reach_sheet(reached, sweep, measure)
-    if sheet is not None:
+    if (sheet := reach_sheet(reached, sweep, measure)) is not None:
         yield sheet
 
 
@@ -220,8 +226,7 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
         f"{high:.0%}, "
         "Clopper–Pearson)."
     )
-    sheet = stops_sheet(stops, measure)
-    if sheet is not None:
+    if (sheet := stops_sheet(stops, measure)) is not None:
         yield sheet
 
 

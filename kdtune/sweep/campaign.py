@@ -1,8 +1,9 @@
 """Which jobs a sweep has, and which of them may start: all of the search's order, and nothing of Ray (DESIGN 4.4, 4.5).
 
 Within a block candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers go first, for others
-wait for them; then controls; then candidates by number. A ledger beside the sweep keeps what was asked. What an event
-costs does not grow with the number of jobs, but for what the sampler itself costs.
+wait for them; then controls; then candidates by number; then refits, which are asked when their block's search is over.
+A ledger beside the sweep keeps what was asked. What an event costs does not grow with the number of jobs, but for what
+the sampler itself costs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdtune.config.sweep import SweepConfig
+from kdtune.front import chosen
 from kdtune.store import Store
 from kdtune.sweep.block import BlockSearch
 from kdtune.sweep.job import Job, Kind, Outcome, outcome_in_store
@@ -26,7 +28,7 @@ OnEnd = Callable[[Job, Outcome, bool], object]
 #: Is told of every row of the ledger, also where it was there before, and of {"event": "started"} when a job is.
 OnRecord = Callable[[dict[str, Any]], object]
 #: What goes first.
-RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2}
+RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "refit": 3}
 
 
 class Campaign:
@@ -56,8 +58,10 @@ class Campaign:
         self._waiting: dict[str, list[Job]] = defaultdict(list)  # a teacher's key → who needs it
         self._lost: deque[Job] = deque()  # their teachers have failed
         self._in_work: set[str] = set()  # keys
-        for search in self.blocks:
-            for job in self._made.controls(search.block):
+        self._controls = {search.block.index: self._made.controls(search.block) for search in self.blocks}
+        self._refitted: set[int] = set()  # indices of the blocks whose refits were asked
+        for controls in self._controls.values():
+            for job in controls:
                 self._add(job)
         for search in self.blocks:
             self._ask_more(search)
@@ -95,8 +99,10 @@ class Campaign:
 
     @property
     def total(self) -> int:
-        """Jobs asked so far and those still to be asked."""
-        return len(self.jobs) + sum(search.candidates - len(search.jobs) for search in self.blocks)
+        """Jobs asked so far and those still to be asked; of several objectives one refit is counted for a block."""
+        waiting = [search for search in self.blocks if search.block.index not in self._refitted]
+        refits = sum(len(self._controls[search.block.index]) + 1 for search in waiting) if self.sweep.refit else 0
+        return len(self.jobs) + sum(search.candidates - len(search.jobs) for search in self.blocks) + refits
 
     @property
     def notes(self) -> list[str]:
@@ -142,6 +148,8 @@ class Campaign:
             if self.journal is not None:
                 search.write(self.journal, self.outcomes)
             self._ask_more(search)
+        if job.kind in ("control", "candidate") and job.block is not None:
+            self._ask_refits(self.blocks[job.block.index])
 
     # ---- asking ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +161,22 @@ class Campaign:
             job = self._made.candidate(search.block, number, values, search.bars())
             search.jobs.append(job)
             self._add(job)
+
+    def _ask_refits(self, search: BlockSearch) -> None:
+        """Ask what is trained on the whole list, once all controls and candidates of the block have ended."""
+        index = search.block.index
+        jobs = [*self._controls[index], *search.jobs]
+        over = len(search.jobs) == search.candidates and all(job.name in self.outcomes for job in jobs)
+        if not self.sweep.refit or not over or index in self._refitted:
+            return
+        self._refitted.add(index)
+        complete = [job for job in jobs if self.outcomes[job.name].state == "complete"]
+        modes = [objective.mode for objective in self.sweep.objectives]
+        ends = {job.number or 0: self.outcomes[job.name] for job in complete if job.kind == "candidate"}
+        best = chosen(modes, {number: end.objectives for number, end in ends.items()})
+        for job in complete:
+            if job.kind == "control" or job.number in best:
+                self._add(self._made.refit(job))
 
     def _add(self, job: Job) -> None:
         for key in job.needs:

@@ -55,6 +55,11 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         + (f" + {finetunings} fine-tunings" if finetunings else "")
         + (f"; {same} of them are the same trial as another" if same else "")
     )
+    if sweep.refit:
+        chosen = len(blocks) * seeds
+        yield f"refits       {controls + chosen} on the whole training list: {controls} controls, {chosen} chosen" + (
+            ", with their teachers" if teachers else ""
+        )
     yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
     if trial.finetuned is not None:
         epochs = _finetuning_epochs(sweep, trial.finetuned, blocks)

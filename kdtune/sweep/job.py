@@ -18,7 +18,8 @@ from kdtune.store import Store
 from kdtune.sweep.prune import clears
 from kdtune.train.soundness import complete_rows, read_result, read_rows
 
-Kind = Literal["teacher", "control", "candidate"]
+#: A refit is a control or a chosen candidate once more, on the whole training list.
+Kind = Literal["teacher", "control", "candidate", "refit"]
 State = Literal["complete", "pruned", "failed"]
 
 
@@ -45,6 +46,8 @@ class Job:
     """Keys of the teachers that must be complete first."""
     bars: Mapping[str, float] = field(default_factory=dict)
     """Stage → what the mean over the seeds must reach there."""
+    refits: Job | None = None
+    """Of a refit: the control or candidate that is trained again."""
 
     def record(self) -> dict[str, Any]:
         """As the ledger keeps it."""
@@ -60,6 +63,7 @@ class Job:
             "params": list(self.params),
             "bars": dict(self.bars),
             "epochs": self.configs[0].epochs,
+            **({"refits": {"job": self.refits.name, "kind": self.refits.kind}} if self.refits is not None else {}),
         }
 
     # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
@@ -125,6 +129,8 @@ def outcome_in_store(job: Job, objectives: Sequence[ObjectiveConfig], store: Sto
 
 
 def _outcome(job: Job, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
+    if job.kind == "refit":  # it has trained on validation
+        objectives = [objective.model_copy(update={"split": "test"}) for objective in objectives]
     first, reduce = objectives[0], job.configs[0].stage.reduce
     phases: list[tuple[tuple[str, ...], list[str]]] = [(job.keys, list(job.configs[0].stage_epochs))]
     if job.finetuned:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
+from kdtune.config.refit import refit_of
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
@@ -37,6 +39,24 @@ class Jobs:
         """A candidate with all its seeds."""
         name, seeds = candidate_name(block, number), tuple(self.sweep.search.seeds)
         return self._job("candidate", name, block, number, seeds, values, bars)
+
+    def refit(self, job: Job) -> Job:
+        """The job of a control or candidate once more, on the whole training list; nothing prunes it."""
+        assert job.block is not None
+        configs = tuple(map(refit_of, job.configs))
+        what = job.name.removeprefix(f"{job.block.label} · ")
+        chosen = {**job.block.values, **job.values}
+        return replace(
+            job,
+            kind="refit",
+            name=f"{job.block.label} · refit of {what}",
+            configs=configs,
+            keys=tuple(self.key_of(config) for config in configs),
+            finetuned=tuple(self.key_of(c.finetuned) for c in configs if c.finetuned is not None),
+            needs=tuple(dict.fromkeys(self._teacher(c, chosen) for c in configs if c.distils)),
+            bars={},
+            refits=job,
+        )
 
     def _job(
         self,
@@ -77,6 +97,7 @@ class Jobs:
             links = self.sweep.chain(teacher)
             where = {p: v for p, v in chosen.items() if any(self.sweep.follows(link, p) for link in links)}
             name = f"teacher {teacher} {values_label(where)}".rstrip()
+            name += " on the whole list" if config.teacher.data.train_on == "all" else ""
             seeds, params = (config.teacher.seed,), (flat_params(config.teacher),)
             self.teachers[key] = Job("teacher", name, None, None, seeds, {}, (config.teacher,), (key,), params)
         return key

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from kdtune.config.key import trial_key
+from kdtune.config.refit import refit_of
 from kdtune.config.space import Parameter, Scalar, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -87,6 +88,8 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Outlook:
         look.add_job(job, outcomes.get(job.name))
     for block in sweep.blocks():
         look.add_unasked(block, asked[block.index])
+        if sweep.refit and not any(job.kind == "refit" and job.block == block for job in jobs):
+            look.add_refits(block)
     outlook = look.outlook
     outlook.found -= outlook.continued.keys() | outlook.new.keys()  # pruned as one candidate, trained on as another
     return outlook
@@ -126,6 +129,24 @@ class _Look:
                 for trial in (config, config.finetuned):
                     if trial is not None:
                         self.outlook.imagined.append(Work(trial, "", times=count * len(seeds) / len(configs)))
+
+    def add_refits(self, block: Block) -> None:
+        """What is trained again when the search of a block is over: its controls, and a candidate that nobody knows."""
+        for control in self.made.controls(block):
+            self.add_job(self.made.refit(control), None)
+        seeds = self.sweep.search.seeds
+        self.outlook.unasked += len(seeds) * (1 if self.sweep.trial.finetune is None else 2)
+        if self.sweep.search.sampler == "grid":
+            points = self.sweep.grid(block, IMAGINED)
+            configs = [self.sweep.build(block, values, seeds[0]) for values in points]
+        else:
+            configs = _imagined(self.sweep, block)
+        for config in map(refit_of, configs):
+            for other in config.needs:
+                self._add(other, f"teacher {other.architecture} on the whole list")
+            for trial in (config, config.finetuned):
+                if trial is not None:
+                    self.outlook.imagined.append(Work(trial, "", times=len(seeds) / len(configs)))
 
     def _add(self, config: TrialConfig, name: str) -> None:
         """A trial that is to be there, with what it needs and what follows it."""

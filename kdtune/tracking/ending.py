@@ -17,8 +17,8 @@ from kdtune.tracking.trials import keys_of, tracked_trial
 
 #: A row of the ledger, or the sweep's record.
 Row = dict[str, Any]
-#: A later one's word on a trial that both have holds.
-ORDER = ("teacher", "control", "candidate")
+#: If two jobs share a trial, the later kind wins.
+ORDER = ("teacher", "refit", "control", "candidate")
 #: MLflow takes letters, digits, `_` and `-` in an alias, this many at most.
 NO_ALIAS, ALIAS_LENGTH = r"[^\w-]+", 255
 
@@ -114,6 +114,10 @@ class SweepEnding:
             "",
             f"Candidates: {counted or 'none'}.",
         ]
+        if self.record.get("refit") and not objective.get("cost"):
+            lines += ["", f"Trained again on the whole training list, {objective['metric']} on test:", ""]
+            lines += ["| block | control | chosen candidate | difference |", "| --- | --- | --- | --- |"]
+            lines += [f"| {block} | {' | '.join(self._refits(block))} |" for block in blocks]
         return "\n".join(lines)
 
     def _state(self, asked: Row) -> str:
@@ -130,6 +134,24 @@ class SweepEnding:
         values = ", ".join(f"{name} {value_text(value)}" for name, value in best["values"].items() if value is not None)
         shown = f"{_figure(end['objective'], end.get('spread'))}, candidate {best['number']} ({values})"
         return control, shown, f"{end['objective'] - fmean(controls):+.3f}" if controls else "–"
+
+    def _refits(self, block: str) -> tuple[str, str, str]:
+        """The same of the refits, whose objective is measured on test."""
+        found = [self.refit(row) for row in self._controls(block)]
+        controls = [value for row in found if row is not None and (value := self._objective(row)) is not None]
+        best = self.best(block)
+        again = None if best is None else self.refit(best)
+        value = None if again is None else self._objective(again)
+        control = _figure(fmean(controls), stdev(controls) if len(controls) > 1 else None) if controls else "–"
+        if again is None or value is None:
+            return control, "not complete", "–"
+        shown = f"{_figure(value, self.ended[again['job']].get('spread'))}, candidate {again['number']}"
+        return control, shown, f"{value - fmean(controls):+.3f}" if controls else "–"
+
+    def refit(self, asked: Row) -> Row | None:
+        """What trains a control or a candidate again; None where nothing does (yet)."""
+        again = (row for row in self.asked.values() if row["kind"] == "refit")
+        return next((row for row in again if row["refits"]["job"] == asked["job"]), None)
 
     def _controls(self, block: str) -> list[Row]:
         """The block's first control, which gains are measured against: a job for each seed."""
@@ -151,7 +173,10 @@ class SweepEnding:
     # ---- models ------------------------------------------------------------------------------------------------------
 
     def students(self) -> Students:
-        """Those that the sweep file asks for, each of a trial's first seed; with a fine-tuning also what that made."""
+        """Those that the sweep file asks for, each of a trial's first seed; with a fine-tuning also what that made.
+
+        Where the best of a block was trained again on the whole list, that student takes its place; so of the control.
+        """
         tracking = self.record.get("tracking") or {"models": "best", "register": None}
         best = {block: row for block in self.record["blocks"] if (row := self.best(block)) is not None}
         aliases = _aliases(list(self.record["blocks"]))
@@ -165,9 +190,9 @@ class SweepEnding:
 
         if tracking["models"] != "none":
             for block, row in best.items():
-                want(row, aliases[block])
+                want(self.refit(row) or row, aliases[block])
                 for control in self._controls(block)[:1]:
-                    want(control, None)
+                    want(self.refit(control) or control, None)
         if tracking["models"] == "all":
             for row in self.asked.values():
                 want(row, None, seeds=None)

@@ -37,14 +37,15 @@ def tracked_trial(
     params = {
         **asked["params"][i],
         "seed": asked["seeds"][i],
-        "control": asked["kind"] == "control",
+        "control": _kind(asked) == "control",
         "block": asked["block"],
         "key": key,
     }
     tags = {"kdtune.kind": asked["kind"], "kdtune.cached": str(cached).lower()}
     tags["kdtune.phase"] = "finetune" if finetuned else "train"
     tags |= {} if cached or commit is None else commit
-    own = None if finetuned else objective
+    # A refit's is measured on test: beside those that the search went by it would look like one of them.
+    own = None if finetuned or asked["kind"] == "refit" else objective
     return TrackedTrial(store.trial(key), _run_name(asked, i, finetuned), params, tags, state, own)
 
 
@@ -52,8 +53,14 @@ def _run_name(asked: Row, i: int, finetuned: bool) -> str:
     """What tells runs apart comes first: MLflow's table cuts names short."""
     if asked["block"] is None:
         return asked["job"]
-    candidate = asked["kind"] == "candidate"
+    candidate = _kind(asked) == "candidate"
     what = f"{asked['number']} · {asked['params'][i]['teacher']}" if candidate else "control"
+    what = f"refit of {what}" if asked["kind"] == "refit" else what
     seed = f" · seed {asked['seeds'][i]}" if len(asked["seeds"]) > 1 else ""
     phase = " · finetune" if finetuned else ""
     return f"{what}{phase} · {asked['block']}{seed}"
+
+
+def _kind(asked: Row) -> str:
+    """`control` or the like; of a refit that of what it trains again."""
+    return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]

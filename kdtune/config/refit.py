@@ -1,0 +1,59 @@
+"""What `refit: true` trains again when a search has chosen: the same trial on the whole training list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kdtune.config.check import placed_values
+from kdtune.config.inherit import NESTED
+from kdtune.config.metrics import is_cost
+from kdtune.config.sections import DataConfig
+from kdtune.config.space import resolve
+from kdtune.config.sweep import SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import Problem
+
+
+def refit_of(config: TrialConfig) -> TrialConfig:
+    """Return the trial that differs from `config` in its videos alone: the validation videos are trained on, too.
+
+    So are those of its teacher, its start and its fine-tuning: none of what is measured on test has seen less.
+    """
+    update: dict[str, Any] = {"data": _whole(config.data)}
+    for name in NESTED:
+        other = getattr(config, name)
+        if other is not None:
+            update[name] = refit_of(other)
+    own = config.finetune
+    if own is not None and own.data is not None:
+        update["finetune"] = own.model_copy(update={"data": _whole(own.data)})
+    return config.model_copy(update=update)
+
+
+def _whole(data: DataConfig) -> DataConfig:
+    return data.model_copy(update={"train_on": "all"})
+
+
+def refit_problems(sweep: SweepConfig) -> Iterator[Problem]:
+    """Yield what keeps a sweep from a search on videos that nobody trained on, or from refits that mean something."""
+    rule = "is what `refit: true` sets for what it trains again; a search needs validation videos that it has not seen"
+    for place, name, values in placed_values(sweep):
+        if resolve(name).endswith("data.train_on") and "all" in values:
+            yield Problem(place, rule, "rest")
+    trials = {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
+    for place, trial in trials.items():
+        own = trial.finetune.data if trial.finetune is not None else None
+        for path, data in (("data", trial.data), ("finetune.data", own)):
+            # What a teacher inherits is told of the trial.
+            if data is not None and data.train_on == "all" and "train_on" in data.model_fields_set:
+                yield Problem(f"{place}.{path}.train_on", rule, "rest")
+    if not sweep.refit:
+        return
+    for i, objective in enumerate(sweep.objectives):
+        if objective.split == "test" and not is_cost(objective.metric):
+            place = "objective.split" if len(sweep.objectives) == 1 else f"objective.{i}.split"
+            yield Problem(place, "with refit: true the search must not see the test list, got test", "validation")
+    if sweep.trial.data.validation == 0:
+        what = "must be more than 0 with refit: true, got 0: the search needs videos to choose by"
+        yield Problem("trial.data.validation", what)
