@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from kdtune.config.check_search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
+from kdtune.config.schedules import WeightSchedule
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
 from kdtune.config.sweep import MOST_BLOCKS, Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
@@ -56,16 +57,33 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(place, "all trials of a sweep are read in one way", "trial.stage.reduce")
         elif name.startswith("finetune.") and sweep.trial.finetune is None:
             yield Problem(place, "needs trial.finetune, for all trials are fine-tuned or none", "finetune: {}")
+        elif not _has_schedule(sweep, name):
+            yield Problem(place, f"needs a schedule at trial.{_schedule_of(name)}", "{schedule: linear, from: 1.0, to: 0.5}")
         elif not place.startswith("search.controls"):
+            if (whole := _schedule_of(name)) in seen or any(_schedule_of(other) == resolve(name) for other in seen):
+                others = [seen[other] for other in seen if other == whole or _schedule_of(other) == resolve(name)]
+                yield Problem(place, f"a part of a schedule and the whole of it cannot both be set: {others[0]}")
             if resolve(name) in seen:
                 yield Problem(place, f"the same parameter stands at {seen[resolve(name)]}")
             seen[resolve(name)] = place
 
 
+def _schedule_of(name: str) -> str | None:
+    """The path of the scheduled value that a name such as `loss.lambda.to` leads into."""
+    path, _, last = resolve(name).rpartition(".")
+    return path if last and is_path(path) else None
+
+
+def _has_schedule(sweep: SweepConfig, name: str) -> bool:
+    """Return whether the schedule is there that a name leads into; true of a name that leads into none."""
+    values = {"loss.lambda": sweep.trial.loss.lambda_, "loss.tau": sweep.trial.loss.tau}
+    return isinstance(values.get(_schedule_of(name) or ""), WeightSchedule | None)
+
+
 def _values(sweep: SweepConfig) -> Iterable[Problem]:
     """Try each value by itself in a trial, so that its own rule speaks."""
     for place, name, values in placed_values(sweep):
-        if not is_path(name) or resolve(name) == "teacher":
+        if not is_path(name) or resolve(name) == "teacher" or not _has_schedule(sweep, name):
             continue
         for value in values:
             try:

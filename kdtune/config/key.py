@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from kdtune.config.schedules import WeightSchedule, largest, settled
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import SEEN, TrialConfig
 
@@ -41,10 +42,13 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     loss, optimizer = form["loss"], form["optimizer"]
+    for name, value in (("lambda", config.loss.lambda_), ("tau", config.loss.tau)):
+        if not isinstance(constant := settled(value, config.epochs), WeightSchedule):
+            loss[name] = constant  # so a schedule that changes nothing has the key of its value
     unused: list[tuple[dict[str, Any], str]] = []
     if not config.distils:
         unused += [(loss, "lambda"), (loss, "beta"), (loss, "gamma")]
-    if not config.distils or config.loss.lambda_ == 0:
+    if not config.distils or largest(config.loss.lambda_) == 0:
         unused += [(loss, "tau")]
     if config.loss.target == "action":
         unused += [(form, "pretext"), (form["clip"], "stride"), (form["clip"], "interval"), (loss, "beta")]

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side, Sigma
+from kdtune.config.schedules import Temperature, Weight
 
 
 class DataConfig(Section):
@@ -156,10 +157,10 @@ class LossConfig(Section):
     action labels (KD §3.3 read literally)."""
     alpha: NotNegative = 0.5
     """Weight of the contrastive term. KD: 0.5."""
-    lambda_: NotNegative = Field(default=1.0, alias="lambda")
-    """Weight of the distillation of logits. KD never states it: search it."""
-    tau: Positive = 4.0
-    """Temperature of the distillation of logits. KD: 4."""
+    lambda_: Weight = Field(default=1.0, alias="lambda")
+    """Weight of the distillation of logits. KD never states it: search it. A number, or `{from: 1, to: 0}`."""
+    tau: Temperature = 4.0
+    """Temperature of the distillation of logits, a number or a schedule. KD: 4."""
     beta: NotNegative = 0.0
     """Weight of temporal knowledge transfer: how a tuple's three clips relate in time, teacher against student."""
     gamma: NotNegative = 0.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
 from kdtune.config.inherit import NOT_INHERITED
+from kdtune.config.schedules import WeightSchedule
 from kdtune.config.trial import TrialConfig
 
 Scalar = str | int | float | bool | None
@@ -34,11 +35,15 @@ def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Any]:
     return {
         "student": config.student.backbone,
         "teacher": str(named) if config.distils else "none",
-        "lambda": config.loss.lambda_ if config.distils else None,
-        "tau": config.loss.tau if config.distils else None,
+        "lambda": _shown(config.loss.lambda_) if config.distils else None,
+        "tau": _shown(config.loss.tau) if config.distils else None,
         "alpha": config.loss.alpha,
         "fraction": config.data.fraction,
     }
+
+
+def _shown(value: float | WeightSchedule) -> float | str:
+    return str(value) if isinstance(value, WeightSchedule) else value
 
 
 def resolve(name: str) -> str:
@@ -70,13 +75,14 @@ def is_path(name: str) -> bool:
             return False
         section = _section(field.annotation)
         if i == len(parts) - 1:
-            return section is None and part not in NOT_INHERITED
+            return part not in NOT_INHERITED and (section is None or issubclass(section, WeightSchedule))
     return False
 
 
 def _section(annotation: Any) -> type[Section] | None:
     """The section that a field holds, if it holds one; `finetune` and its data may be absent, and count."""
-    found = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
+    parts = (get_args(part)[0] if get_origin(part) is Annotated else part for part in get_args(annotation))
+    found = [part for part in (annotation, *parts) if isinstance(part, type)]
     sections = [part for part in found if issubclass(part, Section) and part is not TrialConfig]
     return sections[0] if sections else None
 
@@ -93,10 +99,10 @@ def all_paths() -> list[str]:
 def _paths(section: type[Section]) -> Iterator[str]:
     for name, field in _fields(section).items():
         below = _section(field.annotation)
+        if below is None or issubclass(below, WeightSchedule):
+            yield from [name] if name not in NOT_INHERITED else []
         if below is not None:
             yield from (f"{name}.{path}" for path in _paths(below))
-        elif name not in NOT_INHERITED:
-            yield name
 
 
 def set_path(raw: dict[str, Any], path: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from kdtune.config.fields import Count, Section, Seed
 from kdtune.config.inherit import NESTED, inherit
 from kdtune.config.network import NetworkConfig
+from kdtune.config.schedules import largest
 from kdtune.config.sections import (
     AugmentConfig,
     ClipConfig,
@@ -144,7 +145,7 @@ class TrialConfig(Section):
                 raise PydanticCustomError(
                     "teacher", f"the teacher's clip.{name} must be the student's {own}, but got {its}"
                 )
-        if self.loss.lambda_ > 0 and teacher.loss.target != self.loss.target:
+        if largest(self.loss.lambda_) > 0 and teacher.loss.target != self.loss.target:
             rule = f"the teacher's loss.target must be the student's {self.loss.target} where lambda > 0"
             raise PydanticCustomError("teacher", f"{rule}, but got {teacher.loss.target}")
 
@@ -179,7 +180,7 @@ class TrialConfig(Section):
     @property
     def distils(self) -> bool:
         """With no weight on it a teacher has no effect: such a trial *is* the scratch trial."""
-        return self.teacher is not None and max(self.loss.lambda_, self.loss.beta, self.loss.gamma) > 0
+        return self.teacher is not None and max(largest(self.loss.lambda_), self.loss.beta, self.loss.gamma) > 0
 
     @property
     def clips(self) -> int:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdtune.config.reader import Path_, dotted
+from kdtune.config.schedules import SCHEDULE_TAGS
 from kdtune.config.search import OBJECTIVE_TAGS
 from kdtune.errors import Problem
 from kdtune.parse import printable
@@ -37,14 +38,25 @@ def validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, lis
             # A parameter without values, because they were left out as wrong, is no second problem.
             told = {p.where.rpartition(".")[0] for p in problems}
             problems |= dict.fromkeys(p for kind, p in fresh if kind != "kind" or p.where not in told)
-            dropped = [_drop(rest, _in_file(e["loc"])) for e in found if e["type"] != "missing"]
+            dropped = [_drop(rest, where) for e in found if (where := _unfit(e)) is not None]
             if not fresh or not any(dropped):
                 return None, list(problems)
 
 
+def _unfit(error: ErrorDetails) -> Path_ | None:
+    """The path of the value to leave out: a schedule as a whole, for none of its parts has a default. None where a key
+    is missing."""
+    loc = error["loc"]
+    cut = next((i for i, part in enumerate(loc) if part in SCHEDULE_TAGS), None)
+    if cut is not None:
+        return loc[:cut]
+    return None if error["type"] == "missing" else _in_file(loc)
+
+
 def _in_file(loc: Path_) -> Path_:
     """The path without the names of pydantic's own alternatives."""
-    return tuple(part for part in loc if loc[0] != "objective" or part not in OBJECTIVE_TAGS)
+    tags = OBJECTIVE_TAGS if loc[:1] == ("objective",) else SCHEDULE_TAGS
+    return tuple(part for part in loc if part not in tags)
 
 
 def _drop(raw: Any, loc: Path_) -> bool:

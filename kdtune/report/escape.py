@@ -95,6 +95,7 @@ LATEX = {
     "…": r"\ldots{}",
     "≥": r"$\geq$",
     "·": r"$\cdot$",
+    "→": r"$\rightarrow$",
 }
 
 

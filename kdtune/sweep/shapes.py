@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdtune.config.key import digest
+from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
 
 Form = Mapping[str, Any]
@@ -20,7 +21,7 @@ KINDS = {"lambda": "logits", "beta": "relations", "gamma": "features"}
 
 def kinds(form: Form) -> list[str]:
     """What of its teacher a trial learns; empty for one without."""
-    return [kind for name, kind in KINDS.items() if form["loss"].get(name, 0) > 0]
+    return [kind for name, kind in KINDS.items() if largest(form["loss"].get(name, 0)) > 0]
 
 
 def shape(form: Form, teacher: Form | None, device_kind: str) -> str:

@@ -1,6 +1,7 @@
 """What a trial's records in the TrialStore are called in MLflow: pure functions, without mlflow.
 
-A row of epochs.jsonl becomes the metrics `train/loss`, …, `lr`, `epoch_seconds` and `validation/pretext_loss`, with the
+A row of epochs.jsonl becomes the metrics `train/loss`, …, `lr`, `epoch_seconds`, `lambda` and `tau` (where a schedule
+changes them) and `validation/pretext_loss`, with the
 epoch as step; a stage adds `validation/knn`, `test/knn`, … (a curve over the stages) and the same once more as
 `early/validation/knn`, … so that the table of runs has a column for each stage. A line of machine.jsonl becomes
 `system/…`, which MLflow's pages show apart.
@@ -82,6 +83,7 @@ def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Metric names and values of one epoch."""
     found: dict[str, Any] = {f"train/{name}": value for name, value in row.get("train", {}).items()}
     found |= {"lr": row.get("lr"), MARKER: row.get("seconds", math.nan)}
+    found |= row.get("scheduled", {})
     found |= {f"validation/{name}": value for name, value in row.get("validation", {}).items()}
     for split, accuracies in row.get("evaluation", {}).items():
         for name, value in accuracies.items():

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import canonical, digest
 from kdtune.config.metrics import OfCost
-from kdtune.config.sections import LossConfig
+from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
 from kdtune.train.inputs import batches, training_samples
@@ -47,7 +47,7 @@ def alike(config: TrialConfig, data: TrialData, device: torch.device) -> str:
     form = canonical(config)
     del form["seed"], form["data"]
     form["loss"].pop("tau", None)
-    form["loss"] |= {name: form["loss"][name] > 0 for name in SWITCHES if name in form["loss"]}
+    form["loss"] |= {name: largest(form["loss"][name]) > 0 for name in SWITCHES if name in form["loss"]}
     teacher = canonical(config.teacher)["student"] if config.distils and config.teacher is not None else None
     return digest([form, data.size, data.classes, teacher, device.type])
 
@@ -66,7 +66,7 @@ def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> 
     made = training_samples(config, data, 1, at, device)
     batch = TrainingBatch(made.clips, made.labels, at, digest="")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        peak = step_bytes(fresh, config.loss, batch, taught)
+        peak = step_bytes(fresh, config, batch, taught)
         multiplications, seconds = clip_cost(network, batch.clips[:1, 0])
     return {
         "parameters": sum(p.numel() for part in (network.backbone, network.head) for p in part.parameters()),
@@ -113,11 +113,11 @@ def _finish(device: torch.device) -> None:
 # ---- one training step -----------------------------------------------------------------------------------------------
 
 
-def step_bytes(state: TrialState, loss: LossConfig, batch: TrainingBatch, taught: Mapping[str, Tensor]) -> int:
+def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, taught: Mapping[str, Tensor]) -> int:
     """Bytes of the device's memory at the peak of a training step on `batch`, `taught` being an epoch's targets."""
 
     def step(batch: TrainingBatch) -> None:
-        total = forward(state, loss, 1, batch, taught).total
+        total = forward(state, config, 1, batch, taught).total
         state.optimizer.zero_grad(set_to_none=True)
         total.backward()
         state.optimizer.step()

@@ -14,6 +14,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
 from kdtune.clips.summary import Summary, summary_of
 from kdtune.config.key import ManifestOf, digest, trial_key
+from kdtune.config.schedules import largest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, DamageError, DataError, Problem, StoreError
@@ -83,7 +84,7 @@ class Prepared:
                 TrialData.of(part, self.clips(part))
             except DataError as error:
                 found += error.problems
-            if part.distils and part.teacher is not None and part.loss.lambda_ > 0:
+            if part.distils and part.teacher is not None and largest(part.loss.lambda_) > 0:
                 found += self._head_problems(part, part.teacher)
         return list(dict.fromkeys(found))
 

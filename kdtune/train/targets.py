@@ -21,6 +21,7 @@ from filelock import Timeout
 from torch import Tensor
 
 from kdtune.config.key import digest
+from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.files import clear_unfinished, write_atomic
@@ -75,7 +76,7 @@ class Targets:
         self.config, self.data, self.device = config, samples.data, samples.device
         self.computed = self.found = 0
         loss = config.loss
-        weights = {"logits": loss.lambda_, "relations": loss.beta, "features": loss.gamma}
+        weights = {"logits": largest(loss.lambda_), "relations": loss.beta, "features": loss.gamma}
         self.kinds = tuple(kind for kind, weight in weights.items() if weight > 0)
         self._load = load or self._stored_weights
         trained = read_result(store.trial(teacher_key))

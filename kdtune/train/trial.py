@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdtune.config.sections import LossConfig
+from kdtune.config.schedules import moving, value_at
+from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
 from kdtune.files import append_jsonl, write_json
 from kdtune.losses.contrast import in_batch_loss
@@ -77,7 +78,7 @@ def train_trial(
         taught = targets.epoch(epoch) if targets is not None else {}
         network.train()
         for batch in islice(batches, steps - progress.steps):
-            total, terms, logits = forward(state, config.loss, epoch, batch, taught)
+            total, terms, logits = forward(state, config, epoch, batch, taught)
 
             # ---- backward ----------------------------------------------------------------------------------------
             optimizer.zero_grad(set_to_none=True)
@@ -106,6 +107,9 @@ def train_trial(
         row["train"] = dict(zip(progress.terms, means, strict=True))
         row["train"][f"{target}_accuracy"] = int(progress.hits) / data.size
         row["samples_sha256"] = state.samples
+        fields = {"lambda": config.loss.lambda_, "tau": config.loss.tau} if "logits" in taught else {}
+        if scheduled := moving(fields, epoch, config.epochs):
+            row["scheduled"] = scheduled
 
         # ---- schedule and stages ---------------------------------------------------------------------------------
         if config.watches_validation:
@@ -176,13 +180,13 @@ class Forward(NamedTuple):
 
 
 def forward(
-    state: TrialState, loss: LossConfig, epoch: int, batch: TrainingBatch, taught: Mapping[str, Tensor]
+    state: TrialState, config: TrialConfig, epoch: int, batch: TrainingBatch, taught: Mapping[str, Tensor]
 ) -> Forward:
     """Pass `batch` through the network in training mode. `taught` is what the teacher says of the epoch's samples, as
     `Targets.epoch`; empty without one. The memory bank learns the batch's projections."""
-    network, bank, target = state.network, state.bank, loss.target
-    weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "distill": loss.lambda_, "relations": loss.beta}
-    weights["features"] = loss.gamma
+    network, bank, loss, target = state.network, state.bank, config.loss, config.loss.target
+    weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "relations": loss.beta, "features": loss.gamma}
+    weights["distill"] = value_at(loss.lambda_, epoch, config.epochs)
     device = batch.clips.device
     at = torch.from_numpy(batch.samples).to(device, non_blocking=True)
 
@@ -198,7 +202,7 @@ def forward(
         else:
             terms["contrast"] = in_batch_loss(first, last, loss.temperature)
     if "logits" in taught:
-        terms["distill"] = distillation_loss(logits, taught["logits"][at], loss.tau)
+        terms["distill"] = distillation_loss(logits, taught["logits"][at], value_at(loss.tau, epoch, config.epochs))
     if "relations" in taught:
         terms["relations"] = relation_loss(features, taught["relations"][at])
     if state.projector is not None:

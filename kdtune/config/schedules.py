@@ -1,0 +1,77 @@
+"""Values of the loss that may change from epoch to epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from kdtune.config.fields import NotNegative, Positive, Section
+
+#: Pydantic reports an error inside a scheduled value under one of these names, which stand in no file.
+SCHEDULE_TAGS = ("<value>", "<schedule>")
+
+
+class WeightSchedule(Section):
+    """`linear`: `from` in the first epoch, `to` in the last, in equal steps between."""
+
+    schedule: Literal["linear"] = "linear"
+    from_: NotNegative = Field(alias="from")
+    to: NotNegative
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """Return the value in `epoch` (counted from 1) of a trial of so many `epochs`."""
+        if self.is_constant(epochs):
+            return self.from_
+        share = (epoch - 1) / (epochs - 1)
+        return (1 - share) * self.from_ + share * self.to
+
+    def is_constant(self, epochs: int) -> bool:
+        """Return whether all epochs have the same value."""
+        return epochs == 1 or self.from_ == self.to
+
+    def __str__(self) -> str:
+        return f"{self.from_:.4g} → {self.to:.4g}"
+
+
+class TemperatureSchedule(WeightSchedule):
+    """As WeightSchedule, of values above 0."""
+
+    from_: Positive = Field(alias="from")
+    to: Positive
+
+
+def _tag(value: Any) -> str:
+    return SCHEDULE_TAGS[isinstance(value, Mapping | BaseModel)]
+
+
+Weight = Annotated[
+    Annotated[NotNegative, Tag("<value>")] | Annotated[WeightSchedule, Tag("<schedule>")], Discriminator(_tag)
+]
+Temperature = Annotated[
+    Annotated[Positive, Tag("<value>")] | Annotated[TemperatureSchedule, Tag("<schedule>")], Discriminator(_tag)
+]
+
+
+def value_at(value: float | WeightSchedule, epoch: int, epochs: int) -> float:
+    """Return what `value` is in `epoch` (counted from 1) of a trial of so many `epochs`."""
+    return value.at(epoch, epochs) if isinstance(value, WeightSchedule) else value
+
+
+def largest(value: float | WeightSchedule | Mapping[str, Any]) -> float:
+    """Return the largest value in any epoch, of a field or of its canonical form."""
+    if isinstance(value, WeightSchedule):
+        return max(value.from_, value.to)
+    return max(value["from"], value["to"]) if isinstance(value, Mapping) else value
+
+
+def moving(values: Mapping[str, float | WeightSchedule], epoch: int, epochs: int) -> dict[str, float]:
+    """Return what those of `values` that a schedule changes are in `epoch`, by name."""
+    schedules = {name: value for name, value in values.items() if isinstance(settled(value, epochs), WeightSchedule)}
+    return {name: value_at(value, epoch, epochs) for name, value in schedules.items()}
+
+
+def settled(value: float | WeightSchedule, epochs: int) -> float | WeightSchedule:
+    """Return the plain number that a schedule without effect stands for, or `value` itself."""
+    return value.from_ if isinstance(value, WeightSchedule) and value.is_constant(epochs) else value
