@@ -58,7 +58,9 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
         elif name.startswith("finetune.") and sweep.trial.finetune is None:
             yield Problem(place, "needs trial.finetune, for all trials are fine-tuned or none", "finetune: {}")
         elif not _has_schedule(sweep, name):
-            yield Problem(place, f"needs a schedule at trial.{_schedule_of(name)}", "{schedule: linear, from: 1.0, to: 0.5}")
+            yield Problem(
+                place, f"needs a schedule at trial.{_schedule_of(name)}", "{schedule: linear, from: 1.0, to: 0.5}"
+            )
         elif not place.startswith("search.controls"):
             if (whole := _schedule_of(name)) in seen or any(_schedule_of(other) == resolve(name) for other in seen):
                 others = [seen[other] for other in seen if other == whole or _schedule_of(other) == resolve(name)]
