@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from kdtune.train.session import Session
 
 # An exception that is a bug is raised, in processes that tests start, too, rather than told in a line.
 os.environ["KDTUNE_DEBUG"] = "1"
+# A shell's background jobs ignore SIGINT, and so would all processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from kdtune.sweep.driver import Ending

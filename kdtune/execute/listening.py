@@ -88,10 +88,17 @@ def _mlflow_guarded(command: list[str]) -> bool:
 def _ray_guarded(process: psutil.Process) -> bool | None:
     """Whether a process of Ray, or a driver, was started with a token asked for."""
     for each in [process, *process.parents()[:_PARENTS]]:
-        if (mode := each.environ().get("RAY_AUTH_MODE")) is not None:
-            return mode.lower() == "token"
+        if (mode := _ray_mode(each)) is not None:
+            return mode == "token"
     if process.name() in _RAY_NAMES:
         return False
     # A driver sets the mode for its own Ray when it runs, which only its children show.
-    modes = [child.environ().get("RAY_AUTH_MODE", "") for child in process.children()]
-    return True if "token" in modes else None
+    return True if "token" in map(_ray_mode, process.children()) else None
+
+
+def _ray_mode(process: psutil.Process) -> str | None:
+    """What the process was told of Ray's authentication; None, too, where it has ended or may not be looked into."""
+    with suppress(psutil.Error, OSError):
+        if (mode := process.environ().get("RAY_AUTH_MODE")) is not None:
+            return mode.lower()
+    return None
