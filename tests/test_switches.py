@@ -17,7 +17,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store import Store
 from kdtune.train.checkpoint import read_checkpoint
-from kdtune.train.inputs import evaluation_samples
+from kdtune.train.inputs import evaluation_draw, evaluation_samples
 from kdtune.train.profile import make_deterministic, state_digest
 from kdtune.train.session import Session
 
@@ -72,11 +72,36 @@ def test_best_weights_are_measured_and_kept(trial_form: dict[str, Any], prepared
     assert kept.stages()["late"]["validation"]["pretext_loss"] == pytest.approx(min(losses))
 
 
+def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
+    trial_form: dict[str, Any], prepared: Session, tmp_path: Path
+) -> None:
+    """As PCL's code: its head after every epoch on freshly augmented samples, and the best model beside it."""
+    restless = {"optimizer": {"lr": 0.1}, "epochs": 4, "stages": {"early": 2, "late": 4}}
+    restless |= {"evaluation": {**trial_form["evaluation"], "transform": "train", "draws": "epoch"}}
+    config = trial_of(trial_form, **restless, stage={"weights": "best", "every": 1, "between": "head"})
+    rows = train(config, Store(tmp_path / "head"), prepared).rows()
+    head = ["pretext", "pretext_loss", "pretext_floor"]
+    for row in rows:
+        if "stage" not in row:
+            assert [name for name in row["evaluation"]["test"] if not name.startswith("best_")] == head
+        else:
+            assert "knn" in row["evaluation"]["test"]
+    late, own = rows[-1]["evaluation"]["validation"], [row["validation"]["pretext"] for row in rows]
+    kept = [row["evaluation"]["validation"]["pretext"] for row in rows if "stage" in row]
+    assert late["best_pretext"] == max(*own, *kept)
+    assert len({row["validation"]["pretext_floor"] for row in rows}) > 1, "the samples are the same in every epoch"
+    # What is measured changes nothing of training.
+    plain = train(trial_of(trial_form, **restless, stage={"weights": "best"}), Store(tmp_path / "plain"), prepared)
+    assert [row["validation"] for row in plain.rows()] == [row["validation"] for row in rows]
+    assert bits(plain)[1] == bits(train(config, Store(tmp_path / "head"), prepared))[1]
+
+
 def test_how_stages_are_read_is_no_part_of_the_key(trial_form: dict[str, Any], prepared: Session) -> None:
     config = trial_of(trial_form)
     assert prepared.key(config) == prepared.key(trial_of(trial_form, stage={"reduce": "best"}))
-    others = [trial_of(trial_form, stage={"weights": "best"}), trial_of(trial_form, stage={"every": 1})]
-    assert len({prepared.key(c) for c in (config, *others)}) == 3
+    others = [{"weights": "best"}, {"every": 1}, {"every": 1, "between": "head"}]
+    assert len({prepared.key(c) for c in (config, *(trial_of(trial_form, stage=other) for other in others))}) == 4
+    assert prepared.key(config) == prepared.key(trial_of(trial_form, stage={"between": "head"}))
 
 
 # ---- precision -------------------------------------------------------------------------------------------------------
@@ -141,6 +166,23 @@ def test_validation_is_on_centre_crops_or_augmented_as_in_training(
     assert torch.equal(batches["centre"].labels, batches["train"].labels)
     same = [torch.equal(a, b) for a, b in zip(batches["centre"].clips, batches["train"].clips, strict=True)]
     assert not any(same)
+
+
+def test_augmented_validation_is_drawn_anew_each_epoch_where_that_is_asked_for(
+    trial_form: dict[str, Any], prepared: Session
+) -> None:
+    def drawn(epoch: int, **changes: str) -> torch.Tensor:
+        config = trial_of(trial_form, evaluation={**trial_form["evaluation"], **changes})
+        data = TrialData.of(config, prepared.clips(config))
+        return evaluation_samples(config, data, data.validation[:4], CPU, evaluation_draw(config, epoch)).clips
+
+    anew = {"transform": "train", "draws": "epoch"}
+    assert not torch.equal(drawn(1, **anew), drawn(2, **anew))
+    assert torch.equal(drawn(2, **anew), drawn(2, **anew))
+    assert torch.equal(drawn(1, transform="train"), drawn(2, transform="train"))
+    assert torch.equal(drawn(1, draws="epoch"), drawn(2))  # centre crops have nothing to draw
+    config = trial_of(trial_form, evaluation={**trial_form["evaluation"], "draws": "epoch"})
+    assert prepared.key(config) == prepared.key(trial_of(trial_form))
 
 
 def test_without_normalisation_residuals_are_differences_of_plain_frames(

@@ -54,7 +54,7 @@ def test_the_same_videos_are_measured_once_with_the_figures_that_they_have_apart
     for split in apart.scores:
         assert once.scores[split] == pytest.approx(apart.scores[split], abs=1e-12)
     asked: list[int] = []
-    monkeypatch.setattr("kdtune.train.evaluate.head_scores", lambda _, __, rows: asked.extend(rows) or {})
+    monkeypatch.setattr("kdtune.train.evaluate.head_scores", lambda _, __, rows, ___: asked.extend(rows) or {})
     evaluate(network, Samples(whole, data, CPU))
     assert asked == data.test.tolist()
 

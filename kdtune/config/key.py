@@ -39,6 +39,10 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["data"][field]
     if config.data.train_on == "rest" or config.data.validation == 0:  # without validation the rest is all
         del form["data"]["train_on"]
+    if config.stage.between == "all" or config.stage.every == 0:
+        del form["stage"]["between"]
+    if config.evaluation.draws == "fixed" or config.evaluation.transform == "centre":
+        del form["evaluation"]["draws"]
     del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     loss, optimizer = form["loss"], form["optimizer"]

@@ -34,8 +34,8 @@ class DataConfig(Section):
     """Share of the training list kept for the search, carved by whole groups. 0: the whole list is trained on, and
     validation is the test list, as in PCL's code: then the test list steers, and plan, sweep and report say so."""
     train_on: Literal["rest", "all"] = "rest"
-    """What validation leaves, or the validation videos as well: what a sweep's `refit: true` trains again. Then the
-    figures on validation are of videos that were trained on, and those on test alone count."""
+    """What validation leaves, or validation as well: what a sweep's `refit: true` trains again. Then figures on
+    validation are of videos that were trained on, and those on test alone count."""
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None
@@ -202,6 +202,9 @@ class EvaluationConfig(Section):
     transform: Literal["centre", "train"] = "centre"
     """Of the samples behind pretext accuracy and validation loss: centre crops, or augmented as in training, which is
     how PCL's code validates."""
+    draws: Literal["fixed", "epoch"] = "fixed"
+    """Of samples augmented as in training: always the same, or drawn anew each epoch, as a data loader does. A best so
+    far is then the best of many draws, and higher for that alone."""
 
 
 class StageConfig(Section):
@@ -215,6 +218,8 @@ class StageConfig(Section):
     (PCL's best_model)."""
     every: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Also evaluate after every so many epochs, for a finer best-so-far; 0 is at the stages alone."""
+    between: Literal["all", "head"] = "all"
+    """What is measured there: everything, or the head with the epoch's own weights, as PCL's code prints it."""
     keep: bool = True
     """Keep the checkpoint of each stage, with which `replay --from STAGE` begins. No part of a trial's key."""
 

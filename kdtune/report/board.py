@@ -65,8 +65,10 @@ class Board:
             return None
         objective = self.objectives[0]
         figures = row["evaluation"]["test" if job.kind == "refit" else objective["split"]]
-        # What an action head is measured by is not there before fine-tuning.
+        # What an action head is measured by is not there before fine-tuning; between stages nothing else may be.
         job.metric = objective["column"] if objective["column"] in figures else "knn"
+        if job.metric not in figures:
+            return None
         place = row.get("stage") or f"epoch {row['epoch']}"
         known = key in job.reached.get(place, {})
         job.reached.setdefault(place, {})[key] = figures[job.metric]

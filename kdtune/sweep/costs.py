@@ -76,8 +76,8 @@ def side_by_side(resources: ResourceConfig) -> int:
 
 
 def _evaluated(config: TrialConfig) -> set[int]:
-    """The epochs after which the student is evaluated."""
-    every = config.stage.every
+    """The epochs after which the student is evaluated as a whole."""
+    every = config.stage.every if config.stage.between == "all" else 0
     return {*config.stage_epochs.values(), *(range(every, config.epochs + 1, every) if every else ())}
 
 

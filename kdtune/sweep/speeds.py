@@ -50,7 +50,8 @@ class Scope:
     """Videos of an evaluation: gallery, validation and test."""
     classes: int
     load: float
-    """An epoch without evaluation, in samples trained: the validation loss counts as well, where it is watched."""
+    """An epoch without evaluation, in samples trained: where the head is measured after it, on validation for the
+    schedule or for a best so far, that counts as well."""
 
 
 class Scopes:
@@ -78,8 +79,22 @@ class Scopes:
         if data is None:
             return None
         samples = fraction_size(len(data.order), form["data"]["fraction"])
-        load = samples + (FORWARD * len(data.validation) if watches(form) else 0)
-        return Scope(samples, replace(data, size=samples).evaluated, data.classes, load)
+        return Scope(
+            samples, replace(data, size=samples).evaluated, data.classes, samples + FORWARD * _heads(form, data)
+        )
+
+
+def _heads(form: Form, data: TrialData) -> float:
+    """Samples that the head alone is measured on, on average after an epoch."""
+    watched, stage = watches(form), form["stage"]
+    due = 1 / stage["every"] if stage.get("between") == "head" else 0.0
+    tested = 0 if data.validation_is_test else len(data.test)
+    return len(data.validation) * (1.0 if watched else due) + tested * due
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether everything was measured after the epoch, rather than the head alone."""
+    return "evaluation" in row and any("knn" in figures for figures in row["evaluation"].values())
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ class Speeds:
 def _from_rows(trained: Sequence[_Trained]) -> Speed:
     """Epochs without evaluation and without targets tell what a sample takes; the others, what comes on top."""
     epochs = [(row, trial.scope) for trial in trained for row in trial.files.sound_rows()]
-    unevaluated = [(row, scope) for row, scope in epochs if "evaluation" not in row] or epochs
+    unevaluated = [(row, scope) for row, scope in epochs if not _is_whole(row)] or epochs
     plain = [(row, scope) for row, scope in unevaluated if not row.get("targets_computed")] or unevaluated
     sample_s = sum(row["seconds"] for row, _ in plain) / sum(scope.load for _, scope in plain)
 
@@ -169,7 +184,7 @@ def _from_rows(trained: Sequence[_Trained]) -> Speed:
     target_s, video_s = FORWARD * sample_s, 0.0
     if taught := [(row, scope) for row, scope in unevaluated if row.get("targets_computed")]:
         target_s = max(0.0, sum(extra(*epoch) for epoch in taught) / sum(row["targets_computed"] for row, _ in taught))
-    if evaluated := [(row, scope) for row, scope in epochs if "evaluation" in row]:
+    if evaluated := [(row, scope) for row, scope in epochs if _is_whole(row)]:
         spent = sum(extra(row, scope) - target_s * row.get("targets_computed", 0) for row, scope in evaluated)
         video_s = max(0.0, spent / sum(scope.evaluated for _, scope in evaluated))
     sizes = [

@@ -36,19 +36,33 @@ class Evaluation:
 
 
 @torch.no_grad()
-def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray) -> dict[str, float]:
-    """Accuracy, mean cross-entropy in nats and majority-class floor of the head, for one sample of each of `rows`."""
+def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: int = 0) -> dict[str, float]:
+    """Accuracy, mean cross-entropy in nats and majority-class floor of the head, for one sample of each of `rows`.
+
+    `epoch` is the last one that `network` was trained on: samples may be drawn anew for each (evaluation.draws).
+    """
     target = samples.config.loss.target
     network.eval()
     hits, loss, labels = 0, 0.0, []
     for part in passes(rows):
-        batch = samples.evaluation(part)
+        batch = samples.evaluation(part, epoch)
         logits = network.logits(network.features(batch.clips))
         hits += int((logits.argmax(1) == batch.labels).sum())
         loss += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
         labels.append(batch.labels.cpu())
     floor = float(torch.bincount(torch.cat(labels)).max() / len(rows))
     return {target: hits / len(rows), f"{target}_loss": loss / len(rows), f"{target}_floor": floor}
+
+
+def head_evaluation(
+    network: PclNetwork, samples: Samples, epoch: int, validation: dict[str, float] | None
+) -> dict[str, dict[str, float]]:
+    """Return the head's scores by split; `validation` are those on validation, where they are known."""
+    data = samples.data
+    scores = {"validation": validation or head_scores(network, samples, data.validation, epoch)}
+    same = data.validation_is_test
+    scores["test"] = dict(scores["validation"]) if same else head_scores(network, samples, data.test, epoch)
+    return scores
 
 
 @torch.no_grad()
@@ -70,8 +84,8 @@ def passes(rows: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
 
 
-def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
-    """Every figure of `network` on both splits."""
+def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluation:
+    """Every figure of `network` on both splits, after `epoch`."""
     config, data = samples.config, samples.data
     gallery = video_features(network, samples, data.train)
     labels = torch.from_numpy(data.labels[data.train])
@@ -89,7 +103,7 @@ def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
         first += len(rows)
         truth = torch.from_numpy(data.labels[rows])
         scores[split] = {
-            **head_scores(network, samples, rows),
+            **head_scores(network, samples, rows, epoch),
             "knn": float((knn[asked] == truth).double().mean()),
             "linear": float((linear[asked] == truth).double().mean()),
             **{f"retrieval_{k}": retrieved(order[asked], labels, truth, k) for k in RETRIEVED},
@@ -113,12 +127,19 @@ def evaluate(network: PclNetwork, samples: Samples) -> Evaluation:
     return Evaluation(scores, tables or None)
 
 
-def with_best(evaluation: dict[str, dict[str, float]], rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Beside each figure the best so far (`best_knn` …), over this evaluation and those of the epochs in `rows`."""
-    earlier = [row["evaluation"] for row in rows if "evaluation" in row]
+def with_best(
+    evaluation: dict[str, dict[str, float]],
+    rows: list[dict[str, Any]],
+    own: dict[str, dict[str, float]] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Beside each figure the best so far (`best_knn` …), over this evaluation and those of the epochs in `rows`.
+
+    `own` are further figures of this epoch, of its own weights, where others are evaluated.
+    """
+    earlier = [row["evaluation"] for row in rows if "evaluation" in row] + ([own] if own is not None else [])
     scores = {}
     for split, values in evaluation.items():
         found = [metric for metric in METRICS if metric in values]
-        bests = {f"best_{m}": best(m, [values[m], *(seen[split][m] for seen in earlier)]) for m in found}
-        scores[split] = values | bests
+        seen = {m: [figures[split][m] for figures in earlier if m in figures[split]] for m in found}
+        scores[split] = values | {f"best_{m}": best(m, [values[m], *seen[m]]) for m in found}
     return scores

@@ -75,11 +75,19 @@ def training_samples(
     return on_device(config, data, read_training(config, data, epoch, samples), device)
 
 
-def evaluation_samples(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> SampleBatch:
-    """One sample of each of `rows` (B,) of the store, the same at every stage of every trial."""
+def evaluation_samples(
+    config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device, draw: int = 0
+) -> SampleBatch:
+    """One sample of each of `rows` (B,) of the store, the same of one `draw` (see evaluation_draw) in every trial."""
     train = config.evaluation.transform == "train"
-    draws = _draw(config, data, EVALUATION_SEED, "evaluate", 0, rows, rows, train=train)
+    draws = _draw(config, data, EVALUATION_SEED, "evaluate", draw, rows, rows, train=train)
     return on_device(config, data, _read(config, data, rows, rows, draws), device)
+
+
+def evaluation_draw(config: TrialConfig, epoch: int) -> int:
+    """Which draw of its samples an evaluation after `epoch` takes: always the first, or one for each epoch."""
+    anew = config.evaluation.draws == "epoch" and config.evaluation.transform == "train"
+    return epoch if anew else 0
 
 
 def _draw(

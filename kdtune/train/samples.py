@@ -26,6 +26,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.train.inputs import (
     RawBatch,
     SampleBatch,
+    evaluation_draw,
     evaluation_samples,
     evenly_spaced_clips,
     on_device,
@@ -118,10 +119,11 @@ class Samples:
                 name = (place[0], place[1].tobytes())
                 yield self.kept.get(self._training, name, partial(self._make, *place))
 
-    def evaluation(self, rows: np.ndarray) -> SampleBatch:
-        """One sample of each of `rows` (B,) of the store, as `evaluation_samples`."""
-        make = partial(evaluation_samples, self.config, self.data, rows, self.device)
-        return self.kept.get(self._evaluation, ("one each", rows.tobytes()), make)
+    def evaluation(self, rows: np.ndarray, epoch: int = 0) -> SampleBatch:
+        """One sample of each of `rows` (B,) of the store after `epoch`, as `evaluation_samples`."""
+        draw = evaluation_draw(self.config, epoch)
+        make = partial(evaluation_samples, self.config, self.data, rows, self.device, draw)
+        return self.kept.get(self._evaluation, ("one each", draw, rows.tobytes()), make)
 
     def evenly_spaced(self, rows: np.ndarray) -> Tensor:
         """Clips of each of `rows` (B,) of the store, as `evenly_spaced_clips`."""

@@ -26,7 +26,7 @@ from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.store import TrialFiles
 from kdtune.train.checkpoint import content_digest, not_finite_tensors, some
-from kdtune.train.evaluate import ADVICE, evaluate, head_scores, with_best
+from kdtune.train.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
 from kdtune.train.initial import initial_state
 from kdtune.train.loader import steps_of_an_epoch
 from kdtune.train.profile import make_deterministic, profile, state_digest, weights_digest
@@ -113,20 +113,25 @@ def train_trial(
 
         # ---- schedule and stages ---------------------------------------------------------------------------------
         if config.watches_validation:
-            row["validation"] = head_scores(network, samples, data.validation)
+            row["validation"] = head_scores(network, samples, data.validation, epoch)
             watched = row["validation"][f"{target}_loss"]
             if state.scheduler is not None:
                 state.scheduler.step(watched)
             if config.stage.weights == "best":
                 state.note_validation(epoch, watched)
         stage = next((name for name, at_epoch in config.stage_epochs.items() if at_epoch == epoch), None)
-        if stage is not None or (config.stage.every > 0 and epoch % config.stage.every == 0):
+        due = config.stage.every > 0 and epoch % config.stage.every == 0
+        own = None  # what the head says with the epoch's own weights, where that is what is asked for
+        if due and config.stage.between == "head":
+            own = head_evaluation(network, samples, epoch, row.get("validation"))
+            row["evaluation"] = with_best(own, state.rows)
+        if stage is not None or (due and own is None):
             measured = state.kept_network()
             try:
-                evaluation = evaluate(measured, samples)
+                evaluation = evaluate(measured, samples, epoch)
             except TrialError as error:
                 raise TrialError(f"after epoch {epoch} (rate {rate:g}) {error}") from error
-            row["evaluation"] = with_best(evaluation.scores, state.rows)
+            row["evaluation"] = with_best(evaluation.scores, state.rows, own)
             row["weights_sha256"] = weights_digest(measured)
             row["optimizer_sha256"] = content_digest(optimizer.state_dict()["state"])
         if stage is not None:
