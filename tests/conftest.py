@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from databases import empty_database
 from helpers import SMALL_CLIP
 from s3 import BUCKET, Machines, S3Server, weed
 
@@ -140,8 +141,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """Of an MLflow database that is not there yet."""
-    return f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    """Of an MLflow database that has no runs yet."""
+    return empty_database(tmp_path / "mlflow" / "mlflow.db")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from databases import empty_database
 from helpers import ROOT
 
 from kdtune.config.load import load_sweep
@@ -20,14 +21,14 @@ from kdtune.sweep.driver import Ending, drive
 def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()) -> tuple[Ending, list[str]]:
     """How it ended, and the lines it said."""
     said: list[str] = []
-    uri = f"sqlite:///{store}/mlflow.db"
+    uri = empty_database(store / "mlflow.db")
     end = drive(load_sweep(file, sets), file.read_text(), Store(store), address, uri, Plain(said.append))
     return end, said
 
 
 def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> subprocess.Popen[str]:
     """The command in a process of its own, once it has said a line with all words of `until`."""
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": empty_database(store / "mlflow.db")}
     command = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(store), "--address", address]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from databases import empty_database
 from helpers import ROOT
 from mlflow import MlflowClient
 from outages import Database, python
@@ -70,7 +71,7 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """The store, and MLflow's URI."""
     folder = tmp_path_factory.mktemp("published")
-    file, uri = folder / "small.yaml", f"sqlite:///{folder}/mlflow/mlflow.db"
+    file, uri = folder / "small.yaml", empty_database(folder / "mlflow" / "mlflow.db")
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     store = Store(folder / "runs")
     end = drive(load_sweep(file), file.read_text(), store, ray_address, uri, Plain(lambda _: None))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import empty_database
 from helpers import sweep_of
 from tracked import EXPERIMENT, SWEEP, make_trial
 
@@ -65,7 +66,10 @@ def test_a_sweeps_record_names_params_as_its_runs_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_published_sweep_has_one_link(tmp_path: Path, times: int) -> None:
-    uri, trial = f"sqlite:///{tmp_path}/mlflow/mlflow.db", make_trial(Store(tmp_path / "runs"), 1, "complete", 4)
+    uri, trial = (
+        empty_database(tmp_path / "mlflow" / "mlflow.db"),
+        make_trial(Store(tmp_path / "runs"), 1, "complete", 4),
+    )
     for _ in range(times):
         found = ranking({"objective": [KNN], "stages": STAGES})
         publisher = Publisher(uri, EXPERIMENT, SweepText(SWEEP, ranking=found), None)

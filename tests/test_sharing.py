@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from databases import empty_database
 from helpers import ROOT
 
 from kdtune.config.load import load_sweep
@@ -54,7 +55,7 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
 
     said: list[str] = []
     lock.acquire()
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = empty_database(tmp_path / "mlflow.db")
     end = drive(load_sweep(file, ()), file.read_text(), store, ray_address, uri, Watcher(said.append))
     assert end.exit_code == EXIT_OK, said
     assert (end.trained, end.found, end.waited) == (1, 1, 1), said
@@ -74,7 +75,7 @@ def test_two_sweeps_at_once_train_what_they_share_once(
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**sweep_form, "name": name}))
         command = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(root), "--address", ray_address]
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/{name}.db"}
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": empty_database(tmp_path / f"{name}.db")}
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=ROOT))
     counts = []

@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from databases import empty_database
 from helpers import CPU, run_python, train
 from mlflow import MlflowClient
 
@@ -69,7 +70,7 @@ def models(client: MlflowClient) -> list[Any]:
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    uri = f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    uri = empty_database(tmp_path / "mlflow" / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return uri
 

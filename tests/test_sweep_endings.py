@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from databases import empty_database
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
@@ -179,7 +180,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     file = tmp_path / "wide.yaml"
     file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
     watcher = Recorder()
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = empty_database(tmp_path / "mlflow.db")
     end = drive(load_sweep(file), file.read_text(), Store(tmp_path), ray_address, uri, watcher)
     assert end.exit_code == EXIT_FAILED_TRIALS
     trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide", {})["trials"]}

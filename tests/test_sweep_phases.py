@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 import yaml
+from databases import empty_database
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
@@ -25,7 +26,7 @@ from kdtune.sweep.driver import Ending, drive
 def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
     file = folder / f"{form['name']}.yaml"
     file.write_text(yaml.safe_dump(form))
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = empty_database(folder / "mlflow.db")
     end = drive(load_sweep(file), file.read_text(), Store(folder), address, uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     return end
