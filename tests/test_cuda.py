@@ -114,7 +114,7 @@ for row in run:
 """
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), *DEVICES[1:]])
 def test_two_processes_at_once_give_the_bits_of_one_alone(device: str, folders: dict[str, str], tmp_path: Path) -> None:
     teacher = {"student": {"backbone": "r3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
     config = tiny({"backbone": "r21d"}, teacher=teacher, epochs=3, stages={"late": 3})
