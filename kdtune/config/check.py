@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -78,8 +79,12 @@ def _schedule_of(name: str) -> str | None:
 
 def _has_schedule(sweep: SweepConfig, name: str) -> bool:
     """Return whether the schedule is there that a name leads into; true of a name that leads into none."""
-    values = {"loss.lambda": sweep.trial.loss.lambda_, "loss.tau": sweep.trial.loss.tau}
-    return isinstance(values.get(_schedule_of(name) or ""), WeightSchedule | None)
+    if (path := _schedule_of(name)) is None:
+        return True
+    value: Any = sweep.trial
+    for part in path.split("."):
+        value = getattr(value, "lambda_" if part == "lambda" else part, None)
+    return isinstance(value, WeightSchedule)
 
 
 def _values(sweep: SweepConfig) -> Iterable[Problem]:

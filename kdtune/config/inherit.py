@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 #: What in a trial may be a trial of its own.
 NESTED = ("teacher", "start")
 #: What a teacher or a start does not take from the trial that names it.
-NOT_INHERITED = ("teacher", "start", "imported", "finetune")
+NOT_INHERITED = ("teacher", "start", "imported", "finetune", "frozen")
+
+
+def absent(value: Any) -> Any:
+    """Return None for the word `none`, else `value`."""
+    return None if value == "none" else value
+
+
+def trial_or_none(value: Any) -> Any:
+    """As `absent`. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
+    if isinstance(value, str) and value != "none":
+        rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
+        raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
+    return absent(value)
 
 
 def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

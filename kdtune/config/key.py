@@ -45,6 +45,8 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["evaluation"]["draws"]
     del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
+    if config.frozen == "none":
+        del form["frozen"]
     loss, optimizer = form["loss"], form["optimizer"]
     for name, value in (("lambda", config.loss.lambda_), ("tau", config.loss.tau)):
         if not isinstance(constant := settled(value, config.epochs), WeightSchedule):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
 
@@ -62,7 +63,13 @@ class NetworkConfig(Section):
         """Do its weights hold tables of positions, whose sizes depend on the clip?"""
         return self.backbone.startswith("mvit")
 
-    @property
-    def smallest_clip(self) -> tuple[int, int]:
-        """Fewest frames, smallest side in pixels."""
-        return SMALLEST.get(self.backbone, (1, 1))
+    def check(self, frames: int, size: int, memory_format: str) -> None:
+        """Raise PydanticCustomError where the network cannot look at clips of so many frames of size² pixels."""
+        fewest, smallest = SMALLEST.get(self.backbone, (1, 1))
+        if frames < fewest or size < smallest:
+            rule = f"{self.backbone} needs clip.frames >= {fewest} and clip.size >= {smallest}"
+            raise PydanticCustomError("network", f"{rule}, but got frames={frames}, size={size}")
+        if self.backbone == "tdn" and self.width < 8 and memory_format == "channels_last":
+            # Without AVX-512 oneDNN writes past its workspace there: 1×1 convolutions of 4 channels and stride 2.
+            rule = "tdn needs student.width >= 8 where memory_format is channels_last"
+            raise PydanticCustomError("network", f"{rule}, but got width={self.width}")

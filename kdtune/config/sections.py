@@ -222,32 +222,3 @@ class StageConfig(Section):
     """What is measured there: everything, or the head with the epoch's own weights, as PCL's code prints it."""
     keep: bool = True
     """Keep the checkpoint of each stage, with which `replay --from STAGE` begins. No part of a trial's key."""
-
-
-class FinetuneAugment(AugmentConfig):
-    """Fine-tuning only crops (PCL's ft_classify.py)."""
-
-    jitter_p: Share = 0.0
-    grey_p: Share = 0.0
-    blur_p: Share = 0.0
-    flip_p: Share = 0.0
-
-
-class FinetuneOptimizer(OptimizerConfig):
-    """PCL's ft_classify.py."""
-
-    lr: Positive = 1e-3
-    batch: Annotated[int, Field(ge=2, le=1_000_000)] = 8
-    patience: Annotated[int, Field(ge=0, le=10_000_000)] = 30
-
-
-class FinetuneConfig(Section):
-    """After pre-training: the backbone with a fresh head on action labels (PCL's protocol). A trial of its own key."""
-
-    data: DataConfig | None = None
-    """Default: the trial's own. Another data set is given whole."""
-    normalize: bool = True
-    """As in pre-training; PCL's ft_classify.py leaves it out, though its backbones were trained with it."""
-    augment: FinetuneAugment = FinetuneAugment()
-    optimizer: FinetuneOptimizer = FinetuneOptimizer()
-    epochs: Count = 150

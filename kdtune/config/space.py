@@ -9,11 +9,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
-from kdtune.config.inherit import NOT_INHERITED
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.trial import TrialConfig
 
 Scalar = str | int | float | bool | None
+
+#: Fields of a trial that hold what is no single value.
+WHOLE_TRIALS = ("teacher", "start", "imported", "finetune")
 
 #: Short names, in sweep files and in results, for paths of the trial configuration.
 SHORT_NAMES = {
@@ -75,7 +77,7 @@ def is_path(name: str) -> bool:
             return False
         section = _section(field.annotation)
         if i == len(parts) - 1:
-            return part not in NOT_INHERITED and (section is None or issubclass(section, WeightSchedule))
+            return part not in WHOLE_TRIALS and (section is None or issubclass(section, WeightSchedule))
     return False
 
 
@@ -100,7 +102,7 @@ def _paths(section: type[Section]) -> Iterator[str]:
     for name, field in _fields(section).items():
         below = _section(field.annotation)
         if below is None or issubclass(below, WeightSchedule):
-            yield from [name] if name not in NOT_INHERITED else []
+            yield from [name] if name not in WHOLE_TRIALS else []
         if below is not None:
             yield from (f"{name}.{path}" for path in _paths(below))
 

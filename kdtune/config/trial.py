@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Count, Section, Seed
-from kdtune.config.inherit import NESTED, inherit
+from kdtune.config.finetune import FinetuneConfig, FinetuneDistil, Frozen
+from kdtune.config.inherit import NESTED, absent, inherit, trial_or_none
 from kdtune.config.network import NetworkConfig
 from kdtune.config.schedules import largest
 from kdtune.config.sections import (
@@ -19,7 +20,6 @@ from kdtune.config.sections import (
     ClipConfig,
     DataConfig,
     EvaluationConfig,
-    FinetuneConfig,
     LossConfig,
     OptimizerConfig,
     PretextConfig,
@@ -32,17 +32,6 @@ FINETUNE_STAGE = "finetune"
 SEEN = ("frames", "size", "modality", "normalize")
 
 
-def _none(value: Any) -> Any:
-    if isinstance(value, str) and value != "none":
-        rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
-        raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
-    return _absent(value)
-
-
-def _absent(value: Any) -> Any:
-    return None if value == "none" else value
-
-
 class TrialConfig(Section):
     """One candidate with one seed. Everything that changes a trial's figures stands here, and nothing else."""
 
@@ -52,17 +41,19 @@ class TrialConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     student: NetworkConfig = NetworkConfig()
     teacher: Annotated[
-        TrialConfig | None, BeforeValidator(_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
+        TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
     """`none`, or a trial of its own: what it leaves out, it takes from this trial."""
     start: Annotated[
-        TrialConfig | None, BeforeValidator(_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
+        TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
     """`none`, or a trial of the same network whose trained backbone this one starts from; heads start fresh."""
     imported: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
     """Weights from outside, as `teacher import` names them: nothing is trained, for they are the trial's result."""
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    frozen: Frozen = "none"
+    """`backbone`: what `start` has trained stays as it is, its batch statistics included; the heads alone learn."""
     epochs: Count = 200
     stages: dict[str, Count] | None = None
     """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and the whole."""
@@ -70,7 +61,7 @@ class TrialConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Annotated[
         FinetuneConfig | None,
-        BeforeValidator(_absent, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
+        BeforeValidator(absent, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
     ] = None
     """`none`, or what follows pre-training: `{}` is PCL's protocol. It has its own key: other fine-tunings share this
     trial's pre-training."""
@@ -110,17 +101,7 @@ class TrialConfig(Section):
         if self.finetune is not None and FINETUNE_STAGE in self.stage_epochs:
             rule = f"no stage may be called {FINETUNE_STAGE} where finetune adds one of that name"
             raise PydanticCustomError("stages", f"{rule}, but got {self.stages}")
-        frames, size = self.student.smallest_clip
-        if self.clip.frames < frames or self.clip.size < size:
-            raise PydanticCustomError(
-                "network",
-                f"{self.student.backbone} needs clip.frames >= {frames} and clip.size >= {size}, "
-                f"but got frames={self.clip.frames}, size={self.clip.size}",
-            )
-        if self.student.backbone == "tdn" and self.student.width < 8 and self.memory_format == "channels_last":
-            # Without AVX-512 oneDNN writes past its workspace there: 1×1 convolutions of 4 channels and stride 2.
-            rule = "tdn needs student.width >= 8 where memory_format is channels_last"
-            raise PydanticCustomError("network", f"{rule}, but got width={self.student.width}")
+        self.student.check(self.clip.frames, self.clip.size, self.memory_format)
         if self.augment.blur_radius >= self.clip.size:
             widest = self.augment.blur_sigma[1]
             raise PydanticCustomError(
@@ -135,6 +116,16 @@ class TrialConfig(Section):
             )
         if self.teacher is not None and self.distils:
             self._teacher_fits(self.teacher)
+        if self.frozen == "backbone" and self.start is None and self.imported is None:
+            raise PydanticCustomError("frozen", "frozen: backbone needs a start, but got none")
+        if self.frozen == "backbone" and self.distils and max(self.loss.beta, self.loss.gamma) > 0:
+            rule = "beta and gamma must be 0 where frozen is backbone, which learns nothing from features"
+            raise PydanticCustomError("frozen", f"{rule}, but got {self.loss.beta} and {self.loss.gamma}")
+        try:
+            _ = self.finetuned
+        except ValidationError as error:
+            reasons = "; ".join(found["msg"] for found in error.errors())
+            raise PydanticCustomError("finetune", f"in fine-tuning {reasons}") from error
         return self
 
     def _teacher_fits(self, teacher: TrialConfig) -> None:
@@ -204,14 +195,13 @@ class TrialConfig(Section):
             return None
         own = self.finetune
         return TrialConfig(
+            **own.sections,
             data=own.data or self.data,
-            clip=self.clip.model_copy(update={"normalize": own.normalize}),
-            augment=AugmentConfig(**own.augment.model_dump()),
+            clip=own.clip_after(self.clip),
             student=self.student,
+            teacher=self._finetuned_teacher(own),
             start=self.model_copy(update={"finetune": None}),
-            loss=LossConfig(target="action"),
-            optimizer=OptimizerConfig(**own.optimizer.model_dump()),
-            epochs=own.epochs,
+            loss=own.loss,
             stages={FINETUNE_STAGE: own.epochs},
             stage=StageConfig(reduce=self.stage.reduce, weights="best"),
             evaluation=self.evaluation,
@@ -220,6 +210,15 @@ class TrialConfig(Section):
             memory_format=self.memory_format,
             precision=self.precision,
         )
+
+    def _finetuned_teacher(self, own: FinetuneConfig) -> TrialConfig | None:
+        """Who teaches while this trial is fine-tuned; None where nobody does."""
+        teacher, weights = self.teacher, own.loss
+        if not isinstance(teacher, TrialConfig) or max(largest(weights.lambda_), weights.gamma) == 0:
+            return None
+        if teacher.loss.target == "action":
+            return teacher
+        return teacher.model_copy(update={"finetune": own.model_copy(update={"distil": FinetuneDistil()})}).finetuned
 
     @property
     def needs(self) -> list[TrialConfig]:
@@ -235,6 +234,8 @@ class TrialConfig(Section):
             yield from other.lineage()
         if (finetuned := self.finetuned) is not None:
             yield finetuned
+            if finetuned.teacher is not None:
+                yield from finetuned.teacher.lineage()
 
     @property
     def schedule_acts(self) -> bool:

@@ -25,11 +25,21 @@ class PclNetwork(nn.Module):
         self.memory_format = config.memory_format
         self.mixed = config.precision == "bf16"
         self.backbone = build_backbone(config.student, config.clip)
+        self.frozen = config.frozen == "backbone"
         self.head = nn.Linear(config.clips * size, classes)
         if config.loss.target == "pretext":
             self.projector = nn.Sequential(
                 nn.Linear(size, size), nn.ReLU(inplace=True), nn.Linear(size, config.loss.projection)
             )
+
+        self.train()
+
+    def train(self, mode: bool = True) -> PclNetwork:
+        """Set the mode. A frozen backbone learns nothing and keeps its batch statistics, whatever the mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.requires_grad_(False).eval()
+        return self
 
     def features(self, clips: Tensor) -> Tensor:
         """(B, n, 3, T, H, W) → (B, n, F): n passes, so that batch statistics are those of one position in the tuple."""

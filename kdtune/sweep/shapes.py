@@ -31,6 +31,7 @@ def shape(form: Form, teacher: Form | None, device_kind: str) -> str:
         {
             **{name: form[name] for name in ("student", "clip", "augment", "precision", "threads", "memory_format")},
             "target": loss["target"],
+            **({"frozen": form["frozen"]} if "frozen" in form else {}),
             "batch": form["optimizer"]["batch"],
             "contrast": [loss.get(name) for name in CONTRAST] if _contrasts(form) else None,
             "teacher": [kinds(form), teacher["student"]] if teacher is not None else None,

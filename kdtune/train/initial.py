@@ -33,7 +33,7 @@ def initial_state(
         bank = MemoryBank(
             data.size, loss.projection, loss.negatives, loss.bank_momentum, loss.temperature, config.seed
         ).to(device)
-    learning = list(network.parameters())
+    learning = [weight for weight in network.parameters() if weight.requires_grad]
     if config.distils and config.teacher is not None and loss.gamma > 0:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

@@ -96,7 +96,9 @@ class Prepared:
                 yield from self._to_train(other)
         finetuned = config.finetuned
         if finetuned is not None and not self._is_complete(finetuned):
-            yield finetuned  # what it needs is this trial
+            yield finetuned  # it starts from this trial
+            if finetuned.teacher is not None:
+                yield from self._to_train(finetuned.teacher)
 
     def _is_complete(self, config: TrialConfig) -> bool:
         """Whether the trial has a result; one that is damaged is made again."""
