@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import canonical, restored, trial_key
 from kdtune.config.trial import TrialConfig
+from kdtune.models.heads import build_network
 from kdtune.store import Store
 from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
@@ -79,9 +80,11 @@ def test_a_fine_tuning_is_restored_from_its_form_or_refused_in_words(examples: i
         try:
             config = of(student={"backbone": student}, teacher=teacher, finetune=own).finetuned
         except ValidationError as error:
-            assert all("but got" in e["msg"] or e["loc"][:1] == ("finetune",) for e in error.errors())
+            told = [found["msg"] for found in error.errors()]
+            config = None
+        if config is None:
+            assert all("but got" in message for message in told)
             return
-        assert config is not None
         assert [getattr(config.clip, k) for k in clip if clip[k] is not None] == [
             tuple(v) if isinstance(v, list) else v for v in clip.values() if v is not None
         ]
@@ -136,12 +139,10 @@ def test_the_head_alone_learns_what_is_computed_on_still_features(
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     assert all(torch.equal(value, start[name]) for name, value in backbone.items())
     data = TrialData.of(config, session.clips(config))
-    network = load_teacher(config, {**weights, "head.weight": weights["head.weight"]}, data.classes, False, CPU)
+    network = load_teacher(config, weights, data.classes, False, CPU)
     batch = training_samples(config, data, 1, np.arange(data.size), CPU)
     with torch.no_grad():
         x = network.features(batch.clips)[:, 0].double().numpy()
-    from kdtune.models.heads import build_network
-
     head = build_network(config, data.classes).head
     w, b = head.weight.detach().double().numpy(), head.bias.detach().double().numpy()
     logits = x @ w.T + b

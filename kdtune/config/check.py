@@ -73,8 +73,8 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
 
 def _schedule_of(name: str) -> str | None:
     """The path of the scheduled value that a name such as `loss.lambda.to` leads into."""
-    path, _, last = resolve(name).rpartition(".")
-    return path if last and is_path(path) else None
+    path, _, _ = resolve(name).rpartition(".")
+    return path if path and path == resolve(path) and is_path(path) else None
 
 
 def _has_schedule(sweep: SweepConfig, name: str) -> bool:

@@ -81,7 +81,7 @@ def _configs(sweep: SweepConfig) -> list[TrialConfig]:
     for block in sweep.blocks():
         variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
         for name, parameter in sweep.space(block).items():
-            if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.")):
+            if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.", "finetune.clip.")):
                 variants += [{name: value} for value in parameter.extremes]
         configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
     return configs
