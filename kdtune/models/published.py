@@ -1,8 +1,11 @@
 """The names under which others publish weights of these networks, and ours for the same tensors. Names only, no torch.
 
 pcl          PCL's and VCOP's code: `base_network.` before the backbone, the pretext head `fc` and the `projector` after
-             pre-training (models/vcopn.py); no prefix, and the classifier `linear`, after fine-tuning (ft_classify.py).
-             Backbones: R3DNet, R2Plus1DNet and C3D.
+             pre-training (models/pcl_net.py); the classifier `linear` after fine-tuning (ft_classify.py), without that
+             prefix or, for torchvision's networks (models/network.py), with it. Its networks for other pretext tasks
+             (PC_VideoNet) have `fc_seq` and `fc_speed`, which are left out.
+             Backbones: R3DNet, R2Plus1DNet and C3D, and torchvision's r3d_18 and r2plus1d_18 as an nn.Sequential, which
+             numbers their parts: 0 is the stem, 1 to 4 are the stages.
 torchvision  torchvision's video models, whose names our backbones keep; their classifiers are left out.
 """
 
@@ -20,6 +23,11 @@ PCL_BACKBONES = {
     "conv1.spatial_conv.weight": "r21d",
     "conv3a.weight": "c3d",
 }
+#: The parts of torchvision's networks by PCL's numbers, and a tensor that r2plus1d_18 alone has.
+PCL_NUMBERED = {"stem": "0", **{f"layer{stage}": str(stage) for stage in range(1, 5)}}
+PCL_NUMBERED_MARK, PCL_FACTORISED_MARK = "0.0.weight", "0.3.weight"
+#: What only PCL's fine-tuned networks have, and its heads for other pretext tasks, which no import keeps.
+PCL_CLASSIFIER, PCL_OTHER_HEADS = "linear.weight", ("fc_seq", "fc_speed")
 #: Our heads' modules and PCL's: of a pre-trained network, and of a fine-tuned one.
 PRETEXT_HEADS = {"head": "fc", "projector.0": "projector.mlp.0", "projector.2": "projector.mlp.2"}
 ACTION_HEADS = {"head": "linear"}
@@ -41,17 +49,22 @@ class Layout:
     """pcl: our module → theirs."""
     target: str | None = None
     """pcl: the loss.target that heads in this file learned."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """pcl: how names begin here → how they begin there, for parts whose inner names are the same."""
 
     def theirs(self, name: str) -> str | None:
         """Their name of our tensor `name`, or None where they have none."""
         if self.name == "torchvision":
             return name.removeprefix("backbone.") if name.startswith("backbone.") else None
         module, _, tensor = name.rpartition(".")
-        return f"{self.modules[module]}.{tensor}" if module in self.modules else None
+        if module in self.modules:
+            return f"{self.modules[module]}.{tensor}"
+        parts = (theirs + name.removeprefix(ours) for ours, theirs in self.parts.items() if name.startswith(ours))
+        return next(parts, None)
 
     def drops(self, name: str) -> bool:
-        """Is their `name` of a classifier, which no import keeps?"""
-        return self.name == "torchvision" and name.split(".")[0] in CLASSIFIERS
+        """Return whether their `name` belongs to a head that no import keeps."""
+        return name.split(".")[0] in (CLASSIFIERS if self.name == "torchvision" else PCL_OTHER_HEADS)
 
 
 def layout_of(names: Collection[str], student: NetworkConfig) -> Layout | None:
@@ -59,16 +72,24 @@ def layout_of(names: Collection[str], student: NetworkConfig) -> Layout | None:
 
     PCL's may belong to another backbone than the student's: compare them.
     """
-    pretrained = any(name.startswith("base_network.") for name in names)
-    prefix = "base_network." if pretrained else ""
+    wrapped = any(name.startswith("base_network.") for name in names)
+    prefix = "base_network." if wrapped else ""
+    pretrained = wrapped and PCL_CLASSIFIER not in names
+    heads, target = (PRETEXT_HEADS, "pretext") if pretrained else (ACTION_HEADS, "action")
     for mark, backbone in PCL_BACKBONES.items():
         if prefix + mark in names:
             pairs = _c3d_modules() if backbone == "c3d" else _residual_modules(backbone)
             modules = {f"backbone.{ours}": prefix + theirs for ours, theirs in pairs}
-            heads, target = (PRETEXT_HEADS, "pretext") if pretrained else (ACTION_HEADS, "action")
             return Layout("pcl", backbone, modules | heads, target)
+    if prefix + PCL_NUMBERED_MARK in names:
+        # Our r3d at depth 18 has the names and shapes of torchvision's.
+        backbone = "r2plus1d_18" if prefix + PCL_FACTORISED_MARK in names else "r3d_18"
+        if student.backbone == "r3d" and backbone == "r3d_18":
+            backbone = "r3d"
+        parts = {f"backbone.{ours}.": f"{prefix}{number}." for ours, number in PCL_NUMBERED.items()}
+        return Layout("pcl", backbone, dict(heads), target, parts)
     # Among our own, r3d alone has torchvision's shapes.
-    if student.backbone in (*get_args(Torchvision), "r3d") and not pretrained:
+    if student.backbone in (*get_args(Torchvision), "r3d") and not wrapped:
         return Layout("torchvision", student.backbone)
     return None
 

@@ -155,7 +155,7 @@ def _fitting_layout(state: Mapping[str, Tensor], config: TrialConfig, file: Path
     if layout is None:
         some = printable(", ".join(list(state)[:3]))
         what = f"holds no weights of {student.backbone} under names that are known here; its first are {some}"
-        raise StoreError([Problem(str(file), what, "PCL's r3d, r21d and c3d; torchvision's video models")])
+        raise StoreError([Problem(str(file), what, "PCL's r3d, r21d, c3d and R3D-18; torchvision's video models")])
     problems = []
     if layout.backbone != student.backbone:
         what = f"holds PCL's {layout.backbone}, but student.backbone is {student.backbone}"
