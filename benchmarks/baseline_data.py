@@ -129,7 +129,7 @@ class Spaced(Dataset[Tensor]):
 
     def __getitem__(self, i: int) -> Tensor:
         reader = decord.VideoReader(self.videos[i][0], num_threads=1)
-        starts = np.floor(np.linspace(0, 1, self.n) * (len(reader) - self.clip.frames)).astype(int).tolist()
+        starts = [k * (len(reader) - self.clip.frames) // max(self.n - 1, 1) for k in range(self.n)]
         clips = read(reader, starts, self.clip.frames)
         return torch.stack([residual(tensor(self.transform(part))) for part in clips])
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
 import torch
+from fuzzing import fuzz, fuzzed
 from helpers import FakeClips
+from hypothesis.strategies import integers
 
 from kdtune.clips.augment import augment
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.tuples import draw_clips, draw_tuples
 from kdtune.config.trial import TrialConfig
-from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
+from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, spaced_starts, training_samples
 
 torch.set_num_threads(1)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet
@@ -54,6 +58,32 @@ def test_an_evaluation_sees_normalised_centre_crops(data: TrialData, modality: s
             if modality == "residual":
                 expected = np.roll(expected, 1, 1) - expected
             np.testing.assert_allclose(out[i, c].numpy(), expected, atol=1e-5)
+
+
+def pcl_starts(length: int, frames: int, n: int) -> list[int]:
+    """The starts of PCL's test clips: their centres are spread by linspace and cut to whole frames (ucf101.py)."""
+    centres = np.linspace(frames / 2, length - frames / 2, n)
+    return [int(centre - frames / 2) for centre in centres]
+
+
+@pytest.mark.parametrize("frames", [8, 10, 16])
+def test_evenly_spaced_clips_start_where_pcls_do(frames: int) -> None:
+    lengths = np.arange(frames, frames + 2000)
+    assert spaced_starts(lengths, frames, 10).tolist() == [pcl_starts(length, frames, 10) for length in lengths]
+
+
+def test_a_start_that_a_float_would_cut_short() -> None:
+    # 675 · 7/9 is 525; as floats, 7/9 · 675 is a little less.
+    assert spaced_starts(np.array([691]), 16, 10)[0, 7] == pcl_starts(691, 16, 10)[7] == 525
+
+
+@fuzzed
+def test_evenly_spaced_starts_are_exact(examples: int) -> None:
+    def check(frames: int, room: int, n: int) -> None:
+        (starts,) = spaced_starts(np.array([frames + room]), frames, n).tolist()
+        assert starts == [floor(Fraction(k * room, n - 1)) if n > 1 else 0 for k in range(n)]
+
+    fuzz(check, integers(1, 4096), integers(0, 10**6), integers(1, 200), examples=examples)
 
 
 def test_evaluation_samples_are_the_same_questions_for_every_trial(data: TrialData) -> None:

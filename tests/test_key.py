@@ -6,7 +6,7 @@ import pytest
 from helpers import run_python
 
 from kdtune.config import key as key_module
-from kdtune.config.key import trial_key
+from kdtune.config.key import canonical, restored, trial_key
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 
@@ -54,6 +54,10 @@ def test_what_is_written_out_is_what_was_left_out(a: dict, b: dict) -> None:
         ({"loss": {"alpha": 0.0}}, {"loss": {"alpha": 0.0, "contrast": "in_batch", "temperature": 1.0}}),
         ({"loss": {"alpha": 0.0}}, {"loss": {"alpha": 0.0, "negatives": 7, "bank_momentum": 0.1}}),
         ({"student": {"backbone": "c3d"}}, {"student": {"backbone": "c3d", "depth": 18}}),
+        ({}, {"student": {"init": "torch"}}),
+        ({"student": {"backbone": "tdn"}}, {"student": {"backbone": "tdn", "init": "kaiming"}}),
+        ({"student": {"backbone": "r3d_18"}}, {"student": {"backbone": "r3d_18", "init": "torch"}}),
+        ({"imported": "0" * 32}, {"imported": "0" * 32, "student": {"init": "kaiming"}}),
         ({"optimizer": {"schedule": "constant"}}, {"optimizer": {"schedule": "constant", "patience": 3}}),
         ({"optimizer": {"schedule": "constant"}}, {"optimizer": {"schedule": "constant", "factor": 0.5, "min_lr": 0}}),
         # A plateau of 50 epochs cannot be seen in 8: the trainer makes no scheduler, so none of its fields has effect.
@@ -93,6 +97,10 @@ WITH_EFFECT = [
     {"student": {"backbone": "r21d"}},
     {"student": {"backbone": "c3d"}},
     {"student": {"depth": 18}},
+    {"student": {"init": "kaiming"}},
+    {"student": {"backbone": "c3d", "init": "kaiming"}},
+    {"student": {"backbone": "tdn"}},
+    {"student": {"backbone": "tdn", "init": "torch"}},
     {"student": {"width": 8}},
     {"loss": {"alpha": 0.1}},
     {"loss": {"contrast": "in_batch"}},
@@ -146,14 +154,21 @@ def test_the_trainers_semantics_are_in_the_key(monkeypatch: pytest.MonkeyPatch) 
     assert len({*before, *after}) == 4
 
 
+def test_a_record_of_semantics_3_is_read_with_the_initial_weights_that_it_had() -> None:
+    for backbone, init in {"r3d": "kaiming", "c3d": "torch", "r3d_18": "kaiming"}.items():
+        form = canonical(TrialConfig.model_validate({"student": {"backbone": backbone}}))
+        form["student"].pop("init", None)
+        assert restored(form, None, None).student.init == init
+
+
 # ---- keys do not change by accident ----------------------------------------------------------------------------------
 
 #: If these change, every store that exists loses its trials: only with TRAINER_SEMANTICS, and on purpose.
 GOLDEN = {
-    "scratch": ({}, "2ba355003ff4415e9048342f49229f97"),
+    "scratch": ({}, "36b5e8085a150fb2e79effc5a25e6902"),
     "distilled": (
         {"teacher": TEACHER, "data": {"fraction": 0.25}, "clip": {"size": 32}},
-        "27eb8cc31738e9df1c464387fed68d94",
+        "d6072901bcbbbd37378c0a814fe03a10",
     ),
 }
 

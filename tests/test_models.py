@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import prod
 from typing import get_args
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import clips, network
+from published_networks import base_network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import r3d_18
 
 from kdtune.config.network import NetworkConfig, Own
+from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.models.backbones import feature_size
+from kdtune.models.backbones import build_backbone, feature_size
 from kdtune.models.heads import build_network
 
 torch.set_num_threads(1)
@@ -65,6 +68,35 @@ def test_r3d_18_is_torchvisions(training: bool) -> None:
     x = clips(2, 3, 8, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours.train(training)(x), theirs.train(training)(x), rtol=1e-4, atol=1e-5)
+
+
+def variances(net: nn.Module) -> list[tuple[tuple[int, ...], float, float]]:
+    """Shape, variance and largest weight of each convolution, in an order that names do not change."""
+    weights = [part.weight.detach() for part in net.modules() if isinstance(part, nn.Conv3d)]
+    return sorted((tuple(w.shape), float(w.var(correction=0)), float(w.abs().max())) for w in weights)
+
+
+@pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
+def test_initial_weights_are_distributed_as_pcls(backbone: str) -> None:
+    torch.manual_seed(1)
+    theirs = variances(base_network(backbone, width=16))
+    ours = variances(network(backbone, width=16, seed=0))
+    assert [shape for shape, *_ in ours] == [shape for shape, *_ in theirs]
+    for (shape, variance, largest), (_, theirs_variance, _) in zip(ours, theirs, strict=True):
+        # PyTorch's default: uniform within ±1/√fan_in. Five standard errors of a uniform sample's variance.
+        fan_in, tolerance = prod(shape[1:]), 5 * (0.8 / prod(shape)) ** 0.5
+        assert largest <= fan_in**-0.5
+        assert variance == pytest.approx(1 / (3 * fan_in), rel=tolerance)
+        assert theirs_variance == pytest.approx(1 / (3 * fan_in), rel=tolerance)
+
+
+@pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
+def test_kaiming_is_hes_normal_by_fan_out(backbone: str) -> None:
+    config = NetworkConfig(backbone=backbone, width=16, init="kaiming")
+    torch.manual_seed(0)
+    for shape, variance, _ in variances(build_backbone(config, ClipConfig(frames=8, size=16))):
+        fan_out = shape[0] * prod(shape[2:])
+        assert variance == pytest.approx(2 / fan_out, rel=5 * (2 / prod(shape)) ** 0.5)
 
 
 def test_r3d_10_has_one_block_of_r3d_18_a_stage() -> None:

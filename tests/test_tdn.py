@@ -7,14 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdtune.config.network import NetworkConfig
+from kdtune.config.sections import ClipConfig
+from kdtune.models.backbones import build_backbone
 from kdtune.models.tdn import MotionExcitation, TemporalDifferenceNetwork
 
 torch.set_num_threads(1)
 
 
-def network(seed: int = 0) -> TemporalDifferenceNetwork:
-    torch.manual_seed(seed)
-    return TemporalDifferenceNetwork(blocks=1, width=8)
+def network(init: str | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    return build_backbone(NetworkConfig(backbone="tdn", width=8, init=init), ClipConfig(frames=8, size=16))
 
 
 def randn(*shape: int) -> Tensor:
@@ -48,6 +51,13 @@ def test_takes_any_clip(frames: int, size: int) -> None:
     net = network().train()
     net(randn(2, 3, frames, size, size)).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("init", ["torch", "kaiming"])
+def test_smoothing_starts_as_the_mean_of_its_window(init: str) -> None:
+    for part in network(init).modules():
+        if isinstance(part, MotionExcitation):
+            assert (part.smooth.weight == 1 / 9).all()
 
 
 def test_differences_are_those_of_neighbours_in_one_clip() -> None:

@@ -15,7 +15,9 @@ from kdtune.config.trial import SEEN, TrialConfig
 #: Raised by hand when a change alters results; the golden values catch a forgotten one.
 #: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). The trainer is that of 2, and
 #: so are the golden values, but a trial on such videos sees other frames.
-TRAINER_SEMANTICS = 3
+#: 4: PCL's starts of evenly spaced clips (integer arithmetic), PCL's initial weights of R3D and R(2+1)D (PyTorch's
+#: defaults; `student.init: kaiming` is what 3 had), and in tdn's smoothing the box filter that was meant.
+TRAINER_SEMANTICS = 4
 
 #: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.
 NOT_HASHED = ("root", "lists", "max_refused", "same_bytes")
@@ -34,6 +36,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     """
     form = config.model_dump(mode="json", by_alias=True, exclude={"teacher", "start", "imported", "finetune"})
     form["clip"]["resize"] = list(config.clip.stored_size)
+    form["student"]["init"] = config.student.initial_weights
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
@@ -68,7 +71,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     if not config.student.has_depth:
         unused += [(form["student"], "depth")]
     if not config.student.has_width:
-        unused += [(form["student"], "width")]
+        unused += [(form["student"], name) for name in ("width", "init")]
     for section, name in unused:
         section.pop(name, None)
     return form
@@ -80,6 +83,8 @@ def restored(form: dict[str, Any], teacher: TrialConfig | None, start: TrialConf
     raw["stages"] = dict(raw["stages"])
     # Left out where it has no effect; the default may have one.
     raw["optimizer"].setdefault("schedule", "constant")
+    # Records of semantics 3 and earlier do not name it.
+    raw["student"].setdefault("init", "torch" if raw["student"]["backbone"] == "c3d" else "kaiming")
     raw |= {"teacher": teacher, "start": start}
     return TrialConfig.model_validate(raw)
 
@@ -98,7 +103,8 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
     if config.imported is not None:
         form = canonical(config)
         clip = {name: form["clip"][name] for name in SEEN}
-        return {"imported": config.imported, "student": form["student"], "clip": clip, "target": config.loss.target}
+        student = {name: value for name, value in form["student"].items() if name != "init"}
+        return {"imported": config.imported, "student": student, "clip": clip, "target": config.loss.target}
     teacher = config.teacher if config.distils else None
     return {
         "trial": canonical(config),

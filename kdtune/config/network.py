@@ -44,6 +44,9 @@ class NetworkConfig(Section):
     """r3d, r21d, tdn: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
     width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
     """r3d, r21d, c3d, tdn: channels of the first stage; features have 8 × width."""
+    init: Literal["torch", "kaiming"] | None = None
+    """r3d, r21d, c3d, tdn: the convolutions' initial weights. torch: PyTorch's defaults, as PCL's networks have them;
+    kaiming: He's normal ones by fan-out, as torchvision's. Default: torch; for tdn kaiming."""
 
     @property
     def has_width(self) -> bool:
@@ -52,6 +55,11 @@ class NetworkConfig(Section):
     @property
     def has_depth(self) -> bool:
         return self.has_width and self.backbone != "c3d"
+
+    @property
+    def initial_weights(self) -> Literal["torch", "kaiming"]:
+        """`init` with its default filled in; without effect on torchvision's networks."""
+        return self.init or ("kaiming" if self.backbone == "tdn" else "torch")
 
     @property
     def features(self) -> int:

@@ -95,9 +95,6 @@ class ResidualNetwork(nn.Module):
                 layers.append(BasicBlock(channels, outputs, conv, stride))
                 channels = outputs
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -140,14 +137,31 @@ def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
 
         return build_torchvision(config.backbone, clip)
     blocks = 1 if config.depth == 10 else 2
+    network: nn.Module
     if config.backbone == "tdn":
         from kdtune.models.tdn import TemporalDifferenceNetwork
 
-        return TemporalDifferenceNetwork(blocks, config.width)
-    if config.backbone == "c3d":
-        return C3D(config.width)
-    stem, conv = (_r3d_stem, Conv3DSimple) if config.backbone == "r3d" else (_r21d_stem, Conv2Plus1D)
-    return ResidualNetwork(stem(config.width), conv, blocks, config.width)
+        network = TemporalDifferenceNetwork(blocks, config.width)
+    elif config.backbone == "c3d":
+        network = C3D(config.width)
+    else:
+        stem, conv = (_r3d_stem, Conv3DSimple) if config.backbone == "r3d" else (_r21d_stem, Conv2Plus1D)
+        network = ResidualNetwork(stem(config.width), conv, blocks, config.width)
+    if config.initial_weights == "kaiming":
+        draw_kaiming(network)
+    return network
+
+
+def draw_kaiming(network: nn.Module) -> None:
+    """Draw the convolutions' weights as torchvision does: normal by fan-out (arXiv 1502.01852), biases 0.
+
+    Grouped convolutions keep theirs: those are filters with initial weights of their own (tdn).
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and part.groups == 1:
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def feature_size(config: NetworkConfig) -> int:

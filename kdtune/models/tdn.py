@@ -31,6 +31,7 @@ class MotionExcitation(nn.Module):
         self.squeeze = nn.Sequential(nn.Conv2d(channels, squeezed, 1, bias=False), nn.BatchNorm2d(squeezed))
         # Without biases, so that no difference is no excitation.
         self.smooth = nn.Conv2d(2 * squeezed, 2 * squeezed, 3, padding=1, groups=2 * squeezed, bias=False)
+        nn.init.constant_(self.smooth.weight, 1 / 9)
         self.expand = nn.Conv2d(2 * squeezed, channels, 1, bias=False)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -65,11 +66,6 @@ class TemporalDifferenceNetwork(nn.Module):
                 layers.append(BasicBlock(channels, outputs, stride, _shortcut(channels, outputs, stride)))
                 channels = outputs
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, MotionExcitation):
-                nn.init.constant_(module.smooth.weight, 1 / 9)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, frames = x.shape[:3]

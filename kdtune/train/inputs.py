@@ -129,15 +129,24 @@ def _modality(clips: Tensor, config: TrialConfig) -> Tensor:
 def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> Tensor:
     """`evaluation.clips` centre crops of each video of `rows` (B,) → (B, n, 3, T, H, W) float32.
 
-    Starts are evenly spaced from the first frame to the last possible one (PCL's retrieval protocol).
+    Starts are those of `spaced_starts` (PCL's retrieval protocol).
     """
     clip, n = config.clip, config.evaluation.clips
-    last = data.lengths[rows] - clip.frames
-    start = np.floor(np.linspace(0, 1, n)[None] * last[:, None]).astype(np.int64)
+    start = spaced_starts(data.lengths[rows], clip.frames, n)
     room = np.array(clip.stored_size) - clip.size
     crop = np.broadcast_to(room // 2, (len(rows), n, 2))
     raw = torch.from_numpy(read_clips(data.clips, rows, start, crop, clip)).to(device)
     return _modality(augment(raw, None, clip.normalize), config)
+
+
+def spaced_starts(lengths: np.ndarray, frames: int, n: int) -> np.ndarray:
+    """First frames of `n` clips of `frames` frames in videos of `lengths` (B,) frames, (B, n) int64.
+
+    Clip k starts at ⌊k · (length − frames) / (n − 1)⌋, from the first frame to the last possible one. PCL takes the
+    same fractions as floats: equal for its 10 clips at every length, while for 25 or 50 its rounding falls short of a
+    whole frame at some.
+    """
+    return np.arange(n, dtype=np.int64) * (lengths[:, None] - frames) // max(n - 1, 1)
 
 
 def batches(samples: np.ndarray, size: int) -> list[np.ndarray]:
