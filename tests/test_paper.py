@@ -12,6 +12,7 @@ from helpers import ROOT, SHARED
 
 from kdtune.commands.report import make_report
 from kdtune.config.load import load_sweep
+from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.report.paper import paper_of, paper_sheets, published
 from kdtune.report.results import sweep_results
@@ -104,3 +105,35 @@ def test_other_sweeps_have_no_such_tables(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda job, i, epoch: 0.3 + 0.01 * epoch)
     assert "Beside the paper" not in make_report(store, "lambda_tau")[0].read_text()
+
+
+@pytest.mark.parametrize("name", ["paper", "paper_literal", "paper_small"])
+def test_the_shipped_reproductions_ask_the_rows_of_the_published_tables(name: str) -> None:
+    sweep = load_sweep(ROOT / "sweeps" / f"{name}.yaml")
+    asked = set()
+    for block in sweep.blocks():
+        for point in [*sweep.search.controls, *sweep.grid(block)]:
+            asked.add((block.values["data.fraction"], block.values["student"], point["teacher"]))
+    wanted = {(float(row["fraction"]), row["student"], row["teacher"]) for row in published("tables4to7_stages")}
+    assert asked == wanted
+    assert len(asked) == 36
+    assert sweep.trial.finetuned is not None
+
+
+def test_the_literal_reading_reaches_every_trial() -> None:
+    """Teachers and fine-tunings, too: docs/recipe.md, the column of KD's probable run."""
+    sweep = load_sweep(ROOT / "sweeps" / "paper_literal.yaml")
+    block = next(block for block in sweep.blocks() if block.values == {"student": "r3d", "data.fraction": 0.02})
+    trial = sweep.build(block, {"teacher": "c3d"}, 0)
+    teacher, finetuned = trial.teacher, trial.finetuned
+    assert teacher is not None
+    assert finetuned is not None
+    for part in (trial, teacher):
+        assert (part.data.validation, part.augment.per, part.watches_validation) == (0, "frame", True)
+        assert (part.evaluation.transform, part.evaluation.draws) == ("train", "epoch")
+        assert (part.stage.every, part.stage.between, part.stage.weights) == (1, "head", "best")
+    assert (finetuned.data.dataset, finetuned.clip.normalize, finetuned.epochs) == ("hmdb51", False, 149)
+    assert (finetuned.augment.per, finetuned.augment.jitter_p, finetuned.augment.flip_p) == ("frame", 0, 0)
+    assert round(3570 * finetuned.data.validation) == 400
+    assert steered_by_test(sweep) == ["trial.data.validation is 0"]
+    assert sweep.trial.stage.reduce == "best"
