@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from kdtune.clips.appearance import ColourDraws, draw_appearance
 from kdtune.clips.draws import below, uniforms
-from kdtune.clips.store import ClipStore
 from kdtune.config.sections import ClipConfig, PretextConfig
 from kdtune.config.trial import TrialConfig
 
@@ -126,7 +126,14 @@ def draw_clips(
     return ClipDraws(start, crop, colour)
 
 
-def read_clips(clips: ClipStore, rows: np.ndarray, start: np.ndarray, crop: np.ndarray, clip: ClipConfig) -> np.ndarray:
+class Frames(Protocol):
+    """Whatever frames can be read from, as from a ClipStore."""
+
+    def clip(self, row: int, start: int, count: int, /) -> np.ndarray:
+        """`count` frames from `start` on of the video in `row`, (count, h, w, 3) uint8."""
+
+
+def read_clips(clips: Frames, rows: np.ndarray, start: np.ndarray, crop: np.ndarray, clip: ClipConfig) -> np.ndarray:
     """Cut clips out of the stored frames, touching those frames only.
 
     rows (B,) of the store's index, start (B, n), crop (B, n, 2) or (B, n, T, 2) → uint8 (B, n, T, size, size, 3).

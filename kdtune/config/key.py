@@ -10,7 +10,8 @@ from typing import Any
 
 from kdtune.config.schedules import WeightSchedule, largest, settled
 from kdtune.config.sections import DataConfig
-from kdtune.config.trial import SEEN, TrialConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.config.view import SEEN
 
 #: Raised by hand when a change alters results; the golden values catch a forgotten one.
 #: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). The trainer is that of 2, and
@@ -107,6 +108,8 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
         return {"imported": config.imported, "student": student, "clip": clip, "target": config.loss.target}
     teacher = config.teacher if config.distils else None
     return {
+        # An imported teacher's key does not say how large the pictures are that its crops are cut from.
+        **({} if config.view is None else {"view": list(config.view.clip.stored_size)}),
         "trial": canonical(config),
         "data": manifest_of(config.data),
         "teacher": trial_key(teacher, manifest_of) if teacher is not None else None,

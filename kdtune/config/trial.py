@@ -25,11 +25,10 @@ from kdtune.config.sections import (
     PretextConfig,
     StageConfig,
 )
+from kdtune.config.view import check_view, view_of
 
 #: The name of the stage that fine-tuning adds to a trial's own.
 FINETUNE_STAGE = "finetune"
-#: The fields of `clip` that say what a network sees: a teacher's are its student's, imported weights are for them.
-SEEN = ("frames", "size", "modality", "normalize")
 
 
 class TrialConfig(Section):
@@ -129,13 +128,8 @@ class TrialConfig(Section):
         return self
 
     def _teacher_fits(self, teacher: TrialConfig) -> None:
-        """It sees the student's very samples, and its logits are compared with the student's."""
-        for name in SEEN:
-            own, its = getattr(self.clip, name), getattr(teacher.clip, name)
-            if own != its:
-                raise PydanticCustomError(
-                    "teacher", f"the teacher's clip.{name} must be the student's {own}, but got {its}"
-                )
+        """It sees the student's samples in its own way, and its logits are compared with the student's."""
+        check_view(self.clip, teacher.clip, self.augment.per)
         if largest(self.loss.lambda_) > 0 and teacher.loss.target != self.loss.target:
             rule = f"the teacher's loss.target must be the student's {self.loss.target} where lambda > 0"
             raise PydanticCustomError("teacher", f"{rule}, but got {teacher.loss.target}")
@@ -172,6 +166,14 @@ class TrialConfig(Section):
     def distils(self) -> bool:
         """With no weight on it a teacher has no effect: such a trial *is* the scratch trial."""
         return self.teacher is not None and max(largest(self.loss.lambda_), self.loss.beta, self.loss.gamma) > 0
+
+    @property
+    def view(self) -> TrialConfig | None:
+        """The trial whose training samples are this one's as its teacher sees them; None where both see the same."""
+        taught = self.distils and isinstance(self.teacher, TrialConfig)
+        if not taught or (clip := view_of(self.clip, self.teacher.clip)) is None:  # type: ignore[union-attr]
+            return None
+        return self.model_copy(update={"clip": clip, "teacher": None, "start": None, "finetune": None})
 
     @property
     def clips(self) -> int:
@@ -230,6 +232,8 @@ class TrialConfig(Section):
     def lineage(self) -> Iterator[TrialConfig]:
         """This trial and every one that it needs or leads to: teacher and start (also theirs), fine-tuning."""
         yield self
+        if (view := self.view) is not None and view.clip.stored_size != self.clip.stored_size:
+            yield view  # other frames of the same videos
         for other in self.needs:
             yield from other.lineage()
         if (finetuned := self.finetuned) is not None:

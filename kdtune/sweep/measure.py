@@ -146,7 +146,8 @@ class _Bench:
     def _target_s(self, config: TrialConfig, data: TrialData) -> float:
         assert config.teacher is not None
         samples = Samples(config, data, self.device)
-        targets = Targets(samples, self.session.key(config.teacher), self.session.store)
+        view_clips = self.session.view_clips(config)
+        targets = Targets(samples, self.session.key(config.teacher), self.session.store, view_clips=view_clips)
         if targets.key not in self._targets_s:  # else those of these epochs are there, and would be found
             samples_made = min(len(data.order), BLOCK * -(-data.size // BLOCK))
             seconds = self._timed(lambda: targets.epoch(1))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from kdtune.clips.catalog import load_catalog
 from kdtune.clips.machine import GIB, cores, memory_bytes
 from kdtune.config.search import ResourceConfig
 from kdtune.config.space import Scalar, resolve
-from kdtune.config.sweep import SweepConfig
+from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem, UserError
 from kdtune.store import Store
@@ -75,6 +79,12 @@ def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
     return prepared
 
 
+def _teachers(sweep: SweepConfig, block: Block) -> list[Scalar]:
+    """The teachers that the candidates of a block choose from."""
+    parameter = sweep.space(block).get("teacher")
+    return [] if parameter is None else parameter.extremes
+
+
 def _configs(sweep: SweepConfig) -> list[TrialConfig]:
     """Trials with every teacher, data set and clip shape that the sweep can come to."""
     configs = []
@@ -84,4 +94,8 @@ def _configs(sweep: SweepConfig) -> list[TrialConfig]:
             if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.", "finetune.clip.")):
                 variants += [{name: value} for value in parameter.extremes]
         configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
+        # A teacher may see its student's videos at a size of its own.
+        for values, teacher in itertools.product(variants, _teachers(sweep, block)):
+            with suppress(ValidationError):  # such a candidate fails when it is asked for
+                configs.append(sweep.build(block, {**values, "teacher": teacher}, sweep.search.seeds[0]))
     return configs

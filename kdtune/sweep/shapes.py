@@ -11,6 +11,7 @@ from typing import Any
 from kdtune.config.key import digest
 from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
+from kdtune.config.view import seen
 
 Form = Mapping[str, Any]
 #: Of the loss: what the time and the size of its contrastive term depend on.
@@ -34,13 +35,18 @@ def shape(form: Form, teacher: Form | None, device_kind: str) -> str:
             **({"frozen": form["frozen"]} if "frozen" in form else {}),
             "batch": form["optimizer"]["batch"],
             "contrast": [loss.get(name) for name in CONTRAST] if _contrasts(form) else None,
-            "teacher": [kinds(form), teacher["student"]] if teacher is not None else None,
+            "teacher": [kinds(form), teacher["student"], *_viewed(form, teacher)] if teacher is not None else None,
             "clips": form["evaluation"]["clips"],
             "kept": form["stage"]["weights"],
             "watches": watches(form),
             "device": device_kind,
         }
     )
+
+
+def _viewed(form: Form, teacher: Form) -> list[Any]:
+    """What the teacher sees, where its student sees something else."""
+    return [] if seen(form["clip"]) == seen(teacher["clip"]) else [seen(teacher["clip"]), teacher["clip"].get("resize")]
 
 
 def described(config: TrialConfig) -> str:

@@ -17,7 +17,8 @@ import yaml
 
 from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest, identity
 from kdtune.config.sections import DataConfig
-from kdtune.config.trial import SEEN, TrialConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.files import read_json, write_atomic, write_json
 from kdtune.store import Store, TrialFiles

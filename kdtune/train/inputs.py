@@ -13,7 +13,9 @@ from torch import Tensor
 from kdtune.clips.augment import augment, residual
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.pretext import transform_middle
+from kdtune.clips.store import ClipStore
 from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples, read_clips
+from kdtune.clips.view import Repeating, viewed
 from kdtune.config.trial import TrialConfig
 
 #: Evaluations ask every trial the same questions, whatever its seed.
@@ -73,6 +75,23 @@ def training_samples(
 ) -> SampleBatch:
     """The augmented samples at the positions `samples` (B,) of the one order, in one epoch."""
     return on_device(config, data, read_training(config, data, epoch, samples), device)
+
+
+def viewed_samples(
+    config: TrialConfig,
+    view: TrialConfig,
+    data: TrialData,
+    clips: ClipStore,
+    epoch: int,
+    samples: np.ndarray,
+    device: torch.device,
+) -> SampleBatch:
+    """The samples of `training_samples` as `view` has them, read from `clips`, the same videos at the view's size."""
+    rows = data.order[samples]
+    draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
+    draws = viewed(draws, config.clip, view.clip, data.lengths[rows])
+    read = read_clips(Repeating(clips, data.lengths), rows, draws.start, draws.crop, view.clip)
+    return on_device(view, data, RawBatch(samples, rows, draws, torch.from_numpy(read)), device)
 
 
 def evaluation_samples(

@@ -142,6 +142,11 @@ class Prepared:
             self._opened[source] = ClipStore.open(self.store.fetch_clips(Path(self.folders[source])))
         return self._opened[source]
 
+    def view_clips(self, config: TrialConfig) -> ClipStore | None:
+        """The frames that the trial's teacher sees of its samples; None where they are the trial's own."""
+        view = config.view
+        return None if view is None or view.clip.stored_size == config.clip.stored_size else self.clips(view)
+
     def key(self, config: TrialConfig) -> str:
         return trial_key(config, self.manifest_of(config))
 

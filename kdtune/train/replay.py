@@ -129,8 +129,13 @@ class Replay:
         if identity["semantics"] != TRAINER_SEMANTICS:
             raise StoreError([Problem(where, f"is of semantics {identity['semantics']}", str(TRAINER_SEMANTICS))])
         others = {name: self._other(identity[name]) for name in ("teacher", "start")}
+        if "view" in identity and (teacher := others["teacher"]) is not None and teacher.imported is not None:
+            pictures = teacher.clip.model_copy(update={"resize": tuple(identity["view"])})
+            others["teacher"] = teacher.model_copy(update={"clip": pictures})
         config = restored(identity["trial"], others["teacher"], others["start"])
         self.session.folders[source_id(config.data, config.clip)] = str(self._clips(identity["data"], config, where))
+        if (view := config.view) is not None and view.clip.stored_size != config.clip.stored_size:
+            self.session.folders[source_id(view.data, view.clip)] = str(self._clips(identity["data"], view, where))
         if self.session.key(config) != files.key:
             raise StoreError([Problem(where, "does not hash to its name: its config.json is not what was trained")])
         return config

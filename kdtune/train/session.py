@@ -78,7 +78,10 @@ class Session(Prepared):
                 samples = Samples(config, data, device, self.workers, self.kept)
                 targets = start = None
                 if config.distils and (teacher := config.teacher) is not None:
-                    targets = Targets(samples, self.key(teacher), self.store, lambda: self.weights(teacher, device))
+                    view_clips = self.view_clips(config)
+                    targets = Targets(
+                        samples, self.key(teacher), self.store, lambda: self.weights(teacher, device), view_clips
+                    )
                 if config.start is not None:
                     start = self.weights(config.start, device)
                 write_json(files.data, data.record(config.data.folder))

@@ -20,16 +20,18 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
+from kdtune.clips.store import ClipStore
 from kdtune.config.key import digest
 from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
+from kdtune.config.view import seen
 from kdtune.errors import Problem, StoreError
 from kdtune.files import clear_unfinished, write_atomic
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.train.checkpoint import load_part, trained_weights
-from kdtune.train.inputs import training_samples
+from kdtune.train.inputs import training_samples, viewed_samples
 from kdtune.train.profile import make_deterministic, profile, state_digest, torchvision_version
 from kdtune.train.samples import Samples, stream_digest
 from kdtune.train.soundness import read_result
@@ -58,6 +60,7 @@ def load_teacher(
 class Targets:
     """The targets of one trial: finds what is in the store, computes what is not. Loads the teacher only for that.
 
+    `view_clips` holds the frames that the teacher sees (`Prepared.view_clips`), where they are not the student's.
     `load` returns the teacher's weights; without it they are read from the store. Raises StoreError where they are not
     those that the targets are named by: nothing is computed with others under the same name.
     """
@@ -68,6 +71,7 @@ class Targets:
         teacher_key: str,
         store: Store,
         load: Callable[[], Mapping[str, Tensor]] | None = None,
+        view_clips: ClipStore | None = None,
     ):
         config = samples.config
         teacher = config.teacher
@@ -89,6 +93,11 @@ class Targets:
             # Whose network is torchvision's is the teacher's to say.
             | {"profile": profile(config, self.device, self.data.clips) | {"torchvision": torchvision_version(teacher)}}
         )
+        self.view, self.view_clips = config.view, view_clips or self.data.clips
+        if self.view is not None:
+            self._check_view(self.view)
+            clip = {"seen": seen(self.view.clip), "stored": list(self.view.clip.stored_size)}
+            self.key = digest({"targets": self.key, "view": clip, "frames": self.view_clips.digest})
         self._network: PclNetwork | None = None
 
     def epoch(self, epoch: int) -> dict[str, Tensor]:
@@ -143,6 +152,14 @@ class Targets:
         except Timeout:
             return None
 
+    def _check_view(self, view: TrialConfig) -> None:
+        """Raise StoreError where the frames that the teacher sees are not of the student's videos, row by row."""
+        assert view.clip.stored_size == self.view_clips.size, "the frames have the view's size"
+        columns = ["video", "frames"]
+        if not self.data.clips.index[columns].equals(self.view_clips.index[columns]):
+            what = f"holds other videos than {self.data.clips.folder}; remove both folders, and decode them again"
+            raise StoreError([Problem(str(self.view_clips.folder), what)])
+
     def _stored_weights(self) -> Mapping[str, Tensor]:
         files = self.store.trial(self.teacher_key)
         return trained_weights(files.fetch(files.checkpoint))
@@ -168,7 +185,11 @@ class Targets:
             self._network = network
         # Over the whole order, not the fraction, so that the block is complete for everybody.
         samples = np.arange(block * BLOCK, min((block + 1) * BLOCK, len(self.data.order)))
-        batch = training_samples(self.config, self.data, epoch, samples, self.device)
+        if self.view is None:
+            batch = training_samples(self.config, self.data, epoch, samples, self.device)
+        else:
+            view, clips = self.view, self.view_clips
+            batch = viewed_samples(self.config, view, self.data, clips, epoch, samples, self.device)
         said = {"features": network.features(batch.clips)}
         if "logits" in self.kinds:
             said["logits"] = network.logits(said["features"])

@@ -1,0 +1,48 @@
+"""What a teacher sees of its student's samples: the same moments and the same place in the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from kdtune.config.sections import ClipConfig
+
+#: The fields of `clip` that say what a network sees; imported weights are for them.
+SEEN = ("frames", "size", "modality", "normalize")
+#: The crops of student and teacher may differ by this share of the picture's height or width: sizes are whole pixels.
+SAME_CROP = 0.05
+
+
+def seen(clip: ClipConfig | Mapping[str, Any]) -> list[Any]:
+    """Return what a network sees, of a configuration or its canonical form."""
+    return [clip[name] if isinstance(clip, Mapping) else getattr(clip, name) for name in SEEN]
+
+
+def view_of(student: ClipConfig, teacher: ClipConfig) -> ClipConfig | None:
+    """Return the student's clips as its teacher sees them; None where both see the same.
+
+    Where the sizes are equal, the teacher sees the very frames that the student sees, whatever its `resize`.
+    """
+    if seen(student) == seen(teacher):
+        return None
+    resize = student.stored_size if student.size == teacher.size else teacher.stored_size
+    return student.model_copy(update={**dict(zip(SEEN, seen(teacher), strict=True)), "resize": resize})
+
+
+def check_view(student: ClipConfig, teacher: ClipConfig, per: str) -> None:
+    """Raise PydanticCustomError where the teacher cannot see the same place of the student's samples.
+
+    `per` is `augment.per`.
+    """
+    if (view := view_of(student, teacher)) is None:
+        return
+    if per == "frame" and view.frames != student.frames:
+        rule = f"the teacher's clip.frames must be the student's {student.frames} where augment.per is frame"
+        raise PydanticCustomError("teacher", f"{rule}, but got {view.frames}")
+    for own, its in zip(student.stored_size, view.stored_size, strict=True):
+        if abs((view.size / its) / (student.size / own) - 1) > SAME_CROP:
+            rule = "the teacher's crop must be the same share of the picture as the student's"
+            shown = f"{student.size} of {list(student.stored_size)}, but got {view.size} of {list(view.stored_size)}"
+            raise PydanticCustomError("teacher", f"{rule}, {shown}; clip.resize sets it")
