@@ -31,6 +31,7 @@ from kdtune.store import Store
 from kdtune.sweep.job import Job
 from kdtune.sweep.plan import plan
 from kdtune.tracking.ending import SweepEnding
+from kdtune.tracking.ranking import ranking, saved_view
 from kdtune.train.session import Session
 from sweeps import run
 
@@ -153,8 +154,9 @@ def test_a_search_on_videos_that_were_trained_on_is_refused(tmp_path: Path) -> N
         return str(refused.value)
 
     both = said("objective.split=test", "data.validation=0")
-    assert "objective.split: with refit: true the search must not see the test list" in both
-    assert "trial.data.validation: must be more than 0 with refit: true" in both
+    rule = "refit: needs a search that the test list does not steer, but"
+    assert f"{rule} objective.split is test" in both
+    assert f"{rule} trial.data.validation is 0" in both
     assert "trial.data.train_on: is what `refit: true` sets" in said("data.train_on=all", refit=False)
     text = text.replace("data.fraction: [1.0, 0.25]", "data.train_on: [rest, all]")
     assert "search.blocks.data.train_on: is what" in said()
@@ -217,6 +219,8 @@ def test_watchers_and_mlflow_are_told(told: Store) -> None:
     assert len(runs) == 12
     assert {trial.objective for trial in runs} == {None}
     assert any(trial.name.startswith("refit of 1 · ") for trial in runs)
+    _, view = saved_view("s", "parent", ranking(told.sweep_record("s")), 0)
+    assert "!= 'refit'" in view, "they have trained on what the view sorts by"
     best = next(s for s in ending.students().wanted if s.alias == "best-fraction-1-0")
     assert best.trial.tags["kdtune.kind"] == "refit"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from kdtune.config.check import placed_values
 from kdtune.config.inherit import NESTED
-from kdtune.config.metrics import is_cost
 from kdtune.config.sections import DataConfig
 from kdtune.config.space import resolve
+from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem
@@ -48,12 +48,5 @@ def refit_problems(sweep: SweepConfig) -> Iterator[Problem]:
             # What a teacher inherits is told of the trial.
             if data is not None and data.train_on == "all" and "train_on" in data.model_fields_set:
                 yield Problem(f"{place}.{path}.train_on", rule, "rest")
-    if not sweep.refit:
-        return
-    for i, objective in enumerate(sweep.objectives):
-        if objective.split == "test" and not is_cost(objective.metric):
-            place = "objective.split" if len(sweep.objectives) == 1 else f"objective.{i}.split"
-            yield Problem(place, "with refit: true the search must not see the test list, got test", "validation")
-    if sweep.trial.data.validation == 0:
-        what = "must be more than 0 with refit: true, got 0: the search needs videos to choose by"
-        yield Problem("trial.data.validation", what)
+    for reason in steered_by_test(sweep) if sweep.refit else ():
+        yield Problem("refit", f"needs a search that the test list does not steer, but {reason}", "false")

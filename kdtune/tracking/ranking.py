@@ -59,8 +59,9 @@ def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tupl
     """The experiment's tag, name and value, that makes the view of a sweep whose own run is `parent_id`."""
     columns = [f"params.`{name}`" for name in ranking.params] + [f"metrics.`{name}`" for name in ranking.metrics]
     state = {
-        # A teacher has stages of its own, and would stand among its students.
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}' AND tags.`kdtune.kind` != 'teacher'",
+        # A teacher has stages of its own; a refit has trained on its validation videos, and would always come first.
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}' AND "
+        "tags.`kdtune.kind` != 'teacher' AND tags.`kdtune.kind` != 'refit'",
         "orderByKey": f"metrics.`{ranking.decisive}`",
         "orderByAsc": ranking.ascending,
         "selectedColumns": [*columns, "tags.`kdtune.state`"],
