@@ -82,7 +82,9 @@ class Layer(nn.Module):
 
 
 class Residual(nn.Module):
-    """R3DNet or R2Plus1DNet; with `classes`, as ft_classify.py has it."""
+    """R3DNet or R2Plus1DNet; with `classes`, as ft_classify.py has it; `return_conv` is for retrieve_clips.py."""
+
+    return_conv = False
 
     def __init__(self, conv: type[Full] | type[Factorised], blocks: int, width: int, classes: int | None) -> None:
         super().__init__()
@@ -99,11 +101,15 @@ class Residual(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for i in range(2, 6):
             x = self.get_submodule(f"conv{i}")(x)
+        if self.return_conv:
+            return F.max_pool3d(x, (1, 2, 2)).flatten(1)
         x = F.adaptive_avg_pool3d(x, 1).flatten(1)
         return x if self.classes is None else self.linear(x)
 
 
 class C3D(nn.Module):
+    return_conv = False
+
     def __init__(self, width: int, classes: int | None) -> None:
         super().__init__()
         inputs = 3
@@ -123,6 +129,8 @@ class C3D(nn.Module):
                 x = F.relu(self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(x)))
             if stage != ("5a", "5b"):
                 x = F.max_pool3d(x, (1, 2, 2) if stage == ("1",) else 2)
+        if self.return_conv:
+            return F.max_pool3d(x, (1, 2, 2)).flatten(1)
         x = F.adaptive_avg_pool3d(x, 1).flatten(1)
         return x if self.classes is None else self.linear(x)
 

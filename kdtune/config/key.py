@@ -47,6 +47,8 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["stage"]["between"]
     if config.evaluation.draws == "fixed" or config.evaluation.transform == "centre":
         del form["evaluation"]["draws"]
+    if config.evaluation.features == "pooled":
+        del form["evaluation"]["features"]
     del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
     del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
     if config.frozen == "none":

@@ -1,9 +1,10 @@
 """Every figure that an evaluation records for validation and for test; shares of 1, losses in nats.
 
 `knn` and `linear` are the action accuracies of the frozen features: k-NN and linear probe, both learnt from the trial's
-own training videos. `retrieval_k`: one of the k nearest of them shows the action. `pretext`: accuracy on the five
-labels, for one tuple a video. `action`: the same of the action head, for one clip a video; `top1`, `top5`, `precision`,
-`recall` and `f1` (means over the classes) are its figures for a video's averaged logits.
+own training videos. `retrieval_k`: one of the k nearest of them shows the action. With `evaluation.features: conv5`
+k-NN and retrieval compare the last stage's maps instead (PCL's measure of R3D, R(2+1)D and C3D). `pretext`: accuracy
+on the five labels, for one tuple a video. `action`: the same of the action head, for one clip a video; `top1`, `top5`,
+`precision`, `recall` and `f1` (means over the classes) are its figures for a video's averaged logits.
 
 And every figure of what a trial costs (OfCost), recorded once, when it is trained. The first two follow from its
 configuration and the number of actions, and are the same everywhere and each time:

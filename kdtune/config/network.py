@@ -20,6 +20,10 @@ Torchvision = Literal[
 #: any clip. S3D's would do with 5 frames, but below 8 oneDNN's gradient of its stem is wrong or crashes (torch 2.15).
 SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (8, 18)}
 
+#: Smallest side in pixels with which a network's last stage has 2×2 positions, for `evaluation.features: conv5`. The
+#: networks that are not here have no last stage of convolutions, or one that is followed by more than an average.
+SMALLEST_CONV5 = {"c3d": 32} | dict.fromkeys(("r3d", "r21d", "tdn", "r3d_18", "mc3_18", "r2plus1d_18"), 18)
+
 
 #: Dimension of the pooled features of torchvision's networks.
 TORCHVISION_FEATURES = {
@@ -70,6 +74,30 @@ class NetworkConfig(Section):
     def knows_places(self) -> bool:
         """Do its weights hold tables of positions, whose sizes depend on the clip?"""
         return self.backbone.startswith("mvit")
+
+    @property
+    def published_features(self) -> Literal["pooled", "conv5"] | None:
+        """The `evaluation.features` of PCL's published retrieval figures for this network; None where it has none.
+
+        A published figure may stand beside a measured one only where the two are the same.
+        """
+        if self.backbone == "r3d_18":
+            return "pooled"
+        if self.backbone not in ("r3d", "r21d", "c3d") or self.width != 64:
+            return None
+        if self.has_depth and self.depth == 18:
+            return "pooled" if self.backbone == "r3d" else None
+        return "conv5"
+
+    def check_conv5(self, size: int) -> None:
+        """Raise PydanticCustomError where `evaluation.features: conv5` cannot be had of clips of size² pixels."""
+        least = SMALLEST_CONV5.get(self.backbone)
+        if least is None:
+            rule = f"evaluation.features: conv5 needs one of {', '.join(sorted(SMALLEST_CONV5))}"
+            raise PydanticCustomError("features", f"{rule}, but got {self.backbone}")
+        if size < least:
+            rule = f"evaluation.features: conv5 needs clip.size >= {least} for {self.backbone}"
+            raise PydanticCustomError("features", f"{rule}, but got {size}")
 
     def check(self, frames: int, size: int, memory_format: str) -> None:
         """Raise PydanticCustomError where the network cannot look at clips of so many frames of size² pixels."""

@@ -199,6 +199,9 @@ class EvaluationConfig(Section):
     """Evenly spaced centre-crop clips of a video whose features (logits, where the target is action) are averaged."""
     neighbors: Count = 1
     """Training videos that vote, weighted by cosine similarity; 1 is PCL's top-1 retrieval."""
+    features: Literal["pooled", "conv5"] = "pooled"
+    """What k-NN and retrieval compare: the backbone's output, or the last stage's maps, max-pooled by 1×2×2 and
+    flattened, as PCL's retrieval does for R3D, R(2+1)D and C3D (9,216 numbers a video at T = 16 and 112²)."""
     transform: Literal["centre", "train"] = "centre"
     """Of the samples behind pretext accuracy and validation loss: centre crops, or augmented as in training, which is
     how PCL's code validates."""

@@ -101,6 +101,8 @@ class TrialConfig(Section):
             rule = f"no stage may be called {FINETUNE_STAGE} where finetune adds one of that name"
             raise PydanticCustomError("stages", f"{rule}, but got {self.stages}")
         self.student.check(self.clip.frames, self.clip.size, self.memory_format)
+        if self.evaluation.features == "conv5":
+            self.student.check_conv5(self.clip.size)
         if self.augment.blur_radius >= self.clip.size:
             widest = self.augment.blur_sigma[1]
             raise PydanticCustomError(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +13,9 @@ from torch import Tensor, nn
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.models.backbones import build_backbone, feature_size, weights_to_channels_last
+from kdtune.models.conv5 import with_conv5
+
+T = TypeVar("T")
 
 
 class PclNetwork(nn.Module):
@@ -47,10 +54,23 @@ class PclNetwork(nn.Module):
 
     def clip_features(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) → (B, F) float32, whatever the precision within."""
+        return self._through(self.backbone, clip).float()
+
+    def _through(self, network: Callable[[Tensor], T], clip: Tensor) -> T:
+        """Return what `network` makes of a clip, in this network's layout and precision."""
         layout = torch.channels_last_3d if self.memory_format == "channels_last" else torch.contiguous_format
         with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.mixed):
-            features = self.backbone(clip.contiguous(memory_format=layout))
-        return features.float()
+            return network(clip.contiguous(memory_format=layout))
+
+    def evaluation_features(self, clips: Tensor, conv5: bool) -> tuple[Tensor, Tensor]:
+        """(B, n, 3, T, H, W) → (B, n, F), as `features`, and (B, n, D), what k-NN and retrieval compare (D = F unless
+        `conv5`)."""
+        if not conv5:
+            features = self.features(clips)
+            return features, features
+        parts = [self._through(partial(with_conv5, self.backbone), clips[:, c]) for c in range(clips.shape[1])]
+        pooled, compared = (torch.stack([part.float() for part in each], dim=1) for each in zip(*parts, strict=True))
+        return pooled, compared
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, n, F) → (B, classes)."""

@@ -66,17 +66,26 @@ def head_evaluation(
 
 
 @torch.no_grad()
-def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> Tensor:
-    """(V,) rows → (V, F) float32 on the CPU: the features of evenly spaced clips, averaged.
+def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(V,) rows → (V, F) and (V, D) float32 on the CPU: the features of evenly spaced clips, averaged.
 
-    Raises TrialError where one is not finite: neighbours and probe would take it for a figure like any other.
+    The first are the backbone's, for head and probe; the second are what k-NN and retrieval compare, the same tensor
+    unless `evaluation.features` is conv5. Raises TrialError where one is not finite: neighbours and probe would take it
+    for a figure like any other.
     """
     network.eval()
-    features = torch.cat([network.features(samples.evenly_spaced(part)).mean(1) for part in passes(rows)]).cpu()
-    if not features.isfinite().all():
-        bad = int((~features.isfinite().all(1)).sum())
+    conv5 = samples.config.evaluation.features == "conv5"
+    pooled, compared = [], []
+    for part in passes(rows):
+        both = network.evaluation_features(samples.evenly_spaced(part), conv5)
+        own, other = (features.mean(1).cpu() for features in both)
+        pooled.append(own)
+        compared.append(other if conv5 else own)
+    features, found = torch.cat(pooled), torch.cat(compared)
+    if not (features.isfinite().all() and found.isfinite().all()):
+        bad = int((~(features.isfinite().all(1) & found.isfinite().all(1))).sum())
         raise TrialError(f"the network's features are not finite for {bad} of {len(rows)} videos; {ADVICE}")
-    return features
+    return features, found
 
 
 def passes(rows: np.ndarray) -> list[np.ndarray]:
@@ -87,14 +96,15 @@ def passes(rows: np.ndarray) -> list[np.ndarray]:
 def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluation:
     """Every figure of `network` on both splits, after `epoch`."""
     config, data = samples.config, samples.data
-    gallery = video_features(network, samples, data.train)
+    gallery, compared = video_features(network, samples, data.train)
     labels = torch.from_numpy(data.labels[data.train])
     classes = len(data.actions)
     # With data.validation 0 they are the same videos, and measured once.
     splits = {"test": data.test} if data.validation_is_test else {"validation": data.validation, "test": data.test}
     # Asked together, for the probe is fitted once.
-    features = torch.cat([video_features(network, samples, rows) for rows in splits.values()])
-    order, similarity = nearest(gallery, features)
+    queried = [video_features(network, samples, rows) for rows in splits.values()]
+    features, queries = (torch.cat(each) for each in zip(*queried, strict=True))
+    order, similarity = nearest(compared, queries)
     knn = vote(order, similarity, labels, config.evaluation.neighbors, classes)
     linear = probe_predictions(gallery, labels, features, classes)
     scores, tables, first = {}, {}, 0

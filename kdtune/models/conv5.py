@@ -1,0 +1,33 @@
+"""The features of PCL's retrieval: the last convolution's output ("conv5"), max-pooled in space and flattened.
+
+Source: PCL's models/r3d.py, r21d.py and c3d.py with `return_conv=True`, as retrieve_clips.py builds them: MaxPool3d of
+1×2×2, 9,216 features of a clip of 16 frames at 112². Its R3D-18 (models/network.py) has no such switch: there the
+published figures are of the pooled 512 features.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: PCL's feature_pool: time, height, width.
+WINDOW = (1, 2, 2)
+
+
+def with_conv5(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `backbone` says of clips (B, 3, T, H, W), and its conv5 features.
+
+    The first, (B, F), has the bits of `backbone(x)`; the second is (B, D), D = channels · frames · ⌊side/2⌋² of the
+    last stage. `config.network.has_conv5` names the backbones, `smallest_conv5` their smallest clips.
+    """
+    seen: list[Tensor] = []
+    last = backbone.get_submodule("layers" if hasattr(backbone, "layers") else "layer4")
+    handle = last.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        pooled = backbone(x)
+    finally:
+        handle.remove()
+    (maps,) = seen
+    if maps.ndim == 4:  # tdn: (B·T, C, h, w)
+        maps = maps.unflatten(0, (len(x), -1)).transpose(1, 2)
+    return pooled, F.max_pool3d(maps, WINDOW).flatten(1)
