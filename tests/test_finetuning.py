@@ -15,9 +15,12 @@ from pydantic import ValidationError
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import canonical, restored, trial_key
+from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store import Store
+from kdtune.sweep.describe import described
+from kdtune.sweep.outlook import look_ahead
 from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
 from kdtune.train.session import Session
@@ -170,3 +173,19 @@ def test_a_fine_tuned_teacher_teaches_its_actions_on_other_clips(
     terms = session.files(config).rows()[0]["train"]
     assert terms["loss"] == pytest.approx(terms["action"] + 0.5 * terms["distill"], rel=1e-5)
     assert session.files(config.teacher).result() is not None
+
+
+def test_a_plan_counts_the_teachers_that_are_fine_tuned(sweep_form: dict[str, Any]) -> None:
+    form = {**sweep_form, "trial": {**sweep_form["trial"], "finetune": {"distil": {"lambda": 1.0}}}}
+    sweep = SweepConfig.model_validate(form)
+    # In each of 2 blocks 1 control and 4 candidates, and 2 teachers of each.
+    text = "\n".join(described(sweep))
+    assert " + 12 fine-tunings" in text
+    outlook = look_ahead(sweep, Store("nowhere"), None)
+    tuned = [work.config for work in outlook.new.values() if work.config.loss.target == "action"]
+    assert sorted(config.student.backbone for config in tuned if config.start is not None and not config.distils) == [
+        "c3d",
+        "r21d",
+        "r3d",
+        "r3d",
+    ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kdtune.config.fields import Count, NotNegative, Positive, Section, Side
-from kdtune.config.schedules import Temperature, Weight
+from kdtune.config.schedules import Temperature, Weight, largest
 from kdtune.config.sections import AugmentConfig, ClipConfig, DataConfig, LossConfig, OptimizerConfig
 
 #: What of a network is not trained.
@@ -74,6 +74,11 @@ class FinetuneConfig(Section):
         own = self.clip.model_dump(exclude_none=True)
         fields = clip.model_dump() | {"normalize": self.normalize}
         return ClipConfig.model_validate(fields | ({"resize": None} if "size" in own else {}) | own)
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher has an effect."""
+        return max(largest(self.distil.lambda_), self.distil.gamma) > 0
 
     @property
     def loss(self) -> LossConfig:

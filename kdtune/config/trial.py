@@ -172,8 +172,8 @@ class TrialConfig(Section):
     @property
     def view(self) -> TrialConfig | None:
         """The trial whose training samples are this one's as its teacher sees them; None where both see the same."""
-        taught = self.distils and isinstance(self.teacher, TrialConfig)
-        if not taught or (clip := view_of(self.clip, self.teacher.clip)) is None:  # type: ignore[union-attr]
+        teacher = self.teacher if self.distils and isinstance(self.teacher, TrialConfig) else None
+        if teacher is None or (clip := view_of(self.clip, teacher.clip)) is None:
             return None
         return self.model_copy(update={"clip": clip, "teacher": None, "start": None, "finetune": None})
 
@@ -203,7 +203,7 @@ class TrialConfig(Section):
             data=own.data or self.data,
             clip=own.clip_after(self.clip),
             student=self.student,
-            teacher=self._finetuned_teacher(own),
+            teacher=self.finetuned_teacher,
             start=self.model_copy(update={"finetune": None}),
             loss=own.loss,
             stages={FINETUNE_STAGE: own.epochs},
@@ -215,10 +215,11 @@ class TrialConfig(Section):
             precision=self.precision,
         )
 
-    def _finetuned_teacher(self, own: FinetuneConfig) -> TrialConfig | None:
-        """Who teaches while this trial is fine-tuned; None where nobody does."""
-        teacher, weights = self.teacher, own.loss
-        if not isinstance(teacher, TrialConfig) or max(largest(weights.lambda_), weights.gamma) == 0:
+    @property
+    def finetuned_teacher(self) -> TrialConfig | None:
+        """The trial that teaches while this one is fine-tuned; None where nobody does."""
+        teacher, own = self.teacher, self.finetune
+        if own is None or not isinstance(teacher, TrialConfig) or not own.distils:
             return None
         if teacher.loss.target == "action":
             return teacher
@@ -238,10 +239,9 @@ class TrialConfig(Section):
             yield view  # other frames of the same videos
         for other in self.needs:
             yield from other.lineage()
-        if (finetuned := self.finetuned) is not None:
-            yield finetuned
-            if finetuned.teacher is not None:
-                yield from finetuned.teacher.lineage()
+        yield from () if (finetuned := self.finetuned) is None else (finetuned,)
+        if (teacher := self.finetuned_teacher) is not None:
+            yield from teacher.lineage()
 
     @property
     def schedule_acts(self) -> bool:

@@ -46,7 +46,8 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
         for name, parameter in sweep.space(block).items():
             yield f"      {name:<10} {_values(parameter)}"
-    finetunings = (controls + candidates * seeds) if trial.finetune is not None else 0
+    tuned = _finetuned_teachers(sweep)
+    finetunings = (controls + candidates * seeds + len(tuned)) if trial.finetune is not None else 0
     total = len(teachers) + controls + candidates * seeds
     same = total - _different(sweep, teachers)
     yield (
@@ -62,7 +63,7 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         )
     yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
     if trial.finetuned is not None:
-        epochs = _finetuning_epochs(sweep, trial.finetuned, blocks)
+        epochs = _finetuning_epochs(sweep, trial.finetuned, blocks) + sum(t.epochs * t.data.fraction for t in tuned)
         yield f"             and {epochs:,.1f} of fine-tuning on {trial.finetuned.data.dataset}"
 
 
@@ -76,6 +77,21 @@ def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
             for link in sweep.chain(str(name)) if name not in (None, "none") else ():
                 config = sweep.teacher(link, block)
                 found.setdefault(_key(config), (link, config))
+    return list(found.values())
+
+
+def _finetuned_teachers(sweep: SweepConfig) -> list[TrialConfig]:
+    """The teachers that are fine-tuned to teach fine-tuning."""
+    found: dict[str, TrialConfig] = {}
+    known = {_key(config) for _, config in _teachers(sweep)}
+    for block in sweep.blocks():
+        parameter = sweep.space(block).get("teacher")
+        controls = [control.get("teacher") for control in sweep.search.controls]
+        for name in [block.values.get("teacher"), *controls, *(parameter.extremes if parameter is not None else [])]:
+            if name not in (None, "none"):
+                config = sweep.build(block, {"teacher": name}, sweep.search.seeds[0])
+                if (teacher := config.finetuned_teacher) is not None and _key(teacher) not in known:
+                    found[_key(teacher)] = teacher
     return list(found.values())
 
 

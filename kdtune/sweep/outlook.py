@@ -124,7 +124,7 @@ class _Look:
             self.outlook.unasked += count * len(seeds) * (1 if sweep.trial.finetune is None else 2)
             configs = _imagined(sweep, block)
             for config in configs:  # another seed costs the same, and has the same teacher
-                for other in config.needs:
+                for other in _needed(config):
                     self._add(other, f"teacher {other.architecture}")
                 for trial in (config, config.finetuned):
                     if trial is not None:
@@ -142,7 +142,7 @@ class _Look:
         else:
             configs = _imagined(self.sweep, block)
         for config in map(refit_of, configs):
-            for other in config.needs:
+            for other in _needed(config):
                 self._add(other, f"teacher {other.architecture} on the whole list")
             for trial in (config, config.finetuned):
                 if trial is not None:
@@ -166,6 +166,12 @@ class _Look:
                 self._add(other, f"teacher {other.architecture}")
         if (finetuned := config.finetuned) is not None:
             self._add(finetuned, f"{name}, fine-tuning")
+
+
+def _needed(config: TrialConfig) -> list[TrialConfig]:
+    """The trials that a trial and its fine-tuning need, themselves apart."""
+    teacher = config.finetuned_teacher
+    return config.needs if teacher is None else [*config.needs, teacher]
 
 
 def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:

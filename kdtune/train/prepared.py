@@ -97,8 +97,8 @@ class Prepared:
         finetuned = config.finetuned
         if finetuned is not None and not self._is_complete(finetuned):
             yield finetuned  # it starts from this trial
-            if finetuned.teacher is not None:
-                yield from self._to_train(finetuned.teacher)
+            if config.finetuned_teacher is not None:
+                yield from self._to_train(config.finetuned_teacher)
 
     def _is_complete(self, config: TrialConfig) -> bool:
         """Whether the trial has a result; one that is damaged is made again."""

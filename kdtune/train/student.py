@@ -57,7 +57,8 @@ def trained_student(files: TrialFiles) -> Student:
         raise StoreError([Problem(str(files.folder), "is no complete trial that was trained here")])
     if not files.checkpoint.exists():
         raise StoreError([Problem(str(files.folder), "has no checkpoint any more")])
-    config = restored(form, None, None)  # teacher and start change weights, not the network
+    # Teacher and start change weights, not the network; whoever loads it may train all of it.
+    config = restored({**form, "frozen": "none"}, None, None)
     weights = trained_weights(files)
     network = build_network(config, classes=len(weights["head.bias"]))
     network.load_state_dict(weights)
