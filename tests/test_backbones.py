@@ -73,11 +73,13 @@ def test_a_trial_with_smaller_clips_is_refused() -> None:
         TrialConfig.model_validate(raw)
 
 
-def test_a_narrow_tdn_in_channels_last_is_refused() -> None:
-    raw = {"student": {"backbone": "tdn", "width": 4}, "memory_format": "channels_last"}
-    with pytest.raises(ValidationError, match=r"tdn needs student\.width >= 8 where memory_format is channels_last"):
+def test_a_narrow_tdn_light_in_channels_last_is_refused() -> None:
+    raw = {"student": {"backbone": "tdn_light", "width": 4}, "memory_format": "channels_last"}
+    with pytest.raises(
+        ValidationError, match=r"tdn_light needs student\.width >= 8 where memory_format is channels_last"
+    ):
         TrialConfig.model_validate(raw)
-    for fits in ({"memory_format": "contiguous"}, {"student": {"backbone": "tdn", "width": 8}}):
+    for fits in ({"memory_format": "contiguous"}, {"student": {"backbone": "tdn_light", "width": 8}}):
         TrialConfig.model_validate({**raw, **fits})
 
 

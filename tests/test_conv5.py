@@ -86,7 +86,7 @@ def test_a_network_without_such_a_stage_is_refused() -> None:
 def test_published_retrieval_is_of_one_measure_a_network() -> None:
     found = {
         (backbone, depth): NetworkConfig(backbone=backbone, depth=depth).published_features
-        for backbone, depth in (("r3d", 10), ("r21d", 10), ("c3d", 18), ("r3d", 18), ("r3d_18", 10), ("tdn", 10))
+        for backbone, depth in (("r3d", 10), ("r21d", 10), ("c3d", 18), ("r3d", 18), ("r3d_18", 10), ("tdn_light", 10))
     }
     assert list(found.values()) == ["conv5", "conv5", "conv5", "pooled", "pooled", None]
     assert NetworkConfig(backbone="r3d", width=8).published_features is None

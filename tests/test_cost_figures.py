@@ -132,7 +132,7 @@ def saved_for_backward(config: TrialConfig, prepared: Session, size: int, device
     return sum(storage.nbytes() for storage in found.values()) + clips.nbytes
 
 
-@pytest.mark.parametrize("backbone", ["r3d", "c3d", "tdn"])
+@pytest.mark.parametrize("backbone", ["r3d", "c3d", "tdn_light"])
 def test_memory_is_what_a_step_needs(backbone: str, trial_form: dict[str, Any], prepared: Session) -> None:
     student = {"backbone": backbone, "width": 8}
     for batch in (4, 8, 16):

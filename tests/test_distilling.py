@@ -132,7 +132,7 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     """From a wider 3D teacher to a 2D student, with β and γ and no logits."""
-    student = {"backbone": "tdn", "width": 4}
+    student = {"backbone": "tdn_light", "width": 4}
     teacher = {"student": {"backbone": "c3d", "width": 6}}
     loss = {**trial_form["loss"], "lambda": 0.0, "beta": 0.5, "gamma": 0.25}
     config = trial_of(trial_form, student=student, teacher={**teacher, "loss": {"lambda": 1.0}}, loss=loss)

@@ -75,7 +75,7 @@ def test_a_fine_tuning_is_restored_from_its_form_or_refused_in_words(examples: i
         },
     )
     distil = st.fixed_dictionaries({}, optional={n: st.sampled_from([0, 0.5, 1.0]) for n in ("lambda", "gamma")})
-    student = st.sampled_from(["r3d", "c3d", "mvit_v1_b", "tdn"])
+    student = st.sampled_from(["r3d", "c3d", "mvit_v1_b", "tdn_light"])
     frozen, teacher = st.sampled_from(["none", "backbone"]), st.sampled_from([None, TEACHER])
 
     def check(clip: Any, distil: Any, student: str, frozen: str, teacher: Any) -> None:

@@ -131,7 +131,7 @@ def test_an_action_head_of_another_task_is_refused(tmp_path: Path, store: Store)
     assert "has heads that learned action labels, but loss.target is pretext" in said
 
 
-@pytest.mark.parametrize("backbone", ["c3d", "r21d", "tdn"])
+@pytest.mark.parametrize("backbone", ["c3d", "r21d", "tdn_light"])
 def test_unknown_names_are_refused(backbone: str, tmp_path: Path, store: Store) -> None:
     file = saved(tmp_path, {"features.0.weight": torch.zeros(2), "features.0.bias": torch.zeros(2)})
     said = refusal(lambda: import_checkpoint(file, config(backbone), store))

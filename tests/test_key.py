@@ -55,7 +55,7 @@ def test_what_is_written_out_is_what_was_left_out(a: dict, b: dict) -> None:
         ({"loss": {"alpha": 0.0}}, {"loss": {"alpha": 0.0, "negatives": 7, "bank_momentum": 0.1}}),
         ({"student": {"backbone": "c3d"}}, {"student": {"backbone": "c3d", "depth": 18}}),
         ({}, {"student": {"init": "torch"}}),
-        ({"student": {"backbone": "tdn"}}, {"student": {"backbone": "tdn", "init": "kaiming"}}),
+        ({"student": {"backbone": "tdn_light"}}, {"student": {"backbone": "tdn_light", "init": "kaiming"}}),
         ({"student": {"backbone": "r3d_18"}}, {"student": {"backbone": "r3d_18", "init": "torch"}}),
         ({"imported": "0" * 32}, {"imported": "0" * 32, "student": {"init": "kaiming"}}),
         ({"optimizer": {"schedule": "constant"}}, {"optimizer": {"schedule": "constant", "patience": 3}}),
@@ -99,8 +99,8 @@ WITH_EFFECT = [
     {"student": {"depth": 18}},
     {"student": {"init": "kaiming"}},
     {"student": {"backbone": "c3d", "init": "kaiming"}},
-    {"student": {"backbone": "tdn"}},
-    {"student": {"backbone": "tdn", "init": "torch"}},
+    {"student": {"backbone": "tdn_light"}},
+    {"student": {"backbone": "tdn_light", "init": "torch"}},
     {"student": {"width": 8}},
     {"loss": {"alpha": 0.1}},
     {"loss": {"contrast": "in_batch"}},
@@ -152,6 +152,13 @@ def test_the_trainers_semantics_are_in_the_key(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(key_module, "TRAINER_SEMANTICS", key_module.TRAINER_SEMANTICS + 1)
     after = key_of({}), key_of({"teacher": TEACHER})
     assert len({*before, *after}) == 4
+
+
+def test_the_former_name_of_a_network_is_read_and_names_the_same_trial() -> None:
+    assert key_of({"student": {"backbone": "tdn"}}) == key_of({"student": {"backbone": "tdn_light"}})
+    form = canonical(TrialConfig.model_validate({"student": {"backbone": "tdn_light"}}))
+    form["student"]["backbone"] = "tdn"
+    assert restored(form, None, None).student.backbone == "tdn_light"
 
 
 def test_a_record_of_semantics_3_is_read_with_the_initial_weights_that_it_had() -> None:

@@ -17,7 +17,7 @@ from kdtune.config.view import SEEN
 #: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). The trainer is that of 2, and
 #: so are the golden values, but a trial on such videos sees other frames.
 #: 4: PCL's starts of evenly spaced clips (integer arithmetic), PCL's initial weights of R3D and R(2+1)D (PyTorch's
-#: defaults; `student.init: kaiming` is what 3 had), and in tdn's smoothing the box filter that was meant.
+#: defaults; `student.init: kaiming` is what 3 had), and in tdn_light's smoothing the box filter that was meant.
 TRAINER_SEMANTICS = 4
 
 #: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.

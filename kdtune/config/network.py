@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
 
 #: With a width, and all but C3D with a depth.
-Own = Literal["r3d", "r21d", "c3d", "tdn"]
+Own = Literal["r3d", "r21d", "c3d", "tdn_light"]
+#: What files and records may still call a network → its name.
+FORMER_NAMES = {"tdn": "tdn_light"}
 #: torchvision's, as they are.
 Torchvision = Literal[
     "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"
@@ -22,7 +24,7 @@ SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (8, 18)}
 
 #: Smallest side in pixels with which a network's last stage has 2×2 positions, for `evaluation.features: conv5`. The
 #: networks that are not here have no last stage of convolutions, or one that is followed by more than an average.
-SMALLEST_CONV5 = {"c3d": 32} | dict.fromkeys(("r3d", "r21d", "tdn", "r3d_18", "mc3_18", "r2plus1d_18"), 18)
+SMALLEST_CONV5 = {"c3d": 32} | dict.fromkeys(("r3d", "r21d", "tdn_light", "r3d_18", "mc3_18", "r2plus1d_18"), 18)
 
 
 #: Dimension of the pooled features of torchvision's networks.
@@ -43,14 +45,20 @@ class NetworkConfig(Section):
     """A backbone and its size."""
 
     backbone: Own | Torchvision = "r3d"
-    """r3d, r21d, c3d: the papers'. tdn: a 2D network with temporal differences. The others are torchvision's."""
+    """r3d, r21d, c3d: the papers'. tdn_light: a 2D network with temporal differences, light, after TDN, and not the
+    published TDN (`tdn` is its former name). The others are torchvision's."""
     depth: Literal[10, 18] = 10
-    """r3d, r21d, tdn: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
+    """r3d, r21d, tdn_light: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
     width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
-    """r3d, r21d, c3d, tdn: channels of the first stage; features have 8 × width."""
+    """r3d, r21d, c3d, tdn_light: channels of the first stage; features have 8 × width."""
     init: Literal["torch", "kaiming"] | None = None
-    """r3d, r21d, c3d, tdn: the convolutions' initial weights. torch: PyTorch's defaults, as PCL's networks have them;
-    kaiming: He's normal ones by fan-out, as torchvision's. Default: torch; for tdn kaiming."""
+    """r3d, r21d, c3d, tdn_light: the convolutions' initial weights. torch: PyTorch's defaults, as PCL's networks have
+    them; kaiming: He's normal ones by fan-out, as torchvision's. Default: torch; for tdn_light kaiming."""
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _present_name(cls, backbone: Any) -> Any:
+        return FORMER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
 
     @property
     def has_width(self) -> bool:
@@ -63,7 +71,7 @@ class NetworkConfig(Section):
     @property
     def initial_weights(self) -> Literal["torch", "kaiming"]:
         """`init` with its default filled in; without effect on torchvision's networks."""
-        return self.init or ("kaiming" if self.backbone == "tdn" else "torch")
+        return self.init or ("kaiming" if self.backbone == "tdn_light" else "torch")
 
     @property
     def features(self) -> int:
@@ -105,7 +113,7 @@ class NetworkConfig(Section):
         if frames < fewest or size < smallest:
             rule = f"{self.backbone} needs clip.frames >= {fewest} and clip.size >= {smallest}"
             raise PydanticCustomError("network", f"{rule}, but got frames={frames}, size={size}")
-        if self.backbone == "tdn" and self.width < 8 and memory_format == "channels_last":
+        if self.backbone == "tdn_light" and self.width < 8 and memory_format == "channels_last":
             # Without AVX-512 oneDNN writes past its workspace there: 1×1 convolutions of 4 channels and stride 2.
-            rule = "tdn needs student.width >= 8 where memory_format is channels_last"
+            rule = "tdn_light needs student.width >= 8 where memory_format is channels_last"
             raise PydanticCustomError("network", f"{rule}, but got width={self.width}")

@@ -164,7 +164,8 @@ class LossConfig(Section):
     beta: NotNegative = 0.0
     """Weight of temporal knowledge transfer: how a tuple's three clips relate in time, teacher against student."""
     gamma: NotNegative = 0.0
-    """Weight of feature distillation through a small projector (the hallucination idea of HalluciNet)."""
+    """Weight of feature distillation: how far the student's features, through a small projector, point away from the
+    teacher's (2 − 2 cos). The idea is HalluciNet's, the loss is not: that is 50 · MSE of sigmoids."""
     contrast: Literal["memory_bank", "in_batch"] = "memory_bank"
     temperature: Positive = 0.07
     """Of the contrastive softmax."""

@@ -1,10 +1,10 @@
 """Feature distillation through a small projector: the student learns to imagine the teacher's features.
 
-The idea is HalluciNet's (Parmar & Morris, arXiv 1912.04430), where a 2D network that sees one frame hallucinates what a
-3D network computes from the clip. Three things differ here. Both networks see the same clip. The projector is linear,
-where the published code has a ReLU after it. And that code compares logistic sigmoids of the features by their mean
-squared error, weighted by 50: a figure that depends on the scale of the teacher's features. The distance of unit
-vectors does not, so that a weight means the same for every teacher.
+The idea is HalluciNet's (Parmar & Morris, arXiv 1912.04430), but this is not HalluciNet. There a 2D network that sees
+one frame hallucinates what a 3D network computes from the clip. Three things differ here. Both networks see the same
+clip. The projector is linear, where the published code has a ReLU after it. And that code compares logistic sigmoids of
+the features by their mean squared error, weighted by 50: a figure that depends on the scale of the teacher's features.
+The distance of unit vectors does not, so that a weight means the same for every teacher.
 
 Legend: B samples of n clips, Fs features of the student, Ft of the teacher.
 """

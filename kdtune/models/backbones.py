@@ -138,10 +138,10 @@ def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
         return build_torchvision(config.backbone, clip)
     blocks = 1 if config.depth == 10 else 2
     network: nn.Module
-    if config.backbone == "tdn":
-        from kdtune.models.tdn import TemporalDifferenceNetwork
+    if config.backbone == "tdn_light":
+        from kdtune.models.tdn_light import LightTdn
 
-        network = TemporalDifferenceNetwork(blocks, config.width)
+        network = LightTdn(blocks, config.width)
     elif config.backbone == "c3d":
         network = C3D(config.width)
     else:
@@ -155,7 +155,7 @@ def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
 def draw_kaiming(network: nn.Module) -> None:
     """Draw the convolutions' weights as torchvision does: normal by fan-out (arXiv 1502.01852), biases 0.
 
-    Grouped convolutions keep theirs: those are filters with initial weights of their own (tdn).
+    Grouped convolutions keep theirs: those are filters with initial weights of their own (tdn_light).
     """
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Conv3d) and part.groups == 1:

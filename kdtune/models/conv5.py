@@ -28,6 +28,6 @@ def with_conv5(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         handle.remove()
     (maps,) = seen
-    if maps.ndim == 4:  # tdn: (B·T, C, h, w)
+    if maps.ndim == 4:  # tdn_light: (B·T, C, h, w)
         maps = maps.unflatten(0, (len(x), -1)).transpose(1, 2)
     return pooled, F.max_pool3d(maps, WINDOW).flatten(1)

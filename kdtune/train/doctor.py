@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NEEDED = ("torch", "numpy", "pandas", "pyarrow", "pydantic", "filelock", "pillow")
 #: What there is not without each of the others.
 OPTIONAL = {
-    "torchvision": "the networks tdn and torchvision's own cannot be trained",
+    "torchvision": "the networks tdn_light and torchvision's own cannot be trained",
     "ray": "no sweeps; `train` and `replay` go without",
     "optuna": "no sweeps; `train` and `replay` go without",
     "mlflow": "no pages: `ui` does not start, and trials are not shown there",

@@ -63,8 +63,8 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
 
 
 def torchvision_version(config: TrialConfig) -> str | None:
-    """torchvision's version where its code is in the network: its own networks, and the blocks of tdn."""
-    used = not config.student.has_width or config.student.backbone == "tdn"
+    """torchvision's version where its code is in the network: its own networks, and the blocks of tdn_light."""
+    used = not config.student.has_width or config.student.backbone == "tdn_light"
     return version("torchvision").partition("+")[0] if used else None
 
 

@@ -4,6 +4,9 @@ Every frame goes through ResNet's basic blocks (He et al., arXiv 1512.03385) by 
 the differences of neighbouring frames excite the features that move. That is the long-term module of the Temporal
 Difference Network (Wang et al., TDN, arXiv 2012.10071, section 3.3) at one scale, for its others are interpolated.
 
+It is light, after TDN, and not TDN: without the short-term module, the channel shift and the sampling of segments, and
+with the excitation before a stage instead of inside its blocks. Compare no figure of it with TDN's.
+
 Clips (B, 3, T, H, W) in, features (B, 8·width) averaged over space and time out. Clips of 10 frames at 112², width 64:
 5.0 M parameters and 8.4 GMAC at depth 10, 11.2 M and 17.7 at depth 18; at width 32 a quarter of that.
 """
@@ -47,7 +50,7 @@ class MotionExcitation(nn.Module):
         return torch.cat((following, preceding), dim=2).flatten(0, 1)
 
 
-class TemporalDifferenceNetwork(nn.Module):
+class LightTdn(nn.Module):
     """Stem, four stages of `blocks` blocks with 1, 2, 4 and 8 times `width` channels, global average."""
 
     def __init__(self, blocks: int, width: int) -> None:

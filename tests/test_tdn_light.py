@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import ClipConfig
 from kdtune.models.backbones import build_backbone
-from kdtune.models.tdn import MotionExcitation, TemporalDifferenceNetwork
+from kdtune.models.tdn_light import LightTdn, MotionExcitation
 
 torch.set_num_threads(1)
 
 
 def network(init: str | None = None) -> nn.Module:
     torch.manual_seed(0)
-    return build_backbone(NetworkConfig(backbone="tdn", width=8, init=init), ClipConfig(frames=8, size=16))
+    return build_backbone(NetworkConfig(backbone="tdn_light", width=8, init=init), ClipConfig(frames=8, size=16))
 
 
 def randn(*shape: int) -> Tensor:
@@ -32,7 +32,7 @@ SIZES = {(1, 64): (4.98, 8.41), (2, 64): (11.25, 17.66), (1, 32): (1.25, 2.18)}
 def test_size(blocks: int, width: int) -> None:
     million, gmac = SIZES[blocks, width]
     with torch.device("meta"):
-        net = TemporalDifferenceNetwork(blocks, width)
+        net = LightTdn(blocks, width)
         with FlopCounterMode(display=False) as counter:
             assert net(torch.empty(1, 3, 10, 112, 112)).shape == (1, 8 * width)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(million, abs=0.005)
