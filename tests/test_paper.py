@@ -88,6 +88,10 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
     assert table.rows[0][2].value == pytest.approx(0.38)
 
 
+def test_the_tables_say_what_the_best_so_far_is_the_best_of(made: tuple[Path, str]) -> None:
+    assert "Best so far: of evaluations at the stages alone, of centre crops." in made[1]
+
+
 def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:
     """Published: in 22 of the 24 rows of Tables 4 to 7 distillation is ahead at the early stage, by 109 points in all
     (counted by hand)."""

@@ -63,6 +63,8 @@ class Paper:
     """What the students were pre-trained on."""
     finetuned_on: str | None
     """What they were fine-tuned on; None where they were not."""
+    best_of: str
+    """The evaluations that a best so far is the best of, in words."""
     lines: list[Line]
 
     def pairs(self, stage: str) -> list[tuple[Line, Line]]:
@@ -105,7 +107,13 @@ def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
             lines.append(Line(int(row["table"]), *at, values, *found[at]))
     finetuned = config.trial.finetuned
     finetuned_on = None if finetuned is None else finetuned.data.dataset
-    return Paper(column, config.trial.data.dataset, finetuned_on, lines) if lines else None
+    return Paper(column, config.trial.data.dataset, finetuned_on, _best_of(config), lines) if lines else None
+
+
+def _best_of(config: SweepConfig) -> str:
+    every, augmented = config.trial.stage.every, config.trial.evaluation.transform == "train"
+    when = "at the stages alone" if every == 0 else "after every epoch" if every == 1 else f"every {every} epochs"
+    return f"evaluations {when}, of {'samples augmented as in training' if augmented else 'centre crops'}"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def _final(paper: Paper) -> Sheet:
 
 
 def _note(paper: Paper, finetuned_on: str | None = None) -> str:
-    note = f"Published: {SOURCE}. Differences: measured − published, in points."
+    note = f"Published: {SOURCE}. Differences: measured − published, in points. Best so far: of {paper.best_of}."
     if paper.dataset != PRETRAINED_ON:
         note += f" Measured on {paper.dataset}, published on UCF101: like beside unlike."
     if finetuned_on not in (None, FINETUNED_ON):
