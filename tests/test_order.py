@@ -137,3 +137,15 @@ def test_carving_depends_on_names_and_seed_alone(lists: tuple[str, pd.DataFrame,
     mixed = train.sample(frac=1, random_state=0)
     assert set(mixed["video"][carve_validation(mixed, 0.2, 0)]) == carved
     assert set(train["video"][carve_validation(train, 0.2, 1)]) != carved
+
+
+def test_validation_may_be_carved_by_single_videos() -> None:
+    train = small()
+    carved = carve_validation(train, 0.2, 0, "videos")
+    assert carved.sum() == round(0.2 * len(train))
+    assert set(train["group"][carved]) & set(train["group"][~carved]), "no group is on both sides"
+    shuffled = train.sample(frac=1, random_state=1)
+    again = set(shuffled["video"][carve_validation(shuffled, 0.2, 0, "videos")])
+    assert again == set(train["video"][carved])
+    assert again != set(train["video"][carve_validation(train, 0.2, 1, "videos")])
+    assert not carve_validation(train, 0, 0, "videos").any()

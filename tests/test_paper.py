@@ -138,6 +138,6 @@ def test_the_literal_reading_reaches_every_trial() -> None:
         assert (part.stage.every, part.stage.between, part.stage.weights) == (1, "head", "best")
     assert (finetuned.data.dataset, finetuned.clip.normalize, finetuned.epochs) == ("hmdb51", False, 149)
     assert (finetuned.augment.per, finetuned.augment.jitter_p, finetuned.augment.flip_p) == ("frame", 0, 0)
-    assert round(3570 * finetuned.data.validation) == 400
+    assert (round(3570 * finetuned.data.validation), finetuned.data.carve) == (400, "videos")
     assert steered_by_test(sweep) == ["trial.data.validation is 0"]
     assert sweep.trial.stage.reduce == "best"

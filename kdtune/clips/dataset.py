@@ -54,7 +54,7 @@ class TrialData:
         """Raises DataError where too few videos are left to train, validate or test on."""
         index = usable(clips, config.frames_needed)
         train = index[index["split"] == "train"]
-        held_out = carve_validation(train, config.data.validation, config.data.subset_seed)
+        held_out = carve_validation(train, config.data.validation, config.data.subset_seed, config.data.carve)
         test = index.index[index["split"] == "test"].to_numpy()
         pool = train if config.data.train_on == "all" else train[~held_out]
         order = one_order(pool, config.data.subset_seed).index.to_numpy()

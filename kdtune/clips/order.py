@@ -16,12 +16,16 @@ def _hash(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
 
-def carve_validation(train: pd.DataFrame, share: float, seed: int) -> pd.Series:
-    """Which rows of the training list are validation: whole groups, never single clips.
+def carve_validation(train: pd.DataFrame, share: float, seed: int, by: str = "groups") -> pd.Series:
+    """Return which rows of the training list are validation: a boolean series on the index of `train`, which has columns
+    video, label and group.
 
     Groups are taken in the order of their hash; one is carved where that brings the classes' validation counts, taken
-    together, nearer to `share`. `train` has columns label and group; returns a boolean series on its index.
+    together, nearer to `share`. With `by="videos"` single videos are taken instead, as many as make up the share.
     """
+    if by == "videos":
+        first = sorted(train["video"], key=lambda name: _hash(seed, f"validation/{name}"))
+        return train["video"].isin(first[: math.floor(share * len(train) + 0.5)])
     counts = pd.crosstab(train["group"], train["label"])
     wanted = share * counts.sum(axis=0).to_numpy()
     carved_counts = np.zeros_like(wanted)

@@ -33,6 +33,8 @@ class Summary:
     validation: int
     validation_share: float
     """`data.validation`, by which validation was carved; 0 where it is the test list."""
+    carved_by: str
+    """`data.carve`."""
     test: int
     groups: int
     refused: int = 0
@@ -62,7 +64,9 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
         long_enough = clips.index["frames"] >= frames_needed
         refused, too_short, rows = clips.record["refused"], int((~long_enough).sum()), clips.index[long_enough]
     train = rows[rows["split"] == "train"]
-    carved = int(carve_validation(train, data.validation, data.subset_seed).sum()) if len(train) else 0
+    carved = 0
+    if len(train):
+        carved = int(carve_validation(train, data.validation, data.subset_seed, data.carve).sum())
     test = int((rows["split"] == "test").sum())
     counts = rows.groupby(["label", "action"], as_index=False).size()
     return Summary(
@@ -72,6 +76,7 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
         training=len(train) if data.train_on == "all" else len(train) - carved,
         validation=carved if data.validation > 0 else test,
         validation_share=data.validation,
+        carved_by=data.carve,
         test=test,
         groups=rows["group"].nunique(),
         refused=refused,
@@ -90,7 +95,8 @@ def lines(summary: Summary) -> Iterator[str]:
     shown = ", ".join(f"{printable(name)} {number:,}" for name, number in summary.classes[:CLASSES_SHOWN])
     more = len(summary.classes) - CLASSES_SHOWN
     yield f"  classes    {len(summary.classes):,}: {shown}" + (f" and {more:,} more" if more > 0 else "")
-    share = f"{summary.validation_share:.0%} of the training list, by groups"
+    share = f"{summary.validation_share:.0%} of the training list, by {summary.carved_by}"
+    share += "" if summary.carved_by == "groups" else ", so that groups are on both sides"
     origin = share if summary.validation_share > 0 else "the test list: data.validation is 0"
     yield (
         f"  splits     training {summary.training:,}, validation {summary.validation:,} ({origin}), "

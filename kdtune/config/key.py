@@ -43,6 +43,8 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["data"][field]
     if config.data.train_on == "rest" or config.data.validation == 0:  # without validation the rest is all
         del form["data"]["train_on"]
+    if config.data.carve == "groups" or config.data.validation == 0:
+        del form["data"]["carve"]
     if config.stage.between == "all" or config.stage.every == 0:
         del form["stage"]["between"]
     if config.evaluation.draws == "fixed" or config.evaluation.transform == "centre":

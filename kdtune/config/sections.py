@@ -31,8 +31,11 @@ class DataConfig(Section):
     subset_seed: Seed = 0
     """Fixes that order and which groups are validation."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """Share of the training list kept for the search, carved by whole groups. 0: the whole list is trained on, and
+    """Share of the training list kept for the search. 0: the whole list is trained on, and
     validation is the test list, as in PCL's code: then the test list steers, and plan, sweep and report say so."""
+    carve: Literal["groups", "videos"] = "groups"
+    """Whether validation is carved by whole groups or, as PCL's fine-tuning does, by single videos: clips of one source
+    are then on both sides, and validation looks better than it is."""
     train_on: Literal["rest", "all"] = "rest"
     """What validation leaves, or validation as well: what a sweep's `refit: true` trains again. Then figures on
     validation are of videos that were trained on, and those on test alone count."""
