@@ -17,8 +17,8 @@ def _hash(seed: int, name: str) -> str:
 
 
 def carve_validation(train: pd.DataFrame, share: float, seed: int, by: str = "groups") -> pd.Series:
-    """Return which rows of the training list are validation: a boolean series on the index of `train`, which has columns
-    video, label and group.
+    """Return which rows of the training list are validation, as a boolean series on the index of `train`, which has the
+    columns video, label and group.
 
     Groups are taken in the order of their hash; one is carved where that brings the classes' validation counts, taken
     together, nearer to `share`. With `by="videos"` single videos are taken instead, as many as make up the share.
