@@ -190,11 +190,17 @@ def test_the_key_of_a_fixed_configuration_stays(name: str) -> None:
 def test_keys_are_the_same_in_another_process(salt: int) -> None:
     raw = GOLDEN["distilled"][0]
     code = f"""
-from kdtune.config.key import trial_key
+from kdtune.config.key import canonical, restored, trial_key
 from kdtune.config.trial import TrialConfig
 print(trial_key(TrialConfig.model_validate({raw!r}), lambda _: "manifest"))
 """
     assert run_python(code, hash_seed=salt).stdout.strip() == key_of(raw)
+
+
+def test_a_trial_of_few_epochs_is_restored_from_its_form() -> None:
+    for epochs in range(1, 9):
+        config = TrialConfig(epochs=epochs)
+        assert canonical(restored(canonical(config), None, None)) == canonical(config)
 
 
 def test_a_key_is_a_good_file_name() -> None:

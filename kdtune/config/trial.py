@@ -143,9 +143,8 @@ class TrialConfig(Section):
             return {}
         if self.stages is not None:
             return dict(self.stages)
-        quarter = max(1, self.epochs // 4)
-        wanted = {"early": quarter, "mid": max(1, self.epochs * 3 // 4), "late": self.epochs}
-        return {name: epoch for name, epoch in wanted.items() if name == "late" or epoch < self.epochs}
+        by_epoch = {max(1, self.epochs * 3 // 4): "mid", max(1, self.epochs // 4): "early", self.epochs: "late"}
+        return {name: epoch for epoch, name in sorted(by_epoch.items())}  # few epochs have fewer stages
 
     @property
     def milestones(self) -> dict[str, int]:
@@ -195,9 +194,8 @@ class TrialConfig(Section):
     @property
     def finetuned(self) -> TrialConfig | None:
         """The trial that fine-tunes this one."""
-        if self.finetune is None:
+        if (own := self.finetune) is None:
             return None
-        own = self.finetune
         return TrialConfig(
             **own.sections,
             data=own.data or self.data,
