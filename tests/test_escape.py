@@ -102,6 +102,11 @@ def test_markdown_paragraphs(examples: int) -> None:
     fuzz(check_paragraph, TEXTS, examples=examples)
 
 
+@pytest.mark.parametrize("text", ["@`=`", "a `- b`", "`# c`", "# a", "1. x", "- a", "=", "a - b"])
+def test_only_what_begins_a_paragraph_is_escaped_there(text: str) -> None:
+    check_paragraph(text)
+
+
 UNESCAPED = {command: sign for sign, command in LATEX.items()}
 COMMAND = re.compile("|".join(re.escape(command) for command in sorted(UNESCAPED, key=len, reverse=True)))
 

@@ -46,7 +46,7 @@ _MARKS = re.compile(r"[\\`*\[\]|~$@]|(?<!\w)_|_(?!\w)|(?<=\w):(?=//)|(?<=www)\."
 #: Code as messages write it; runs of backticks are none.
 _CODE = re.compile(r"((?<!`)`[^`]+`(?!`))")
 #: What would begin a heading, a quotation or a list.
-_BEGINS = re.compile(r"\s*(?:[#>+=-]|\d{1,9}(?=[.)]))")
+_BEGINS = re.compile(r"\A\s*(?:[#>+=-]|\d{1,9}(?=[.)]))")
 
 
 def markdown_cell(text: str) -> str:
