@@ -146,7 +146,8 @@ def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, 
 def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Session, store: Store) -> None:
     space = {"optimizer.lr": {"log": [1e-3, 1e-1]}}
     search = {"space": space, "sampler": "random", "candidates": 5, "window": 1}
-    sweep = SweepConfig.model_validate({**sweep_form, "search": search})
+    prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # who is not the best so far
+    sweep = SweepConfig.model_validate({**sweep_form, "search": search, "prune": prune})
     campaign = run(sweep, store, prepared)
     states = Counter(outcome.state for outcome in campaign.outcomes.values())
     assert states["complete"] + states["pruned"] == 6
