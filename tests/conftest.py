@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
+@pytest.hookimpl(tryfirst=True)  # before the names of groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker, from the start, run all tests of the shared Ray cluster; it and its sweep are then made once."""
     on_ray = [item for item in items if "ray_address" in getattr(item, "fixturenames", ())]
