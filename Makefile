@@ -20,10 +20,10 @@ sweep: install
 	$(BIN)/python -m kdtune sweep sweeps/lambda_tau.yaml
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --max-worker-restart 0 -m "not slow"
 
 test-all: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
+	$(BIN)/python -m pytest -n 2 --max-worker-restart 0
 
 check: install
 	$(BIN)/ruff check .

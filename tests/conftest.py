@@ -7,14 +7,16 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from databases import empty_database
-from helpers import SMALL_CLIP
+from helpers import ROOT, SMALL_CLIP
 from s3 import BUCKET, Machines, S3Server, weed
+from xdist.scheduler import LoadScopeScheduling
 
 from kdtune.clips import parts
 from kdtune.clips.build import prepare_clips
@@ -40,14 +42,22 @@ if TYPE_CHECKING:
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
-@pytest.hookimpl(tryfirst=True)  # before the names of groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker, from the start, run all tests of the shared Ray cluster; it and its sweep are then made once."""
-    on_ray = [item for item in items if "ray_address" in getattr(item, "fixturenames", ())]
-    for item in on_ray:
-        item.add_marker(pytest.mark.xdist_group("ray"))
-    first = set(on_ray)
-    items.sort(key=lambda item: item not in first)
+class OneCluster(LoadScopeScheduling):
+    """One worker, from the start, runs all files that need the shared Ray cluster; it and its sweep are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if _needs_ray(file) else nodeid
+
+
+@cache
+def _needs_ray(file: str) -> bool:
+    return "ray_address" in (ROOT / file).read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
+    return OneCluster(config, log)
 
 
 @pytest.fixture(scope="session")
