@@ -173,7 +173,7 @@ def test_fine_tuning_on_another_data_set_has_that_sets_classes(
     make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=4, clips=2)
     data = {"dataset": "synthetic", "root": str(root), "validation": 0.4}
     assert finetuning.finetune is not None
-    finetune = {**finetuning.finetune.model_dump(), "data": data, "epochs": 1}
+    finetune = {**finetuning.finetune.model_dump(by_alias=True), "data": data, "epochs": 1}
     config = TrialConfig.model_validate({**finetuning.model_dump(by_alias=True), "finetune": finetune})
     session = Session(store, dict(prepared.folders))
     session.prepare(config)

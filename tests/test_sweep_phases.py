@@ -34,15 +34,16 @@ def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
 
 @pytest.fixture(scope="module")
 def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
-    """Each candidate learns from the one before; the lesser half ends early; what is left is fine-tuned."""
+    """Each candidate learns from the one before; who is not the best so far ends early; the others are fine-tuned."""
     trial = {**sweep_form["trial"], "finetune": {"epochs": 2, "optimizer": {"lr": 0.05}}}
-    search = {"space": {"alpha": {"range": [0.1, 1.0]}}, "candidates": 5, "startup": 1, "window": 1}
+    space = {"alpha": {"range": [0.1, 1.0]}, "optimizer.lr": {"log": [1e-4, 1e-1]}}
+    search = {"space": space, "candidates": 5, "startup": 1, "window": 1}
     return {
         "name": "phases",
         "trial": trial,
         "search": search,
         "objective": {"metric": "pretext_loss", "mode": "min", "stage": "late"},
-        "prune": {"at": ["early"], "keep": 0.5, "min_peers": 1},
+        "prune": {"at": ["early"], "keep": 0.1, "min_peers": 1},
     }
 
 
