@@ -142,6 +142,8 @@ class Machine:
         if self.files.result() is None:
             self.train(EPOCHS)
             self.files.write_result({"epochs": EPOCHS, "stages": {}, "weights_sha256": "0" * 64})
+        elif self.files.unpublished:  # an earlier attempt was cut off with its result; Session.trial does so
+            self.files.publish()
 
 
 class World:
