@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,9 +110,8 @@ def test_the_lock_of_a_killed_process_is_free_at_once_here_and_soon_elsewhere(
             store.lock("thing").acquire(blocking=False)
         process.kill()
         process.wait()
-        began = time.monotonic()
-        with store.lock("thing"):
-            assert (time.monotonic() - began > module.EXPIRY_S - 2 * module.BEAT_S) == waits
+        with store.lock("thing").acquire(blocking=waits):
+            pass
 
 
 def test_a_process_that_was_stopped_for_too_long_publishes_nothing_more(

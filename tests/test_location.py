@@ -38,7 +38,7 @@ def test_location(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_serve_refuses_what_it_cannot_serve(uri: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no database"):
-        serve(uri)
+        serve(f"sqlite:///{tmp_path}/none.db")
     with pytest.raises(UserError, match="already served"):
         serve("http://127.0.0.1:1")
     assert publish(uri, tmp_path, []) == []
