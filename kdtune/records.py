@@ -21,6 +21,11 @@ def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return objective if isinstance(objective, list) else [objective]
 
 
+def job_kind(asked: Mapping[str, Any]) -> str:
+    """Return the kind of a job that a ledger's row asked for; of a refit, that of the job that it trains again."""
+    return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]
+
+
 #: What every sweep's record says.
 SWEEP_RECORD = ("name", "ledger", "blocks", "objective", "stages")
 #: What every row of a ledger says.

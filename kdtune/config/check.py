@@ -14,7 +14,7 @@ from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.space import Scalar, all_paths, is_path, resolve
 from kdtune.config.sweep import MOST_BLOCKS, Block, SweepConfig
-from kdtune.config.trial import FINETUNE_STAGE
+from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.errors import Problem
 from kdtune.names import LONGEST_NAME, quoted
 
@@ -33,6 +33,11 @@ def sweep_problems(sweep: SweepConfig) -> list[Problem]:
     problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *search_problems(sweep)]
     # Values that are wrong by themselves need not be tried together.
     return problems or list(_combinations(sweep))
+
+
+def named_trials(sweep: SweepConfig) -> dict[str, TrialConfig]:
+    """Return the trials that a sweep's file describes, by their place in it."""
+    return {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
 
 
 def placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]]:

@@ -32,7 +32,7 @@ class FinetuneOptimizer(OptimizerConfig):
 
 
 class FinetuneClip(Section):
-    """What of the clips is another than in pre-training; what is left out stays."""
+    """The fields of the clips that differ from pre-training; those left out stay as they are."""
 
     frames: Annotated[int, Field(ge=4, le=4096)] | None = None
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=2)] | None = None
@@ -61,7 +61,7 @@ class FinetuneConfig(Section):
     """Default: the trial's own. Another data set is given whole."""
     clip: FinetuneClip = FinetuneClip()
     normalize: bool = True
-    """As in pre-training; PCL's ft_classify.py leaves it out, though its backbones were trained with it."""
+    """Normalise frames, as in pre-training. PCL's ft_classify.py does not, though its backbones were trained so."""
     augment: FinetuneAugment = FinetuneAugment()
     optimizer: FinetuneOptimizer = FinetuneOptimizer()
     frozen: Frozen = "none"

@@ -19,7 +19,7 @@ def absent(value: Any) -> Any:
 
 
 def trial_or_none(value: Any) -> Any:
-    """As `absent`. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
+    """Return what `absent` does. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
     if isinstance(value, str) and value != "none":
         rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
         raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")

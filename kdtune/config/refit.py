@@ -1,11 +1,11 @@
-"""What `refit: true` trains again when a search has chosen: the same trial on the whole training list."""
+"""Build what `refit: true` trains again after a search: the chosen trial on the whole training list."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from kdtune.config.check import placed_values
+from kdtune.config.check import named_trials, placed_values
 from kdtune.config.inherit import NESTED
 from kdtune.config.sections import DataConfig
 from kdtune.config.space import resolve
@@ -41,8 +41,7 @@ def refit_problems(sweep: SweepConfig) -> Iterator[Problem]:
     for place, name, values in placed_values(sweep):
         if resolve(name).endswith("data.train_on") and "all" in values:
             yield Problem(place, rule, "rest")
-    trials = {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
-    for place, trial in trials.items():
+    for place, trial in named_trials(sweep).items():
         own = trial.finetune.data if trial.finetune is not None else None
         for path, data in (("data", trial.data), ("finetune.data", own)):
             # What a teacher inherits is told of the trial.

@@ -36,7 +36,7 @@ class WeightSchedule(Section):
 
 
 class TemperatureSchedule(WeightSchedule):
-    """As WeightSchedule, of values above 0."""
+    """A WeightSchedule whose values are above 0."""
 
     from_: Positive = Field(alias="from")
     to: Positive

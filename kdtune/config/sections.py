@@ -37,8 +37,8 @@ class DataConfig(Section):
     """Whether validation is carved by whole groups or, as PCL's fine-tuning does, by single videos: clips of one source
     are then on both sides, and validation looks better than it is."""
     train_on: Literal["rest", "all"] = "rest"
-    """What validation leaves, or validation as well: what a sweep's `refit: true` trains again. Then figures on
-    validation are of videos that were trained on, and those on test alone count."""
+    """Train on what validation leaves, or on validation as well, as a sweep's `refit: true` does. Figures on validation
+    are then of videos that were trained on, and those on test alone count."""
     max_refused: Share = 0.05
     """More than this share of undecodable files is an error."""
     same_bytes: Literal["refuse", "allow"] | None = None
@@ -204,13 +204,13 @@ class EvaluationConfig(Section):
     neighbors: Count = 1
     """Training videos that vote, weighted by cosine similarity; 1 is PCL's top-1 retrieval."""
     features: Literal["pooled", "conv5"] = "pooled"
-    """What k-NN and retrieval compare: the backbone's output, or the last stage's maps, max-pooled by 1×2×2 and
+    """Let k-NN and retrieval compare the backbone's output, or the last stage's maps, max-pooled by 1×2×2 and
     flattened, as PCL's retrieval does for R3D, R(2+1)D and C3D (9,216 numbers a video at T = 16 and 112²)."""
     transform: Literal["centre", "train"] = "centre"
     """Of the samples behind pretext accuracy and validation loss: centre crops, or augmented as in training, which is
     how PCL's code validates."""
     draws: Literal["fixed", "epoch"] = "fixed"
-    """Of samples augmented as in training: always the same, or drawn anew each epoch, as a data loader does. A best so
+    """Keep the same samples augmented as in training, or draw them anew each epoch, as a data loader does. A best so
     far is then the best of many draws, and higher for that alone."""
 
 
@@ -226,6 +226,6 @@ class StageConfig(Section):
     every: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Also evaluate after every so many epochs, for a finer best-so-far; 0 is at the stages alone."""
     between: Literal["all", "head"] = "all"
-    """What is measured there: everything, or the head with the epoch's own weights, as PCL's code prints it."""
+    """Measure everything there, or the head alone with the epoch's own weights, as PCL's code prints it."""
     keep: bool = True
     """Keep the checkpoint of each stage, with which `replay --from STAGE` begins. No part of a trial's key."""

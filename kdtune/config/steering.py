@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdtune.config.check import placed_values
+from kdtune.config.check import named_trials, placed_values
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig
@@ -21,8 +21,7 @@ def steered_by_test(sweep: SweepConfig) -> list[str]:
     for i, objective in enumerate(sweep.objectives):
         if objective.split == "test" and not is_cost(objective.metric):
             found.append(f"objective{f'.{i}' if len(sweep.objectives) > 1 else ''}.split is test")
-    trials = {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
-    for place, trial in trials.items():
+    for place, trial in named_trials(sweep).items():
         if trial.data.validation == 0 and "validation" in trial.data.model_fields_set:
             found.append(f"{place}.data.validation is 0")
         own = trial.finetune.data if trial.finetune is not None else None

@@ -1,4 +1,4 @@
-"""What a teacher sees of its student's samples: the same moments and the same place in the picture."""
+"""Work out what a teacher sees of its student's samples: the same moments, the same place in the picture."""
 
 from __future__ import annotations
 

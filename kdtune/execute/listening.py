@@ -97,7 +97,7 @@ def _ray_guarded(process: psutil.Process) -> bool | None:
 
 
 def _ray_mode(process: psutil.Process) -> str | None:
-    """What the process was told of Ray's authentication; None, too, where it has ended or may not be looked into."""
+    """Return Ray's mode of authentication in the process; None where it has none, has ended or may not be read."""
     with suppress(psutil.Error, OSError):
         if (mode := process.environ().get("RAY_AUTH_MODE")) is not None:
             return mode.lower()

@@ -60,7 +60,7 @@ class Paper:
     column: str
     """The metric of the stages, of which the best so far is shown."""
     dataset: str
-    """What the students were pre-trained on."""
+    """The data set of the students' pre-training."""
     finetuned_on: str | None
     """What they were fine-tuned on; None where they were not."""
     best_of: str

@@ -13,7 +13,7 @@ from kdtune.files import read_json
 from kdtune.front import Front
 from kdtune.names import is_name, quoted
 from kdtune.parse import first_line
-from kdtune.records import SWEEP_RECORD, ledger_rows, objectives_of, wanted
+from kdtune.records import SWEEP_RECORD, job_kind, ledger_rows, objectives_of, wanted
 from kdtune.store import Store
 
 Row = dict[str, Any]
@@ -36,9 +36,14 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     found["best"] = {block: best(trials, block, sweep) for block in sweep["blocks"]}
     if not sweep.get("refit"):
         return found
-    tested = {**sweep, "objective": [{**objective, "split": "test"} for objective in objectives_of(sweep)]}
+    tested = on_test(sweep)
     refits = [_trial(store, tested, job, end, i, run_ids) for job, end in again for i in range(len(job["seeds"]))]
     return found | {"refits": [refit for refit in refits if refit["control"] or _is_chosen(refit, found["best"])]}
+
+
+def on_test(record: Row) -> Row:
+    """Return a sweep's record with its objectives on the test split, where those of its refits are measured."""
+    return {**record, "objective": [{**objective, "split": "test"} for objective in objectives_of(record)]}
 
 
 def _is_chosen(refit: Row, best: Row) -> bool:
@@ -64,13 +69,8 @@ def _jobs(store: Store, sweep: Row, kinds: tuple[str, ...]) -> list[tuple[Row, R
         (asked if row["event"] == "asked" else ended)[row["job"]] = row
     blocks = list(sweep["blocks"])
     jobs = [job for job in asked.values() if job["kind"] in kinds and wanted(job, sweep)]
-    jobs.sort(key=lambda job: (blocks.index(job["block"]), kind_of(job) == "candidate", job["number"]))
+    jobs.sort(key=lambda job: (blocks.index(job["block"]), job_kind(job) == "candidate", job["number"]))
     return [(job, ended.get(job["job"])) for job in jobs]
-
-
-def kind_of(job: Row) -> str:
-    """`control` or `candidate`, of a refit that of what it trains again."""
-    return job["refits"]["kind"] if job["kind"] == "refit" else job["kind"]
 
 
 def record_of(store: Store, name: str) -> Row:
@@ -127,9 +127,9 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     values = [objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {
         "key": files.key,
-        "candidate": job["number"] if kind_of(job) == "candidate" else None,
+        "candidate": job["number"] if job_kind(job) == "candidate" else None,
         "block": job["block"],
-        "control": kind_of(job) == "control",
+        "control": job_kind(job) == "control",
         "seed": job["seeds"][i],
         "params": job["params"][i],
         "state": state,

@@ -11,6 +11,7 @@ from kdtune.config.space import value_text
 from kdtune.parse import printable
 from kdtune.records import objectives_of
 from kdtune.report.escape import csv_text, table_text, title_text
+from kdtune.report.results import on_test
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Fields of a trial that are no column: params, stages and cost become several.
@@ -35,13 +36,12 @@ def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
 
 def _blocks(results: dict[str, Any], sweep: dict[str, Any], form: str, most: int | None) -> Iterator[str]:
     """A table for each block and, where there are refits, one of them with their figures on test."""
-    on_test = {**sweep, "objective": [{**objective, "split": "test"} for objective in objectives_of(sweep)]}
     for block in sweep["blocks"]:
         yield _block(results, sweep, block, form, most)
         refits = [trial for trial in results.get("refits", []) if trial["block"] == block]
         if refits:
             again = {"trials": refits, "best": {block: []}}
-            yield _block(again, on_test, block, form, None, "trained again on the whole list, ")
+            yield _block(again, on_test(sweep), block, form, None, "trained again on the whole list, ")
 
 
 def _block(

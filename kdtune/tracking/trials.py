@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdtune.records import job_kind
 from kdtune.store import Store
 from kdtune.tracking.record import TrackedTrial
 
@@ -37,7 +38,7 @@ def tracked_trial(
     params = {
         **asked["params"][i],
         "seed": asked["seeds"][i],
-        "control": _kind(asked) == "control",
+        "control": job_kind(asked) == "control",
         "block": asked["block"],
         "key": key,
     }
@@ -53,14 +54,9 @@ def _run_name(asked: Row, i: int, finetuned: bool) -> str:
     """What tells runs apart comes first: MLflow's table cuts names short."""
     if asked["block"] is None:
         return asked["job"]
-    candidate = _kind(asked) == "candidate"
+    candidate = job_kind(asked) == "candidate"
     what = f"{asked['number']} · {asked['params'][i]['teacher']}" if candidate else "control"
     what = f"refit of {what}" if asked["kind"] == "refit" else what
     seed = f" · seed {asked['seeds'][i]}" if len(asked["seeds"]) > 1 else ""
     phase = " · finetune" if finetuned else ""
     return f"{what}{phase} · {asked['block']}{seed}"
-
-
-def _kind(asked: Row) -> str:
-    """`control` or the like; of a refit that of what it trains again."""
-    return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]

@@ -77,11 +77,12 @@ def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> t
     conv5 = samples.config.evaluation.features == "conv5"
     pooled, compared = [], []
     for part in passes(rows):
-        both = network.evaluation_features(samples.evenly_spaced(part), conv5)
-        own, other = (features.mean(1).cpu() for features in both)
-        pooled.append(own)
-        compared.append(other if conv5 else own)
-    features, found = torch.cat(pooled), torch.cat(compared)
+        own, other = network.evaluation_features(samples.evenly_spaced(part), conv5)
+        pooled.append(own.mean(1).cpu())
+        if conv5:
+            compared.append(other.mean(1).cpu())
+    features = torch.cat(pooled)
+    found = torch.cat(compared) if conv5 else features
     if not (features.isfinite().all() and found.isfinite().all()):
         bad = int((~(features.isfinite().all(1) & found.isfinite().all(1))).sum())
         raise TrialError(f"the network's features are not finite for {bad} of {len(rows)} videos; {ADVICE}")

@@ -43,11 +43,16 @@ def mend_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None
         return None
     if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
         return lambda: _mend_there(path, kind, store)
-    if path.suffix == ".jsonl" and path.name not in OF_COMPLETE:
+    if _by_lines(path):
         return lambda: set_damaged_lines_aside(path, kind.needs)
     if path.name in OF_COMPLETE:
         return lambda: incomplete(store.trial(path.parent.name), path)()
     return aside(path)
+
+
+def _by_lines(path: Path) -> bool:
+    """Return whether the sound lines of a damaged record stay."""
+    return path.suffix == ".jsonl" and path.name not in OF_COMPLETE
 
 
 def _mend_there(path: Path, kind: Kind, store: Store) -> None:
@@ -58,7 +63,7 @@ def _mend_there(path: Path, kind: Kind, store: Store) -> None:
     mirror.fetch(folder)
     if path.exists() and wrong(path, kind) is None:
         return
-    if path.exists() and path.suffix == ".jsonl" and path.name not in OF_COMPLETE:
+    if path.exists() and _by_lines(path):
         set_damaged_lines_aside(path, kind.needs)
         mirror.publish(folder)
         return
