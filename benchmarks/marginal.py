@@ -31,7 +31,7 @@ from common import command, machine_line, parser, print_table, ratios, say, spre
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import cores
 from kdtune.config.trial import TrialConfig
-from kdtune.files import read_jsonl
+from kdtune.store.files import read_jsonl
 from kdtune.train.evaluate import passes
 from kdtune.train.initial import initial_state
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples

@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-import kdtune.sweep.campaign
-import kdtune.sweep.dispatch
-import kdtune.sweep.run
+import kdtune.execute.ray_tune
+import kdtune.execute.searcher
+import kdtune.sweep.scheduler
 from kdtune.config.key import identity
 from kdtune.config.load import load_sweep
 from kdtune.config.metrics import METRICS, RETRIEVED
 from kdtune.config.trial import TrialConfig
-from kdtune.files import append_jsonl, write_json
+from kdtune.execute.driver import drive
+from kdtune.execute.worker import TrialWorker
 from kdtune.store import Store
-from kdtune.sweep.driver import drive
-from kdtune.sweep.jobs import Jobs
+from kdtune.store.files import append_jsonl, write_json
+from kdtune.sweep.groups import GroupFactory
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
-from kdtune.sweep.worker import TrialWorker
 from kdtune.tracking.location import prepare_environment
 from kdtune.train.evaluate import with_best
 from kdtune.train.profile import profile
@@ -74,14 +74,14 @@ class Reporting(Session):
 
 def report(config: TrialConfig, epoch: int, reached: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """An epoch's row with every figure that train/trial.py has there."""
-    head = {"pretext": reached, "pretext_loss": 1 - reached, "pretext_floor": 0.225}
+    head = {"pretext": reached, "pretext_loss": 1 - reached, "pretext_majority": 0.225}
     row: dict[str, Any] = {"epoch": epoch, "lr": config.optimizer.lr, "samples_sha256": "0" * 64, "validation": head}
     row["train"] = {"loss": 2 - reached, "pretext": 1 - reached, "contrast": 1.0, "pretext_accuracy": reached}
     stage = next((name for name, at in config.stage_epochs.items() if at == epoch), None)
     if stage is not None:
         features = dict.fromkeys(("knn", "linear", *(f"retrieval_{k}" for k in RETRIEVED)), reached)
         assert features.keys() <= set(METRICS)
-        scores = {split: {**head, **features, "action_floor": 0.1} for split in ("validation", "test")}
+        scores = {split: {**head, **features, "action_majority": 0.1} for split in ("validation", "test")}
         row |= {"stage": stage, "evaluation": with_best(scores, rows)}
         row |= {"weights_sha256": "0" * 64, "optimizer_sha256": "0" * 64}
     return row
@@ -124,11 +124,11 @@ def measured_parts(meter: Meter) -> None:
 
     meter.measure("asking Optuna", Search, "ask")
     meter.measure("telling Optuna", Search, "tell")
-    meter.measure("a candidate's trial and key", Jobs, "candidate")
+    meter.measure("a candidate's trial and key", GroupFactory, "candidate")
     meter.measure("ledger", Ledger, "add")
     meter.measure("Optuna's journal", Journal, "add")
-    meter.measure("reading the outcome", kdtune.sweep.dispatch, "outcome_in_store")
-    meter.measure("looking it up before", kdtune.sweep.campaign, "outcome_in_store")
+    meter.measure("reading the outcome", kdtune.execute.searcher, "outcome_in_store")
+    meter.measure("looking it up before", kdtune.sweep.scheduler, "outcome_in_store")
     meter.measure("MLflow: a trial", View, "send")
     meter.measure("MLflow: mlflow.jsonl", Publisher, "_write_run_ids")
 
@@ -137,7 +137,7 @@ def main() -> None:
     meter = Meter()
     job = json.loads(Path(sys.argv[1]).read_text())
     measured_parts(meter)
-    kdtune.sweep.run.TrialWorker = ReportingWorker
+    kdtune.execute.ray_tune.TrialWorker = ReportingWorker
     file = Path(job["file"])
     sweep = load_sweep(file, job["set"])
     ending = drive(sweep, file.read_text(), Store(job["store"]), None, job["tracking_uri"], Silent(meter))

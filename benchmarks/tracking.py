@@ -31,19 +31,19 @@ from typing import Any
 
 import torch
 
-import kdtune.sweep.driver
+import kdtune.execute.driver
 from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
 from kdtune.config.load import load_sweep
-from kdtune.files import read_json, write_jsonl
-from kdtune.files import write_json as write_record
-from kdtune.report.live import Plain
+from kdtune.execute.driver import drive
 from kdtune.store import Store, TrialFiles
-from kdtune.sweep.driver import drive
+from kdtune.store.files import read_json, write_jsonl
+from kdtune.store.files import write_json as write_record
 from kdtune.tracking.location import prepare_environment, ui_command
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.record import row_metrics
 from kdtune.tracking.sweep_text import SweepText
 from kdtune.train.usage import UsageMeter
+from kdtune.watch.live import Plain
 from shapes import SHAPES, Place, place
 
 SIDES = ("tracked", "untracked")
@@ -122,7 +122,7 @@ def run_job(file: Path) -> None:
     """What `one_side` starts; prints the sweep's seconds."""
     job = json.loads(file.read_text())
     if job["side"] == "untracked":
-        kdtune.sweep.driver.Publisher = Untold  # type: ignore[misc, assignment]
+        kdtune.execute.driver.Publisher = Untold  # type: ignore[misc, assignment]
     path = Path(job["file"])
     ending = drive(load_sweep(path), path.read_text(), Store(job["store"]), None, job["uri"], Plain(lambda _: None))
     if ending.exit_code != 0 or ending.notes:

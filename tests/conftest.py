@@ -31,12 +31,12 @@ from kdtune.train.session import Session
 
 # An exception that is a bug is raised, in processes that tests start, too, rather than told in a line.
 os.environ["KDTUNE_DEBUG"] = "1"
-# A shell's background jobs ignore SIGINT, and so would all processes that tests start.
+# A shell's background groups ignore SIGINT, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
-    from kdtune.sweep.driver import Ending
+    from kdtune.execute.driver import Ending
 
 #: Facts that several tests lean on: 4 motions × 5 groups × 2 clips, of which 1 group is the test list's.
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
@@ -231,7 +231,7 @@ def ray_address(machine: Path) -> Iterator[str]:
     from clusters import TOKEN
     from ray.cluster_utils import Cluster
 
-    from kdtune.sweep.connect import read_access
+    from kdtune.execute.connect import read_access
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.update(TOKEN)

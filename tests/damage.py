@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from kdtune.config.sweep import SweepConfig
-from kdtune.files import write_json
+from kdtune.execute.driver import sweep_record
 from kdtune.store import Store
-from kdtune.sweep.campaign import Campaign
-from kdtune.sweep.driver import sweep_record
-from kdtune.sweep.job import outcome_in_store
+from kdtune.store.files import write_json
+from kdtune.sweep.group import outcome_in_store
 from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.study import Journal
 from kdtune.train.session import Session
 from kdtune.train.usage import UsageMeter
@@ -105,18 +105,18 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
         here.prepare(config)
         return here.key(config)
 
-    campaign = Campaign(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
-    while (job := campaign.next_to_train(store)) is not None:
-        for config in job.configs:
+    scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
+    while (group := scheduler.next_to_train(store)) is not None:
+        for config in group.configs:
             trial_files, meter = here.files(config), UsageMeter(torch.device("cpu"))
             for row in here.trial(config, torch.device("cpu")):
                 meter.note(trial_files, row)
-        outcome = outcome_in_store(job, sweep.objectives, store)
+        outcome = outcome_in_store(group, sweep.objectives, store)
         assert outcome is not None
-        campaign.finish(job, outcome, cached=False)
-    some = next(iter(campaign.jobs.values())).keys[0]
+        scheduler.finish(group, outcome, cached=False)
+    some = next(iter(scheduler.groups.values())).keys[0]
     write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
-    write_json(files.job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
+    write_json(files.group, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
     write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})
     os.utime(files.driver, (1.0, 1.0))  # it died long ago
     store.claim()

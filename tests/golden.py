@@ -26,8 +26,8 @@ from kdtune.config.inherit import merge
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
-from kdtune.files import write_atomic
 from kdtune.store import Store
+from kdtune.store.files import write_atomic
 from kdtune.train.prepared import source_id
 from kdtune.train.replay import differences
 from kdtune.train.session import Session
@@ -217,7 +217,7 @@ def _near(path: str, recorded: Any, got: Any, precision: str) -> bool:
     figure = path.split(".")[-1].removeprefix("best_")
     if isinstance(recorded, str) and isinstance(got, str):
         return figure.endswith("_sha256") and figure != "samples_sha256"
-    if not isinstance(recorded, float) or not isinstance(got, float) or figure == "lr" or figure.endswith("_floor"):
+    if not isinstance(recorded, float) or not isinstance(got, float) or figure == "lr" or figure.endswith("_majority"):
         return False
     if figure.endswith("_loss") or (".train." in path and not figure.endswith("_accuracy")):
         return abs(got - recorded) <= LOSS[precision] * max(1.0, abs(recorded))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdtune.seal import SEAL
 from kdtune.store import Store
+from kdtune.store.seal import SEAL
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import CLOCK
 

@@ -12,10 +12,10 @@ from databases import empty_database
 from helpers import ROOT
 
 from kdtune.config.load import load_sweep
-from kdtune.report.live import Plain
+from kdtune.execute.driver import Ending, drive
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.sweep.driver import Ending, drive
+from kdtune.watch.live import Plain
 
 
 def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()) -> tuple[Ending, list[str]]:

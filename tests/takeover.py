@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from kdtune import lease, remote
-from kdtune.files import append_jsonl, read_jsonl, write_atomic
-from kdtune.lease import Lease
-from kdtune.remote import Remote
-from kdtune.store import Store
+from kdtune.store import Store, lease, remote
+from kdtune.store.files import append_jsonl, read_jsonl, write_atomic
+from kdtune.store.lease import Lease
+from kdtune.store.remote import Remote
 
 EPOCHS = 4
 #: Does a request: performs it on the server when it is called.

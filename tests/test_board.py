@@ -7,8 +7,8 @@ import random
 import pytest
 from watched import OBJECTIVE, a_board, asked, ended, epoch
 
-from kdtune.front import Front
-from kdtune.report.board import Board
+from kdtune.history.front import Front
+from kdtune.watch.board import Board
 
 
 def counts(board: Board, block: int = 0) -> list[int]:
@@ -47,7 +47,10 @@ def test_counts_bests_and_gains_are_each_block_s_own() -> None:
 
 def test_a_gain_is_over_the_mean_of_the_first_control_s_seeds() -> None:
     board = a_board(
-        asked("control", 0, job="a"), asked("control", 0, job="b"), asked("control", 1, job="c"), asked("candidate", 0)
+        asked("control", 0, group="a"),
+        asked("control", 0, group="b"),
+        asked("control", 1, group="c"),
+        asked("candidate", 0),
     )
     board.take(ended("f=1 · candidate 0", "complete", 0.6))
     board.take(ended("a", "complete", 0.2))
@@ -103,7 +106,7 @@ def test_ends_that_are_said_again_count_once_and_a_job_may_end_otherwise() -> No
     assert counts(board) == [1, 0, 0, 0, 2]
     board.take(ended("f=1 · candidate 1", "failed", error="out of memory"))
     assert counts(board) == [1, 0, 1, 0, 1]
-    board.take({"event": "started", "job": "f=1 · candidate 1"})  # tried again
+    board.take({"event": "started", "group": "f=1 · candidate 1"})  # tried again
     assert (counts(board), board.done) == ([1, 0, 0, 1, 1], 1)
     board.take(ended("f=1 · candidate 1", "complete", 0.75))
     assert (counts(board), board.done) == ([2, 0, 0, 0, 1], 2)
@@ -127,7 +130,7 @@ def test_a_running_trial_has_its_epoch_and_its_newest_accuracy() -> None:
     assert board.epoch(name, first, epoch(2, stage="early", knn=0.25)) == "early: knn 0.250"
     assert board.epoch(name, first, epoch(2, stage="early", knn=0.25)) is None, "said once"
     board.epoch(name, second, epoch(1))
-    running = {"job": name, "trial": f"{name} seed 1", "epoch": 1, "epochs": 8, "stage": "early", "metric": "knn"}
+    running = {"group": name, "trial": f"{name} seed 1", "epoch": 1, "epochs": 8, "stage": "early", "metric": "knn"}
     assert board.picture()["running"] == [{**running, "value": 0.25}]
     assert board.epoch(name, second, epoch(2, stage="early", knn=0.75)) == "early: knn 0.750"
     assert board.picture()["running"] == [{**running, "epoch": 2, "value": 0.5}]
@@ -160,7 +163,7 @@ def test_epochs_are_those_that_the_ledger_says() -> None:
         asked("control", 0, "f=0.5"),  # of an earlier version
     ):
         board.take(row)
-        board.take({"event": "started", "job": row["job"]})
+        board.take({"event": "started", "group": row["group"]})
     assert [row["epochs"] for row in board.picture()["running"]] == [12, 24, 30, 12]
 
 
@@ -174,7 +177,7 @@ def test_time_left_by_hand() -> None:
     assert board.time_left() == pytest.approx(4 * 8 * 2)
     board.take(ended(zero, "complete", 0.5))
     assert board.time_left() is None, "nothing runs: nobody knows how many will, side by side"
-    board.take({"event": "started", "job": one})
+    board.take({"event": "started", "group": one})
     board.epoch(two, f"{two}/0", epoch(1, seconds=2.0))
     # Two side by side: 8 and 7 epochs of them, and twice 8 to come.
     assert board.time_left() == pytest.approx((8 + 7 + 2 * 8) * 2 / 2)

@@ -122,7 +122,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
     done = kdtune("sweep", write(tmp_path / "whole.yaml", form), store=store)
     assert done.returncode == 0, done.stderr
     for words in (
-        "all: knn accuracy on validation (floor 0.250)",
+        "all: knn accuracy on validation (majority baseline 0.250)",
         "control",
         "c3d",
         "python -m kdtune ui",
@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_plain_line(videos: Path, small_disk: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real clips of ../shared are not here")
 def test_real_clips_with_two_teachers(sweep_form: dict[str, Any], tmp_path: Path) -> None:
-    """Surveillance clips whose groups are source videos, through the same job."""
+    """Surveillance clips whose groups are source videos, through the same group."""
     form = json.loads(json.dumps(sweep_form))
     form |= {"name": "fight", "objective": {"metric": "linear"}, "prune": {}}
     form["trial"]["data"] = {"dataset": "folder", "root": str(SHARED / "clips" / "fight")}

@@ -19,8 +19,8 @@ from kdtune.clips.tiers import Frame, Tier
 from kdtune.clips.writing import StoreWriter, write_part
 from kdtune.config.sections import DataConfig
 from kdtune.errors import StoreError
-from kdtune.files import write_json
 from kdtune.store import Store
+from kdtune.store.files import write_json
 
 #: What a sweep does first.
 Prepare = Callable[[], ClipStore]

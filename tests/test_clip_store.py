@@ -18,8 +18,8 @@ from kdtune.clips.catalog import load_catalog
 from kdtune.clips.store import ClipStore, usable
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
-from kdtune.files import write_json
 from kdtune.store import Store
+from kdtune.store.files import write_json
 
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])

@@ -21,8 +21,8 @@ from kdtune.clips.tuples import read_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, StoreError
-from kdtune.files import write_json
 from kdtune.store import Store
+from kdtune.store.files import write_json
 from kdtune.train.session import Session
 
 CLIP = ClipConfig(frames=8, size=32)

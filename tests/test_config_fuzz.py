@@ -113,7 +113,7 @@ def found(load: Callable[[], Loaded]) -> Loaded | None:
 
 def used(sweep: SweepConfig) -> None:
     """Everything that a sweep does with its file before it trains, but for the data."""
-    from kdtune.sweep.describe import described
+    from kdtune.plan.describe import described
     from kdtune.sweep.search import Search
 
     assert sweep.model_validate_json(sweep.model_dump_json(by_alias=True)) == sweep

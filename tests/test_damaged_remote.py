@@ -14,10 +14,9 @@ import pytest
 from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 
-from kdtune import lease
 from kdtune.errors import UserError
-from kdtune.files import append_jsonl, write_atomic
-from kdtune.store import Store
+from kdtune.store import Store, lease
+from kdtune.store.files import append_jsonl, write_atomic
 
 NAMES = ["zzz", "-1", "99999999999", "²", "..", "0x1", "a b", "x" * 300, "00000000", "../../../evil", ".hidden"]
 CONTENTS = st.one_of(

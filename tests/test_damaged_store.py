@@ -14,14 +14,13 @@ import pytest
 from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 
-from kdtune import seal
 from kdtune.cli import main
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, DamageError
-from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
-from kdtune.kinds import KINDS, records
-from kdtune.store import Store
+from kdtune.store import Store, seal
+from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.store.kinds import KINDS, records
 from kdtune.sweep.importance import importances
 from kdtune.train.session import Session
 

@@ -18,9 +18,9 @@ from kdtune.clips.rendered import rendered_clips
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError
-from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.store import Store, TrialFiles
-from kdtune.sweep.job import Job, outcome_in_store
+from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.train import trial as loop
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
 from kdtune.train.imports import import_trial
@@ -223,20 +223,20 @@ def test_a_trial_that_was_stopped_goes_on_with_all_its_rows(
     assert "the checkpoint has the rows, and they are written again" in capsys.readouterr().err
 
 
-def job(trials: Trials) -> Job:
-    return Job("control", "it", None, 0, (0,), {}, (CONFIG,), (trials.files().key,), ({},))
+def group(trials: Trials) -> TrialGroup:
+    return TrialGroup("control", "it", None, 0, (0,), {}, (CONFIG,), (trials.files().key,), ({},))
 
 
 @pytest.mark.parametrize("damage", [name for name in RECORDS if name != "result with other weights"])
 def test_a_sweep_does_not_take_a_damaged_trial_for_complete(damage: str, trials: Trials) -> None:
     objectives = [ObjectiveConfig(metric="knn")]
-    sound = outcome_in_store(job(trials), objectives, trials.session.store)
+    sound = outcome_in_store(group(trials), objectives, trials.session.store)
     assert sound is not None
     assert sound.state == "complete"
     RECORDS[damage](trials.files())
-    assert outcome_in_store(job(trials), objectives, trials.session.store) is None
+    assert outcome_in_store(group(trials), objectives, trials.session.store) is None
     trials.train()
-    assert outcome_in_store(job(trials), objectives, trials.session.store) == sound
+    assert outcome_in_store(group(trials), objectives, trials.session.store) == sound
 
 
 def test_what_rows_lack_is_named() -> None:

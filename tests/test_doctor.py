@@ -14,10 +14,10 @@ from filelock import FileLock, SoftFileLock
 from helpers import run_python
 
 from kdtune.cli import main
+from kdtune.doctor import examine as doctor
+from kdtune.doctor.examine import PACKED, TRIAL, Finding, optional_package, store_folder
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR
 from kdtune.store import Store
-from kdtune.train import doctor
-from kdtune.train.doctor import PACKED, TRIAL, Finding, optional_package, store_folder
 
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ def test_without_what_only_sweeps_need_the_trainer_is_examined_all_the_same(tmp_
     absent = ("torchvision", "ray", "optuna", "mlflow", "av", "decord")
     code = f"""
 from kdtune.store import Store
-from kdtune.train.doctor import TRIAL, examine
+from kdtune.doctor.examine import TRIAL, examine
 if __name__ == "__main__":
     for finding in examine(Store({str(tmp_path)!r}), "cpu", full=False):
         print(finding)
@@ -155,7 +155,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_looked_at(
 def test_the_whole_examination_of_this_cpu(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdtune.train.doors.listening", list)  # other tests' clusters may listen at this moment
+    monkeypatch.setattr("kdtune.doctor.doors.listening", list)  # other tests' clusters may listen at this moment
     assert main(["doctor", "--device", "cpu", "--store", str(tmp_path)]) == EXIT_OK
     lines = capfd.readouterr().out.splitlines()
     assert lines[-1] == "ready: every trial repeated its bits (12/12)"

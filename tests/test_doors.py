@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kdtune.doctor import doors
+from kdtune.doctor.doors import of_door, ray_folder, token
+from kdtune.doctor.listening import listening
 from kdtune.execute.folder import FITS
-from kdtune.execute.listening import listening
-from kdtune.train import doors
-from kdtune.train.doors import of_door, ray_folder, token
 
 #: A process with another one's name that listens until its input closes.
 LISTENER = """

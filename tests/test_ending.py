@@ -10,8 +10,8 @@ import pytest
 from helpers import run_python
 
 from kdtune.errors import StoreError
-from kdtune.files import append_jsonl, write_json
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
 
@@ -31,15 +31,23 @@ class Book:
             {**texts, "ledger": "ledger_0.jsonl", "blocks": BLOCKS, "objective": [objective], "stages": {}, **record},
         )
 
-    def job(self, kind: str, block: str | None, number: int | None, *objectives: float, keys: str = "") -> None:
+    def group(self, kind: str, block: str | None, number: int | None, *objectives: float, keys: str = "") -> None:
         """Asked and, for each objective, ended with it: the first time trained, then found."""
         name = f"{block} {kind} {number}"
         seeds = keys or f"{number}a {number}b"
-        row = {"job": name, "kind": kind, "block": block, "number": number, "values": {"lambda": 0.51239, "tau": None}}
+        row = {
+            "group": name,
+            "kind": kind,
+            "block": block,
+            "number": number,
+            "values": {"lambda": 0.51239, "tau": None},
+        }
         lists = {"keys": seeds.split(), "finetuned": [f"{key}-ft" for key in seeds.split()], "seeds": [0, 1]}
         self.write("asked", **row, **lists, params=[{"teacher": "c3d"}] * 2)
         for i, objective in enumerate(objectives):
-            self.write("ended", job=name, state="complete", objective=objective, spread=0.01, cached=i > 0, stage=None)
+            self.write(
+                "ended", group=name, state="complete", objective=objective, spread=0.01, cached=i > 0, stage=None
+            )
 
     def write(self, event: str, **row: Any) -> None:
         append_jsonl(self.files.folder / "ledger_0.jsonl", {"event": event, **row})
@@ -51,11 +59,13 @@ class Book:
 def whole(book: Book) -> SweepEnding:
     first, second = BLOCKS
     for block in BLOCKS:
-        book.job("control", block, 0, 0.40, keys=" ".join(f"{'c' if block == first else 'd'}{seed}" for seed in (0, 1)))
-    book.job("candidate", first, 0, 0.45, keys="k0 l0")
-    book.job("candidate", first, 1, 0.50, 0.50, keys="k1 l1")
-    book.job("candidate", first, 2, 0.90, keys="k2 l2")  # of an earlier run that asked for more
-    book.job("candidate", second, 0, 0.30, keys="k3 l3")
+        book.group(
+            "control", block, 0, 0.40, keys=" ".join(f"{'c' if block == first else 'd'}{seed}" for seed in (0, 1))
+        )
+    book.group("candidate", first, 0, 0.45, keys="k0 l0")
+    book.group("candidate", first, 1, 0.50, 0.50, keys="k1 l1")
+    book.group("candidate", first, 2, 0.90, keys="k2 l2")  # of an earlier run that asked for more
+    book.group("candidate", second, 0, 0.30, keys="k3 l3")
     return book.ending()
 
 
@@ -76,7 +86,7 @@ def test_the_result_is_each_blocks_best_beside_its_control(tmp_path: Path) -> No
 
 def test_a_block_without_a_complete_candidate_says_so(tmp_path: Path) -> None:
     book = Book(tmp_path)
-    book.job("candidate", "fraction=1.0", 0)
+    book.group("candidate", "fraction=1.0", 0)
     ending = book.ending()
     assert "| fraction=1.0 | – | none is complete | – |" in ending.summary()
     assert "Candidates: 1 not ended." in ending.summary()
@@ -111,7 +121,7 @@ def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> 
     book = Book(tmp_path / "other", commit=commit)
     book.write(
         "asked",
-        job="j",
+        group="j",
         kind="control",
         block="fraction=1.0",
         number=0,
@@ -121,7 +131,7 @@ def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> 
         finetuned=[],
         params=[{}],
     )
-    book.write("ended", job="j", state="complete", objective=0.4, spread=None, cached=True, stage=None)
+    book.write("ended", group="j", state="complete", objective=0.4, spread=None, cached=True, stage=None)
     (trial,) = book.ending().trials()
     assert trial.tags["kdtune.cached"] == "true"
     assert "mlflow.source.git.commit" not in trial.tags, "whose code trained it is not known"

@@ -18,9 +18,9 @@ from kdtune.config.key import canonical, restored, trial_key
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
+from kdtune.plan.describe import described
+from kdtune.plan.forecast import look_ahead
 from kdtune.store import Store
-from kdtune.sweep.describe import described
-from kdtune.sweep.outlook import look_ahead
 from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
 from kdtune.train.session import Session
@@ -181,8 +181,8 @@ def test_a_plan_counts_the_teachers_that_are_fine_tuned(sweep_form: dict[str, An
     # In each of 2 blocks 1 control and 4 candidates, and 2 teachers of each.
     text = "\n".join(described(sweep))
     assert " + 12 fine-tunings" in text
-    outlook = look_ahead(sweep, Store("nowhere"), None)
-    tuned = [work.config for work in outlook.new.values() if work.config.loss.target == "action"]
+    forecast = look_ahead(sweep, Store("nowhere"), None)
+    tuned = [work.config for work in forecast.new.values() if work.config.loss.target == "action"]
     assert sorted(config.student.backbone for config in tuned if config.start is not None and not config.distils) == [
         "c3d",
         "r21d",

@@ -19,9 +19,9 @@ from helpers import ROOT, kdtune
 from servers import wait_until
 from watched import HIDE, SHOW, Row, Terminal, a_sweep, asked, driven, ended, status
 
-from kdtune.files import append_jsonl, write_json
-from kdtune.report import status as report
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl, write_json
+from kdtune.watch import status as report
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def following(root: Path, out: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
-    numbers = [asked("candidate", number, "all", bars={"early": 0.25}) for number in range(4)]
+    numbers = [asked("candidate", number, "all", thresholds={"early": 0.25}) for number in range(4)]
     files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
     driven(files)
     out = tmp_path / "out"

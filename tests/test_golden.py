@@ -16,9 +16,9 @@ from helpers import ROOT
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
-from kdtune.files import read_json
 from kdtune.losses.distill import distillation_loss
 from kdtune.store import Store
+from kdtune.store.files import read_json
 from kdtune.train.session import Session
 
 RECORDED = read_json(FILE)
@@ -114,7 +114,7 @@ FIGURES = {
         "lr": 0.01,
         "train": {"loss": 4.0, "distill": 0.25, "pretext_accuracy": 0.5},
         "samples_sha256": "aa",
-        "evaluation": {"test": {"pretext_loss": 1.5, "pretext_floor": 0.25, "knn": 0.5, "best_knn": 0.5, "f1": 0.5}},
+        "evaluation": {"test": {"pretext_loss": 1.5, "pretext_majority": 0.25, "knn": 0.5, "best_knn": 0.5, "f1": 0.5}},
         "weights_sha256": "bb",
         "optimizer_sha256": "cc",
         "stage": "late",
@@ -146,7 +146,7 @@ WRONG = [
     ("epoch 1/train/features", 0.25),
     ("epoch 1/train/pretext_accuracy", 0.58),
     ("epoch 1/evaluation/test/pretext_loss", 1.4998),
-    ("epoch 1/evaluation/test/pretext_floor", 0.26),
+    ("epoch 1/evaluation/test/pretext_majority", 0.26),
     ("epoch 1/evaluation/test/knn", 0.625),
     ("epoch 1/evaluation/test/best_knn", 0.625),
     ("epoch 1/evaluation/test/f1", 0.1),

@@ -10,10 +10,9 @@ from fabricated import fabricate, sweep_of, usual_figure
 from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 
-from kdtune import remote
 from kdtune.cli import main
 from kdtune.commands import process
-from kdtune.store import Store
+from kdtune.store import Store, remote
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"

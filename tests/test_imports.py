@@ -20,11 +20,11 @@ from kdtune.config.network import NetworkConfig
 from kdtune.config.sections import ClipConfig
 from kdtune.config.sweep import Block
 from kdtune.config.trial import TrialConfig
-from kdtune.files import read_json
 from kdtune.models.backbones import build_backbone
 from kdtune.models.heads import build_network
 from kdtune.models.published import layout_of
 from kdtune.store import Store
+from kdtune.store.files import read_json
 from kdtune.train.checkpoint import final_weights, read_checkpoint
 from kdtune.train.imports import Imported, import_checkpoint, yaml_lines
 from kdtune.train.profile import state_digest

@@ -14,8 +14,8 @@ import yaml
 from clusters import TOKEN, environment, kdtune, ray_node, records, refused, sweep, until
 from servers import free_port
 
-from kdtune.files import read_json, write_json
 from kdtune.store import Store
+from kdtune.store.files import read_json, write_json
 
 Records = dict[str, Any]
 

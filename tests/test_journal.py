@@ -6,14 +6,14 @@ from pathlib import Path
 
 import optuna
 import pytest
-from campaigns import all_of, drive, outcome_of
 from helpers import CANDIDATES, sweep_of
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from schedulers import all_of, drive, outcome_of
 
 from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.job import Job, Outcome
+from kdtune.sweep.group import Outcome, TrialGroup
 
 
 def studies(journal: Path, sweep: SweepConfig) -> dict[str, list[FrozenTrial]]:
@@ -30,18 +30,18 @@ def test_the_journal_holds_every_candidate_with_its_end(tmp_path: Path) -> None:
     sweep = sweep_of()
     made: dict[str, Outcome] = {}
     for stop_after in (2, 5, 4, None):  # with crashes on the way
-        campaign = drive(sweep, tmp_path / "ledger.jsonl", at_once=4, stop_after=stop_after, made=made)
+        scheduler = drive(sweep, tmp_path / "ledger.jsonl", at_once=4, stop_after=stop_after, made=made)
     found = studies(tmp_path / "ledger.log", sweep)
     assert list(found) == ["fraction=1.0", "fraction=0.25"]
     states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     for block, trials in found.items():
         assert [trial.number for trial in trials] == list(range(CANDIDATES))
         for trial in trials:
-            job = campaign.jobs[f"{block} · candidate {trial.number}"]
-            end = campaign.outcomes[job.name]
+            group = scheduler.groups[f"{block} · candidate {trial.number}"]
+            end = scheduler.outcomes[group.name]
             assert trial.state.name == states[end.state]
-            assert trial.params == dict(job.values)
-            assert trial.user_attrs["keys"] == list(job.keys)
+            assert trial.params == dict(group.values)
+            assert trial.user_attrs["keys"] == list(group.keys)
             assert trial.user_attrs.get("error") == end.error
             assert trial.intermediate_values == {sweep.trial.stages[stage]: v for stage, v in end.stages.items()}
             assert trial.state.name != "COMPLETE" or trial.values == list(end.objectives)
@@ -72,9 +72,9 @@ def test_several_objectives_go_to_the_search_and_none_is_pruned(tmp_path: Path) 
     objective = [{"metric": "knn", "mode": "max"}, {"metric": "gmac", "mode": "min"}]
     sweep = SweepConfig.model_validate({**form, "objective": objective, "prune": {}})
 
-    def both(job: Job) -> Outcome:
-        end = outcome_of(job)
-        values = (end.stages.get("late", 0.5), job.configs[0].student.width / 10)
+    def both(group: TrialGroup) -> Outcome:
+        end = outcome_of(group)
+        values = (end.stages.get("late", 0.5), group.configs[0].student.width / 10)
         return end if end.state == "failed" else Outcome("complete", values, stages=end.stages)
 
     alone = all_of(drive(sweep, tmp_path / "alone.jsonl", outcome=both))

@@ -15,9 +15,9 @@ from filelock import Timeout
 from helpers import ROOT
 from s3 import S3Server
 
-from kdtune import lease as module
-from kdtune.remote import Remote
 from kdtune.store import Store
+from kdtune.store import lease as module
+from kdtune.store.remote import Remote
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def elsewhere(url: str, cache: Path, code: str, lock: str = "thing") -> subproce
     code = f"""
 import os, time
 os.environ["KDTUNE_CACHE"] = {str(cache)!r}
-from kdtune import lease
+from kdtune.store import lease
 lease.BEAT_S, lease.EXPIRY_S = 0.2, 1.5
 from kdtune.store import Store
 store = Store({url!r})

@@ -154,8 +154,8 @@ def test_the_reason_is_what_ray_raised_and_its_last_error_without_stacks(tmp_pat
 REAL = """
 import json, os, subprocess, sys
 import psutil, ray
-from kdtune.execute.listening import listening
-from kdtune.sweep.connect import connected
+from kdtune.doctor.listening import listening
+from kdtune.execute.connect import connected
 from kdtune.sweep.interrupts import Interrupts
 
 said = []
@@ -201,7 +201,7 @@ def test_a_real_start_is_tried_twice_and_opens_no_door(tmp_path: Path, monkeypat
 
 INTERRUPTED = """
 import sys
-from kdtune.sweep.connect import connected
+from kdtune.execute.connect import connected
 from kdtune.sweep.interrupts import Interrupts
 
 try:

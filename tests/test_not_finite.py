@@ -15,9 +15,9 @@ from helpers import CPU, bits, train
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
-from kdtune.files import append_jsonl, write_json, write_jsonl
 from kdtune.store import Store, TrialFiles
-from kdtune.sweep.job import Job, outcome_in_store
+from kdtune.store.files import append_jsonl, write_json, write_jsonl
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.train import session as sessions
 from kdtune.train import trial as loop
 from kdtune.train.evaluate import Evaluation
@@ -118,8 +118,8 @@ def test_a_cost_that_cannot_be_measured(
     assert bits(files) == bits(train(config, Store(tmp_path / "measured"), prepared))
 
     def outcome(*metrics: str) -> Any:
-        job = Job("candidate", "it", None, 0, (0,), {}, (config,), (files.key,), ({},))
-        return outcome_in_store(job, [ObjectiveConfig(metric=m) for m in metrics], Store(tmp_path / "unmeasured"))
+        group = TrialGroup("candidate", "it", None, 0, (0,), {}, (config,), (files.key,), ({},))
+        return outcome_in_store(group, [ObjectiveConfig(metric=m) for m in metrics], Store(tmp_path / "unmeasured"))
 
     assert outcome("knn").state == "complete"
     assert outcome("knn", "gmac").state == "failed"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kdtune import objects, remote
 from kdtune.errors import StoreError
-from kdtune.objects import Changed
-from kdtune.remote import Remote
+from kdtune.store import objects, remote
+from kdtune.store.objects import Changed
+from kdtune.store.remote import Remote
 
 
 @pytest.mark.parametrize("protocol", ["s3", "memory"])

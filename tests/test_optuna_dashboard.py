@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from browser import browser, missing, page_text
-from campaigns import drive
 from helpers import ROOT, sweep_of
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from schedulers import drive
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait

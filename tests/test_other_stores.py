@@ -17,9 +17,9 @@ from published_networks import base_network, config, pretrained, refusal, saved
 from kdtune.cli import main
 from kdtune.config.key import TRAINER_SEMANTICS, digest, trial_key
 from kdtune.config.trial import TrialConfig
-from kdtune.files import read_json, write_json
 from kdtune.report.teachers import teacher_rows, teacher_table
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json, write_json
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
 from kdtune.train.imports import Imported, import_checkpoint, import_trial, yaml_lines
 from kdtune.train.session import Session

@@ -19,8 +19,8 @@ from servers import free_port, wait_until
 from tracked import EXPERIMENT, STAGES, SWEEP, make_trial, write_epoch
 
 from kdtune.errors import EXIT_OK
-from kdtune.files import read_jsonl
 from kdtune.store import Store
+from kdtune.store.files import read_jsonl
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
 
@@ -173,7 +173,7 @@ def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
 
     def ended() -> dict[str, dict[str, Any]]:
         ledgers = (store.root / "sweeps" / "tiny").glob("ledger_*.jsonl")
-        return {row["job"]: row for path in ledgers for row in read_jsonl(path) if row["event"] == "ended"}
+        return {row["group"]: row for path in ledgers for row in read_jsonl(path) if row["event"] == "ended"}
 
     def more_than(count: int) -> None:
         wait_until(lambda: len(ended()) > count or sweep.poll() is not None, f"more than {count} jobs have ended")
@@ -194,13 +194,13 @@ def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
         sweep.kill()
         sweep.wait()
     assert "note:" not in (tmp_path / "said").read_text()
-    jobs = ended()
-    assert len(jobs) == 2 + 2 + 8
-    assert {row["state"] for row in jobs.values()} <= {"complete", "pruned"}, "none failed"
+    groups = ended()
+    assert len(groups) == 2 + 2 + 8
+    assert {row["state"] for row in groups.values()} <= {"complete", "pruned"}, "none failed"
     keys = {path.name for path in (store.root / "trials").iterdir()}
     assert after.count("runs") == 1 + len(keys)
     assert after.tag("kdtune.key") == sorted(keys)
-    objectives = sum(row["objective"] is not None for row in jobs.values())
+    objectives = sum(row["objective"] is not None for row in groups.values())
     assert after.count("metrics") == counted_by_hand(store, keys, objectives)
     # Six columns, seed, control, block and key of each.
     assert after.count("params") == 10 * len(keys)

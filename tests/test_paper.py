@@ -18,13 +18,13 @@ from kdtune.report.paper import paper_of, paper_sheets, published
 from kdtune.report.results import sweep_results
 from kdtune.report.standing import sweep_of
 from kdtune.store import Store
-from kdtune.sweep.job import Job
+from kdtune.sweep.group import TrialGroup
 
 
-def figure(job: Job, i: int, epoch: int) -> float:
+def figure(group: TrialGroup, i: int, epoch: int) -> float:
     """Distillation is 3 points ahead at epoch 50, 1 point at 150 and 1 point behind at the end; but not of C3D. At
     epoch 350, the end of fine-tuning, R3D has 60 % and the others 55 %, distilled or not."""
-    config = job.configs[i]
+    config = group.configs[i]
     if epoch == 350:
         return 0.6 if config.student.backbone == "r3d" else 0.55
     ahead = {50: 0.03, 150: 0.01, 200: -0.01}[epoch] if config.distils else 0.0
@@ -107,7 +107,7 @@ def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:
 
 def test_other_sweeps_have_no_such_tables(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
-    fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda job, i, epoch: 0.3 + 0.01 * epoch)
+    fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda group, i, epoch: 0.3 + 0.01 * epoch)
     assert "Beside the paper" not in make_report(store, "lambda_tau")[0].read_text()
 
 

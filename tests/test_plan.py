@@ -16,14 +16,14 @@ from kdtune.clips.build import find_clips, prepare_clips
 from kdtune.config.key import digest, identity
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.sweep import SweepConfig
-from kdtune.files import write_json
+from kdtune.plan.forecast import Forecast, look_ahead
+from kdtune.plan.keys import Keys
+from kdtune.plan.plan import plan
 from kdtune.store import Store
-from kdtune.sweep.campaign import Campaign
-from kdtune.sweep.job import Job, outcome_in_store
-from kdtune.sweep.keys import Keys
+from kdtune.store.files import write_json
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.ledger import Ledger
-from kdtune.sweep.outlook import Outlook, look_ahead
-from kdtune.sweep.plan import plan
+from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -33,23 +33,23 @@ def store(prepared: Session, tmp_path: Path) -> Store:
     return knowing(prepared, tmp_path / "runs")
 
 
-def seen(sweep: SweepConfig, store: Store) -> Outlook:
+def seen(sweep: SweepConfig, store: Store) -> Forecast:
     return look_ahead(sweep, store, Keys(Prepared(store)))
 
 
-def run(sweep: SweepConfig, store: Store, prepared: Session) -> Campaign:
+def run(sweep: SweepConfig, store: Store, prepared: Session) -> SweepScheduler:
     """The whole sweep, in this process."""
     key_of = Session(store, dict(prepared.folders)).key
-    campaign = Campaign(sweep, key_of, Ledger(store.sweep(sweep.name).ledger(sweep.ledger)))
-    while (job := campaign.next_to_train(store)) is not None:
-        campaign.finish(job, trained(job, sweep, store, prepared), cached=False)
-    return campaign
+    scheduler = SweepScheduler(sweep, key_of, Ledger(store.sweep(sweep.name).ledger(sweep.ledger)))
+    while (group := scheduler.next_to_train(store)) is not None:
+        scheduler.finish(group, trained(group, sweep, store, prepared), cached=False)
+    return scheduler
 
 
-def trained(job: Job, sweep: SweepConfig, store: Store, prepared: Session) -> Any:
-    for config in job.configs:
+def trained(group: TrialGroup, sweep: SweepConfig, store: Store, prepared: Session) -> Any:
+    for config in group.configs:
         train(config, store, prepared)
-    outcome = outcome_in_store(job, sweep.objectives, store)
+    outcome = outcome_in_store(group, sweep.objectives, store)
     assert outcome is not None
     return outcome
 
@@ -69,16 +69,16 @@ def test_what_is_there_what_was_begun_and_what_is_not(
     control = train(sweep.build(block, {"teacher": "none"}, 0), store, prepared)
     teacher = stopped(sweep.teacher("c3d", block), store, prepared, epoch=1)
     before = listing(store)
-    outlook = seen(sweep, store)
-    assert outlook.found == {control.key}
-    assert [(work.name, work.done) for work in outlook.continued.values()] == [("teacher c3d", 1)]
-    assert set(outlook.continued) == {teacher.key}
+    forecast = seen(sweep, store)
+    assert forecast.found == {control.key}
+    assert [(work.name, work.done) for work in forecast.continued.values()] == [("teacher c3d", 1)]
+    assert set(forecast.continued) == {teacher.key}
     # With a window of one the second point of the grid is asked later, but it is known.
-    assert [(work.name, work.done) for work in outlook.new.values()] == [
+    assert [(work.name, work.done) for work in forecast.new.values()] == [
         ("all · candidate 0", 0),
         ("all · candidate 1", 0),
     ]
-    assert (outlook.unasked, outlook.trials) == (0, 3)
+    assert (forecast.unasked, forecast.trials) == (0, 3)
     said = last_lines(plan(sweep, store))
     assert said[0] == "in the store 1 found, 1 continued, 2 new"
     assert said[1] == "               teacher c3d: 1 of 2 epochs"
@@ -93,15 +93,15 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     space = {"alpha": {"range": [0.1, 1.0]}}
     search = {"space": space, "sampler": "random", "candidates": 3, "window": 2}
     first = run(sweep_with(sweep_form, name="first", search=search), store, prepared)
-    assert len(first.jobs) == 4
-    shared = {key for job in first.jobs.values() for key in job.keys}
+    assert len(first.groups) == 4
+    shared = {key for group in first.groups.values() for key in group.keys}
 
     longer = sweep_with(sweep_form, name="longer", search={**search, "candidates": 7})
-    outlook = seen(longer, store)
-    assert outlook.found == shared
+    forecast = seen(longer, store)
+    assert forecast.found == shared
     # Candidates 3 and 4 can be asked, for 1 and 2 have ended; 5 and 6 cannot.
-    assert [work.name for work in outlook.new.values()] == ["all · candidate 3", "all · candidate 4"]
-    assert (outlook.unasked, outlook.trials) == (2, 4)
+    assert [work.name for work in forecast.new.values()] == ["all · candidate 3", "all · candidate 4"]
+    assert (forecast.unasked, forecast.trials) == (2, 4)
     assert last_lines(plan(longer, store))[0] == (
         "in the store 4 found, 0 continued, 2 new, 2 still to be asked, when others have ended"
     )
@@ -111,14 +111,14 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     form = {**sweep_form, "trial": {**sweep_form["trial"], "epochs": 3, "stages": {"late": 3}}}
     assert not seen(sweep_with(form, search=search), store).found
     more = sweep_with(sweep_form, search={**search, "controls": [{"teacher": "none"}, {"alpha": 0.0}]})
-    outlook = seen(more, store)
-    assert outlook.found == shared
-    assert [work.name for work in outlook.new.values()] == ["all · control 1"]
+    forecast = seen(more, store)
+    assert forecast.found == shared
+    assert [work.name for work in forecast.new.values()] == ["all · control 1"]
 
     # The look ahead has asked what the sweep then asks.
     expected = set(seen(longer, store).new)
     again = run(longer, store, prepared)
-    assert expected <= {key for job in again.jobs.values() for key in job.keys}
+    assert expected <= {key for group in again.groups.values() for key in group.keys}
     assert last_lines(plan(longer, store)) == ["in the store 8 found, 0 continued, 0 new", "to train     nothing"]
 
 
@@ -128,9 +128,9 @@ def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, 
     sweep = sweep_with(sweep_form, trial={**sweep_form["trial"], "finetune": finetune}, search=search)
     control = sweep.build(sweep.blocks()[0], {"teacher": "none"}, 0)
     pretrained = train(control, store, prepared)
-    outlook = seen(sweep, store)
-    assert outlook.found == {pretrained.key}
-    assert [work.name for work in outlook.new.values()] == [
+    forecast = seen(sweep, store)
+    assert forecast.found == {pretrained.key}
+    assert [work.name for work in forecast.new.values()] == [
         "all · control, fine-tuning",
         "all · candidate 0",
         "all · candidate 0, fine-tuning",
@@ -148,12 +148,12 @@ def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Sessi
     search = {"space": space, "sampler": "random", "candidates": 5, "window": 1}
     prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # who is not the best so far
     sweep = SweepConfig.model_validate({**sweep_form, "search": search, "prune": prune})
-    campaign = run(sweep, store, prepared)
-    states = Counter(outcome.state for outcome in campaign.outcomes.values())
+    scheduler = run(sweep, store, prepared)
+    states = Counter(outcome.state for outcome in scheduler.outcomes.values())
     assert states["complete"] + states["pruned"] == 6
     assert states["pruned"] > 0
-    outlook = seen(sweep, store)
-    assert (len(outlook.found), outlook.trials) == (6, 0)
+    forecast = seen(sweep, store)
+    assert (len(forecast.found), forecast.trials) == (6, 0)
 
 
 def test_data_that_are_not_prepared_or_have_changed_are_named(

@@ -14,13 +14,13 @@ from kdtune.cli import main
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import processor
 from kdtune.config.sweep import SweepConfig
-from kdtune.files import read_json, write_jsonl
+from kdtune.plan.costs import Cost, cost_of, side_by_side
+from kdtune.plan.forecast import look_ahead
+from kdtune.plan.keys import Keys
+from kdtune.plan.plan import duration, plan
+from kdtune.plan.speeds import Scopes, Speeds
 from kdtune.store import Store, TrialFiles
-from kdtune.sweep.costs import Cost, cost_of, side_by_side
-from kdtune.sweep.keys import Keys
-from kdtune.sweep.outlook import look_ahead
-from kdtune.sweep.plan import duration, plan
-from kdtune.sweep.speeds import Scopes, Speeds
+from kdtune.store.files import read_json, write_jsonl
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -32,9 +32,9 @@ def store(prepared: Session, tmp_path: Path) -> Store:
 
 def cost(sweep: SweepConfig, store: Store) -> Cost:
     keys = Keys(Prepared(store))
-    outlook = look_ahead(sweep, store, keys)
+    forecast = look_ahead(sweep, store, keys)
     scopes = Scopes(keys.prepared)
-    return cost_of(outlook.works, Speeds(store, keys.identities, scopes, "cpu"), scopes)
+    return cost_of(forecast.works, Speeds(store, keys.identities, scopes, "cpu"), scopes)
 
 
 def timed(files: TrialFiles, seconds: dict[int, float], computed: dict[int, int] | None = None) -> None:
@@ -177,9 +177,9 @@ def test_measure_refuses_what_a_sweep_refuses(
 
 
 def test_as_many_trials_as_fit_run_side_by_side(sweep_form: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdtune.sweep.costs.cores", lambda: 16)
-    monkeypatch.setattr("kdtune.sweep.costs.gpus", lambda: 2)
-    monkeypatch.setattr("kdtune.sweep.costs.memory_bytes", lambda: 64 * 2**30)
+    monkeypatch.setattr("kdtune.plan.costs.cores", lambda: 16)
+    monkeypatch.setattr("kdtune.plan.costs.gpus", lambda: 2)
+    monkeypatch.setattr("kdtune.plan.costs.memory_bytes", lambda: 64 * 2**30)
     for resources, fit in (
         ({"cpu": 1}, 16),
         ({"cpu": 3, "gpu": 0.25}, 5),

@@ -21,12 +21,12 @@ from kdtune.cli import main
 from kdtune.commands.report import log_report
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
-from kdtune.files import read_json, read_jsonl
-from kdtune.report.live import Plain
+from kdtune.execute.driver import drive
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.sweep.driver import drive
+from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
+from kdtune.watch.live import Plain
 
 #: Of a run, what a second making of it cannot have.
 OWN = ("mlflow.parentRunId", "mlflow.user", "mlflow.runName")

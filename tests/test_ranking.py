@@ -11,8 +11,8 @@ from databases import empty_database
 from helpers import sweep_of
 from tracked import EXPERIMENT, SWEEP, make_trial
 
+from kdtune.execute.driver import sweep_record
 from kdtune.store import Store
-from kdtune.sweep.driver import sweep_record
 from kdtune.tracking.publish import Publisher
 from kdtune.tracking.ranking import COLUMNS, Ranking, links, ranking, saved_view
 from kdtune.tracking.sweep_text import SweepText

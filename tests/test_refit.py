@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from campaigns import all_of, drive
 from fabricated import fabricate, sweep_of, usual_figure
 from fuzzing import fuzz, fuzzed
 from helpers import ROOT, train
 from hypothesis import strategies as st
+from schedulers import all_of, drive
 
 from kdtune.clips.dataset import TrialData
 from kdtune.commands.report import make_report
@@ -22,17 +22,17 @@ from kdtune.config.refit import refit_of
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, ConfigError
-from kdtune.front import chosen
+from kdtune.history.front import chosen
+from kdtune.plan.plan import plan
 from kdtune.report.accuracies import accuracies
-from kdtune.report.reading import Reader, board_of
 from kdtune.report.results import keys_of, sweep_results
 from kdtune.report.tables import render
 from kdtune.store import Store
-from kdtune.sweep.job import Job
-from kdtune.sweep.plan import plan
+from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.ranking import ranking, saved_view
 from kdtune.train.session import Session
+from kdtune.watch.reading import Reader, board_of
 from sweeps import run
 
 # ---- the trial -------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_the_field_is_no_part_of_a_key_where_it_changes_nothing() -> None:
     assert canonical(refit_of(whole)) == canonical(whole)
 
 
-# ---- the campaign ----------------------------------------------------------------------------------------------------
+# ---- the scheduler ---------------------------------------------------------------------------------------------------
 
 
 def refitting(**search: Any) -> SweepConfig:
@@ -87,11 +87,11 @@ def test_refits_are_the_same_at_any_parallelism_and_after_a_crash(tmp_path: Path
         assert all_of(drive(sweep, tmp_path / f"{order}.jsonl", at_once, order)) == alone
     made: dict[str, Any] = {}
     for start in range(100):
-        campaign = drive(sweep, tmp_path / "killed.jsonl", 4, start, stop_after=3, made=made)
-        if campaign.done:
+        scheduler = drive(sweep, tmp_path / "killed.jsonl", 4, start, stop_after=3, made=made)
+        if scheduler.done:
             break
-    assert all_of(campaign) == alone
-    assert campaign.total == len(campaign.jobs)
+    assert all_of(scheduler) == alone
+    assert scheduler.total == len(scheduler.groups)
 
 
 def test_without_refit_the_same_candidates_are_asked_and_the_ledger_goes_on(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_without_refit_the_same_candidates_are_asked_and_the_ledger_goes_on(tmp_
 def test_a_refit_waits_for_the_whole_search_of_its_block(tmp_path: Path) -> None:
     sweep, made = refitting(), {}
     for ends in (8, 16, 20, 21, 22, 23):
-        campaign = drive(sweep, tmp_path / f"{ends}.jsonl", 3, ends, stop_after=ends, made=dict(made))
+        scheduler = drive(sweep, tmp_path / f"{ends}.jsonl", 3, ends, stop_after=ends, made=dict(made))
         for index, label in enumerate(["fraction=1.0", "fraction=0.25"]):
-            asked = [job for name, job in campaign.jobs.items() if name.startswith(label)]
-            if any(job.kind == "refit" for job in asked):
-                others = [job for job in asked if job.kind != "refit"]
+            asked = [group for name, group in scheduler.groups.items() if name.startswith(label)]
+            if any(group.kind == "refit" for group in asked):
+                others = [group for group in asked if group.kind != "refit"]
                 assert len(others) == 3 + sweep.candidates(sweep.blocks()[index])
-                assert all(job.name in campaign.outcomes for job in others)
+                assert all(group.name in scheduler.outcomes for group in others)
 
 
 MODES = st.lists(st.sampled_from(["max", "min"]), min_size=1, max_size=3)
@@ -165,9 +165,11 @@ def test_a_search_on_videos_that_were_trained_on_is_refused(tmp_path: Path) -> N
 # ---- what is said of it ----------------------------------------------------------------------------------------------
 
 
-def figure(job: Job, i: int, epoch: int) -> float | None:
+def figure(group: TrialGroup, i: int, epoch: int) -> float | None:
     """A refit has 20 points more, whatever it trains again; candidate 1 is chosen with all of the data."""
-    return (usual_figure(job.refits, i, epoch) or 0) + 0.2 if job.refits is not None else usual_figure(job, i, epoch)
+    return (
+        (usual_figure(group.refits, i, epoch) or 0) + 0.2 if group.refits is not None else usual_figure(group, i, epoch)
+    )
 
 
 @pytest.fixture(scope="module")

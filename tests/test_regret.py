@@ -12,11 +12,11 @@ from helpers import CPU
 
 from kdtune.commands.report import make_report
 from kdtune.errors import EXIT_OK
-from kdtune.files import read_json
 from kdtune.report.results import record_of, sweep_results
 from kdtune.report.stops import chosen
 from kdtune.report.videos import videos_of
 from kdtune.store import Store
+from kdtune.store.files import read_json
 from kdtune.train.session import Session
 from sweeps import run
 

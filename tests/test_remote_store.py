@@ -15,9 +15,9 @@ from kdtune.cli import main
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError, UserError
-from kdtune.remote import Remote
 from kdtune.store import TARGET_COUNTS, Store
-from kdtune.sweep.presence import Presence
+from kdtune.store.remote import Remote
+from kdtune.sweep.driver_lock import DriverLock
 from kdtune.sweep.stopping import StopFile
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
@@ -128,12 +128,12 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(
 def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_stop(on: Machines) -> None:
     first, second = on("a"), on("b")
     files, seen = first.sweep("tiny"), second.sweep("tiny")
-    with files.kept(), Presence(first, "tiny", None):
+    with files.kept(), DriverLock(first, "tiny", None):
         files.publish()
         with (
             seen.kept(),
             pytest.raises(UserError, match=r"another driver runs it \(host .*process"),
-            Presence(second, "tiny", None),
+            DriverLock(second, "tiny", None),
         ):
             pass
         stopping = StopFile(on("worker").sweep("tiny"))
@@ -144,7 +144,7 @@ def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_
         while not (stopping() and files.stop.exists()):
             assert time.monotonic() < deadline
     assert seen.fetch().driver.exists() is seen.stop.exists() is False
-    with seen.kept(), Presence(second, "tiny", None):
+    with seen.kept(), DriverLock(second, "tiny", None):
         assert not seen.stops()
 
 

@@ -15,10 +15,10 @@ from helpers import ROOT
 from kdtune.cli import main
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
-from kdtune.report.live import Plain
+from kdtune.execute.driver import drive
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.sweep.driver import drive
+from kdtune.watch.live import Plain
 
 #: tests/test_remote_trials.py says of single trials what these say of sweeps.
 pytestmark = pytest.mark.slow

@@ -12,12 +12,11 @@ import pytest
 from helpers import CPU, bits, clocks, stopped, train
 from s3 import Machines, S3Server
 
-from kdtune import remote
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import StoreError
-from kdtune.mirror import Mirror
-from kdtune.remote import Remote
-from kdtune.store import Store, TrialFiles
+from kdtune.store import Store, TrialFiles, remote
+from kdtune.store.mirror import Mirror
+from kdtune.store.remote import Remote
 from kdtune.train.session import Session
 
 

@@ -11,10 +11,9 @@ import pytest
 from helpers import bits, clocks, train
 from s3 import Machines
 
-from kdtune import seal
 from kdtune.cli import main
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, TrialFiles
+from kdtune.store import Store, TrialFiles, seal
 from kdtune.train.session import Session
 
 SPOILED: dict[str, Callable[[TrialFiles], Path]] = {

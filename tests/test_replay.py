@@ -15,8 +15,8 @@ from kdtune.cli import main
 from kdtune.config.key import canonical, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, StoreError
-from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import Replay, differences
 from kdtune.train.session import Session

@@ -18,13 +18,13 @@ from kdtune.commands.report import make_report
 from kdtune.config.load import load_sweep
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_USER_ERROR, StoreError
-from kdtune.files import read_json, write_json
+from kdtune.execute.driver import sweep_record
 from kdtune.report.results import config_of, sweep_results
 from kdtune.report.stops import chosen
 from kdtune.store import Store
-from kdtune.sweep.driver import sweep_record
+from kdtune.store.files import read_json, write_json
+from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.importance import importances
-from kdtune.sweep.job import Job
 
 
 def reported(
@@ -152,10 +152,10 @@ def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path:
 def test_convergence_by_hand(tmp_path: Path) -> None:
     """The control ends at 0.6. Candidate 0 is there at epoch 6 with each seed, candidate 1 at 2 with one of three."""
 
-    def curve(job: Job, i: int, epoch: int) -> float:
-        if job.kind != "candidate":
+    def curve(group: TrialGroup, i: int, epoch: int) -> float:
+        if group.kind != "candidate":
             return 0.2 + 0.05 * epoch
-        return {0: {2: 0.5, 6: 0.6, 8: 0.55}, 1: {2: 0.7 if i == 0 else 0.1, 6: 0.2, 8: 0.3}}[job.number or 0][epoch]
+        return {0: {2: 0.5, 6: 0.6, 8: 0.55}, 1: {2: 0.7 if i == 0 else 0.1, 6: 0.2, 8: 0.3}}[group.number or 0][epoch]
 
     sweep = sweep_of({"blocks": {}, "candidates": 2}, prune={})
     store, page = reported(tmp_path, sweep, curve)
@@ -172,9 +172,9 @@ def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> No
     record = read_json(store.sweep("s").sweep)
     first = [name for name, _ in chosen(store, record, 1)]
     assert [name for name, _ in chosen(store, record, 2)][:1] == first, "a larger count adds to a smaller"
-    campaign = fabricate(store, sweep, usual_figure)
-    pruned = next(job for job in campaign.jobs.values() if job.kind == "candidate" and job.number == 3)
-    finish(store, sweep, pruned, lambda job, i, epoch: 0.9)  # a wrong stop: better than all
+    scheduler = fabricate(store, sweep, usual_figure)
+    pruned = next(group for group in scheduler.groups.values() if group.kind == "candidate" and group.number == 3)
+    finish(store, sweep, pruned, lambda group, i, epoch: 0.9)  # a wrong stop: better than all
     page = make_report(store, "s")[0].read_text()
     assert "So 1 of 1 stops were wrong" in page
     (row,) = table(store, "stops")
@@ -197,8 +197,8 @@ def test_an_unfinished_sweep_is_reported_as_one(tmp_path: Path, ends: int) -> No
 
 
 def test_a_block_without_a_complete_candidate_gives_no_answer(tmp_path: Path) -> None:
-    def fails(job: Job, i: int, epoch: int) -> float | None:
-        return None if job.kind == "candidate" else 0.5
+    def fails(group: TrialGroup, i: int, epoch: int) -> float | None:
+        return None if group.kind == "candidate" else 0.5
 
     _, page = reported(tmp_path, sweep_of(), fails)
     assert (
@@ -239,8 +239,8 @@ def test_several_objectives_and_controls(tmp_path: Path) -> None:
 
 
 def test_importance_is_of_what_matters(tmp_path: Path) -> None:
-    def by_tau(job: Job, i: int, epoch: int) -> float:
-        return 0.3 + 0.05 * job.configs[0].loss.tau if job.configs[0].distils else 0.3
+    def by_tau(group: TrialGroup, i: int, epoch: int) -> float:
+        return 0.3 + 0.05 * group.configs[0].loss.tau if group.configs[0].distils else 0.3
 
     sweep = sweep_of({"candidates": 40, "blocks": {}, "seeds": [0]}, prune={})
     store, page = reported(tmp_path, sweep, by_tau)

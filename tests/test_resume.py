@@ -17,8 +17,8 @@ from helpers import ROOT, bits, stopped, train
 from lives import KINDS, Lives, left
 
 from kdtune.config.trial import TrialConfig
-from kdtune.files import append_jsonl
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl
 from kdtune.train.session import Session
 
 

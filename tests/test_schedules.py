@@ -19,8 +19,8 @@ from kdtune.config.load import load_sweep
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
 from kdtune.models.heads import build_network
+from kdtune.plan.shapes import kinds
 from kdtune.store import Store
-from kdtune.sweep.shapes import kinds
 from kdtune.tracking.record import row_metrics
 from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples

@@ -1,4 +1,4 @@
-"""A search that is deterministic, too (DESIGN 4.4): the bar of a stage, and what Optuna is told and asked."""
+"""A search that is deterministic, too (DESIGN 4.4): the threshold of a stage, and what Optuna is told and asked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from optuna.samplers import TPESampler
 from kdtune.config.search import PruneConfig
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.prune import bar, clears
+from kdtune.sweep.prune import pruning_threshold, reaches
 from kdtune.sweep.search import Finished, Search, _seed
 
-# ---- the bar of a stage ----------------------------------------------------------------------------------------------
+# ---- the threshold of a stage ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
@@ -32,12 +32,12 @@ def test_a_candidate_goes_on_if_it_is_in_the_best_share(peers: int, keep: float,
     prune = PruneConfig(keep=keep, min_peers=2)
     rng = random.Random(peers)
     values = [rng.randrange(8) / 8 for _ in range(peers)]  # with ties
-    level = bar(values, prune, mode)
+    level = pruning_threshold(values, prune, mode)
     places = math.ceil(Fraction(str(keep)) * (peers + 1))
     for i in range(-1, 10):
         mine = i / 8
         better = sum(value > mine if mode == "max" else value < mine for value in values)
-        assert clears(mine, level, mode) == (peers < 2 or better < places)
+        assert reaches(mine, level, mode) == (peers < 2 or better < places)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------

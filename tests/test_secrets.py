@@ -14,16 +14,15 @@ from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 from servers import free_port
 
-from kdtune import remote
 from kdtune.cli import main
 from kdtune.commands import process
 from kdtune.errors import UserError
-from kdtune.files import read_jsonl
-from kdtune.store import Store
-from kdtune.sweep.handover import refuse_secrets, variables, withheld
+from kdtune.execute.handover import refuse_secrets, variables, withheld
+from kdtune.store import Store, remote
+from kdtune.store.files import read_jsonl
 from kdtune.tracking.location import serve, ui_command, ui_environment
+from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.publish import read_run_ids
-from kdtune.tracking.refusal import reason
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"

@@ -17,10 +17,10 @@ from helpers import ROOT
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
-from kdtune.files import read_jsonl
-from kdtune.report.live import Plain
+from kdtune.execute.driver import Ending, drive
 from kdtune.store import Store
-from kdtune.sweep.driver import Ending, drive
+from kdtune.store.files import read_jsonl
+from kdtune.watch.live import Plain
 from sweeps import outcome
 
 
@@ -41,15 +41,15 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     file.write_text(yaml.safe_dump({**sweep_form, "name": "one", "search": search, "stop": {"trials": 1}}))
     store, made = Store(tmp_path / "runs"), Store(swept[0])
     asked = [row for row in ledger(made, "tiny") if row["event"] == "asked"]
-    teacher = next(row["keys"][0] for row in asked if row["job"] == "teacher c3d")
-    control = next(row["keys"][0] for row in asked if row["job"] == "fraction=1.0 · control")
+    teacher = next(row["keys"][0] for row in asked if row["group"] == "teacher c3d")
+    control = next(row["keys"][0] for row in asked if row["group"] == "fraction=1.0 · control")
     shutil.copytree(made.trial(teacher).folder, store.trial(teacher).folder)
     lock = store.lock(f"trial-{control}")
 
     class Watcher(Plain):
         def ledger(self, row: dict[str, Any]) -> None:
             super().ledger(row)
-            if row["event"] == "started" and row["job"].endswith("control"):
+            if row["event"] == "started" and row["group"].endswith("control"):
                 shutil.copytree(made.trial(control).folder, store.trial(control).folder)
                 lock.release()
 
@@ -60,7 +60,7 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     assert end.exit_code == EXIT_OK, said
     assert (end.trained, end.found, end.waited) == (1, 1, 1), said
     assert "1 trials trained, 1 found in runs, 1 trained by another sweep meanwhile; " in end.account("runs")[0]
-    cached = {row["job"]: row["cached"] for row in ledger(store, "one") if row["event"] == "ended"}
+    cached = {row["group"]: row["cached"] for row in ledger(store, "one") if row["event"] == "ended"}
     assert sorted(cached.values()) == [False, True, True], cached
 
 

@@ -11,10 +11,10 @@ from helpers import kdtune, refused, run_python, stopped, train
 from watched import a_sweep, asked, driven, ended, status
 
 from kdtune.config.trial import TrialConfig
-from kdtune.files import append_jsonl
-from kdtune.report.reading import Lines, Reader, board_of
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl
 from kdtune.train.session import Session
+from kdtune.watch.reading import Lines, Reader, board_of
 
 
 def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
@@ -45,7 +45,7 @@ def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Sessi
     best = {"candidate": 0, "objective": knn[1], "gain": knn[1] - knn[0]}
     assert found["blocks"] == [{"block": "all", **states, "best": best}]
     name = "all · candidate 1"
-    at = {"job": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
+    at = {"group": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
     assert found["running"] == [at]
     # One epoch of the one that runs and four of the two to come, one at a time, at the pace of the five that are done.
     rows = [row for config in (control, done, half) for row in store.trial(prepared.key(config)).rows()]
@@ -153,7 +153,7 @@ def test_thousands_of_trials_are_answered_for_without_opening_their_files(tmp_pa
             row = asked("candidate", number, "all", keys=[f"{number:064x}"])
             ledger.write(json.dumps(row) + "\n")
             if number < 4998:
-                ledger.write(json.dumps(ended(row["job"], "complete", number / 5000)) + "\n")
+                ledger.write(json.dumps(ended(row["group"], "complete", number / 5000)) + "\n")
             folder = tmp_path / "trials" / row["keys"][0]
             folder.mkdir(parents=True)
             (folder / "config.json").write_text("{}")

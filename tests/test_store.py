@@ -12,8 +12,8 @@ import pytest
 from filelock import Timeout
 from helpers import ROOT, run_python
 
-from kdtune.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
 
 
 def child(code: str) -> subprocess.Popen[str]:
@@ -30,7 +30,7 @@ def test_a_process_killed_while_writing_leaves_the_old_content(tmp_path: Path, s
     code = f"""
 import os, signal
 from pathlib import Path
-from kdtune.files import write_atomic
+from kdtune.store.files import write_atomic
 os.{step} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_atomic(Path({str(path)!r}), b"new" * 1_000_000)
 """
@@ -46,7 +46,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     write_atomic(path, b"a" * size)
     code = f"""
 from pathlib import Path
-from kdtune.files import write_atomic
+from kdtune.store.files import write_atomic
 print("ready", flush=True)
 while True:
     for letter in (b"b", b"a"):
@@ -163,7 +163,7 @@ with Store({str(tmp_path)!r}).lock("trial-x"):
 
 def test_what_two_processes_want_is_made_once(tmp_path: Path) -> None:
     code = f"""
-from kdtune.files import append_jsonl, read_jsonl
+from kdtune.store.files import append_jsonl, read_jsonl
 from kdtune.store import Store
 store, path = Store({str(tmp_path)!r}), __import__("pathlib").Path({str(tmp_path / "made.jsonl")!r})
 for thing in range(40):

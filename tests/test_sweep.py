@@ -1,4 +1,4 @@
-"""The main job, whole: a sweep through Ray Tune on real video files, its resume, its failures and its results."""
+"""The main group, whole: a sweep through Ray Tune on real video files, its resume, its failures and its results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import yaml
 from helpers import run_python
 
 from kdtune.errors import EXIT_OK, UserError
-from kdtune.files import append_jsonl, read_json, write_json
+from kdtune.execute.driver import Ending
 from kdtune.report.results import sweep_results
 from kdtune.store import TARGET_COUNTS, Store
-from kdtune.sweep.driver import Ending
+from kdtune.store.files import append_jsonl, read_json, write_json
 from kdtune.train.replay import Replay
 from sweeps import outcome, run
 
@@ -137,7 +137,7 @@ def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[P
     ledger = files.folder / read_json(files.sweep)["ledger"]
     before = outcome(store)
     with ledger.open("a") as file:
-        file.write('{"event": "ended", "job": "fraction=1.0 \u00b7 cand')
+        file.write('{"event": "ended", "group": "fraction=1.0 \u00b7 cand')
     append_jsonl(ledger, json.loads(ledger.read_bytes().split(b"\n")[0]))
     end, _ = run(sweep_file, store, None)
     assert end.trained == 0

@@ -13,11 +13,11 @@ from databases import empty_database
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
-from kdtune.report.live import Plain
+from kdtune.execute.driver import Ending, drive
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.sweep.driver import Ending, drive
 from kdtune.train.checkpoint import read_checkpoint
+from kdtune.watch.live import Plain
 from sweeps import outcome, run, started
 
 
@@ -159,7 +159,7 @@ def test_a_driver_that_is_asked_to_stop_ends_as_if_interrupted(
 
 
 class Recorder(Plain):
-    """Also keeps the names of the jobs in the order in which they started and ended."""
+    """Also keeps the names of the groups in the order in which they started and ended."""
 
     def __init__(self) -> None:
         super().__init__(lambda text: None)
@@ -167,7 +167,7 @@ class Recorder(Plain):
 
     def ledger(self, row: dict[str, Any]) -> None:
         super().ledger(row)
-        self.events.append((row["event"], row["job"]))
+        self.events.append((row["event"], row["group"]))
 
 
 @pytest.mark.slow
@@ -189,6 +189,6 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     assert "tried alone" in trials[0]["error"]
     assert "student.width" in trials[0]["error"]
     starts = [i for i, event in enumerate(watcher.events) if event == ("started", "all · candidate 0")]
-    others = [i for i, (what, job) in enumerate(watcher.events) if what == "ended" and job != "all · candidate 0"]
+    others = [i for i, (what, group) in enumerate(watcher.events) if what == "ended" and group != "all · candidate 0"]
     assert len(starts) == 2
     assert starts[1] > max(others), "the second time nothing else runs"

@@ -14,13 +14,13 @@ from databases import empty_database
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
-from kdtune.files import read_json, read_jsonl, write_json, write_jsonl
-from kdtune.records import TrialFiles
+from kdtune.execute.driver import Ending, drive
 from kdtune.report.accuracies import accuracies
-from kdtune.report.live import Plain
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.sweep.driver import Ending, drive
+from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.store.records import TrialFiles
+from kdtune.watch.live import Plain
 
 
 def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:

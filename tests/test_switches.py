@@ -48,7 +48,7 @@ def test_a_stage_records_the_value_at_the_boundary_and_the_best_so_far(every: li
             assert bests == [best(metric, values[: n + 1]) for n in range(len(values))]
             assert bests[-1] == -worst_first(-v for v in values)
         figures = every[-1]["evaluation"][split]
-        assert figures["pretext_floor"] >= 1 / 5
+        assert figures["pretext_majority"] >= 1 / 5
         assert {f"best_{metric}" for metric in found} == {name for name in figures if name.startswith("best_")}
     curves = [[row["evaluation"]["validation"][m] for row in every] for m in ("knn", "linear", "pretext")]
     assert any(curve[-1] < max(curve) for curve in curves), "nothing here tells best from last"
@@ -80,7 +80,7 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
     restless |= {"evaluation": {**trial_form["evaluation"], "transform": "train", "draws": "epoch"}}
     config = trial_of(trial_form, **restless, stage={"weights": "best", "every": 1, "between": "head"})
     rows = train(config, Store(tmp_path / "head"), prepared).rows()
-    head = ["pretext", "pretext_loss", "pretext_floor"]
+    head = ["pretext", "pretext_loss", "pretext_majority"]
     for row in rows:
         if "stage" not in row:
             assert [name for name in row["evaluation"]["test"] if not name.startswith("best_")] == head
@@ -89,7 +89,7 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
     late, own = rows[-1]["evaluation"]["validation"], [row["validation"]["pretext"] for row in rows]
     kept = [row["evaluation"]["validation"]["pretext"] for row in rows if "stage" in row]
     assert late["best_pretext"] == max(*own, *kept)
-    assert len({row["validation"]["pretext_floor"] for row in rows}) > 1, "the samples are the same in every epoch"
+    assert len({row["validation"]["pretext_majority"] for row in rows}) > 1, "the samples are the same in every epoch"
     # What is measured changes nothing of training.
     plain = train(trial_of(trial_form, **restless, stage={"weights": "best"}), Store(tmp_path / "plain"), prepared)
     assert [row["validation"] for row in plain.rows()] == [row["validation"] for row in rows]

@@ -1,4 +1,4 @@
-"""Tables: what a reader is told of controls, gains, floors and pruned candidates, in every format."""
+"""Tables: what a reader is told of controls, gains, majority baselines and pruned candidates, in every format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SWEEP = {
 def trial(number: int | None, late: float | None, *, block: str = "fraction=1.0", seed: int = 0) -> dict[str, Any]:
     """A control where `number` is None; pruned at the early stage where `late` is None."""
     reached = {"early": 0.3} | ({} if late is None else {"late": late})
-    scores = {s: {"knn": v, "linear": v, "pretext": v, "action_floor": 0.125} for s, v in reached.items()}
+    scores = {s: {"knn": v, "linear": v, "pretext": v, "action_majority": 0.125} for s, v in reached.items()}
     return {
         "key": f"key-{block}-{number}-{seed}",
         "candidate": number,
@@ -83,7 +83,7 @@ def test_candidates_stand_by_objective_and_pruned_ones_last(results: dict[str, A
     first = render(results, SWEEP, "table").split("\n\n")[0].splitlines()
     assert [row.split()[0] for row in first[3:]] == ["control", "2", "0", "1"]
     assert first[-1].endswith("pruned at early")
-    assert "(floor 0.125)" in first[0]
+    assert "(majority baseline 0.125)" in first[0]
 
 
 def test_the_summary_names_every_candidate_that_it_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 from takeover import EPOCHS, Deliver, Machine, World, world
 
-from kdtune import lease
 from kdtune.errors import LockLost, StoreError
+from kdtune.store import lease
 
 #: When the request at which the holder is cut off arrives: never, or before the other machine takes over, between its
 #: first look and its first write, or when it has completed the trial. Whether the answer arrives, too.

@@ -13,8 +13,8 @@ from servers import free_port, served, wait_until
 from tracked import BEGAN_AT, EXPERIMENT, SWEEP, Shown, make_trial, make_trials, publish, write_epoch
 
 import kdtune.tracking.publish
-from kdtune.files import append_jsonl, read_json
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl, read_json
 from kdtune.tracking.publish import Publisher, TrackedTrial, publish_trial, read_run_ids
 from kdtune.tracking.sweep_text import SweepText
 

@@ -9,8 +9,8 @@ import psutil
 from helpers import CPU, bits, train
 
 from kdtune.config.trial import TrialConfig
-from kdtune.files import read_jsonl
 from kdtune.store import Store
+from kdtune.store.files import read_jsonl
 from kdtune.train.session import Session
 from kdtune.train.usage import UsageMeter
 

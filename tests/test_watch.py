@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from watched import HIDE, SHOW, SWEEP, Terminal, a_board, asked, ended, epoch
 
-from kdtune.report.live import Live, Plain, watcher
-from kdtune.report.picture import duration, show, tables
+from kdtune.watch.live import Live, Plain, watcher
+from kdtune.watch.picture import duration, show, tables
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,11 @@ def test_plain_lines_read_as_they_always_did() -> None:
     with Plain(said.append) as watch:
         watch.say("s: a question")
         watch.begin(SWEEP)
-        for row in (asked("control", 0), asked("teacher", None, None), asked("candidate", 0, bars={"early": 0.271})):
+        for row in (
+            asked("control", 0),
+            asked("teacher", None, None),
+            asked("candidate", 0, thresholds={"early": 0.271}),
+        ):
             watch.ledger(row)
         for number in (1, 2):
             watch.ledger(asked("candidate", number, seeds=2))

@@ -16,8 +16,8 @@ from kdtune.commands.report import make_report
 from kdtune.config.steering import steered_by_test
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
+from kdtune.plan.plan import plan
 from kdtune.store import Store
-from kdtune.sweep.plan import plan
 from kdtune.train.evaluate import evaluate
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session

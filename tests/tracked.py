@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdtune.files import append_jsonl, write_json
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText

@@ -1,4 +1,4 @@
-"""What the tests of watching share: rows as a campaign and trials write them, and a real pseudo-terminal."""
+"""What the tests of watching share: rows as a scheduler and trials write them, and a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from helpers import kdtune
 
-from kdtune.files import append_jsonl, write_json
-from kdtune.report.board import Board
 from kdtune.store import Store, SweepFiles
+from kdtune.store.files import append_jsonl, write_json
+from kdtune.watch.board import Board
 
 Row = dict[str, Any]
 
@@ -36,12 +36,12 @@ SWEEP: Row = {
 def asked(kind: str, number: int | None, block: str | None = "f=1", seeds: int = 1, **fields: Any) -> Row:
     name = "teacher c3d" if block is None else f"{block} · {kind}" + (f" {number}" if kind == "candidate" else "")
     keys = [f"{name}/{seed}" for seed in range(seeds)]
-    row = {"event": "asked", "job": name, "kind": kind, "block": block, "number": number, "values": {}, "params": []}
+    row = {"event": "asked", "group": name, "kind": kind, "block": block, "number": number, "values": {}, "params": []}
     return {**row, "seeds": list(range(seeds)), "keys": keys, "finetuned": [], **fields}
 
 
-def ended(job: str, state: str, objective: float | None = None, **fields: Any) -> Row:
-    row = {"event": "ended", "job": job, "state": state, "objective": objective, "stages": {}, "stage": None}
+def ended(group: str, state: str, objective: float | None = None, **fields: Any) -> Row:
+    row = {"event": "ended", "group": group, "state": state, "objective": objective, "stages": {}, "stage": None}
     return {**row, "error": None, "cached": False, **fields}
 
 

@@ -26,9 +26,9 @@ from kdtune.clips.writing import StoreWriter
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError
-from kdtune.files import disk_full, write_atomic
 from kdtune.parse import printable
 from kdtune.store import Store
+from kdtune.store.files import disk_full, write_atomic
 
 REASONS_SHOWN = 5
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from kdtune.clips.catalog import video_path
 from kdtune.config.key import digest
 from kdtune.errors import DataError, Problem
-from kdtune.files import read_json, write_json
-from kdtune.seal import passed_over
 from kdtune.store import Store
+from kdtune.store.files import read_json, write_json
+from kdtune.store.seal import passed_over
 
 #: Video → its file's marks, and last the SHA-256 in hex.
 Files = dict[str, list[Any]]

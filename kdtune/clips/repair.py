@@ -22,8 +22,8 @@ from kdtune.clips.parts import decoded_parts
 from kdtune.clips.store import ClipStore, chain
 from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
-from kdtune.files import disk_full, read_json, write_json
-from kdtune.seal import passed_over
+from kdtune.store.files import disk_full, read_json, write_json
+from kdtune.store.seal import passed_over
 
 #: Stores up to this size are checked whenever they are prepared; larger ones when their file was touched since.
 ALWAYS_VERIFIED_GIB = 2

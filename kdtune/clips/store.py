@@ -29,7 +29,7 @@ from pyarrow.parquet import ParquetFile
 
 from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DamageError, DataError, Problem, StoreError
-from kdtune.files import read_json, write_atomic
+from kdtune.store.files import read_json, write_atomic
 
 #: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
 FORMAT = 1

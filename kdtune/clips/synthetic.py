@@ -23,8 +23,8 @@ from tqdm import tqdm
 from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
-from kdtune.files import read_json, write_atomic
-from kdtune.places import check_readable, check_writable
+from kdtune.store.files import read_json, write_atomic
+from kdtune.store.places import check_readable, check_writable
 
 VERSION = 1
 FPS = 25

@@ -30,8 +30,8 @@ import pandas as pd
 from kdtune.clips.store import FORMAT, chain
 from kdtune.clips.tiers import OFFSETS, Frame, Tier
 from kdtune.errors import DamageError
-from kdtune.files import as_json, write_atomic, write_json, write_jsonl
-from kdtune.seal import opened, sealed
+from kdtune.store.files import as_json, write_atomic, write_json, write_jsonl
+from kdtune.store.seal import opened, sealed
 
 PROGRESS, SIZES = "progress.jsonl", "sizes.i64"
 CHUNK = 2**20

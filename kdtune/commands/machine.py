@@ -6,12 +6,12 @@ import argparse
 import json
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
-from kdtune.places import check_place
+from kdtune.store.places import check_place
 
 
 def doctor(options: argparse.Namespace) -> int:
+    from kdtune.doctor.examine import PACKED, TRIAL, examine
     from kdtune.store import Store
-    from kdtune.train.doctor import PACKED, TRIAL, examine
 
     check_place(options.store, "--store")
     tried = problems = 0

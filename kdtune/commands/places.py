@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from kdtune.places import check_place, check_readable
+from kdtune.store.places import check_place, check_readable
 
 if TYPE_CHECKING:
     from kdtune.store import Store

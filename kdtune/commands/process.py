@@ -22,8 +22,8 @@ from kdtune.errors import (
     TrialError,
     UserError,
 )
-from kdtune.files import disk_full, disk_full_words
 from kdtune.parse import printable
+from kdtune.store.files import disk_full, disk_full_words
 from kdtune.urls import SecretUrl, redact, remember_environment
 
 #: Set to 1, an exception that is a bug is raised instead of being told in a line.

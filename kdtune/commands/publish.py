@@ -11,7 +11,7 @@ from kdtune.errors import EXIT_OK, Problem, UserError
 
 def publish(options: argparse.Namespace) -> int:
     from kdtune.commands.report import log_report
-    from kdtune.sweep.presence import nobody_runs
+    from kdtune.sweep.driver_lock import nobody_runs
     from kdtune.tracking.ending import SweepEnding
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import Publisher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK, Problem, StoreError
-from kdtune.places import check_writable
+from kdtune.store.places import check_writable
 
 if TYPE_CHECKING:
     from kdtune.store import Store
@@ -64,15 +64,15 @@ def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) 
     from kdtune.train.session import Session, choose_device
 
     session, device = Session(store), choose_device(device_name)
-    for job, trials in found:
+    for group, trials in found:
         for key, config in trials:
             session.prepare(config)
             if session.key(config) != key:
                 what = (
-                    f"{job} would be another trial now: its videos, or this version, are not those it was trained with"
+                    f"{group} would be another trial now: its videos or this version have changed since it was trained"
                 )
                 raise StoreError([Problem("--regret", what)])
             if session.files(config).fetch().result() is None:
-                say(f"{job}: trial {key} goes on to epoch {config.epochs}")
+                say(f"{group}: trial {key} goes on to epoch {config.epochs}")
                 for _ in session.trial(config, device):
                     pass

@@ -20,12 +20,12 @@ def sweep(options: argparse.Namespace) -> int:
     text = read_text(options.file)  # once: what is kept with the sweep is what was checked
     sweep = parse_sweep(text, options.file, options.set)
     from kdtune.commands.report import log_report
-    from kdtune.report.live import watcher
+    from kdtune.execute.driver import drive
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
-    from kdtune.sweep.driver import drive
     from kdtune.tracking.location import is_server, tracking_uri
     from kdtune.tracking.publish import read_run_ids
+    from kdtune.watch.live import watcher
 
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
@@ -52,7 +52,7 @@ def sweep(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_sweep
-    from kdtune.sweep.plan import plan
+    from kdtune.plan.plan import plan
 
     sweep = load_sweep(options.file, options.set)
     store = writing(options) if options.measure else reading(options)

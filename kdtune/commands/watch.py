@@ -11,7 +11,7 @@ from kdtune.errors import EXIT_OK, Problem, UserError
 
 
 def status(options: argparse.Namespace) -> int:
-    from kdtune.report import status as report
+    from kdtune.watch import status as report
 
     store = reading(options)
     if options.follow and (options.sweep is None or options.format == "json"):

@@ -69,6 +69,6 @@ def best(metric: str, values: list[Any]) -> Any:
     return min(values) if metric.endswith("_loss") else max(values)
 
 
-def floor_of(metric: str) -> str:
+def majority_of(metric: str) -> str:
     """The figure beside `metric` that says what always answering the most frequent class would score."""
-    return "pretext_floor" if metric.removeprefix("best_").startswith("pretext") else "action_floor"
+    return "pretext_majority" if metric.removeprefix("best_").startswith("pretext") else "action_majority"

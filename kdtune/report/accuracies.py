@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import Any
 
-from kdtune.config.metrics import METRICS, floor_of
+from kdtune.config.metrics import METRICS, majority_of
 from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.report.escape import table_text, title_text
@@ -13,7 +13,7 @@ from kdtune.report.escape import table_text, title_text
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")
 
-#: Only what answers with one class has the majority's floor.
+#: Only what answers with one class has the majority's majority baseline.
 ONE_ANSWER = ("knn", "linear", "pretext", "action", "top1")
 
 
@@ -45,9 +45,9 @@ def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, fo
             figures = [[trial["stages"].get(stage, {}).get(split, {}) for trial in group] for group in groups]
             found = [[values[metric] for values in group if metric in values] for group in figures]
             if any(found):
-                floors = [values[floor_of(metric)] for group in figures for values in group if metric in values]
-                floor = f"{floors[0]:.3f}" if metric in ONE_ANSWER else ""
-                rows.append([stage, metric, floor, *map(_spread, found)])
+                majorities = [values[majority_of(metric)] for group in figures for values in group if metric in values]
+                majority = f"{majorities[0]:.3f}" if metric in ONE_ANSWER else ""
+                rows.append([stage, metric, majority, *map(_spread, found)])
     heads = ["stage", "accuracy", "floor", *(_title(group) for group in groups)]
     return table_text(rows, heads, form)
 

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json
-from kdtune.front import Front
+from kdtune.history.front import Front
 from kdtune.names import is_name, quoted
 from kdtune.parse import first_line
-from kdtune.records import SWEEP_RECORD, job_kind, ledger_rows, objectives_of, wanted
 from kdtune.store import Store
+from kdtune.store.files import read_json
+from kdtune.store.records import SWEEP_RECORD, group_kind, ledger_rows, objectives_of, wanted
 
 Row = dict[str, Any]
 
@@ -28,16 +28,16 @@ def sweep_results(store: Store, name: str, run_ids: dict[str, str]) -> dict[str,
     whole training list, their objectives measured on test. Raises StoreError for an unknown name.
     """
     sweep = record_of(store, name)
-    jobs, again = jobs_of(store, sweep), refits_of(store, sweep) if sweep.get("refit") else []
-    store.fetch_trials(key for job, _ in jobs + again for key in [*job["keys"], *job["finetuned"]])
-    trials = [_trial(store, sweep, job, end, i, run_ids) for job, end in jobs for i in range(len(job["seeds"]))]
+    groups, again = groups_of(store, sweep), refits_of(store, sweep) if sweep.get("refit") else []
+    store.fetch_trials(key for group, _ in groups + again for key in [*group["keys"], *group["finetuned"]])
+    trials = [_trial(store, sweep, group, end, i, run_ids) for group, end in groups for i in range(len(group["seeds"]))]
     best = best_of if len(objectives_of(sweep)) == 1 else pareto_of
     found: Row = {"sweep": name, "trials": trials}
     found["best"] = {block: best(trials, block, sweep) for block in sweep["blocks"]}
     if not sweep.get("refit"):
         return found
     tested = on_test(sweep)
-    refits = [_trial(store, tested, job, end, i, run_ids) for job, end in again for i in range(len(job["seeds"]))]
+    refits = [_trial(store, tested, group, end, i, run_ids) for group, end in again for i in range(len(group["seeds"]))]
     return found | {"refits": [refit for refit in refits if refit["control"] or _is_chosen(refit, found["best"])]}
 
 
@@ -52,25 +52,25 @@ def _is_chosen(refit: Row, best: Row) -> bool:
     return refit["candidate"] in [trial["candidate"] for trial in (found if isinstance(found, list) else [found])]
 
 
-def jobs_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
+def groups_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
     """What the ledger says was asked of controls and candidates, with how it ended: by block, controls first."""
-    return _jobs(store, sweep, ("control", "candidate"))
+    return _groups(store, sweep, ("control", "candidate"))
 
 
 def refits_of(store: Store, sweep: Row) -> list[tuple[Row, Row | None]]:
     """The same of what is trained again on the whole training list."""
-    return _jobs(store, sweep, ("refit",))
+    return _groups(store, sweep, ("refit",))
 
 
-def _jobs(store: Store, sweep: Row, kinds: tuple[str, ...]) -> list[tuple[Row, Row | None]]:
+def _groups(store: Store, sweep: Row, kinds: tuple[str, ...]) -> list[tuple[Row, Row | None]]:
     asked: dict[str, Row] = {}
     ended: dict[str, Row] = {}
     for row in ledger_rows(store.sweep(sweep["name"]).folder / sweep["ledger"]):
-        (asked if row["event"] == "asked" else ended)[row["job"]] = row
+        (asked if row["event"] == "asked" else ended)[row["group"]] = row
     blocks = list(sweep["blocks"])
-    jobs = [job for job in asked.values() if job["kind"] in kinds and wanted(job, sweep)]
-    jobs.sort(key=lambda job: (blocks.index(job["block"]), job_kind(job) == "candidate", job["number"]))
-    return [(job, ended.get(job["job"])) for job in jobs]
+    groups = [group for group in asked.values() if group["kind"] in kinds and wanted(group, sweep)]
+    groups.sort(key=lambda group: (blocks.index(group["block"]), group_kind(group) == "candidate", group["number"]))
+    return [(group, ended.get(group["group"])) for group in groups]
 
 
 def record_of(store: Store, name: str) -> Row:
@@ -108,8 +108,8 @@ def keys_of(store: Store, name: str) -> list[str]:
     return found
 
 
-def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids: dict[str, str]) -> dict[str, Any]:
-    files = store.trial(job["keys"][i])
+def _trial(store: Store, sweep: Row, group: Row, end: Row | None, i: int, run_ids: dict[str, str]) -> dict[str, Any]:
+    files = store.trial(group["keys"][i])
     rows, result = files.sound_rows(), files.sound_result() or {}
     state = end["state"] if end is not None else ("running" if rows else "pending")
     if end is not None and end["stage"] is not None:
@@ -119,7 +119,7 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     epochs = rows[-1]["epoch"] if rows else 0
     reached = [row for row in rows if "stage" in row]
     stages = {row["stage"]: row["evaluation"] for row in reached}
-    finetuned = store.trial(job["finetuned"][i]) if job["finetuned"] and state != "pruned" else None
+    finetuned = store.trial(group["finetuned"][i]) if group["finetuned"] and state != "pruned" else None
     if finetuned is not None:
         stages |= finetuned.stages()
         rows += finetuned.sound_rows()
@@ -127,11 +127,11 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     values = [objective_value(objective, reached_end) for objective in objectives_of(sweep)]
     return {
         "key": files.key,
-        "candidate": job["number"] if job_kind(job) == "candidate" else None,
-        "block": job["block"],
-        "control": job_kind(job) == "control",
-        "seed": job["seeds"][i],
-        "params": job["params"][i],
+        "candidate": group["number"] if group_kind(group) == "candidate" else None,
+        "block": group["block"],
+        "control": group_kind(group) == "control",
+        "seed": group["seeds"][i],
+        "params": group["params"][i],
         "state": state,
         "epochs": epochs,
         "stages": stages,
@@ -146,8 +146,8 @@ def _trial(store: Store, sweep: Row, job: Row, end: Row | None, i: int, run_ids:
     } | (
         ({"objectives": values} if len(values) > 1 else {})
         | ({"spread": end["spread"]} if end is not None and end.get("spread") is not None else {})
-        | ({"refits": job["refits"]["job"]} if job["kind"] == "refit" else {})
-        | ({"finetune": None if finetuned is None else finetuned.key} if job["finetuned"] else {})
+        | ({"refits": group["refits"]["group"]} if group["kind"] == "refit" else {})
+        | ({"finetune": None if finetuned is None else finetuned.key} if group["finetuned"] else {})
         | ({"earlier_profiles": result["earlier_profiles"]} if result.get("earlier_profiles") else {})
     )
 

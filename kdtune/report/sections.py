@@ -12,7 +12,7 @@ from kdtune.report.measure import Measure, label
 from kdtune.report.sheets import Cell, Sheet
 from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.report.stops import Stops
-from kdtune.report.words import chosen_on_test, floor_in
+from kdtune.report.words import chosen_on_test, majority_in
 
 #: Hex digits of a digest that tell it from others.
 SHORT = 12
@@ -33,9 +33,9 @@ def block_sheet(sweep: Sweep, standing: Standing, name: str) -> Sheet:
         cells += [_mean(entry, measure, stage) for stage in stages]
         cells += [_mean(entry, m, m.stage) for m in others]
         rows.append([*cells, *_gain(standing.gains.get(entry.name), measure), Cell(_state(entry, standing))])
-    floor = floor_in(standing, measure)
+    majority = majority_in(standing, measure)
     title = f"{standing.block}: {measure.name}{f' on {measure.split}' if not measure.cost else ''}"
-    title += "" if floor is None else f" (floor {floor:.3f})"
+    title += "" if majority is None else f" (majority baseline {majority:.3f})"
     return Sheet(name, title, heads, rows, [entry.keys for entry in entries])
 
 

@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kdtune.config.space import value_text
-from kdtune.records import objectives_of
 from kdtune.report.gains import Gain, gain_over
 from kdtune.report.measure import SIGNS, Measure
+from kdtune.store.records import objectives_of
 
 Row = dict[str, Any]
 

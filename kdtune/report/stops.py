@@ -10,11 +10,11 @@ from typing import Any
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.records import objectives_of
 from kdtune.report.measure import Measure
-from kdtune.report.results import config_of, jobs_of, objective_value
+from kdtune.report.results import config_of, groups_of, objective_value
 from kdtune.report.standing import Row, Sweep
 from kdtune.store import Store
+from kdtune.store.records import objectives_of
 
 
 @dataclass(frozen=True)
@@ -59,43 +59,47 @@ class Stops:
 
 def stops_of(store: Store, sweep: Sweep) -> Stops:
     """From the ledger and the store."""
-    jobs = [(job, end) for job, end in jobs_of(store, sweep.record) if job["kind"] == "candidate" and end is not None]
-    jobs = [(job, end) for job, end in jobs if end["state"] in ("complete", "pruned")]
+    groups = [
+        (group, end)
+        for group, end in groups_of(store, sweep.record)
+        if group["kind"] == "candidate" and end is not None
+    ]
+    groups = [(group, end) for group, end in groups if end["state"] in ("complete", "pruned")]
     trials = {(trial["block"], trial["candidate"], trial["seed"]): trial for trial in sweep.trials}
     trained = saved = 0
     finished = []
-    for job, end in jobs:
-        for seed in job["seeds"]:
-            done = trials[job["block"], job["number"], seed]["epochs"]
+    for group, end in groups:
+        for seed in group["seeds"]:
+            done = trials[group["block"], group["number"], seed]["epochs"]
             trained += done
-            saved += job["epochs"] - done if end["state"] == "pruned" else 0
-        if end["state"] == "pruned" and (found := _finished(store, sweep, job, end)) is not None:
+            saved += group["epochs"] - done if end["state"] == "pruned" else 0
+        if end["state"] == "pruned" and (found := _finished(store, sweep, group, end)) is not None:
             finished.append(found)
-    return Stops(sum(end["state"] == "pruned" for _, end in jobs), len(jobs), trained, saved, finished)
+    return Stops(sum(end["state"] == "pruned" for _, end in groups), len(groups), trained, saved, finished)
 
 
-def _finished(store: Store, sweep: Sweep, job: Row, end: Row) -> Finished | None:
+def _finished(store: Store, sweep: Sweep, group: Row, end: Row) -> Finished | None:
     objective = objectives_of(sweep.record)[0]
     measure = Measure.of(objective)
     values = []
-    for i, key in enumerate(job["keys"]):
+    for i, key in enumerate(group["keys"]):
         result = store.trial(key).sound_result()
         if result is None:
             return None
-        stages = result["stages"] | (store.trial(job["finetuned"][i]).stages() if job["finetuned"] else {})
+        stages = result["stages"] | (store.trial(group["finetuned"][i]).stages() if group["finetuned"] else {})
         value = objective_value(objective, {"stages": stages, "cost": result.get("cost") or {}})
         if value is None:
             return None
         values.append(value)
-    standing = next(standing for standing in sweep.standings if standing.block == job["block"])
+    standing = next(standing for standing in sweep.standings if standing.block == group["block"])
     finals = [list(entry.finals(measure).values()) for entry in standing.candidates if entry.state == "complete"]
     means = [measure.sign * fmean(found) for found in finals if found]
     control = list(standing.controls[0].finals(measure).values()) if standing.controls else []
     return Finished(
-        job["block"],
-        job["number"],
+        group["block"],
+        group["number"],
         end["stage"],
-        job["keys"],
+        group["keys"],
         fmean(values),
         measure.sign * max(means) if means else None,
         fmean(control) if control else None,
@@ -110,15 +114,15 @@ def chosen(store: Store, record: dict[str, Any], count: int) -> Iterator[tuple[s
     a say in it. Raises StoreError where the sweep pruned nothing.
     """
     sweep = config_of(record)
-    pruned = [job for job, end in jobs_of(store, record) if end is not None and end["state"] == "pruned"]
+    pruned = [group for group, end in groups_of(store, record) if end is not None and end["state"] == "pruned"]
     if not pruned:
         raise StoreError([Problem("--regret", "finishes pruned candidates, and this sweep has none yet")])
     blocks = {block.label: block for block in sweep.blocks()}
-    for job in sorted(pruned, key=lambda job: hashlib.sha256(job["job"].encode()).hexdigest())[:count]:
+    for group in sorted(pruned, key=lambda group: hashlib.sha256(group["group"].encode()).hexdigest())[:count]:
         trials = []
-        for i, seed in enumerate(job["seeds"]):
-            config = sweep.build(blocks[job["block"]], job["values"], seed)
-            trials.append((job["keys"][i], config))
+        for i, seed in enumerate(group["seeds"]):
+            config = sweep.build(blocks[group["block"]], group["values"], seed)
+            trials.append((group["keys"][i], config))
             if config.finetuned is not None:
-                trials.append((job["finetuned"][i], config.finetuned))
-        yield job["job"], trials
+                trials.append((group["finetuned"][i], config.finetuned))
+        yield group["group"], trials

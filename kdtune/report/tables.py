@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from kdtune.config.metrics import floor_of
+from kdtune.config.metrics import majority_of
 from kdtune.config.space import value_text
 from kdtune.parse import printable
-from kdtune.records import objectives_of
 from kdtune.report.escape import csv_text, table_text, title_text
 from kdtune.report.results import on_test
+from kdtune.store.records import objectives_of
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 #: Fields of a trial that are no column: params, stages and cost become several.
@@ -76,20 +76,19 @@ def _block(
     heads += [*(f"{other['column']} ({other['mode']})" for other in others), "gain", "state"]
     if len(controls) > 1:
         heads.insert(1, "seed")
-    title = (
-        f"{block}: {what}{metric.replace('_', ' ')} accuracy on {split} (floor {_share(_floor(trials, metric, split))})"
-    )
+    majority = _share(_majority(trials, metric, split))
+    title = f"{block}: {what}{metric.replace('_', ' ')} accuracy on {split} (majority baseline {majority})"
     rest = candidates[len(shown) :]
     lines = [title_text(title, form), table_text(rows, heads, form)]
     lines += [printable(f"… and {len(rest)} more: {_by_state(rest)}")] if rest else []
     return "\n".join(lines)
 
 
-def _floor(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
+def _majority(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
     """What always answering the most frequent class would score."""
-    name = floor_of(metric)
-    floors = [stage[split][name] for trial in trials for stage in trial["stages"].values() if name in stage[split]]
-    return floors[0] if floors else None
+    name = majority_of(metric)
+    majorities = [stage[split][name] for trial in trials for stage in trial["stages"].values() if name in stage[split]]
+    return majorities[0] if majorities else None
 
 
 def _gain(trial: dict[str, Any], control: dict[str, Any] | None) -> str:

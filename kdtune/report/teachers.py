@@ -7,8 +7,8 @@ from typing import Any
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import DamageError, Problem
 from kdtune.report.escape import table_text
-from kdtune.seal import REMEDY, note_damage
 from kdtune.store import Store, TrialFiles
+from kdtune.store.seal import REMEDY, note_damage
 
 #: The validation accuracies that are shown, where a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")

@@ -8,7 +8,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import UserError
-from kdtune.report.results import config_of, jobs_of
+from kdtune.report.results import config_of, groups_of
 from kdtune.store import Store
 
 
@@ -23,13 +23,16 @@ def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dic
             stores.setdefault(clips.manifest, clips)
         except UserError:  # its index is damaged
             continue
-    jobs = [job for job, _ in jobs_of(store, record)]
+    groups = [group for group, _ in groups_of(store, record)]
     found = {}
     for block in sweep.blocks():
         config = sweep.build(block, sweep.search.controls[0], sweep.search.seeds[0])
         measured = config.finetuned if stage == FINETUNE_STAGE and config.finetuned is not None else config
         keys = [
-            k for job in jobs if job["block"] == block.label for k in job["keys" if measured is config else "finetuned"]
+            k
+            for group in groups
+            if group["block"] == block.label
+            for k in group["keys" if measured is config else "finetuned"]
         ]
         identities = (store.trial(key).identity() for key in keys)
         manifest = next((identity["data"] for identity in identities if identity and "data" in identity), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdtune.config.metrics import floor_of
+from kdtune.config.metrics import majority_of
 from kdtune.report.gains import LEVEL, Gain
 from kdtune.report.measure import Measure
 from kdtune.report.standing import Entry, Standing, Sweep, gains_of
@@ -109,25 +109,25 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
         f"Of {total} complete candidate{'s' if total != 1 else ''} {decided['better']} surely better than the control, "
         f"{decided['worse']} surely worse, {decided['not decided']} not decided."
     )
-    floor = floor_in(standing, sweep.measure)
-    if floor is not None and fmean(leader.finals(sweep.measure).values()) <= floor:
+    majority = majority_in(standing, sweep.measure)
+    if majority is not None and fmean(leader.finals(sweep.measure).values()) <= majority:
         words.append(
-            f"Not even the best candidate is above the floor of {floor:.3f}: always answering the most frequent class "
-            "would do as well."
+            f"Not even the best candidate is above the majority baseline of {majority:.3f}: always answering the most "
+            "frequent class would do as well."
         )
     if leader.params["teacher"] == "none":
         words.append("The best candidate has no teacher: its gain is none of distillation.")
     return words
 
 
-def floor_in(standing: Standing, measure: Measure) -> float | None:
+def majority_in(standing: Standing, measure: Measure) -> float | None:
     """What always answering the most frequent class would score; None where that is not known or means nothing."""
     means_something = measure.is_share and measure.base not in ("retrieval", "top5")
     for entry in [*standing.controls, *standing.candidates] if means_something else ():
         for splits in entry.trials[0]["stages"].values():
-            floor = splits.get(measure.split, {}).get(floor_of(measure.column))
-            if floor is not None:
-                return floor
+            majority = splits.get(measure.split, {}).get(majority_of(measure.column))
+            if majority is not None:
+                return majority
     return None
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from kdtune import __version__
 from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
-from kdtune.files import write_atomic
 from kdtune.report.convergence import Reach, curve, curve_measure, reaches
 from kdtune.report.gains import LEVEL, count_interval
 from kdtune.report.measure import Measure
@@ -33,6 +32,7 @@ from kdtune.report.stops import Stops, stops_of
 from kdtune.report.videos import videos_of
 from kdtune.report.words import answer, block_words, method_words
 from kdtune.store import Store
+from kdtune.store.files import write_atomic
 
 #: Parameter → share of the importance, by block (kdtune/sweep/importance.py).
 Importances = dict[str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""How far the search of one block has come: what was asked, what it was told, the bars of the next candidate.
+"""How far the search of one block has come: what was asked, what it was told, the thresholds of the next candidate.
 
 What the ledger holds is asked again, for the study that later asks learn from, but only when something fresh is to be
 asked: a sweep that finds everything in the store asks its sampler nothing.
@@ -14,8 +14,8 @@ from typing import Any
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.sweep.job import Job, Outcome
-from kdtune.sweep.prune import bar
+from kdtune.sweep.group import Outcome, TrialGroup
+from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Finished, Search
 from kdtune.sweep.study import Journal
 
@@ -26,7 +26,7 @@ class BlockSearch:
     def __init__(self, sweep: SweepConfig, block: Block) -> None:
         self.sweep, self.block = sweep, block
         self.candidates = sweep.candidates(block)
-        self.jobs: list[Job] = []
+        self.groups: list[TrialGroup] = []
         """The candidates asked so far."""
         self.notes: list[str] = []
         """For people: where the ledger and a fresh ask differ."""
@@ -49,7 +49,7 @@ class BlockSearch:
             values = self._search.ask(recorded["values"])
             if values != recorded["values"]:
                 note = f"the search would now ask {values}; kept: {recorded['values']}"
-                self.notes.append(f"{recorded['job']}: {note}")
+                self.notes.append(f"{recorded['group']}: {note}")
 
         self._later.append(asked)
         return recorded["values"]
@@ -61,10 +61,10 @@ class BlockSearch:
 
     def may_ask(self, outcomes: dict[str, Outcome]) -> bool:
         """Have all ended that the next candidate learns from? Then the search is told of exactly those."""
-        if len(self.jobs) >= self.candidates:
+        if len(self.groups) >= self.candidates:
             return False
-        while self._told < len(self.jobs) - self.sweep.search.window + 1:
-            outcome = outcomes.get(self.jobs[self._told].name)
+        while self._told < len(self.groups) - self.sweep.search.window + 1:
+            outcome = outcomes.get(self.groups[self._told].name)
             if outcome is None:
                 return False
             self._later.append(partial(self._search.tell, finished(self.sweep, outcome)))
@@ -75,14 +75,14 @@ class BlockSearch:
 
     def write(self, journal: Journal, outcomes: dict[str, Outcome]) -> None:
         """Give Optuna's journal the candidates that have ended, as far as all before them have as well."""
-        while self._written < len(self.jobs) and (job := self.jobs[self._written]).name in outcomes:
-            journal.add(job, finished(self.sweep, outcomes[job.name]), outcomes[job.name].error)
+        while self._written < len(self.groups) and (group := self.groups[self._written]).name in outcomes:
+            journal.add(group, finished(self.sweep, outcomes[group.name]), outcomes[group.name].error)
             self._written += 1
 
-    def bars(self) -> dict[str, float]:
-        """Stage → what the next candidate must reach there, for the stages that have a bar."""
+    def thresholds(self) -> dict[str, float]:
+        """Stage → what the next candidate must reach there, for the stages that have a threshold."""
         mode = self.sweep.objectives[0].mode
-        found = {stage: bar(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
+        found = {stage: pruning_threshold(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
         return {stage: level for stage, level in found.items() if level is not None}
 
 

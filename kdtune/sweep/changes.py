@@ -9,9 +9,9 @@ from typing import Any
 from kdtune.config.reader import parse_file
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import ConfigError
-from kdtune.files import read_json
-from kdtune.seal import passed_over
 from kdtune.store import SweepFiles
+from kdtune.store.files import read_json
+from kdtune.store.seal import passed_over
 
 
 def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:

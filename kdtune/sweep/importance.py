@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdtune.errors import DamageError
 from kdtune.parse import problem_of
-from kdtune.seal import note_damage
 from kdtune.store import SweepFiles
+from kdtune.store.seal import note_damage
 from kdtune.sweep.study import study_name
 
 #: With fewer complete candidates than this nothing can be told from the rest.

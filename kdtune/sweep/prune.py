@@ -1,7 +1,8 @@
 """Stage pruning as a threshold that is known when a candidate is asked (DESIGN 4.4).
 
-A candidate's peers are the candidates of its block that it may learn from, all of them finished by then. So the bar it
-has to clear at each stage is a number that travels with it: nothing waits, and arrival order plays no part.
+A candidate's peers are the candidates of its block that it may learn from, all of them finished by then. So the
+threshold it has to clear at each stage is a number that travels with it: nothing waits, and arrival order plays no
+part.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fractions import Fraction
 from kdtune.config.search import Mode, PruneConfig
 
 
-def bar(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
+def pruning_threshold(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
     """The value a candidate must reach at a stage, given its peers' values there; None where all go on.
 
     The best `keep` share of the peers and the candidate together goes on: k = ⌈keep · (peers + 1)⌉ places, and the
@@ -28,6 +29,6 @@ def bar(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
     return sorted(peers, reverse=mode == "max")[places - 1]
 
 
-def clears(value: float, bar: float | None, mode: Mode) -> bool:
+def reaches(value: float, threshold: float | None, mode: Mode) -> bool:
     """Does a candidate with `value` at a stage go on? Ties go on."""
-    return bar is None or (value >= bar if mode == "max" else value <= bar)
+    return threshold is None or (value >= threshold if mode == "max" else value <= threshold)

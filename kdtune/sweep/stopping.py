@@ -40,7 +40,7 @@ class Stopping:
     def __init__(self, files: SweepFiles, budget: StopConfig, interrupts: Interrupts) -> None:
         self.files, self.budget, self.interrupts = files, budget, interrupts
         self.begun: set[str] = set()
-        """Names of the jobs that this run has begun to train."""
+        """Names of the groups that this run has begun to train."""
         self.waited: set[str] = set()
         """Those of them that another sweep trained instead: they cost no budget."""
         self.reached: str | None = None

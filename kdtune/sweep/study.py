@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import create_trial
 
 from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.job import Job
+from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.search import STATES, Finished, directions, distribution
 
 
@@ -52,22 +52,22 @@ class Journal:
             for block in self.sweep.blocks()
         ]
 
-    def add(self, job: Job, finished: Finished, error: str | None) -> None:
+    def add(self, group: TrialGroup, finished: Finished, error: str | None) -> None:
         """The next candidate of its block; one that is there already is left as it is."""
-        assert job.block is not None
-        assert job.number is not None
-        if job.number < self._there[job.block.index]:
+        assert group.block is not None
+        assert group.number is not None
+        if group.number < self._there[group.block.index]:
             return
-        space = self.sweep.space(job.block)
-        about = {"keys": list(job.keys), "block": job.block.label, **({"error": error} if error else {})}
-        self._studies[job.block.index].add_trial(
+        space = self.sweep.space(group.block)
+        about = {"keys": list(group.keys), "block": group.block.label, **({"error": error} if error else {})}
+        self._studies[group.block.index].add_trial(
             create_trial(
                 state=STATES[finished.state],
                 values=list(finished.objectives) if finished.state == "complete" else None,
-                params=dict(job.values),
-                distributions={name: distribution(space[name]) for name in job.values},
+                params=dict(group.values),
+                distributions={name: distribution(space[name]) for name in group.values},
                 intermediate_values=dict(finished.stages),
                 user_attrs=about,
             )
         )
-        self._there[job.block.index] = job.number + 1
+        self._there[group.block.index] = group.number + 1

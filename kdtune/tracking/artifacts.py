@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdtune.tracking.location import prepare_environment
-from kdtune.tracking.refusal import reason
+from kdtune.tracking.mlflow_errors import reason
 from kdtune.urls import SecretUrl
 
 

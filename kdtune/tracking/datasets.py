@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdtune.config.key import digest
-from kdtune.files import read_json
-from kdtune.seal import passed_over
 from kdtune.store import TrialFiles
+from kdtune.store.files import read_json
+from kdtune.store.seal import passed_over
 
 #: Of a row of the table that MLflow's pages show.
 SCHEMA = {"mlflow_colspec": [{"type": "string", "name": name, "required": True} for name in ("video", "action")]}

@@ -10,14 +10,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kdtune.config.space import value_text
-from kdtune.records import ledger_rows, objectives_of, wanted
 from kdtune.store import Store
+from kdtune.store.records import ledger_rows, objectives_of, wanted
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.trials import keys_of, tracked_trial
 
 #: A row of the ledger, or the sweep's record.
 Row = dict[str, Any]
-#: If two jobs share a trial, the later kind wins.
+#: If two groups share a trial, the later kind wins.
 ORDER = ("teacher", "refit", "control", "candidate")
 #: MLflow takes letters, digits, `_` and `-` in an alias, this many at most.
 NO_ALIAS, ALIAS_LENGTH = r"[^\w-]+", 255
@@ -50,23 +50,23 @@ class SweepEnding:
         self.asked: dict[str, Row] = {}
         self.ended: dict[str, Row] = {}
         self._found: dict[str, bool] = {}
-        """Was the job's end in the store when this sweep first came to it?"""
+        """Was the group's end in the store when this sweep first came to it?"""
         for row in ledger_rows(files.folder / self.record["ledger"]):
-            job = row["job"]
+            group = row["group"]
             if row["event"] == "asked":
-                if job in self.asked and self.asked[job]["keys"] != row["keys"]:
-                    self.ended.pop(job, None)
-                    self._found.pop(job, None)
-                self.asked[job] = row
+                if group in self.asked and self.asked[group]["keys"] != row["keys"]:
+                    self.ended.pop(group, None)
+                    self._found.pop(group, None)
+                self.asked[group] = row
             else:
-                self.ended[job] = row
-                self._found.setdefault(job, row["cached"])
-        self.asked = {job: row for job, row in self.asked.items() if wanted(row, self.record)}
+                self.ended[group] = row
+                self._found.setdefault(group, row["cached"])
+        self.asked = {group: row for group, row in self.asked.items() if wanted(row, self.record)}
         self.objective: Row = objectives_of(self.record)[0]
 
     @property
     def complete(self) -> bool:
-        """Has every job ended that the sweep is to have?"""
+        """Has every group ended that the sweep is to have?"""
         candidates = sum(row["kind"] == "candidate" for row in self.asked.values())
         return candidates == sum(self.record["blocks"].values()) and self.asked.keys() <= self.ended.keys()
 
@@ -78,7 +78,7 @@ class SweepEnding:
         return [trial for asked in rows for trial in self._trials(asked)]
 
     def _trials(self, asked: Row) -> list[TrackedTrial]:
-        end = self.ended.get(asked["job"])
+        end = self.ended.get(asked["group"])
         state = "running" if end is None else end["state"]
         objective = None if end is None else end["objective"]
         found = [
@@ -88,7 +88,7 @@ class SweepEnding:
                 key,
                 state,
                 objective,
-                cached=self._found.get(asked["job"], False),
+                cached=self._found.get(asked["group"], False),
                 commit=self.record.get("commit"),
             )
             for key in keys_of(asked, "complete" if end is None else state)
@@ -121,7 +121,7 @@ class SweepEnding:
         return "\n".join(lines)
 
     def _state(self, asked: Row) -> str:
-        end = self.ended.get(asked["job"])
+        end = self.ended.get(asked["group"])
         return "not ended" if end is None else end["state"]
 
     def _block(self, block: str) -> tuple[str, str, str]:
@@ -130,7 +130,7 @@ class SweepEnding:
         control = _figure(fmean(controls), stdev(controls) if len(controls) > 1 else None) if controls else "–"
         if best is None:
             return control, "none is complete", "–"
-        end = self.ended[best["job"]]
+        end = self.ended[best["group"]]
         values = ", ".join(f"{name} {value_text(value)}" for name, value in best["values"].items() if value is not None)
         shown = f"{_figure(end['objective'], end.get('spread'))}, candidate {best['number']} ({values})"
         return control, shown, f"{end['objective'] - fmean(controls):+.3f}" if controls else "–"
@@ -145,29 +145,31 @@ class SweepEnding:
         control = _figure(fmean(controls), stdev(controls) if len(controls) > 1 else None) if controls else "–"
         if again is None or value is None:
             return control, "not complete", "–"
-        shown = f"{_figure(value, self.ended[again['job']].get('spread'))}, candidate {again['number']}"
+        shown = f"{_figure(value, self.ended[again['group']].get('spread'))}, candidate {again['number']}"
         return control, shown, f"{value - fmean(controls):+.3f}" if controls else "–"
 
     def refit(self, asked: Row) -> Row | None:
         """What trains a control or a candidate again; None where nothing does (yet)."""
         again = (row for row in self.asked.values() if row["kind"] == "refit")
-        return next((row for row in again if row["refits"]["job"] == asked["job"]), None)
+        return next((row for row in again if row["refits"]["group"] == asked["group"]), None)
 
     def _controls(self, block: str) -> list[Row]:
-        """The block's first control, which gains are measured against: a job for each seed."""
-        return [row for row in self._jobs("control", block) if row["number"] == 0]
+        """The block's first control, which gains are measured against: a group for each seed."""
+        return [row for row in self._groups("control", block) if row["number"] == 0]
 
-    def _jobs(self, kind: str, block: str) -> list[Row]:
+    def _groups(self, kind: str, block: str) -> list[Row]:
         return [row for row in self.asked.values() if row["kind"] == kind and row["block"] == block]
 
     def _objective(self, asked: Row) -> float | None:
-        end = self.ended.get(asked["job"])
+        end = self.ended.get(asked["group"])
         return None if end is None or end["state"] != "complete" else end["objective"]
 
     def best(self, block: str) -> Row | None:
         """The complete candidate with the best objective, of several the first one; the lower number wins a tie."""
         sign = 1 if self.objective["mode"] == "max" else -1
-        found = [(row, value) for row in self._jobs("candidate", block) if (value := self._objective(row)) is not None]
+        found = [
+            (row, value) for row in self._groups("candidate", block) if (value := self._objective(row)) is not None
+        ]
         return max(found, key=lambda both: (sign * both[1], -both[0]["number"]))[0] if found else None
 
     # ---- models ------------------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ class SweepEnding:
         return Students(tuple(by_key.values()), tracking["register"])
 
     def _of_seeds(self, asked: Row, seeds: int | None) -> list[TrackedTrial]:
-        """The complete trials of the job's first `seeds` seeds, or of all; imported weights are nobody's student."""
+        """The complete trials of the group's first `seeds` seeds, or of all; imported weights are nobody's student."""
         keys = {*asked["keys"][:seeds], *asked["finetuned"][:seeds]}
         found = [trial for trial in self._trials(asked) if trial.key in keys and trial.state == "complete"]
         return [trial for trial in found if "imported" not in (trial.files.identity() or {})]

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdtune.files import append_jsonl, read_jsonl
+from kdtune.store.files import append_jsonl, read_jsonl
 from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.location import prepare_environment
+from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.record import TrackedTrial
-from kdtune.tracking.refusal import reason
 from kdtune.tracking.sweep_text import SweepText
 from kdtune.urls import SecretUrl
 

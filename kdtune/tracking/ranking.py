@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdtune.records import objectives_of
+from kdtune.store.records import objectives_of
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdtune.files import read_jsonl
 from kdtune.store import TrialFiles
+from kdtune.store.files import read_jsonl
 
 #: In every row, hence the metric that tells which epochs MLflow already has.
 MARKER = "epoch_seconds"

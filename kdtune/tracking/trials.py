@@ -1,12 +1,12 @@
-"""From what the ledger says of a job to its trials as MLflow shows them."""
+"""From what the ledger says of a group to its trials as MLflow shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from kdtune.records import job_kind
 from kdtune.store import Store
+from kdtune.store.records import group_kind
 from kdtune.tracking.record import TrackedTrial
 
 #: A row of the ledger: what was asked.
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 def keys_of(asked: Row, state: str) -> list[str]:
-    """The job's trials in this state: fine-tunings are begun where it is complete."""
+    """The group's trials in this state: fine-tunings are begun where it is complete."""
     return [*asked["keys"], *(asked["finetuned"] if state == "complete" else ())]
 
 
@@ -28,9 +28,9 @@ def tracked_trial(
     cached: bool = False,
     commit: Mapping[str, str] | None = None,
 ) -> TrackedTrial:
-    """The trial `key` of a job, or a fine-tuning of it.
+    """The trial `key` of a group, or a fine-tuning of it.
 
-    `objective` is the job's; a fine-tuning has none of its own. `cached` says that the sweep found the trial in the
+    `objective` is the group's; a fine-tuning has none of its own. `cached` says that the sweep found the trial in the
     store; one that it trained was trained by the code of `commit`.
     """
     finetuned = key in asked["finetuned"]
@@ -38,7 +38,7 @@ def tracked_trial(
     params = {
         **asked["params"][i],
         "seed": asked["seeds"][i],
-        "control": job_kind(asked) == "control",
+        "control": group_kind(asked) == "control",
         "block": asked["block"],
         "key": key,
     }
@@ -53,8 +53,8 @@ def tracked_trial(
 def _run_name(asked: Row, i: int, finetuned: bool) -> str:
     """What tells runs apart comes first: MLflow's table cuts names short."""
     if asked["block"] is None:
-        return asked["job"]
-    candidate = job_kind(asked) == "candidate"
+        return asked["group"]
+    candidate = group_kind(asked) == "candidate"
     what = f"{asked['number']} · {asked['params'][i]['teacher']}" if candidate else "control"
     what = f"refit of {what}" if asked["kind"] == "refit" else what
     seed = f" · seed {asked['seeds'][i]}" if len(asked["seeds"]) > 1 else ""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.files import read_json
 from kdtune.parse import first_line
 from kdtune.store import TrialFiles
+from kdtune.store.files import read_json
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import read_result
 

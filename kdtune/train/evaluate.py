@@ -30,14 +30,15 @@ class Evaluation:
     """The figures of one network."""
 
     scores: dict[str, dict[str, float]]
-    """{"validation": {metric: value, …floors}, "test": {…}}."""
+    """{"validation": {metric: value, …majority baselines}, "test": {…}}."""
     classes: dict[str, dict[str, Any]] | None
     """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each class."""
 
 
 @torch.no_grad()
 def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: int = 0) -> dict[str, float]:
-    """Accuracy, mean cross-entropy in nats and majority-class floor of the head, for one sample of each of `rows`.
+    """Accuracy, mean cross-entropy in nats and majority-class majority baseline of the head, for one sample of each of
+    `rows`.
 
     `epoch` is the last one that `network` was trained on: samples may be drawn anew for each (evaluation.draws).
     """
@@ -50,8 +51,8 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: 
         hits += int((logits.argmax(1) == batch.labels).sum())
         loss += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
         labels.append(batch.labels.cpu())
-    floor = float(torch.bincount(torch.cat(labels)).max() / len(rows))
-    return {target: hits / len(rows), f"{target}_loss": loss / len(rows), f"{target}_floor": floor}
+    majority = float(torch.bincount(torch.cat(labels)).max() / len(rows))
+    return {target: hits / len(rows), f"{target}_loss": loss / len(rows), f"{target}_majority": majority}
 
 
 def head_evaluation(
@@ -118,7 +119,7 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
             "knn": float((knn[asked] == truth).double().mean()),
             "linear": float((linear[asked] == truth).double().mean()),
             **{f"retrieval_{k}": retrieved(order[asked], labels, truth, k) for k in RETRIEVED},
-            "action_floor": float(torch.bincount(truth).max() / len(truth)),
+            "action_majority": float(torch.bincount(truth).max() / len(truth)),
         }
         if config.loss.target == "action":
             # The head is linear: its logits for the mean features are the mean of the clips' logits.

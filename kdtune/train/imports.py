@@ -20,8 +20,8 @@ from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.files import read_json, write_atomic, write_json
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.train.checkpoint import final_weights, not_finite_tensors, some, trained_weights
 from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest

@@ -14,8 +14,8 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.files import read_json, write_atomic, write_jsonl
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
+from kdtune.store.files import read_json, write_atomic, write_jsonl
 from kdtune.train.checkpoint import kept_weights, read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import source_id

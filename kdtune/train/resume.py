@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.files import write_atomic, write_jsonl
 from kdtune.store import TrialFiles
+from kdtune.store.files import write_atomic, write_jsonl
 from kdtune.train.checkpoint import ADVICE, kept_weights, out_of_memory, read_checkpoint
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import Row, missing, read_rows

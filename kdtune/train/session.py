@@ -18,8 +18,8 @@ from kdtune.config.key import identity
 from kdtune.config.metrics import OfCost
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, KdtuneError, LockLost, Problem, ResourceError, StoreError
-from kdtune.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.store import TrialFiles
+from kdtune.store.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import ADVICE, IMPORT_ADVICE, out_of_memory, trained_weights
 from kdtune.train.cost import alike, epoch_seconds, trial_cost
 from kdtune.train.initial import initial_state

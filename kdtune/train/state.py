@@ -18,11 +18,11 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
 
-from kdtune.files import write_atomic
 from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
 from kdtune.store import TrialFiles
+from kdtune.store.files import write_atomic
 from kdtune.train.checkpoint import content_digest
 from kdtune.train.profile import profile_changes
 

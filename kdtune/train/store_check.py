@@ -14,10 +14,10 @@ from filelock import Timeout
 
 from kdtune.clips.machine import cores
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json
-from kdtune.kinds import REMEDIES, records
-from kdtune.seal import passed_over
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json
+from kdtune.store.kinds import REMEDIES, records
+from kdtune.store.seal import passed_over
 from kdtune.train.checkpoint import read_checkpoint, trained_weights
 from kdtune.train.soundness import complete_rows
 from kdtune.train.store_repair import aside, incomplete, mend_of, wrong

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kdtune.config.key import digest
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
-from kdtune.kinds import Kind
-from kdtune.seal import REMEDY
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
+from kdtune.store.kinds import Kind
+from kdtune.store.seal import REMEDY
 
 #: A trial that lacks one of them, or whose one is damaged, is not complete.
 OF_COMPLETE = ("config.json", "result.json", "epochs.jsonl")

@@ -11,9 +11,9 @@ from kdtune.clips.tuples import PRETEXT_LABELS
 from kdtune.config.key import restored
 from kdtune.config.sections import ClipConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.files import read_json
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TrialFiles
+from kdtune.store.files import read_json
 from kdtune.train.checkpoint import trained_weights
 
 

@@ -26,10 +26,10 @@ from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import seen
 from kdtune.errors import Problem, StoreError
-from kdtune.files import clear_unfinished, write_atomic
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store.files import clear_unfinished, write_atomic
 from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples, viewed_samples
 from kdtune.train.profile import make_deterministic, profile, state_digest, torchvision_version

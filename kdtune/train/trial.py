@@ -19,12 +19,12 @@ from torch import Tensor
 from kdtune.config.schedules import moving, value_at
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
-from kdtune.files import append_jsonl, write_json
 from kdtune.losses.contrast import in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.store import TrialFiles
+from kdtune.store.files import append_jsonl, write_json
 from kdtune.train.checkpoint import content_digest, not_finite_tensors, some
 from kdtune.train.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
 from kdtune.train.initial import initial_state

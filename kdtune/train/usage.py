@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import torch
 
-from kdtune.files import append_jsonl
 from kdtune.store import TrialFiles
+from kdtune.store.files import append_jsonl
 
 #: Bytes in a megabyte, as MLflow counts.
 MEGABYTE = 1e6

@@ -1,0 +1,57 @@
+"""`doctor` on what others can reach: where a sweep's Ray would put its sockets, its token, and what listens now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdtune.doctor.finding import Finding
+from kdtune.doctor.listening import Door, listening
+from kdtune.errors import ResourceError
+from kdtune.execute.folder import private_folder
+
+
+def doors() -> Iterator[Finding]:
+    """A finding on Ray's folder, on its token where that is not as it should be, and on each listening socket."""
+    yield ray_folder()
+    yield from token(Path.home() / ".ray" / "auth_token")
+    found = listening()
+    if not found:
+        yield Finding("listens", "ok", "nothing of kdtune, Ray or MLflow, as far as this user can see")
+    yield from map(of_door, found)
+
+
+def ray_folder() -> Finding:
+    try:
+        with private_folder() as folder:
+            return Finding("sockets", "ok", f"{folder.parent} takes Ray's sockets")
+    except ResourceError as refusal:
+        return Finding("sockets", "problem", str(refusal).strip())
+
+
+def token(file: Path) -> Iterator[Finding]:
+    """Yield a finding for a user's setting that turns tokens off, and for a token that other users can read."""
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() == "disabled":
+        what = "a sweep's Ray asks for no token: whoever is logged in here can run code as you while it runs"
+        yield Finding("token", "note", f"RAY_AUTH_MODE={mode}: {what}")
+    try:
+        readable = os.name == "posix" and all(path.stat().st_mode & 0o077 for path in (file, *file.parents[:2]))
+    except OSError:
+        return
+    if readable:
+        yield Finding("token", "note", f"other users can read {file}, which clusters ask for: chmod 600 {file}")
+
+
+def of_door(door: Door) -> Finding:
+    """A socket that other machines reach is a note; a problem where it lets in anybody."""
+    reach = "this machine alone" if door.local else "every machine that reaches this one"
+    key = "a login" if door.program == "MLflow" else "a token"
+    # MLflow's pages on loopback have no login by design; Ray's sockets run whatever code they are sent.
+    asks = {True: f"asks for {key}", False: f"asks for no {key.split()[1]}", None: ""}[door.guarded]
+    said = ", ".join(filter(None, [reach, asks]))
+    open_to_all = door.guarded is False and (not door.local or door.program != "MLflow")
+    state = "problem" if open_to_all and not door.local else "note" if open_to_all or not door.local else "ok"
+    name = f"{door.program} {door.process}" if door.process != door.program else door.program
+    return Finding("listens", state, f"{door.address} {name} (process {door.pid}): {said}")  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""Can every machine of a cluster train? Each is asked before a sweep trains, and each worker asks on its own machine.
+
+A machine can train where it sees the driver's store with the prepared frames under the same path, may write there,
+fails to get a lock there that the driver holds, and runs the versions of kdtune, torch and numpy that the driver runs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import Timeout
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kdtune import __version__
+from kdtune.config.key import TRAINER_SEMANTICS
+from kdtune.errors import Problem, StoreError
+from kdtune.store import Store
+from kdtune.store.files import read_json
+from kdtune.train.prepared import Prepared
+
+#: Seconds within which all nodes must have answered: the first task on a node starts a process there.
+PATIENCE = 120.0
+#: Seconds for a node to reach a store behind a URL, which the driver has reached.
+URL_PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the driver has and every node must have, too. Small and picklable: workers get a copy."""
+
+    store: Store
+    store_id: str
+    folders: tuple[str, ...]
+    """The prepared ClipStores."""
+    versions: dict[str, str]
+    held_lock: str | None = None
+    """The name of a lock that the driver holds as long as machines are asked."""
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Needs:
+        """Those of a sweep whose data sets are prepared, in the driver."""
+        folders = tuple(dict.fromkeys(prepared.folders.values()))
+        return cls(prepared.store, prepared.store.claim(), folders, versions())
+
+    @contextmanager
+    def locked(self) -> Iterator[Needs]:
+        """Within the `with` the driver holds a lock that no machine must get; a store behind a URL needs none."""
+        if self.store.mirror is not None:
+            yield self
+            return
+        name = f"probe-{uuid.uuid4().hex}"
+        lock = self.store.lock_here(name)
+        try:
+            with lock:
+                yield replace(self, held_lock=name)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def problems(self) -> list[Problem]:
+        """What this machine lacks."""
+        here = f"node {ray.util.get_node_ip_address()} ({platform.node()})"
+        found = [Problem(here, *words) for words in self._store_problems()]
+        for name, version in versions().items():
+            wanted = self.versions.get(name)
+            if version != wanted:
+                found.append(Problem(here, f"has {name} {version}, the driver has {wanted}", "the same versions"))
+        return found
+
+    def _store_problems(self) -> list[tuple[str, str]]:
+        root = self.store.root
+        everywhere = "a path under which every machine sees the same folder"
+        if self.store.mirror is not None:  # behind a URL: frames are fetched when they are needed
+            try:
+                with self.store.mirror.remote.patience(URL_PATIENCE):
+                    seen = self.store.claim()
+            except StoreError as error:
+                return [(str(error).strip(), "a URL that every machine can read and write")]
+            other = f"sees another store behind {self.store.mirror.remote.url}"
+            return [] if seen == self.store_id else [(other, "one URL for all")]
+        try:
+            record = read_json(root / "store.json")
+        except StoreError as error:
+            return [(f"cannot read the store {root}: {str(error).strip()}", everywhere)]
+        if record is None:
+            return [(f"does not see the store {root}", everywhere)]
+        if record.get("id") != self.store_id:
+            return [(f"sees another store under {root}", everywhere)]
+        if not os.access(root, os.W_OK):
+            return [(f"may not write into the store {root}", "a user who may, on every machine")]
+        if (told := self._lock_problem()) is not None:
+            return [(told, "a mount whose locks all machines share (without local_lock or nolock), or --store URL")]
+        unseen = (folder for folder in self.folders if not (Path(folder) / "store.json").exists())
+        return [(f"does not see the frames in {folder}", everywhere) for folder in unseen]
+
+    def _lock_problem(self) -> str | None:
+        """Two machines that both get a lock would train one trial at the same time, in the same files."""
+        if self.held_lock is None:
+            return None
+        try:
+            with self.store.lock_here(self.held_lock).acquire(timeout=0):
+                return f"gets a lock in {self.store.root} that the driver holds: locks there hold on one machine alone"
+        except Timeout:
+            return None
+        except (OSError, NotImplementedError) as error:
+            return f"cannot lock files in {self.store.root}: {error}"
+
+
+def versions() -> dict[str, str]:
+    """Of what trials are computed with here. A build's suffix (+cpu, +cu130) is left out: machines may differ in it."""
+    found = {"kdtune": __version__, "trainer semantics": str(TRAINER_SEMANTICS)}
+    for name in ("torch", "numpy"):
+        try:
+            found[name] = metadata.version(name).partition("+")[0]
+        except metadata.PackageNotFoundError:
+            found[name] = "(none)"
+    return found
+
+
+def check_nodes(needs: Needs) -> list[Problem]:
+    """What the nodes that could get a trial lack, of all of them; Ray must be connected to their cluster."""
+    look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
+    deadline = time.monotonic() + PATIENCE
+    asked = {}
+    for node in _alive():
+        if node["Resources"].get("CPU", 0) > 0:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[node["NodeID"]] = node, look.options(scheduling_strategy=there).remote(needs)
+    problems: list[Problem] = []
+    for node_id, (node, answer) in asked.items():
+        try:
+            lacking: list[Problem] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            problems += lacking
+        except RayError as error:
+            if all(other["NodeID"] != node_id for other in _alive()):
+                continue  # it has gone meanwhile, and gets no trial
+            last = str(error).strip().splitlines()[-1]
+            late = f"did not answer within {PATIENCE:.0f} s"
+            what = late if isinstance(error, GetTimeoutError) else f"cannot run kdtune: {last}"
+            where = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+            problems.append(Problem(where, what, "kdtune installed as on the driver's machine"))
+    return problems
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,233 @@
+"""A sweep as a Ray job: handed over to a cluster, read and stopped from any machine that sees the store.
+
+The job is the `sweep` command itself. It runs on the cluster's head, in the folder where it was submitted from, so both
+this folder and the store must be on a mount that the cluster sees under the same paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.errors import Problem, ResourceError, UserError
+from kdtune.execute.connect import PATIENCE as CONNECTING
+from kdtune.execute.connect import TOKEN
+from kdtune.execute.handover import entrypoint, refuse_secrets, variables
+from kdtune.store import Store, SweepFiles
+from kdtune.store.files import read_json, write_atomic, write_json
+from kdtune.store.seal import passed_over
+
+Say = Callable[[str], object]
+
+#: Seconds since a driver last touched its file after which it counts as gone.
+DRIVER_GONE = 30.0
+#: Seconds that a sweep has to write its checkpoints and end; after that Ray ends the job.
+PATIENCE = 60.0
+#: Seconds between two looks at what is waited for.
+LOOK = 0.5
+#: What an address must be.
+DASHBOARD = "that of the head's dashboard, as http://HEAD:8265"
+
+
+def submit_sweep(
+    sweep: SweepConfig, text: str, file: Path, sets: Sequence[str], store: Store, address: str, folder: Path
+) -> str:
+    """Start `sweep`, whose `text` was read from `file`, as a job that runs in `folder`; returns the job's id.
+
+    The text goes into the store, where the job finds it whatever becomes of the original, and so does the job's id;
+    with a store behind a URL the job reads the original.
+    What the environment says of MLflow's place goes with the job, but no secret does (handover.py). Raises UserError
+    for a cluster that does not answer, for a sweep that already runs, and for URLs with passwords.
+    """
+    refuse_secrets(store, address)
+    files, client = store.sweep(sweep.name).fetch(), _client(address)
+    _refuse_running(files, sweep.name)
+    store.claim()
+    files.stop.unlink(missing_ok=True)
+    write_atomic(files.submitted, text)
+    files.publish()
+    told = variables()
+    submission_id = _submitted(
+        client,
+        address,
+        entrypoint=entrypoint(files.submitted if store.mirror is None else file.absolute(), sets, store, folder),
+        submission_id=f"kdtune-{sweep.name}-{secrets.token_hex(4)}",
+        runtime_env={"env_vars": told} if told else {},
+    )
+    write_json(files.job, {"address": address, "submission_id": submission_id})
+    files.publish()
+    return submission_id
+
+
+def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
+    """Hand what the job of sweep `name` printed to `write`, with `follow` until the job ends; returns the job's state.
+
+    Raises UserError where the sweep was not submitted, or its cluster or job is gone.
+    """
+    job = _job(store.sweep(name).fetch())
+    if job is None:
+        raise UserError([Problem(name, f"was not submitted from {store.root}", "a sweep that `submit` handed over")])
+    client = _client(job["address"])
+    state = _state(client, job)
+    if state is None:
+        raise UserError([Problem(name, f"{job['address']} knows nothing of its job {job['submission_id']} any more")])
+    if follow:
+        asyncio.run(_follow(client, job, write))
+    else:
+        write(client.get_job_logs(job["submission_id"]))
+    return str(_state(client, job) or state).lower()
+
+
+def stop_sweep(store: Store, name: str, say: Say, patience: float = PATIENCE) -> None:
+    """Have the driver of sweep `name` end it with checkpoints, wherever it runs, and wait until it has ended.
+
+    A job that has not ended within `patience` seconds is ended by Ray. Raises UserError where nobody runs the sweep and
+    where a driver that is no job does not end.
+    """
+    files = store.sweep(name).fetch()
+    job, driver = _running_job(files), running_driver(files)
+    if job is None and driver is None:
+        raise UserError([Problem(name, f"nobody runs it in {store.root}", "a sweep that runs")])
+    write_atomic(files.stop, "")
+    files.publish()
+    say(f"{name}: asked to stop; its trials write their checkpoints")
+    try:
+        if not _wait(files, patience):
+            _end(files, name, say, patience)
+    finally:
+        files.stop.unlink(missing_ok=True)
+    say(f"{name}: stopped; the same command goes on from the last checkpoints")
+
+
+def running_driver(files: SweepFiles) -> dict[str, Any] | None:
+    """Who runs the sweep now, as its driver said, or None."""
+    try:
+        if time.time() - files.driver.stat().st_mtime > DRIVER_GONE:
+            return None
+    except FileNotFoundError:
+        return None
+    return passed_over(lambda: read_json(files.driver, ("host", "pid")), None)
+
+
+def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
+    """The id of a job that the cluster has taken. One that has just started is given time to be ready for it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                reason = str(error).strip().splitlines()[-1]
+                raise ResourceError([Problem(address, f"does not take the job: {reason}")]) from None
+        time.sleep(LOOK)
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_running(files: SweepFiles, name: str) -> None:
+    driver, job = running_driver(files), _running_job(files)
+    stop = f"`python -m kdtune stop {name}` first"
+    if job is not None:
+        what = f"is still running as job {job['submission_id']} on {job['address']}"
+        raise UserError([Problem(name, what, stop)])
+    if driver is not None:
+        what = f"is still running on {driver['host']} as process {driver['pid']}"
+        raise UserError([Problem(name, what, stop)])
+
+
+def _job(files: SweepFiles) -> dict[str, Any] | None:
+    return passed_over(lambda: read_json(files.job, ("address", "submission_id")), None)
+
+
+def _running_job(files: SweepFiles) -> dict[str, str] | None:
+    """The job that the sweep was last submitted as, unless it has ended; a job ends with its cluster."""
+    job = _job(files)
+    if job is None:
+        return None
+    try:
+        state = _state(_client(job["address"]), job)
+    except _Unreachable:
+        return None
+    return None if state is None or state.is_terminal() else job
+
+
+def _state(client: JobSubmissionClient, job: dict[str, str]) -> JobStatus | None:
+    """None where the cluster does not know the job: it is another cluster, or was started anew."""
+    try:
+        return client.get_job_status(job["submission_id"])
+    except RuntimeError as error:
+        if "status code 404" not in str(error):
+            raise
+        return None
+
+
+async def _follow(client: JobSubmissionClient, job: dict[str, str], write: Say) -> None:
+    async for text in client.tail_job_logs(job["submission_id"]):
+        write(text)
+
+
+def _wait(files: SweepFiles, patience: float) -> bool:
+    """Whether driver and job have ended within so many seconds."""
+    deadline = time.monotonic() + patience
+    while (driver := running_driver(files)) is not None or _running_job(files) is not None:
+        if time.monotonic() > deadline:
+            return False
+        if driver is not None and not files.stop.exists():
+            files.stop.touch()  # a driver that has just started took it for one that was left there
+        time.sleep(LOOK)
+    return True
+
+
+def _end(files: SweepFiles, name: str, say: Say, patience: float) -> None:
+    job, driver = _running_job(files), running_driver(files)
+    if job is not None:
+        say(f"{name}: has not ended within {patience:.0f} s; Ray ends the job {job['submission_id']}")
+        _client(job["address"]).stop_job(job["submission_id"])
+        if _wait(files, PATIENCE):
+            return
+        raise UserError([Problem(name, f"Ray has not ended the job {job['submission_id']}", f"see {job['address']}")])
+    if driver is not None:
+        what = f"has not ended within {patience:.0f} s"
+        where = f"end process {driver['pid']} on {driver['host']}"
+        raise UserError([Problem(name, what, where)])
+
+
+# ---- the job server --------------------------------------------------------------------------------------------------
+
+
+class _Unreachable(ResourceError):
+    """No job server answers at the address."""
+
+
+def _client(address: str) -> JobSubmissionClient:
+    """A client of the job server at `address`, reached and asked; raises UserError where that fails."""
+    place = urlsplit(address)
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise ResourceError([Problem(address, "is no address of a job server", DASHBOARD)])
+    # Ray takes the address from these rather than from whom it is told.
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+    try:
+        # Asked first, for Ray would wait as long as the system does, which is minutes.
+        port = place.port or (443 if place.scheme == "https" else 80)
+        socket.create_connection((place.hostname, port), CONNECTING).close()
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise ResourceError([Problem(address, "asks for the cluster's token", TOKEN)]) from None
+    except (OSError, requests.RequestException) as error:
+        raise _Unreachable([Problem(address, f"no Ray job server answers: {error}", DASHBOARD)]) from None
+    except RuntimeError as error:
+        raise ResourceError([Problem(address, str(error))]) from None

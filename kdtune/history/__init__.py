@@ -1,0 +1,1 @@
+"""What happened in a sweep, read in one place."""

@@ -1,0 +1,1 @@
+"""What a sweep would run, and what that costs."""

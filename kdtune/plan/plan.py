@@ -1,0 +1,138 @@
+"""What a sweep would run and what that costs, said from its file and the store's records, mostly within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.errors import DataError
+from kdtune.plan.describe import described
+from kdtune.plan.forecast import Forecast, look_ahead
+from kdtune.store import Store
+
+if TYPE_CHECKING:
+    from kdtune.plan.keys import Keys
+
+#: Of several things so many are named.
+SHOWN = 3
+
+
+def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
+    """Lines for people: what the sweep is, what of it is in the store, and what the rest costs in hours and disk.
+
+    With `measuring`, which is told of the progress, the data sets are prepared, and shapes of trials of which the store
+    does not know how long they take are measured. Then it raises DataError and UserError as a sweep does.
+    """
+    keys = _keys(sweep, store, prepare=measuring is not None)
+    yield from described(sweep)
+    forecast = look_ahead(sweep, store, keys)
+    yield from _data(sweep, store, keys)
+    yield from _in_store(forecast, keys)
+    if not forecast.trials:
+        yield "to train     nothing"
+    elif keys is None or keys.missing:
+        yield f"to train     {_trials(sweep, forecast)}; `plan --measure` says how long that takes and what it leaves"
+    else:
+        yield from _costs(sweep, forecast, keys, measuring)
+
+
+def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
+    """None where the store knows nothing yet, and is not to learn it."""
+    if prepare:
+        from kdtune.plan.keys import Keys
+        from kdtune.sweep.prepare import prepare_sweep, refuse
+
+        refuse(sweep, None)
+        store.claim()
+        return Keys(prepare_sweep(sweep, store))
+    if not store.trials() and not store.measured("any").parent.exists():
+        return None
+    from kdtune.plan.keys import Keys
+    from kdtune.train.prepared import Prepared
+
+    return Keys(Prepared(store))
+
+
+def _data(sweep: SweepConfig, store: Store, keys: Keys | None) -> Iterator[str]:
+    """What is understood of each data set that is here; why a sweep will refuse it, where it cannot be read."""
+    configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
+    if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):
+        return
+    from kdtune.clips.summary import lines
+    from kdtune.train.prepared import Prepared, data_sets
+
+    prepared = Prepared(store) if keys is None else keys.prepared
+    for part in data_sets(configs):
+        if Path(part.data.folder).is_dir():
+            try:
+                yield from lines(prepared.summary(part))
+            except DataError as error:
+                yield f"videos       {part.data.dataset} in {part.data.folder} cannot be used:"
+                yield from _some([str(problem) for problem in error.problems])
+
+
+def _in_store(forecast: Forecast, keys: Keys | None) -> Iterator[str]:
+    if keys is None:
+        yield "in the store nothing yet"
+        return
+    if keys.missing:
+        folders = " and ".join(dict.fromkeys(keys.missing.values()))
+        yield f"in the store {folders} is not prepared, or was changed since: no trial on it can be found"
+    counts = f"{len(forecast.found)} found, {len(forecast.continued)} continued, {len(forecast.new)} new"
+    if forecast.unasked:
+        counts += f", {forecast.unasked} still to be asked, when others have ended"
+    yield f"{'             ' if keys.missing else 'in the store '}{counts}"
+    yield from _some([f"{w.name}: {w.done} of {w.config.epochs} epochs" for w in forecast.continued.values()])
+
+
+def _trials(sweep: SweepConfig, forecast: Forecast) -> str:
+    at_most = "at most " if forecast.unasked or sweep.prune.at else ""
+    return f"{at_most}{forecast.trials} trial{'s' if forecast.trials != 1 else ''}"
+
+
+def _costs(
+    sweep: SweepConfig, forecast: Forecast, keys: Keys, measuring: Callable[[str], object] | None
+) -> Iterator[str]:
+    """Hours, of one worker and of as many as fit here, and disk; and what of it nobody can tell."""
+    from kdtune.clips.machine import amount, processor
+    from kdtune.plan.costs import cost_of, side_by_side
+    from kdtune.plan.shapes import described as shape_described
+    from kdtune.plan.speeds import Scopes, Speeds
+
+    kind, scopes = "cuda" if sweep.resources.gpu > 0 else "cpu", Scopes(keys.prepared)
+    cost = cost_of(forecast.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+    if measuring is not None and cost.unmeasured:
+        from kdtune.plan.calibrate import measure
+        from kdtune.train.session import choose_device
+
+        measure(cost.unmeasured, keys.prepared, choose_device(kind), sweep.resources.workers, measuring)
+        cost = cost_of(forecast.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+    line = f"to train     {_trials(sweep, forecast)}"
+    if cost.seconds:
+        line += f": about {duration(cost.seconds)} of one worker"
+        if (workers := min(side_by_side(sweep.resources), forecast.trials)) > 1:
+            line += f", {duration(cost.seconds / workers)} with {workers} side by side"
+        line += f"; {amount(cost.bytes)}"
+    yield line
+    if elsewhere := [device or "a machine that is not known" for device in cost.devices if device != processor()]:
+        yield f"             by what was measured on {' and '.join(sorted(elsewhere))}"
+    if cost.unmeasured:
+        what = "and what takes those that" if cost.seconds else "how long they take,"
+        yield f"             {what} nobody has measured here (`plan --measure` does):"
+        yield from _some([shape_described(config) for config in cost.unmeasured.values()])
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    """The first of them, and how many more there are."""
+    yield from (f"               {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"               and {len(lines) - SHOWN} more"
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.4 hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} hours"

@@ -1,0 +1,258 @@
+"""What a trial and a sweep leave in the store: files that anything can read that can read JSON (no torch needed)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdtune.errors import StoreError
+from kdtune.store.files import read_json, read_jsonl, write_json
+from kdtune.store.mirror import Mirror
+from kdtune.store.seal import passed_over
+from kdtune.urls import redact
+
+
+def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objectives in a sweep's record; before there could be several it held the one itself."""
+    objective = record["objective"]
+    return objective if isinstance(objective, list) else [objective]
+
+
+def group_kind(asked: Mapping[str, Any]) -> str:
+    """Return the kind of a group that a ledger's row asked for; of a refit, that of the group that it trains again."""
+    return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]
+
+
+#: What every sweep's record says.
+SWEEP_RECORD = ("name", "ledger", "blocks", "objective", "stages")
+#: What every row of a ledger says.
+LEDGER_ROW = ("event", "group")
+
+
+def ledger_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a sweep's ledger that can be read; a note names the others."""
+    return read_jsonl(path, LEDGER_ROW, passing_over=True)
+
+
+def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Does the sweep of this record have the group that a row of its ledger asked for?
+
+    A ledger also knows blocks and candidates of an earlier run that had more of them, and refits of one that had some.
+    """
+    block, kind = asked["block"], asked["kind"]
+    if block is None:  # a teacher, for all blocks
+        return True
+    if kind == "refit":
+        if not record.get("refit"):
+            return False
+        kind = asked["refits"]["kind"]
+    return block in record["blocks"] and (kind != "candidate" or asked["number"] < record["blocks"][block])
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """`trials/<key>/`: what a trial left, readable by anything that can read JSON."""
+
+    folder: Path
+    mirror: Mirror | None = field(default=None, repr=False, compare=False)
+
+    def fetch(self, *checkpoints: Path) -> TrialFiles:
+        """Of a store behind a URL: bring the records, and these checkpoints, as far as others wrote them since."""
+        if self.mirror is not None:
+            self.mirror.fetch(f"trials/{self.key}", tuple(path.name for path in checkpoints))
+        return self
+
+    def has(self, path: Path) -> bool:
+        """Is this file of the trial's here or, of a store behind a URL, there?"""
+        there = {} if self.mirror is None else self.mirror.remote.listing(f"trials/{self.key}")
+        return path.exists() or path.name in there
+
+    def publish(self) -> None:
+        """Of a store behind a URL: bring there what was written here. Else files are where all see them."""
+        if self.mirror is not None:
+            self.mirror.publish(f"trials/{self.key}")
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether a store behind a URL lacks something that was written here."""
+        return self.mirror is not None and self.mirror.unpublished(f"trials/{self.key}")
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """Where its videos were when it was trained, and how many of them it saw; nothing of a trial depends on it."""
+        return self.folder / "data.json"
+
+    @property
+    def machine(self) -> Path:
+        """A line an epoch: how busy the machine was. Apart from the rows, which are the same on every machine."""
+        return self.folder / "machine.jsonl"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The one before, for when the last is damaged; gone when the trial is complete."""
+        return self.folder / "checkpoint_before.pt"
+
+    def stage_checkpoint(self, stage: str) -> Path:
+        """The checkpoint as it was at a stage before the last epoch, for `replay --from`."""
+        return self.folder / f"stage_{stage}.pt"
+
+    def classes(self, stage: str) -> Path:
+        """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""
+        return self.folder / f"classes_{stage}.json"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row an epoch: losses, rate, seconds, and at a stage its name and accuracies.
+
+        Raises DamageError where lines are damaged.
+        """
+        return read_jsonl(self.epochs, ("epoch",))
+
+    def sound_rows(self) -> list[dict[str, Any]]:
+        """Return the rows that are not damaged, for readers that train nothing; a note names the others."""
+        return read_jsonl(self.epochs, ("epoch",), passing_over=True)
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stage name → its accuracies, for the stages reached so far."""
+        return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """What a complete trial ended with, or None."""
+        return read_json(self.result_file, ("epochs", "stages", "weights_sha256"))
+
+    def sound_result(self) -> dict[str, Any] | None:
+        """Return the result, or None where there is none or it is damaged, for readers that train nothing."""
+        return passed_over(self.result, None)
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the trial is (config.key.identity), or None where its record is missing or damaged."""
+        return passed_over(lambda: read_json(self.config), None)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        write_json(self.result_file, result)
+        self.publish()
+
+    def withdraw_result(self) -> None:
+        """Make a complete trial an incomplete one, since its files do not hold what the result says; for the holder of
+        its lock."""
+        self.result_file.unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.withdraw(f"trials/{self.key}", self.result_file.name)
+
+    def fetch_again(self, *paths: Path) -> TrialFiles:
+        """Of a store behind a URL: replace the copies of these files, which are damaged here. Else do nothing."""
+        if self.mirror is not None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self.fetch(*(path for path in paths if path.suffix == ".pt"))
+        return self
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed, or None."""
+        return (self._failure() or {}).get("error")
+
+    def ran_out_of_memory(self) -> bool:
+        """Did the last attempt fail for want of memory?"""
+        return (self._failure() or {}).get("out_of_memory", False)
+
+    def _failure(self) -> dict[str, Any] | None:
+        return passed_over(lambda: read_json(self.folder / "failure.json", ("error",)), None)
+
+    def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
+        """Says so elsewhere, too, if that does not take long."""
+        write_json(self.folder / "failure.json", {"error": redact(error), "out_of_memory": out_of_memory})
+        if self.mirror is not None:
+            with suppress(StoreError), self.mirror.remote.patience(0.0):
+                self.publish()
+
+    def clear_failure(self) -> None:
+        (self.folder / "failure.json").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SweepFiles:
+    """`sweeps/<name>/`: what a sweep asked for and where MLflow shows it."""
+
+    folder: Path
+    mirror: Mirror | None = field(default=None, repr=False, compare=False)
+
+    def fetch(self) -> SweepFiles:
+        """Of a store behind a URL: bring what others wrote since."""
+        if self.mirror is not None:
+            self.mirror.fetch(f"sweeps/{self.folder.name}")
+        return self
+
+    def publish(self) -> None:
+        """Of a store behind a URL: bring there what was written here."""
+        if self.mirror is not None:
+            self.mirror.publish(f"sweeps/{self.folder.name}")
+
+    def kept(self) -> AbstractContextManager[None]:
+        """For who runs the sweep. Of a store behind a URL: within the `with` both sides are kept the same."""
+        return nullcontext() if self.mirror is None else self.mirror.kept(f"sweeps/{self.folder.name}")
+
+    def stops(self) -> bool:
+        """Is the sweep asked to stop? Nobody waits for the answer of a URL that cannot be reached."""
+        if self.mirror is None:
+            return self.stop.exists()
+        with suppress(StoreError), self.mirror.remote.patience(0.0):
+            return self.stop.name in self.mirror.remote.listing(f"sweeps/{self.folder.name}")
+        return False
+
+    @property
+    def sweep(self) -> Path:
+        return self.folder / "sweep.json"
+
+    @property
+    def mlflow(self) -> Path:
+        """Which runs of MLflow show its trials, a line for what is new."""
+        return self.folder / "mlflow.jsonl"
+
+    @property
+    def driver(self) -> Path:
+        """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
+        return self.folder / "driver.json"
+
+    @property
+    def submitted(self) -> Path:
+        """The sweep file as it was last submitted, for the job to read."""
+        return self.folder / "submitted.yaml"
+
+    @property
+    def job(self) -> Path:
+        """The Ray job that it was last submitted as: the cluster's address and the job's id."""
+        return self.folder / "job.json"
+
+    @property
+    def stop(self) -> Path:
+        """There while the sweep is asked to stop: trials then write their checkpoints and end."""
+        return self.folder / "stop"
+
+    def ledger(self, digest: str) -> Path:
+        return self.folder / f"ledger_{digest[:12]}.jsonl"
+
+    def study(self, ledger: Path) -> Path:
+        """Optuna's journal of the search with that ledger: a view of it, for optuna-dashboard."""
+        return self.folder / f"{ledger.stem.replace('ledger', 'study')}.log"

@@ -1,0 +1,256 @@
+"""The objects of a store behind an fsspec URL (s3://bucket/path, …): written whole, listed, created once.
+
+An attempt that fails for a moment is repeated with growing pauses for at most `patience_s`; what no patience mends (no
+such bucket, no permission, no package for the protocol) is refused at once. Both in one message that names the URL.
+Each attempt ends in time (objects.py), and an attempt to write is made only while its guard allows it: the lock that
+the caller holds may go to another machine while this one waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kdtune.errors import Problem, StoreError
+from kdtune.names import is_name
+from kdtune.store.files import disk_full
+from kdtune.store.objects import ANY, Changed, Over, Request, connect, is_s3, version
+from kdtune.urls import SecretUrl, redact
+
+#: An outage is borne for so long, in seconds; before anything was ever reached, only for a moment.
+PATIENCE_S, FIRST_PATIENCE_S = 120.0, 3.0
+#: Between two attempts: at first, and at most, in seconds.
+PAUSE_S, MAX_PAUSE_S = 0.5, 15.0
+
+#: What more attempts do not mend.
+HOPELESS = (PermissionError, ImportError, ValueError, NotImplementedError)
+HOPELESS_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
+HOPELESS_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
+
+#: Name → version, which is another one whenever the object was written.
+Listing = dict[str, str]
+Made = TypeVar("Made")
+#: Raises StoreError where this process may not write any more, and ConnectionError where that cannot be told now.
+Guard = Callable[[], None]
+
+
+class Remote:
+    """One URL. Names are relative to it, with slashes."""
+
+    def __init__(self, url: str, reached: bool = False) -> None:
+        """Raises StoreError for a web server, which fsspec takes for an empty folder where it cannot be reached."""
+        self.url, self.reached = SecretUrl(url.rstrip("/")), reached
+        if url.lower().startswith(("http://", "https://")):
+            what = "is a web server's, whose files can be neither listed nor written"
+            raise StoreError([Problem(str(self.url), what, "a folder, or a URL that fsspec can write to")])
+        self._patience = _Patience()
+        self.guards: dict[str, Callable[[bool], None]] = {}
+        """Of the locks that this process holds, by name: `Lease.check`."""
+        self._connection: tuple[int, Any, str] | None = None
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def listing(self, folder: str) -> Listing:
+        """The objects of a folder, without those of folders in it; empty where there is none.
+
+        Objects whose names are none of ours (names.py) are left out: no name leads out of the working copy.
+        """
+        try:
+            found = self._try("read", lambda request: request("ls", folder, detail=True))
+        except FileNotFoundError:
+            return {}
+        named = ((info["name"].rsplit("/", 1)[-1], info) for info in found if info["type"] == "file")
+        return {name: version(info) for name, info in named if is_name(name)}
+
+    def tree(self, folder: str) -> dict[str, Listing]:
+        """Every folder anywhere below `folder` → its objects, in as few requests as the protocol allows."""
+
+        def ask(request: Request) -> list[tuple[str, Any]]:
+            found = request("find", folder, detail=True)
+            return [(path.removeprefix(request.root).lstrip("/"), info) for path, info in found.items()]
+
+        listings: dict[str, Listing] = {}
+        with suppress(FileNotFoundError):
+            for path, info in self._try("read", ask):
+                parent, _, name = path.rpartition("/")
+                if info["type"] == "file" and all(map(is_name, path.split("/"))):
+                    listings.setdefault(parent, {})[name] = version(info)
+        return listings
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object, or None where there is none."""
+        try:
+            return self._try("read", lambda request: request("cat_file", name))
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str, path: Path) -> bool:
+        """Copy an object to the file `path`, whole; False where there is no such object. Raises OSError of the disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copy = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            self._try("read", lambda request: request("get_file", name, str(copy)))
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(copy, path)
+        except FileNotFoundError:
+            return False
+        finally:
+            copy.unlink(missing_ok=True)
+        return True
+
+    def version(self, name: str) -> str | None:
+        """The version of an object, or None where there is none."""
+        return self._try("read", lambda request: request.version(name))
+
+    def put(self, path: Path, name: str, over: Over = ANY, guard: Guard | None = None) -> None:
+        """Make an object of a file, or write it anew: readers see the old one or the new one.
+
+        Raises Changed where it is not the version `over` that is there, and StoreError where `guard` refuses.
+        """
+        path.stat()  # raises FileNotFoundError: a bucket that is missing is another matter
+        self._write(lambda request: request.write(name, path, over, guard or _allow), guard)
+
+    def write(self, name: str, content: bytes, over: Over = ANY, guard: Guard | None = None) -> None:
+        """`put`, of these bytes."""
+        self._write(lambda request: request.write(name, content, over), guard)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Make an object where there is none; whether it is ours now. `content` must be nobody else's.
+
+        S3 does that in one step (If-None-Match); where a protocol cannot, two may both be told that they made it.
+        """
+        with suppress(Changed):
+            self._write(lambda request: request.create(name, content))
+        # Read, for an answer that was lost makes the second attempt find the first one's object.
+        return self.read(name) == content
+
+    def remove(self, name: str, over: str | None = None, guard: Guard | None = None) -> None:
+        """Remove an object, if there is one; or only this version of it. Raises as `put` does."""
+        with suppress(FileNotFoundError):
+            self._try("written", lambda request: request.remove(name, over), guard)
+
+    def ask(self, guard: Guard) -> None:
+        """Return when the guard allows; an outage is waited for. Raises StoreError where it refuses."""
+        self._try("written", lambda _: None, guard)
+
+    def check_writable(self) -> None:
+        """Raises StoreError where objects cannot be made here; warns where two machines might both make the same."""
+        probe = f"locks/probe-{uuid.uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            loose = self.create(probe, b"second")
+            if not loose and is_s3(str(self.url)):
+                with suppress(Changed):
+                    self.write(probe, b"third", over=f'"{"0" * 32}"')
+                    loose = True
+            if loose:
+                what = "its server ignores the conditions of a write: run one sweep and one worker at a time on it"
+                print(f"kdtune: {self.url}: {what}", file=sys.stderr)
+        finally:
+            with suppress(StoreError), self.patience(0.0):
+                self.remove(probe)
+
+    # ---- patience ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Within it this thread bears an outage for so long."""
+        before, self._patience.seconds = self._patience.seconds, seconds
+        try:
+            yield
+        finally:
+            self._patience.seconds = before
+
+    def _write(self, action: Callable[[Request], object], guard: Guard | None = None) -> None:
+        try:
+            self._try("written", action, guard)
+        except FileNotFoundError as error:
+            raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
+
+    def _try(self, verb: str, action: Callable[[Request], Made], guard: Guard | None = None) -> Made:
+        """`action` of a request. FileNotFoundError, Changed and a full disk here are the caller's."""
+        began, pause, told = time.monotonic(), PAUSE_S, False
+        patience = PATIENCE_S if self._patience.seconds is None else self._patience.seconds
+        if not self.reached:
+            patience = min(patience, FIRST_PATIENCE_S)
+        while True:
+            try:
+                request = Request(*self._connected(), first=not self.reached)
+                if guard is not None:
+                    guard()
+                made = action(request)
+            except (FileNotFoundError, Changed):
+                self.reached = True
+                raise
+            except StoreError:  # the guard's
+                raise
+            except Exception as error:
+                if disk_full(error):
+                    raise
+                reason = _reason(error)
+                waited = time.monotonic() - began
+                if _hopeless(error):
+                    what = f"cannot be {verb}: {reason}"
+                    raise StoreError([Problem(str(self.url), what, _advice(str(self.url)))]) from error
+                if waited + pause > patience:
+                    what = f"cannot be reached: {reason}; tried for {waited:.0f} s"
+                    raise StoreError([Problem(str(self.url), what)]) from error
+                if self.reached and not told:
+                    what = f"cannot be reached ({reason}); trying for {patience:.0f} s"
+                    print(f"kdtune: {self.url} {what}", file=sys.stderr)
+                    told = True
+                time.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE_S)
+            else:
+                self.reached = True
+                return made
+
+    def _connected(self) -> tuple[Any, str]:
+        """The file system and the root's path in it, once for each process: connections do not survive a fork."""
+        if self._connection is None or self._connection[0] != os.getpid():
+            self._connection = os.getpid(), *connect(self.url)
+        return self._connection[1:]
+
+    def __reduce__(self) -> tuple[type[Remote], tuple[str, bool]]:
+        return Remote, (self.url.reveal(), self.reached)
+
+
+class _Patience(threading.local):
+    seconds: float | None = None
+
+
+def _allow() -> None:
+    """The guard of a write that no lock protects."""
+
+
+def _hopeless(error: Exception) -> bool:
+    return (
+        isinstance(error, HOPELESS)
+        or type(error).__name__ in HOPELESS_NAMES
+        or (isinstance(error, OSError) and error.errno in HOPELESS_ERRNO)
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without secrets, cut to a readable length."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    line = redact((str(error).strip() or type(error).__name__).splitlines()[0])
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _advice(url: str) -> str:
+    if is_s3(url):
+        return (
+            "pip install 'kdtune[s3]'; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if not Amazon's, AWS_ENDPOINT_URL"
+        )
+    return "a folder, or a URL that fsspec knows, with its package installed"

@@ -1,0 +1,92 @@
+"""One driver a sweep: a lock, and a sign of life for whoever looks at the store from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from filelock import Timeout
+
+from kdtune.errors import Problem, UserError
+from kdtune.store import Store, SweepFiles
+from kdtune.store.files import read_json, write_json
+from kdtune.store.seal import passed_over
+from kdtune.urls import SecretUrl
+
+#: Seconds between two signs of life: driver.json's time of change.
+BEAT_S = 5.0
+
+
+class DriverLock:
+    """Within the context this process is the sweep's driver. Entering raises UserError where another one is."""
+
+    def __init__(self, store: Store, name: str, address: str | None) -> None:
+        self.files, self.address = store.sweep(name), address
+        self._name = name
+        self._lock = store.lock(f"sweep-{name}")
+        self._over = threading.Event()
+
+    def __enter__(self) -> DriverLock:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
+        # From here on nobody else writes these; what a killed driver left is not ours.
+        self.files.stop.unlink(missing_ok=True)
+        here = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.time(),
+            "address": None if self.address is None else str(SecretUrl(self.address)),
+        }
+        write_json(self.files.driver, here)
+        self._beating = threading.Thread(target=self._beat, name="kdtune-presence", daemon=True)
+        self._beating.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+        self._lock.release()
+
+    def close(self) -> None:
+        """Nobody runs the sweep any more; the lock goes with the process, if not before."""
+        self._over.set()
+        self._beating.join()
+        self.files.driver.unlink(missing_ok=True)
+        self.files.stop.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                os.utime(self.files.driver)
+            except OSError:  # the store is out of reach: whoever writes to it next says so
+                continue
+
+
+@contextmanager
+def nobody_runs(store: Store, name: str) -> Iterator[None]:
+    """Within the `with` no driver can run the sweep. Raises UserError where one does."""
+    lock = store.lock(f"sweep-{name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "its driver itself tells MLflow, and can be asked to stop; publish when it has ended"
+        raise UserError([Problem(f"sweep {name}", _who(store.sweep(name), name), hint)]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _who(files: SweepFiles, name: str) -> str:
+    other = passed_over(lambda: read_json(files.driver, ("since", "host", "pid")), None)
+    if other is None:
+        return "another process runs or publishes it"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))
+    where = f"host {other['host']}, process {other['pid']}, since {since}"
+    return f"another driver runs it ({where}): watch it with `kdtune status {name}`"

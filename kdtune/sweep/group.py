@@ -1,0 +1,187 @@
+"""A group: what one Ray Tune trial runs. A candidate with all its seeds, or one control, or one teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from kdtune.config.metrics import column, is_cost
+from kdtune.config.search import ObjectiveConfig
+from kdtune.config.space import Scalar
+from kdtune.config.sweep import Block
+from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
+from kdtune.errors import DamageError
+from kdtune.store import Store
+from kdtune.sweep.prune import reaches
+from kdtune.train.soundness import complete_rows, read_result, read_rows
+
+#: A refit is a control or a chosen candidate once more, on the whole training list.
+Kind = Literal["teacher", "control", "candidate", "refit"]
+State = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialGroup:
+    """Trials that live and die together: the seeds of a candidate are pruned as one, by their mean."""
+
+    kind: Kind
+    name: str
+    """Unique in its sweep, for people: `fraction=1.0 · candidate 3`."""
+    block: Block | None
+    number: int | None
+    """The candidate's number, or the control's place in the file."""
+    seeds: tuple[int, ...]
+    values: Mapping[str, Scalar]
+    configs: tuple[TrialConfig, ...]
+    """One for each seed, as are the next three."""
+    keys: tuple[str, ...]
+    params: tuple[dict[str, Any], ...]
+    """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and what else is searched."""
+    finetuned: tuple[str, ...] = ()
+    """Keys of the fine-tunings that follow, where the trials have one."""
+    needs: tuple[str, ...] = ()
+    """Keys of the teachers that must be complete first."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Stage → what the mean over the seeds must reach there."""
+    refits: TrialGroup | None = None
+    """Of a refit: the control or candidate that is trained again."""
+
+    def record(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        return {
+            "group": self.name,
+            "kind": self.kind,
+            "block": self.block.label if self.block else None,
+            "number": self.number,
+            "values": dict(self.values),
+            "seeds": list(self.seeds),
+            "keys": list(self.keys),
+            "finetuned": list(self.finetuned),
+            "params": list(self.params),
+            "thresholds": dict(self.thresholds),
+            "epochs": self.configs[0].epochs,
+            **({"refits": {"group": self.refits.name, "kind": self.refits.kind}} if self.refits is not None else {}),
+        }
+
+    # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrialGroup:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a group ended."""
+
+    state: State
+    objectives: tuple[float, ...] = ()
+    """Of a complete one: each objective, mean over the seeds."""
+    spread: float | None = None
+    """Sample standard deviation of the first objective over the seeds, where there are several."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Stage → the first objective's metric, mean over the seeds; up to the stage where it was pruned."""
+    stage: str | None = None
+    """Where it was pruned."""
+    error: str | None = None
+
+    @property
+    def objective(self) -> float | None:
+        """The first of them."""
+        return self.objectives[0] if self.objectives else None
+
+    def record(self) -> dict[str, Any]:
+        """As the ledger keeps it: no record holds a number that is not finite."""
+        stages = {stage: value for stage, value in self.stages.items() if math.isfinite(value)}
+        return {**asdict(self), "stages": stages, "objective": self.objective, "objectives": list(self.objectives)}
+
+
+#: Of one trial, or of a group's trials by seed: split → metric → value.
+Evaluation = Mapping[str, Mapping[str, float]]
+
+
+def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, reduce: str) -> list[float] | None:
+    """The objective's metric in one evaluation a seed, as `stage.reduce` takes it.
+
+    None where they do not have it: what an action head alone is measured by exists after fine-tuning only.
+    """
+    name = column(objective.metric, reduce)
+    if any(name not in evaluation[objective.split] for evaluation in evaluations):
+        return None
+    return [evaluation[objective.split][name] for evaluation in evaluations]
+
+
+def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
+    """What the records in the store say of `job`, or None while they do not reach its end, or are damaged: whoever
+    trains the group then makes them again.
+
+    A function of the records and the group's thresholds alone: a trial that another sweep trained further is pruned
+    here at the same stage as it would have been if it had been trained here.
+    """
+    try:
+        return _outcome(group, objectives, store)
+    except DamageError:
+        return None
+
+
+def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
+    if group.kind == "refit":  # it has trained on validation
+        objectives = [objective.model_copy(update={"split": "test"}) for objective in objectives]
+    first, reduce = objectives[0], group.configs[0].stage.reduce
+    phases: list[tuple[tuple[str, ...], list[str]]] = [(group.keys, list(group.configs[0].stage_epochs))]
+    if group.finetuned:
+        phases.append((group.finetuned, [FINETUNE_STAGE]))
+    reached: dict[str, list[Evaluation]] = {}
+    stages: dict[str, float] = {}
+    for keys, names in phases:
+        files = [store.trial(key).fetch() for key in keys]
+        ends = [complete_rows(trial) for trial in files]
+        seen = [
+            {row["stage"]: row["evaluation"] for row in (read_rows(trial) if rows is None else rows) if "stage" in row}
+            for trial, rows in zip(files, ends, strict=True)
+        ]
+        for stage in names:
+            if not all(stage in evaluations for evaluations in seen):
+                return None
+            reached[stage] = [evaluations[stage] for evaluations in seen]
+            values = stage_values(reached[stage], first, reduce)
+            if values is None:
+                continue
+            mean = fmean(values)
+            if not math.isfinite(mean):  # of an earlier version: now such a trial fails itself
+                return Outcome("failed", stages=stages, error=f"{first.metric} is {mean} at stage {stage}")
+            stages[stage] = mean
+            if not reaches(stages[stage], group.thresholds.get(stage), first.mode):
+                return Outcome("pruned", stages=stages, stage=stage)
+        if None in ends:
+            return None
+    if group.kind == "teacher":  # it has epochs and stages of its own
+        return Outcome("complete", (stages[first.stage],) if first.stage in stages else (), stages=stages)
+    found = [_objective_values(group, objective, reached, store) for objective in objectives]
+    for objective, values in zip(objectives, found, strict=True):
+        if not values or not all(map(math.isfinite, values)):
+            what = f"is {fmean(values)}" if values else _unmeasured(group, store)
+            return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
+    spread = stdev(found[0]) if len(found[0]) > 1 else None
+    return Outcome("complete", tuple(fmean(values) for values in found), spread, stages)
+
+
+def _unmeasured(group: TrialGroup, store: Store) -> str:
+    """Why an objective has no value."""
+    reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in group.keys]
+    why = next(filter(None, reasons), None)
+    return f"was not {f'measured ({why})' if why else 'recorded'}: remove its folder to train it again"
+
+
+def _objective_values(
+    group: TrialGroup, objective: ObjectiveConfig, reached: Mapping[str, Sequence[Evaluation]], store: Store
+) -> list[float]:
+    """One for each seed; empty where a trial's record does not have it."""
+    if is_cost(objective.metric):
+        costs = [(read_result(store.trial(key)) or {}).get("cost") or {} for key in group.keys]
+        return [cost[objective.metric] for cost in costs] if all(objective.metric in cost for cost in costs) else []
+    return stage_values(reached.get(objective.stage, []), objective, group.configs[0].stage.reduce) or []

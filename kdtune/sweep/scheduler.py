@@ -1,0 +1,207 @@
+"""Which groups a sweep has, and which of them may start: all of the search's order, and nothing of Ray (DESIGN 4.4,
+4.5).
+
+Within a block candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers go first, for others
+wait for them; then controls; then candidates by number; then refits, which are asked when their block's search is over.
+A ledger beside the sweep keeps what was asked. What an event costs does not grow with the number of groups, but for
+what the sampler itself costs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.history.front import chosen
+from kdtune.store import Store
+from kdtune.sweep.block import BlockSearch
+from kdtune.sweep.group import Kind, Outcome, TrialGroup, outcome_in_store
+from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
+from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.study import Journal
+
+#: Is told of every group's end, at once, and whether it was found in the store.
+OnEnd = Callable[[TrialGroup, Outcome, bool], object]
+#: Is told of every row of the ledger, also where it was there before, and of {"event": "started"} when a group is.
+OnRecord = Callable[[dict[str, Any]], object]
+#: What goes first.
+RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "refit": 3}
+
+
+class SweepScheduler:
+    """The groups of a sweep and their outcomes."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        key_of: KeyOf,
+        ledger: Ledger,
+        journal: Journal | None = None,
+        on_end: OnEnd = lambda *_: None,
+        on_record: OnRecord = lambda _: None,
+    ) -> None:
+        self.sweep, self.ledger, self.journal = sweep, ledger, journal
+        self.on_end, self.on_record = on_end, on_record
+        self.groups: dict[str, TrialGroup] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.cached: set[str] = set()
+        """Names of the groups whose outcome was in the store."""
+        self.remarks: dict[str, None] = {}
+        """What else people should know, each once."""
+        self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
+        self._made = GroupFactory(sweep, key_of)
+        self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; no two have the same third
+        self._order = itertools.count()
+        self._waiting: dict[str, list[TrialGroup]] = defaultdict(list)  # a teacher's key → who needs it
+        self._lost: deque[TrialGroup] = deque()  # their teachers have failed
+        self._in_work: set[str] = set()  # keys
+        self._controls = {search.block.index: self._made.controls(search.block) for search in self.blocks}
+        self._refitted: set[int] = set()  # indices of the blocks whose refits were asked
+        for controls in self._controls.values():
+            for group in controls:
+                self._add(group)
+        for search in self.blocks:
+            self._ask_more(search)
+
+    # ---- what runs next ----------------------------------------------------------------------------------------------
+
+    def next_group(self) -> TrialGroup | None:
+        """The next group whose teachers are complete, or None if there is none now. It counts as started."""
+        # A teacher and a control can be one trial: it is made once, and then looked up.
+        held = []
+        found = None
+        while self._ready and found is None:
+            entry = heapq.heappop(self._ready)
+            if self._in_work.isdisjoint(entry[-1].keys):
+                found = entry[-1]
+                self._in_work.update(found.keys)
+            else:
+                held.append(entry)
+        for entry in held:
+            heapq.heappush(self._ready, entry)
+        return found
+
+    def next_to_train(self, store: Store) -> TrialGroup | None:
+        """The next group that `store` does not hold to its end, or None if there is none now; the others are
+        finished."""
+        while (group := self.next_group()) is not None:
+            outcome = outcome_in_store(group, self.sweep.objectives, store)
+            if outcome is None:
+                return group
+            self.finish(group, outcome, cached=True)
+        return None
+
+    @property
+    def done(self) -> bool:
+        return len(self.outcomes) == len(self.groups)
+
+    @property
+    def total(self) -> int:
+        """Groups asked so far and those still to be asked; of several objectives one refit is counted for a block."""
+        waiting = [search for search in self.blocks if search.block.index not in self._refitted]
+        refits = sum(len(self._controls[search.block.index]) + 1 for search in waiting) if self.sweep.refit else 0
+        return len(self.groups) + sum(search.candidates - len(search.groups) for search in self.blocks) + refits
+
+    @property
+    def notes(self) -> list[str]:
+        """For people: where the ledger and a fresh ask differ, and the remarks."""
+        return [note for search in self.blocks for note in search.notes] + list(self.remarks)
+
+    def catch_up(self) -> None:
+        """Bring the searches up to the ledger. The next fresh ask would do so, and not before: it takes as long as the
+        asks took, and a sweep that finds everything needs none of them."""
+        for search in self.blocks:
+            search.catch_up()
+
+    def barren(self) -> list[str]:
+        """For people: the blocks whose candidates have all ended, and none of them complete."""
+        found = []
+        for search in self.blocks:
+            ends = [self.outcomes[group.name] for group in search.groups if group.name in self.outcomes]
+            if len(ends) == search.candidates and not any(end.state == "complete" for end in ends):
+                error = next((end.error for end in ends if end.error), "all were pruned")
+                found.append(f"block {search.block.label}: none of {len(ends)} candidates is complete; {error}")
+        return found
+
+    def finish(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
+        """Take note of how `job` ended, and ask what may be asked now."""
+        self._end(group, outcome, cached)
+        while self._lost:  # their ends may let more candidates be asked, which may be lost as well
+            lost = self._lost.popleft()
+            errors = [self.outcomes[self._made.teachers[key].name].error for key in lost.needs if self._failed(key)]
+            self._end(lost, Outcome("failed", error=f"its teacher failed: {errors[0]}"), cached=False)
+
+    def _end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
+        self.outcomes[group.name] = outcome
+        self._in_work.difference_update(group.keys)
+        if cached:
+            self.cached.add(group.name)
+        self._record({"event": "ended", "group": group.name, **outcome.record(), "cached": cached})
+        self.on_end(group, outcome, cached)
+        if group.kind == "teacher":
+            for waiting in self._waiting.pop(group.keys[0], []):
+                self._place(waiting)
+        if group.kind == "candidate" and group.block is not None:
+            search = self.blocks[group.block.index]
+            if self.journal is not None:
+                search.write(self.journal, self.outcomes)
+            self._ask_more(search)
+        if group.kind in ("control", "candidate") and group.block is not None:
+            self._ask_refits(self.blocks[group.block.index])
+
+    # ---- asking ------------------------------------------------------------------------------------------------------
+
+    def _ask_more(self, search: BlockSearch) -> None:
+        while search.may_ask(self.outcomes):
+            number = len(search.groups)
+            recorded = self.ledger.asked(candidate_name(search.block, number))
+            values = search.ask() if recorded is None else search.ask_as(recorded)
+            group = self._made.candidate(search.block, number, values, search.thresholds())
+            search.groups.append(group)
+            self._add(group)
+
+    def _ask_refits(self, search: BlockSearch) -> None:
+        """Ask what is trained on the whole list, once all controls and candidates of the block have ended."""
+        index = search.block.index
+        groups = [*self._controls[index], *search.groups]
+        over = len(search.groups) == search.candidates and all(group.name in self.outcomes for group in groups)
+        if not self.sweep.refit or not over or index in self._refitted:
+            return
+        self._refitted.add(index)
+        complete = [group for group in groups if self.outcomes[group.name].state == "complete"]
+        modes = [objective.mode for objective in self.sweep.objectives]
+        ends = {group.number or 0: self.outcomes[group.name] for group in complete if group.kind == "candidate"}
+        best = chosen(modes, {number: end.objectives for number, end in ends.items()})
+        for group in complete:
+            if group.kind == "control" or group.number in best:
+                self._add(self._made.refit(group))
+
+    def _add(self, group: TrialGroup) -> None:
+        for key in group.needs:
+            teacher = self._made.teachers[key]
+            if teacher.name not in self.groups:
+                self._add(teacher)
+        self.groups[group.name] = group
+        self._record({"event": "asked", **group.record()})
+        self._place(group)
+
+    def _place(self, group: TrialGroup) -> None:
+        """Among those that may start, those that wait for a teacher, or those that have lost one."""
+        missing = [key for key in group.needs if self._made.teachers[key].name not in self.outcomes]
+        if missing:
+            self._waiting[missing[0]].append(group)
+        elif any(map(self._failed, group.needs)):
+            self._lost.append(group)
+        else:
+            heapq.heappush(self._ready, (RANK[group.kind], group.number or 0, next(self._order), group))
+
+    def _failed(self, teacher: str) -> bool:
+        return self.outcomes[self._made.teachers[teacher].name].state == "failed"
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.ledger.add(row)
+        self.on_record(row)

@@ -1,0 +1,107 @@
+"""A board's picture as tables: the same on a terminal, where it is redrawn, and as plain text in a pipe."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kdtune.parse import printable
+
+Row = dict[str, Any]
+
+#: Columns of a pipe: nothing is cut there.
+WIDE = 400
+COUNTS = ("complete", "pruned", "failed", "running", "pending")
+
+
+def tables(picture: Row, heading: str, begun: str = "running", height: int | None = None) -> Group:
+    """`picture` of Board.picture under `heading`, in at most `height` lines; `begun` says what the trials that have
+    begun and not ended do."""
+    progress = f"{picture['done']}/{picture['total']} ended"
+    left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
+    parts: list[Text | Table] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
+    blocks = [picture["teachers"], *picture["blocks"]] if picture["teachers"] else picture["blocks"]
+    groups = picture["running"]
+    if height is not None:
+        room = max(2, height - 8)  # what is left beside headings, rules and what is said of the rest
+        if len(blocks) + len(groups) > room:
+            groups = groups[: max(room // 2, room - len(blocks))]
+            # Those at work first, as far as not all can be shown.
+            blocks = sorted(blocks, key=lambda block: block["running"] == 0)[: room - len(groups)]
+    several = picture["metric"] is None
+    heads = ["block", *(begun if state == "running" else state for state in COUNTS)]
+    heads += ["Pareto set"] if several else [f"best {picture['metric']}", "gain"]
+    rows = [[block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"])] for block in blocks]
+    parts += [table(heads, rows), *_rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks")]
+    if groups:
+        parts += [Text(), table([begun, "epoch", "reached"], [_group(group) for group in groups])]
+        parts += _rest(len(picture["running"]) - len(groups), begun)
+    return Group(*parts)
+
+
+def show(drawn: RenderableType, stream: TextIO) -> None:
+    """Print it once: as wide as the terminal with bold heads, else as plain text of which nothing is cut."""
+    if stream.isatty():
+        Console(file=stream).print(drawn)
+        return
+    text = io.StringIO()
+    Console(file=text, width=WIDE, force_terminal=False, color_system=None).print(drawn)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), file=stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """As in `40 s`, `12 min`, `3 h 20 min`, `2.5 days`: what is only known about needs no more."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{seconds / 86400:.1f} days"
+
+
+def best_words(best: Row) -> str:
+    """A block's best in one cell, as in `0.521 (no. 2)` or `Pareto set of 3`."""
+    if "candidates" in best:
+        return f"Pareto set of {len(best['candidates'])}"
+    return f"{best['objective']:.3f} (no. {best['candidate']})"
+
+
+def _best(best: Row | None) -> list[str]:
+    if best is None:
+        return [""]
+    if "candidates" in best:
+        return [str(len(best["candidates"]))]
+    return [best_words(best), "" if best["gain"] is None else f"{best['gain']:+.3f}"]
+
+
+def _group(group: Row) -> list[str]:
+    epoch = f"{group['epoch']} of {group['epochs']}" if group["epochs"] else str(group["epoch"])
+    return [
+        group["trial"],
+        epoch,
+        f"{group['stage']}: {group['metric']} {group['value']:.3f}" if group["stage"] else "",
+    ]
+
+
+def table(heads: list[str], rows: list[list[str]]) -> Table:
+    """Left-aligned as results are; every row takes one line, whatever the terminal's width."""
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
+    for head in heads:
+        drawn.add_column(Text(printable(head)), no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(Text(printable(text)) for text in row))  # as Text, for names may hold brackets
+    return drawn
+
+
+def _line(text: str) -> Text:
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
+
+
+def _rest(number: int, what: str) -> list[Text]:
+    return [_line(f"… and {number} more {what}")] if number else []

@@ -1,0 +1,88 @@
+"""Campaigns without trials: what a group comes out as is a function of the group."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers import sweep_of
+
+from kdtune.config.key import digest
+from kdtune.config.sweep import SweepConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.sweep.group import Outcome, TrialGroup
+from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.prune import reaches
+from kdtune.sweep.scheduler import SweepScheduler
+from kdtune.sweep.study import Journal
+
+OutcomeOf = Callable[[TrialGroup], Outcome]
+
+
+def key_of(config: TrialConfig) -> str:
+    return digest(config.model_dump(mode="json", by_alias=True))
+
+
+def outcome_of(group: TrialGroup) -> Outcome:
+    """A function of the group alone, as the trainer is: some fail, weak ones stop at the first threshold they miss."""
+    sweep = sweep_of()
+    luck = random.Random(
+        f"{group.name} {sorted(group.values.items())}"
+    )  # not the keys: those change with every new field
+    if group.kind == "candidate" and luck.random() < 0.12:
+        return Outcome("failed", error="luck")
+    config = group.configs[0]
+    quality = 0.7 - 0.2 * abs(math.log(config.loss.lambda_)) + config.student.width / 300 + 0.05 * luck.random()
+    stages: dict[str, float] = {}
+    for stage, share in {"early": 0.6, "mid": 0.9, "late": 1.0}.items():
+        stages[stage] = share * quality + 0.02 * luck.random()
+        if not reaches(stages[stage], group.thresholds.get(stage), sweep.objectives[0].mode):
+            return Outcome("pruned", stages=stages, stage=stage)
+    return Outcome("complete", (stages["late"],), stages=stages)
+
+
+def drive(
+    sweep: SweepConfig,
+    ledger: Path,
+    at_once: int = 1,
+    order: int = 0,
+    stop_after: int | None = None,
+    made: dict[str, Outcome] | None = None,
+    outcome: OutcomeOf = outcome_of,
+) -> SweepScheduler:
+    """Run a scheduler as Ray would: up to `at_once` groups side by side, ending in random order.
+
+    `made` stands for the store: what is in it is found. After `stop_after` ends all is dropped, as in a crash.
+    """
+    rng, running, ends = random.Random(order), [], 0
+    made = {} if made is None else made
+    scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(ledger.with_suffix(".log"), sweep))
+    while not scheduler.done:
+        while len(running) < at_once and (group := scheduler.next_group()) is not None:
+            if group.name in made:
+                scheduler.finish(group, made[group.name], cached=True)
+            else:
+                running.append(group)
+        if scheduler.done:
+            break
+        assert running, "nothing runs and nothing may start: it hangs"
+        if ends == stop_after:
+            return scheduler
+        group = running.pop(rng.randrange(len(running)))
+        made[group.name] = outcome(group)
+        scheduler.finish(group, made[group.name], cached=False)
+        ends += 1
+    assert not running
+    return scheduler
+
+
+def ended(scheduler: SweepScheduler) -> list[tuple[TrialGroup, Outcome]]:
+    return [(scheduler.groups[name], outcome) for name, outcome in scheduler.outcomes.items()]
+
+
+def all_of(scheduler: SweepScheduler) -> dict[str, tuple]:
+    return {
+        group.name: (dict(group.values), group.keys, dict(group.thresholds), end) for group, end in ended(scheduler)
+    }
