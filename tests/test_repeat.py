@@ -20,9 +20,9 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.sections import EvaluationConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.doctor.examine import PACKED, TRIAL, Finding, of_trial
-from kdtune.doctor.operators import Operators, find_operators
 from kdtune.doctor.repeat import Pair, short_clips, short_trials, trained
 from kdtune.models.heads import PclNetwork, build_network
+from kdtune.train.operators import Operators, find_operators
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import torch
 from kdtune.clips.rendered import rendered_clips
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
-from kdtune.doctor.operators import find_operators
 from kdtune.store import Store
 from kdtune.train.checkpoint import content_digest
+from kdtune.train.operators import find_operators
 from kdtune.train.prepared import source_id
 from kdtune.train.replay import CLOCK, differences
 from kdtune.train.session import Session, plain_words

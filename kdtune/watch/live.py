@@ -59,7 +59,9 @@ class Plain:
             group = self.board.take(row)
             told = row["event"] == "ended" and group is not None and not row["cached"]
             line = (
-                self._timed(f"{row['group']} · {end_words(row, group.thresholds)}") if told and group is not None else ""
+                self._timed(f"{row['group']} · {end_words(row, group.thresholds)}")
+                if told and group is not None
+                else ""
             )
         if line:  # said outside of the lock: a terminal's own lock is taken for that
             self.say(line)
