@@ -149,7 +149,8 @@ def train(values: dict[str, Any]) -> None:
             gallery = features(network, spaced["train"])
             for split in splits:
                 found = features(network, spaced[split])
-                order = vote(*nearest(gallery, found), labels["train"], config.evaluation.neighbors, job["classes"])
+                neighbors = config.evaluation.neighbors
+                order = vote(*nearest(gallery, found, neighbors), labels["train"], neighbors, job["classes"])
                 row[f"{split}_knn"] = float((order == labels[split]).double().mean())
                 if at_stage:
                     linear = probe_predictions(gallery, labels["train"], found, job["classes"])

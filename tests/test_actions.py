@@ -237,7 +237,7 @@ def test_class_figures_and_retrieval_are_scikit_learns_on_random_input() -> None
         assert means[name] == pytest.approx(float(np.delete(values, 5).mean()))
     train_x, queries = rng.normal(size=(80, 5)), rng.normal(size=(40, 5))
     labels, asked = rng.integers(0, 12, 80), rng.integers(0, 12, 40)
-    order, _ = nearest(torch.from_numpy(train_x), torch.from_numpy(queries))
+    order, _ = nearest(torch.from_numpy(train_x), torch.from_numpy(queries), 200)
     for k in (1, 5, 20, 200):
         hits = 0
         for query, label in zip(queries, asked, strict=True):

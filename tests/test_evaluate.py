@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize
 
 from kdtune.train.inputs import batches
@@ -32,8 +33,21 @@ def knn_by_hand(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neig
 
 
 def knn(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neighbors: int, classes: int) -> list[int]:
-    order, similarity = nearest(torch.from_numpy(train), torch.from_numpy(queries))
+    order, similarity = nearest(torch.from_numpy(train), torch.from_numpy(queries), neighbors)
     return vote(order, similarity, torch.from_numpy(labels), neighbors, classes).tolist()
+
+
+@pytest.mark.parametrize("k", [1, 7, 50, 200])
+def test_nearest_is_the_head_of_a_stable_sort_however_many_tie(k: int) -> None:
+    rng = np.random.default_rng(k)
+    # Few different vectors, so that most similarities are tied, at the k-th place too.
+    train = torch.from_numpy(rng.integers(-1, 2, (120, 3)).astype(np.float32))
+    queries = torch.from_numpy(rng.integers(-2, 3, (60, 3)).astype(np.float32))
+    order, values = nearest(train, queries, k)
+    whole = F.normalize(queries.double(), dim=1) @ F.normalize(train.double(), dim=1).T
+    expected = whole.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(order, expected.indices[:, :k])
+    assert torch.equal(values, expected.values[:, :k])
 
 
 @pytest.mark.parametrize("neighbors", [1, 5])

@@ -106,7 +106,7 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
     # Asked together, for the probe is fitted once.
     queried = [video_features(network, samples, rows) for rows in splits.values()]
     features, queries = (torch.cat(each) for each in zip(*queried, strict=True))
-    order, similarity = nearest(compared, queries)
+    order, similarity = nearest(compared, queries, max(config.evaluation.neighbors, *RETRIEVED))
     knn = vote(order, similarity, labels, config.evaluation.neighbors, classes)
     linear = probe_predictions(gallery, labels, features, classes)
     scores, tables, first = {}, {}, 0

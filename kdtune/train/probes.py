@@ -10,18 +10,32 @@ from torch import Tensor
 PROBE_L2, PROBE_ITERATIONS = 1e-3, 100
 
 
-def nearest(train: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-    """All training videos by falling cosine: train (N, F), queries (Q, F) → positions (Q, N), similarities (Q, N)."""
+def nearest(train: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest training videos of each query by falling cosine, all where there are fewer.
+
+    Shape: train (N, F), queries (Q, F) → positions (Q, K) and similarities (Q, K), K = min(k, N). Equal similarities
+    stand in the order of `train`, on every machine alike: the first K columns of a stable sort, at a fraction of its
+    time and memory.
+    """
     similarity = F.normalize(queries.double(), dim=1) @ F.normalize(train.double(), dim=1).T
-    # A stable sort settles ties by the one order, on every machine alike.
-    order = torch.sort(similarity, dim=1, descending=True, stable=True)
-    return order.indices, order.values
+    k = min(k, len(train))
+    values, order = similarity.topk(k, dim=1)
+    # torch.topk promises no order of equal values: by position first, then by a stable sort of the values.
+    order = order.sort(dim=1).values
+    values, ranks = similarity.gather(1, order).sort(dim=1, descending=True, stable=True)
+    order = order.gather(1, ranks)
+    # Where equal ones were left out at the end, which ones topk took is not promised either.
+    tied = (similarity >= values[:, -1:]).sum(1) > k
+    if tied.any():
+        whole = similarity[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], order[tied] = whole.values[:, :k], whole.indices[:, :k]
+    return order, values
 
 
 def vote(order: Tensor, similarity: Tensor, labels: Tensor, neighbors: int, classes: int) -> Tensor:
     """Vote of the `neighbors` nearest training videos, each weighted by its similarity.
 
-    Shape: order and similarity (Q, N) of `nearest`, labels (N,) → (Q,) labels.
+    Shape: order and similarity (Q, K) of `nearest`, K ≥ neighbors or all; labels (N,) → (Q,) labels.
     """
     chosen = F.one_hot(labels[order[:, :neighbors]], classes)
     votes = (chosen * similarity[:, :neighbors].unsqueeze(2)).sum(1)
