@@ -17,7 +17,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.plan.costs import Cost, cost_of, side_by_side
 from kdtune.plan.forecast import look_ahead
 from kdtune.plan.keys import Keys
-from kdtune.plan.plan import duration, plan
+from kdtune.plan.plan import plan
 from kdtune.plan.speeds import Scopes, Speeds
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_jsonl
@@ -189,4 +189,3 @@ def test_as_many_trials_as_fit_run_side_by_side(sweep_form: dict[str, Any], monk
     ):
         sweep = sweep_with(sweep_form, resources=resources)
         assert side_by_side(sweep.resources) == fit
-    assert [duration(seconds) for seconds in (40, 600, 12240)] == ["40 s", "10 min", "3.4 hours"]

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from watched import HIDE, SHOW, SWEEP, Terminal, a_board, asked, ended, epoch
 
+from kdtune.units import duration
 from kdtune.watch.live import Live, Plain, watcher
-from kdtune.watch.picture import duration, show, tables
+from kdtune.watch.picture import show, tables
 
 
 @pytest.mark.parametrize(

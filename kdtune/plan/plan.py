@@ -11,6 +11,7 @@ from kdtune.errors import DataError
 from kdtune.plan.describe import described
 from kdtune.plan.forecast import Forecast, look_ahead
 from kdtune.store import Store
+from kdtune.units import duration
 
 if TYPE_CHECKING:
     from kdtune.plan.keys import Keys
@@ -129,10 +130,3 @@ def _some(lines: list[str]) -> Iterator[str]:
     yield from (f"               {line}" for line in lines[:SHOWN])
     if len(lines) > SHOWN:
         yield f"               and {len(lines) - SHOWN} more"
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 40 s, 12 min, 3.4 hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} hours"

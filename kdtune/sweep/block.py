@@ -1,7 +1,7 @@
-"""How far the search of one block has come: what was asked, what it was told, the thresholds of the next candidate.
+"""The progress of one block's search: what was asked and told, and the pruning thresholds of the next candidate.
 
-What the ledger holds is asked again, for the study that later asks learn from, but only when something fresh is to be
-asked: a sweep that finds everything in the store asks its sampler nothing.
+The study is rebuilt from the ledger only when a fresh candidate is needed: a sweep that finds everything in the store
+never asks its sampler.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kdtune.sweep.study import Journal
 
 
 class BlockSearch:
-    """The candidates of a block, in the order of their numbers."""
+    """The candidates of a block, in order."""
 
     def __init__(self, sweep: SweepConfig, block: Block) -> None:
         self.sweep, self.block = sweep, block
@@ -29,21 +29,24 @@ class BlockSearch:
         self.groups: list[TrialGroup] = []
         """The candidates asked so far."""
         self.notes: list[str] = []
-        """For people: where the ledger and a fresh ask differ."""
+        """Messages about candidates for which the ledger and a fresh ask differ."""
         self._search = Search(sweep, block)
         self._later: deque[Callable[[], object]] = deque()
-        """What the search has still to be asked and told, in order."""
+        """Calls to the search that are put off until `catch_up`, in order."""
         self._told = self._written = 0
-        self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # in order of their values
+        self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # sorted by value
 
     def ask(self) -> dict[str, Scalar]:
-        """Values of the next candidate."""
+        """Return the values of the next candidate."""
         self.catch_up()
         return self._search.ask()
 
     def ask_as(self, recorded: dict[str, Any]) -> dict[str, Scalar]:
-        """The same where a row of the ledger says what was asked. It stays asked: its trials are there, and later
-        candidates have learned from them."""
+        """Return the values that a row of the ledger records for the next candidate.
+
+        They hold even if the sampler would now draw others: their trials exist and later candidates have learned from
+        them.
+        """
 
         def asked() -> None:
             values = self._search.ask(recorded["values"])
@@ -55,12 +58,12 @@ class BlockSearch:
         return recorded["values"]
 
     def catch_up(self) -> None:
-        """Ask and tell the search what is in the ledger and what has ended."""
+        """Bring the study up to date with the ledger and with what has ended."""
         while self._later:
             self._later.popleft()()
 
     def may_ask(self, outcomes: dict[str, Outcome]) -> bool:
-        """Have all ended that the next candidate learns from? Then the search is told of exactly those."""
+        """Return whether every result that the next candidate needs has arrived, and tell the sampler those."""
         if len(self.groups) >= self.candidates:
             return False
         while self._told < len(self.groups) - self.sweep.search.window + 1:
@@ -74,20 +77,20 @@ class BlockSearch:
         return True
 
     def write(self, journal: Journal, outcomes: dict[str, Outcome]) -> None:
-        """Give Optuna's journal the candidates that have ended, as far as all before them have as well."""
+        """Append the ended candidates to Optuna's journal, up to the first that has not ended."""
         while self._written < len(self.groups) and (group := self.groups[self._written]).name in outcomes:
             journal.add(group, finished(self.sweep, outcomes[group.name]), outcomes[group.name].error)
             self._written += 1
 
     def thresholds(self) -> dict[str, float]:
-        """Stage → what the next candidate must reach there, for the stages that have a threshold."""
+        """Return stage → pruning threshold of the next candidate, for the stages that have one."""
         mode = self.sweep.objectives[0].mode
         found = {stage: pruning_threshold(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
         return {stage: level for stage, level in found.items() if level is not None}
 
 
 def finished(sweep: SweepConfig, outcome: Outcome) -> Finished:
-    """An outcome as the search, and Optuna's journal, are told of it."""
+    """Convert an outcome to what the search and Optuna's journal are told."""
     epochs = sweep.trial.milestones
     stages = {epochs[stage]: value for stage, value in outcome.stages.items()}
     return Finished(outcome.state, outcome.objectives, stages)

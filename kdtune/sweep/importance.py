@@ -1,4 +1,4 @@
-"""Which searched values mattered, in Optuna's words: read from the sweep's journal."""
+"""How much each searched parameter matters, estimated by Optuna from the sweep's journal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import optuna
-from optuna.importance import get_param_importances
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -19,15 +19,19 @@ from kdtune.store import SweepFiles
 from kdtune.store.seal import note_damage
 from kdtune.sweep.study import study_name
 
-#: With fewer complete candidates than this nothing can be told from the rest.
+#: Fewest complete candidates of a block for an estimate.
 LEAST = 4
+#: Share of the candidates that count as the best: a parameter matters if its values there differ from those of all.
+BEST = 0.1
 
 
 def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Block → parameter → its share of the importance (their sum is 1), the largest first; of the first objective.
+    """Return block → parameter → share of the importance for the first objective.
 
-    Blocks without enough complete candidates, and parameters of one value, are left out; so is all where the journal
-    is missing or damaged, for it is only a view: the sweep's next run writes it again.
+    A block's shares sum to 1, the largest first. Blocks with too few complete candidates and parameters of one value
+    are left out. If the journal is missing or damaged the result is empty; the sweep's next run writes it again.
+
+    The estimate is PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023, arXiv:2304.10255). It draws nothing at random.
     """
     path = files.study(files.folder / record["ledger"])
     if not path.exists():
@@ -36,7 +40,7 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
         storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.get_all_study_names(storage)
         studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
-    except Exception as error:  # Optuna raises whatever a damaged line leads it to
+    except Exception as error:  # a damaged line can make Optuna raise anything
         note_damage(DamageError([problem_of(path, error, "Optuna's journal")]))
         return {}
     found = {}
@@ -56,12 +60,13 @@ def _shares(study: optuna.Study) -> dict[str, float]:
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
 
     def first(trial: FrozenTrial) -> float:
-        return sign * trial.values[0]  # Optuna's default evaluator asks what makes a target low
+        return sign * trial.values[0]  # the evaluator takes a low target for a good one
 
     target = first if len(study.directions) > 1 else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = get_param_importances(study, target=target)
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST, region_quantile=1.0, evaluate_on_local=True)
+        found = get_param_importances(study, evaluator=evaluator, target=target, normalize=True)
     shares = {name: float(share) for name, share in found.items() if name in searched and math.isfinite(share)}
     total = sum(shares.values())
     if total <= 0:

@@ -1,8 +1,7 @@
-"""Stage pruning as a threshold that is known when a candidate is asked (DESIGN 4.4).
+"""Stage pruning by thresholds that are known when a candidate is asked (DESIGN 4.4).
 
-A candidate's peers are the candidates of its block that it may learn from, all of them finished by then. So the
-threshold it has to clear at each stage is a number that travels with it: nothing waits, and arrival order plays no
-part.
+A candidate's peers are the candidates of its block that it may learn from. All of them have ended by then, so its
+threshold at each stage is a number that travels with it: nothing waits, and arrival order does not matter.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from kdtune.config.search import Mode, PruneConfig
 
 
 def pruning_threshold(peers: Sequence[float], prune: PruneConfig, mode: Mode) -> float | None:
-    """The value a candidate must reach at a stage, given its peers' values there; None where all go on.
+    """Return the value that a candidate must reach at a stage, given its peers' values there; None if all continue.
 
-    The best `keep` share of the peers and the candidate together goes on: k = ⌈keep · (peers + 1)⌉ places, and the
-    candidate has one of them exactly if fewer than k peers are strictly better, that is, if it reaches the k-th best.
+    The best `keep` share of the peers and the candidate together continues. That is k = ⌈keep · (peers + 1)⌉ places,
+    and the candidate gets one if fewer than k peers are strictly better, that is, if it reaches the k-th best value.
     """
     if len(peers) < prune.min_peers:
         return None
-    # As a fraction, for 0.28 · 25 is a little more than 7 in binary.
+    # An exact fraction, because 0.28 · 25 is slightly more than 7 in floating point.
     places = math.ceil(Fraction(str(prune.keep)) * (len(peers) + 1))
     if places > len(peers):
         return None
@@ -30,5 +29,5 @@ def pruning_threshold(peers: Sequence[float], prune: PruneConfig, mode: Mode) ->
 
 
 def reaches(value: float, threshold: float | None, mode: Mode) -> bool:
-    """Does a candidate with `value` at a stage go on? Ties go on."""
+    """Return whether a candidate with `value` at a stage continues. It does if it ties with the threshold."""
     return threshold is None or (value >= threshold if mode == "max" else value <= threshold)

@@ -1,17 +1,20 @@
-"""Which values the next candidate gets: Optuna's samplers, asked so that the answer is a function (DESIGN 4.4).
+"""Choose the values of the next candidate: Optuna's samplers, used as a pure function (DESIGN 4.4).
 
 A block's search is a study in memory. Candidate n is asked when exactly the candidates ≤ n − window have been told, in
-candidate order; those between are Optuna's running trials, without results. The sampler of candidate n is made anew and
-seeded from (search seed, block, n). So the study, and with it the answer, depends neither on when a trial ended nor on
-what else is running, and a sweep that is run again builds the same study from its ledger and the TrialStore.
+candidate order; Optuna sees those in between as running trials without results. Each candidate gets a new sampler,
+seeded from (search seed, block, n). The study therefore depends neither on when a trial ended nor on what else is
+running, and a sweep that is run again rebuilds the same study from its ledger and the TrialStore.
+
+Every setting of a sampler that Optuna lets a caller choose is named here, so that a new version with other defaults
+asks for the same candidates. The golden candidates of tests/test_search.py guard the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +29,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.samplers.nsgaii import UniformCrossover
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -34,26 +38,37 @@ from threadpoolctl import threadpool_limits
 from kdtune.config.space import Parameter, Scalar
 from kdtune.config.sweep import Block, SweepConfig
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Optuna's progress messages and its warnings about experimental features, for the length of a block."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What the search is told of a candidate that has ended."""
+    """How a candidate ended, as the search is told."""
 
     state: Literal["complete", "pruned", "failed"]
     objectives: Sequence[float] = ()
-    """Of a complete one: each objective's value."""
+    """The value of each objective; empty unless the candidate is complete."""
     stages: Mapping[int, float] = field(default_factory=dict)
-    """Epoch → the first objective's metric there: Optuna's intermediate values."""
+    """Epoch → the first objective's metric at that stage: Optuna's intermediate values."""
 
 
 class Search:
-    """The search of one block: candidates are asked in order, and told in order."""
+    """The search of one block. Candidates are asked in order and told in order."""
 
+    @quiet()
     def __init__(self, sweep: SweepConfig, block: Block) -> None:
         self.sweep, self.block = sweep, block
         self.space = sweep.space(block)
@@ -63,10 +78,12 @@ class Search:
         self._asked: list[Trial] = []
         self._grid_asked = self._told = 0
 
+    @quiet()
     def ask(self, recorded: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """Values of the next candidate. Where it is `recorded` that others were asked, the search goes on with those.
+        """Return the values of the next candidate, floats rounded to four significant digits.
 
-        Optuna remembers its own draw; what is returned, and trained, is that draw in four significant digits.
+        Optuna remembers its unrounded draw. If `recorded` values differ from the draw, the study learns from those
+        instead; the fresh draw is still returned.
         """
         if self._grid:
             self._grid_asked += 1
@@ -88,12 +105,12 @@ class Search:
         return values
 
     def tell(self, finished: Finished) -> None:
-        """How the first candidate that was not told yet has ended."""
+        """Record how the first candidate that has not been told yet ended."""
         self._told += 1
         if self._grid:
             return
         trial = self._asked[self._told - 1]
-        if len(self._study.directions) == 1:  # Optuna has no intermediate values of several objectives
+        if len(self._study.directions) == 1:  # with several objectives Optuna refuses intermediate values
             for epoch, value in finished.stages.items():
                 trial.report(value, epoch)
         values = list(finished.objectives) if finished.state == "complete" else None
@@ -104,46 +121,97 @@ class Search:
         seed = _seed(search.seed, self.block.label, candidate)
         match search.sampler:
             case "tpe":
-                return _Tpe(self._common, seed=seed, n_startup_trials=search.startup)
+                several = len(self._study.directions) > 1
+                return _Tpe(self._common, **tpe_settings(several), seed=seed, n_startup_trials=search.startup)
             case "gp":
-                return GPSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
+                return GPSampler(
+                    seed=seed,
+                    independent_sampler=RandomSampler(seed=seed),
+                    n_startup_trials=search.startup,
+                    deterministic_objective=False,
+                    warn_independent_sampling=False,
+                )
             case "cmaes":
-                return CmaEsSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
+                return CmaEsSampler(
+                    seed=seed,
+                    independent_sampler=RandomSampler(seed=seed),
+                    n_startup_trials=search.startup,
+                    consider_pruned_trials=False,
+                    popsize=None,  # 4 + ⌊3 ln(number of parameters)⌋
+                    use_separable_cma=False,
+                    with_margin=False,
+                    lr_adapt=False,
+                    warn_independent_sampling=False,
+                )
             case "nsga2":
-                return NSGAIISampler(seed=seed, population_size=max(2, search.startup))
+                return NSGAIISampler(
+                    seed=seed,
+                    population_size=max(2, search.startup),
+                    mutation=None,  # draw anew, uniformly
+                    mutation_prob=None,  # 1 / number of parameters
+                    crossover=UniformCrossover(swapping_prob=0.5),
+                    crossover_prob=0.9,
+                    swapping_prob=0.5,
+                )
             case "qmc":
-                # One sequence for the whole block: the study counts how far it has come.
+                # One sequence for the whole block; the study counts how many of its points are used.
                 return _Qmc(self.space, _seed(search.seed, self.block.label))
             case _:
                 return RandomSampler(seed=seed)
 
     def _one_thread(self) -> AbstractContextManager[Any]:
-        """Linear algebra in one thread where a sampler computes with it: how many there are changes its last bits."""
+        """Limit linear algebra to one thread for samplers that use it: the thread count changes the last bits."""
         if self.sweep.search.sampler == "gp":
-            import torch  # noqa: F401  # before its threads are limited
+            import torch  # noqa: F401  # only the threads of libraries that are loaded can be limited
         return threadpool_limits(1) if self.sweep.search.sampler in ("gp", "cmaes") else nullcontext()
 
 
+def tpe_settings(several: bool) -> dict[str, Any]:
+    """Return the settings of TPE, for one objective or `several`.
+
+    Optuna has deprecated the arguments for the prior, the end points and the magic clip and will remove them, so they
+    cannot be named. Every version that accepts them uses the same values.
+    """
+    return {
+        "n_ei_candidates": 24,
+        "multivariate": not several,
+        "group": False,  # conditional parameters are drawn one by one
+        "constant_liar": True,  # running candidates count as bad, which keeps those of one window apart
+    }
+
+
 class _Tpe(TPESampler):
-    """Optuna's TPE. Which parameters all finished candidates have it would find out anew with every sampler, that is
-    with every candidate; `common` goes on from the candidate before."""
+    """Optuna's TPE with a faster search space.
+
+    Optuna computes from scratch, for every sampler and so for every candidate, which parameters all finished candidates
+    share. `common` updates that set from the previous candidate's.
+    """
 
     def __init__(self, common: IntersectionSearchSpace, **options: Any) -> None:
         super().__init__(**options)
         self._common = common
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if len(study.directions) > 1:  # then each parameter is drawn by itself
+        if len(study.directions) > 1:  # each parameter is drawn by itself
             return super().infer_relative_search_space(study, trial)
         found = self._common.calculate(study)
         return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
 class _Qmc(QMCSampler):
-    """Optuna's quasi-random sampler over all parameters of the space: also its first point, and with conditions."""
+    """Optuna's quasi-random sampler over all parameters of the space, conditional ones included.
+
+    Optuna's own uses the parameters of the first trial, and draws that trial at random.
+    """
 
     def __init__(self, space: Mapping[str, Parameter], seed: int) -> None:
-        super().__init__(scramble=True, seed=seed, warn_independent_sampling=False)
+        super().__init__(
+            qmc_type="sobol",
+            scramble=True,
+            seed=seed,
+            independent_sampler=RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
         found = {name: distribution(parameter) for name, parameter in space.items()}
         self._whole = {name: distribution for name, distribution in found.items() if not distribution.single()}
 
@@ -152,7 +220,7 @@ class _Qmc(QMCSampler):
 
 
 def directions(sweep: SweepConfig) -> list[StudyDirection]:
-    """Of the objectives, in Optuna's words."""
+    """Return the objectives' directions as Optuna's."""
     words = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
     return [words[objective.mode] for objective in sweep.objectives]
 
@@ -172,7 +240,7 @@ def _suggest(trial: Trial, name: str, parameter: Parameter) -> Any:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """Of a parameter's values, in Optuna's words."""
+    """Return a parameter's values as Optuna's distribution."""
     if parameter.choice is not None:
         return CategoricalDistribution(parameter.choice)
     if (whole := parameter.int or parameter.int_log) is not None:
@@ -182,7 +250,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def _rounded(value: Any, parameter: Parameter) -> Scalar:
-    """Four significant digits, so that the value a table prints is the value that was trained."""
+    """Round to four significant digits, so that tables print exactly the value that was trained."""
     if parameter.bounds is None or not isinstance(value, float):
         return value
     return min(max(float(f"{value:.4g}"), parameter.bounds[0]), parameter.bounds[1])

@@ -1,7 +1,7 @@
-"""The search as Optuna's journal, one study a block, for optuna-dashboard and optuna's plots: a view, not the truth.
+"""Optuna's journal of a sweep, with one study per block, for optuna-dashboard and Optuna's plots. Only a view.
 
-It is written from the outcomes, in candidate order, so that trial n of a study is candidate n and no trial is ever left
-RUNNING. What is missing (a crash, a deleted file) is added by running the sweep again.
+It is written from the outcomes, in candidate order, so trial n of a study is candidate n and no trial stays RUNNING.
+Running the sweep again adds what is missing after a crash or a deleted file.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from optuna.trial import create_trial
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.sweep.group import TrialGroup
-from kdtune.sweep.search import STATES, Finished, directions, distribution
+from kdtune.sweep.search import STATES, Finished, directions, distribution, quiet
 
 
 def study_name(sweep: str, block: str) -> str:
-    """What a block's study is called."""
+    """Return the name of a block's study."""
     return f"{sweep} · {block}"
 
 
 class Journal:
-    """The studies of a sweep, in one file. For the sweep's one driver."""
+    """The studies of a sweep in one file. Only the sweep's driver writes it."""
 
     def __init__(self, path: Path, sweep: SweepConfig) -> None:
         self.path, self.sweep = path, sweep
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Its lock is of no use beside the driver's own, and of one that was killed it would be waited for.
+        # The driver's own lock suffices, and Optuna would wait for the lock of a driver that was killed.
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         try:
             self._studies = self._open()
-        except (ValueError, KeyError, json.JSONDecodeError):  # a torn line, with others after it
+        except (ValueError, KeyError, json.JSONDecodeError):  # a torn line in the middle of the file
             path.unlink()
             self._studies = self._open()
         self._there = [len(study.get_trials(deepcopy=False)) for study in self._studies]
 
+    @quiet()
     def _open(self) -> list[Study]:
         storage = JournalStorage(JournalFileBackend(str(self.path)))
         return [
@@ -53,7 +54,7 @@ class Journal:
         ]
 
     def add(self, group: TrialGroup, finished: Finished, error: str | None) -> None:
-        """The next candidate of its block; one that is there already is left as it is."""
+        """Append the next candidate of its block, unless the journal has it already."""
         assert group.block is not None
         assert group.number is not None
         if group.number < self._there[group.block.index]:

@@ -11,8 +11,9 @@ from typing import Any, TextIO
 from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
+from kdtune.units import duration
 from kdtune.watch.board import Board
-from kdtune.watch.picture import duration, tables
+from kdtune.watch.picture import tables
 
 Row = dict[str, Any]
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdtune.parse import printable
+from kdtune.units import duration
 
 Row = dict[str, Any]
 
@@ -52,17 +53,6 @@ def show(drawn: RenderableType, stream: TextIO) -> None:
     text = io.StringIO()
     Console(file=text, width=WIDE, force_terminal=False, color_system=None).print(drawn)
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), file=stream, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """As in `40 s`, `12 min`, `3 h 20 min`, `2.5 days`: what is only known about needs no more."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{seconds / 86400:.1f} days"
 
 
 def best_words(best: Row) -> str:
