@@ -12,6 +12,7 @@ from kdtune import __version__
 from kdtune.commands import data, jobs, machine, process, publish, report, sweeps, teachers, trials, watch
 from kdtune.commands import store as store_commands
 from kdtune.commands.utf8 import start_in_utf8_mode
+from kdtune.config.shipped import located
 from kdtune.parse import printable
 from kdtune.report.tables import FORMATS
 from kdtune.tracking.location import DEFAULT_PORT
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         store = options.store
         process.check_arguments(given)
+        if "file" in options:
+            options.file = located(options.file)
         code = options.run(options)
         process.flush()
         return code
@@ -84,15 +87,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the file")
         return sub
 
-    sub = command("sweep", sweeps.sweep, "run a sweep, or go on with it", "sweep sweeps/lambda_tau.yaml")
-    with_file(sub, "a sweep file").add_argument("--address", help="of a Ray cluster; default: this machine")
+    sub = command("sweep", sweeps.sweep, "run a sweep, or go on with it", "sweep lambda_tau.yaml")
+    with_file(sub, "a sweep file, or the name of one that comes with kdtune").add_argument(
+        "--address", help="of a Ray cluster; default: this machine"
+    )
     sub.add_argument("--dry-run", action="store_true", help="only say what would run, as `plan` does")
     sub.set_defaults(measure=False)
     does = "say what a sweep would run and what that costs, and check its file"
-    sub = command("plan", sweeps.plan, does, "plan sweeps/paper.yaml")
+    sub = command("plan", sweeps.plan, does, "plan paper.yaml")
     does = "prepare the data and time a few steps of trials that nobody has trained here"
     with_file(sub, "a sweep file").add_argument("--measure", action="store_true", help=does)
-    example = "submit sweeps/ucf101.yaml --address http://HEAD:8265 --store /shared/runs"
+    example = "submit ucf101.yaml --address http://HEAD:8265 --store /shared/runs"
     sub = command("submit", jobs.submit, "run a sweep as a Ray job, which outlives this machine", example)
     with_file(sub, "a sweep file")
     sub.add_argument("--address", required=True, metavar="URL", help="of the cluster's dashboard: http://HEAD:8265")
@@ -101,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--follow", action="store_true", help="and what it goes on to say, until it ends")
     sub = command("stop", jobs.stop, "end a sweep with checkpoints, wherever it runs", "stop ucf101")
     sub.add_argument("sweep", metavar="SWEEP", help="a sweep's name")
-    example = "train sweeps/lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
+    example = "train lambda_tau.yaml --set teacher=c3d --set lambda=0.5"
     sub = command("train", trials.train, "train one trial, without Ray", example)
     with_file(sub, "a trial file, or a sweep file whose `trial` is trained")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -149,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=_count, default=0)
     sub.add_argument("--groups", type=_count, default=10, help="looks: each has its own sprites and background")
     sub.add_argument("--clips", type=_count, default=3, help="videos of each class and group")
-    example = "data prepare sweeps/ucf101.yaml"
+    example = "data prepare ucf101.yaml"
     sub = command("prepare", data.prepare, "decode a file's videos into the store", example, of_data)
     with_file(sub, "a trial or sweep file")
     command("verify", data.verify, "check every stored frame against its checksum", "data verify", of_data)
