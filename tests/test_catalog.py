@@ -119,7 +119,7 @@ def test_a_folder_of_any_names_takes_each_video_as_a_group(tmp_path: Path) -> No
 def test_groups_csv_must_name_every_video(tmp_path: Path) -> None:
     videos(tmp_path, "a/1.mp4", "a/2.mp4", "b/3.mp4")
     write(tmp_path / "groups.csv", "video,class,group\na/1.mp4,a,x\nb/3.mp4,b,y\n")
-    with pytest.raises(DataError, match=r"no group for 1 videos: a/2\.mp4"):
+    with pytest.raises(DataError, match=r"no group for 1 video: a/2\.mp4"):
         load_catalog(DataConfig(dataset="folder", root=str(tmp_path)))
 
 
@@ -147,7 +147,7 @@ def test_all_problems_come_at_once(ucf: Path) -> None:
         load_catalog(DataConfig(dataset="ucf101", root=str(ucf)))
     text = str(caught.value)
     assert "class Hop has no training videos" in text
-    assert "2 of 5 listed videos are not there: Hop/gone.avi, Run/gone.avi" in text
+    assert "2 of 5 listed videos are missing: Hop/gone.avi, Run/gone.avi" in text
 
 
 def test_broken_lists_say_where(ucf: Path) -> None:

@@ -186,7 +186,7 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     assert "have changed" in damaged.stdout
     mended = kdtune("data", "prepare", str(tmp_path / "trial.yaml"), store=store)
     assert (mended.returncode, mended.stdout) == (0, prepared.stdout)
-    assert "1 of 24 videos are damaged, and decoded again" in mended.stderr
+    assert "1 of 24 videos are damaged and decoded again" in mended.stderr
     assert "0 problems" in kdtune("data", "verify", store=store).stdout
 
 

@@ -72,7 +72,7 @@ def test_only_the_damaged_videos_are_decoded_again(
     assert problems_of(copy.folder, 2) == [f"{copy.folder}: the frames of {name} have changed" for name in names]
     clips = prepare()
     assert sorted(decodes) == sorted(Path(name).name for name in names)
-    said = f"clips: {copy.folder}: 2 of 8 videos are damaged, and decoded again: {', '.join(names)}\n"
+    said = f"clips: {copy.folder}: 2 of 8 videos are damaged and decoded again: {', '.join(names)}\n"
     assert capsys.readouterr().err == said
     assert same_files(clips, built)
     np.testing.assert_array_equal(copy.frames(5), before)
@@ -132,7 +132,7 @@ def test_a_video_that_decodes_to_other_frames_makes_it_anew(
     assert prepare().digest == other.digest != built.digest
     (name,) = damage(other, 3)
     assert prepare().digest == built.digest
-    assert f"{name} decodes to other frames than those that were stored: all its videos" in capsys.readouterr().err
+    assert f"{name} decodes to other frames than the stored ones: all its videos" in capsys.readouterr().err
 
 
 def test_large_stores_are_checked_when_their_file_was_touched(
@@ -157,7 +157,7 @@ def test_what_rots_unseen_is_found_by_verify_and_then_mended(
 ) -> None:
     monkeypatch.setattr(repair, "ALWAYS_VERIFIED_GIB", 0)
     damage(copy, 1)
-    write_json(copy.folder / "verified.json", repair._mark(big(copy)))  # no time or size tells of it
+    write_json(copy.folder / "verified.json", repair._file_state(big(copy)))  # neither time nor size shows it
     assert not same_files(prepare(), built)
     assert len(problems_of(copy.folder, 2)) == 1
     assert same_files(prepare(), built)

@@ -146,7 +146,7 @@ def test_a_changed_index_and_another_format_are_found(copy: ClipStore) -> None:
         ClipStore.open(copy.folder)
     record.write_text(whole)
     flip_a_byte(copy.folder / "index.parquet", 50)
-    with pytest.raises(StoreError, match=r"index\.parquet is not the one"):
+    with pytest.raises(StoreError, match=r"index\.parquet has changed since"):
         ClipStore.open(copy.folder)
 
 

@@ -96,7 +96,7 @@ def test_commands_say_what_they_understood(
     assert f"videos       {before}".rstrip() in planned
     for text in (before, after):
         assert f"folder in {root}: split folders (test, train)" in text
-        assert "left out   1 file is no video: .txt 1" in text
+        assert "left out   1 file is not a video: .txt 1" in text
     assert "classes    2: Rise 4, SpinLeft 3" in before
     assert "classes    2: Rise 3, SpinLeft 3" in after
     assert "refused    1 video (list: " in after

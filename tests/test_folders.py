@@ -72,13 +72,13 @@ MIXTURES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda root: classes(root, "train/run", "train/sit", "test/run", "test/sit", "jump"),
         r"split folders \(test, train\) beside other folders of videos \(jump\)",
     ),
-    "a class that is called like a split": (
+    "a class that is named like a split": (
         lambda root: classes(root, "car", "train", "bus"),
         r"split folders \(train\) beside other folders of videos \(bus, car\)",
     ),
     "a split within a split": (
         lambda root: classes(root, "train/run", "train/sit", "train/test", "test/run", "test/sit"),
-        r"called like a split \(train/test\)",
+        r"named like a split \(train/test\)",
     ),
     "splits within classes": (
         lambda root: classes(root, "run/train", "run/test", "sit/train", "sit/test"),
@@ -93,18 +93,18 @@ MIXTURES: dict[str, tuple[Callable[[Path], None], str]] = {
     "splits without classes": (lambda root: classes(root, "train", "test"), "but no class folders: 0.mp4"),
     "classes that differ in case": (
         lambda root: classes(root, "train/Run", "train/sit", "test/run", "test/sit"),
-        "differ in case or accents alone: Run and run",
+        "differ only in case or accents: Run and run",
     ),
     "a wrapper": (lambda root: classes(root, "MyData/run", "MyData/sit"), r"set data\.root to .*/MyData if"),
     "two wrappers": (lambda root: classes(root, "a/b/run", "a/b/sit"), r"set data\.root to .*/a/b if"),
-    "one class": (lambda root: classes(root, "run"), "one class alone, run: there is nothing to tell apart"),
+    "one class": (lambda root: classes(root, "run"), "has only one class, run: there is nothing to tell apart"),
     "no folders": (
         lambda root: videos(root, "1.mp4", "2.mp4"),
         r"holds 2 videos, but no class folders: 1\.mp4, 2\.mp4",
     ),
     "frames": (
         lambda root: [classes(root, "a"), write(root / "b" / "v1" / "1.jpg", "")],
-        r"1 file is no video: \.jpg 1",
+        r"1 file is not a video: \.jpg 1",
     ),
 }
 
@@ -125,7 +125,7 @@ def test_what_systems_leave_and_what_is_no_video_is_passed_over(tmp_path: Path) 
     understood = read(tmp_path)
     check(understood, tmp_path)
     assert len(understood.catalog) == 6
-    assert understood.reading.others == {".jpg": 1, ".txt": 1, "no ending": 1, "special file": 1}
+    assert understood.reading.others == {".jpg": 1, ".txt": 1, "no suffix": 1, "special file": 1}
     assert any("loose.mp4" in note for note in understood.reading.notes)
 
 
@@ -223,7 +223,7 @@ def test_the_summary_says_what_was_understood(tmp_path: Path) -> None:
     )
     assert expected in text
     assert "groups     70" in text
-    assert "left out   1 file is no video: .txt 1" in text
+    assert "left out   1 file is not a video: .txt 1" in text
     assert "guess      no groups.csv: each video is its own group" in text
     assert "guess      no lists and no test folder: 20% of the groups, chosen by hash, are the test list" in text
     assert "note       files that may be lists are not read: train.csv" in text
@@ -243,7 +243,7 @@ ENTRIES = st.tuples(st.sampled_from(["file"] * 6 + ["pipe", "link"]), PATHS, PAT
 def test_a_split_that_is_a_link_upwards_is_not_walked(tmp_path: Path) -> None:
     classes(tmp_path, "train/run", "train/sit")
     (tmp_path / "test").symlink_to("/")
-    assert "holds train alone, and no test folder" in refusal(tmp_path)
+    assert "holds only train, and no test folder" in refusal(tmp_path)
 
 
 def test_what_cannot_be_read_in_a_test_folder_is_named() -> None:

@@ -161,7 +161,7 @@ def test_a_root_that_is_one_folder_too_high_is_named(root: Path, tmp_path: Path)
     lists = tmp_path / "lists"
     save(lists)
     text = refusal(tmp_path, lists=str(lists), dataset="ucf101")
-    assert f"6 of 6 listed videos are not there: {VIDEOS[0]}" in text
+    assert f"6 of 6 listed videos are missing: {VIDEOS[0]}" in text
     assert f"set data.root to {root}" in text
 
 
@@ -220,7 +220,7 @@ def test_groups_are_read_as_spreadsheets_save_them(saved: bytes, root: Path) -> 
         (b"\n\n", r"groups\.csv: is empty"),
         (b"name,film\n", r"groups\.csv:1: needs the columns video and group, but has \['name', 'film'\]"),
         (GROUPS.encode() + "Amélie,a\n".encode("latin-1"), r"groups\.csv:8: is not UTF-8 text \(byte 0xe9\)"),
-        (GROUPS.encode() + b"run/x.avi,Tiger, Dragon\n", r"groups\.csv:8: has 3 columns, the first line has 2"),
+        (GROUPS.encode() + b"run/x.avi,Tiger, Dragon\n", r"groups\.csv:8: has 3 columns, but the first line has 2"),
         (GROUPS.encode() + b'run/x.avi,"Tiger\n', r"groups\.csv:8: is not CSV"),
         (GROUPS.encode() + b"run/x.avi,\n", r"groups\.csv:8: names no group"),
         (
@@ -231,14 +231,14 @@ def test_groups_are_read_as_spreadsheets_save_them(saved: bytes, root: Path) -> 
             GROUPS.encode() + VIDEOS[0].replace("run/", "Run/").encode() + b",x\n" + VIDEOS[0].encode()[:0],
             r"run/v_run_g01_c01\.avi",
         ),
-        (GROUPS.encode().replace(VIDEOS[0].encode(), b"run/other.avi"), r"names no group for 1 videos: run/v_run_g01"),
+        (GROUPS.encode().replace(VIDEOS[0].encode(), b"run/other.avi"), r"names no group for 1 video: run/v_run_g01"),
     ],
 )
 def test_groups_that_are_wrong_are_named_with_their_line(content: bytes, message: str, root: Path) -> None:
     write(root / "groups.csv", content)
     if b"Run/" in content:
         understood = read(root)
-        assert any("groups.csv names a video that is not among these: Run/" in n for n in understood.reading.notes)
+        assert any("groups.csv names a video that is not in the data set: Run/" in n for n in understood.reading.notes)
         return
     with pytest.raises(DataError, match=message):
         read(root)
@@ -253,7 +253,7 @@ def test_a_group_with_commas_and_groups_of_other_videos(root: Path) -> None:
     write(root / "groups.csv", GROUPS.replace("film0", '"Tiger, Dragon"') + "run/gone.avi,x\n")
     understood = read(root)
     assert set(understood.catalog["group"]) == {"Tiger, Dragon", "film1", "film2"}
-    assert "groups.csv names a video that is not among these: run/gone.avi" in understood.reading.notes
+    assert "groups.csv names a video that is not in the data set: run/gone.avi" in understood.reading.notes
 
 
 def test_a_group_in_both_official_lists_is_said(root: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.tuples import ClipDraws, draw_tuples
-from kdtune.clips.view import Repeating, viewed
+from kdtune.clips.view import EdgePadded, viewed
 from kdtune.config.key import identity, trial_key
 from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
@@ -57,7 +57,7 @@ def test_a_view_shows_the_same_moment_and_place(examples: int) -> None:
             inner, outer = sorted(((int(start[0, 0]), clip.frames), (first, view.frames)), key=lambda at: at[1])
             assert outer[0] <= inner[0]
             assert inner[0] + inner[1] <= outer[0] + outer[1]
-        read = Repeating(Counting(), np.array([length])).clip(0, first, view.frames)  # type: ignore[arg-type]
+        read = EdgePadded(Counting(), np.array([length])).clip(0, first, view.frames)  # type: ignore[arg-type]
         assert np.array_equal(read, np.clip(np.arange(first, first + view.frames), 0, length - 1))
         top_left = found.crop[0, 0]
         assert (top_left >= 0).all()

@@ -1,11 +1,11 @@
-"""How each clip of a sample looks: the place of its crop, its colours, its blur, its flip; drawn, not yet applied.
+"""Draw how each clip of a sample looks: crop position, colours, blur and flip. augment.py applies the draws.
 
 Legend: B samples of n clips, T frames a clip.
 
-A draw belongs to a clip, or with `augment.per: frame` to a frame: PCL's datasets/ucf101.py seeds Python's generator
-before each frame, so that the frames of a clip share their draws, but a newer torchvision draws with torch's. Then each
-frame has its own crop, jitter, grey and flip, and is blurred or not on its own; only σ, which PCL itself draws with
-Python's generator, is still the clip's. The first frame has the draws that the clip would have.
+Draws are made once per clip, or once per frame with `augment.per: frame`. PCL's datasets/ucf101.py seeds Python's
+generator before each frame so that the frames of a clip share their draws, but newer torchvision versions draw from
+torch's generator. There each frame gets its own crop, jitter, grey, flip and decision to blur; only σ, which PCL draws
+from Python's generator, is still shared by the clip. The first frame gets the draws that the clip would have.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kdtune.config.trial import TrialConfig
 
 @dataclass(frozen=True)
 class ColourDraws:
-    """Arrays of shape (B, n), drawn for each clip, or (B, n, T), for each frame; factors as torchvision's."""
+    """Arrays of shape (B, n), one draw per clip, or (B, n, T), one per frame. Factors follow torchvision."""
 
     jitter: np.ndarray
-    order: np.ndarray  # (…, 4), which of brightness, contrast, saturation, hue comes first, second, …
+    order: np.ndarray  # (…, 4), order of the operations: 0 brightness, 1 contrast, 2 saturation, 3 hue
     brightness: np.ndarray
     contrast: np.ndarray
     saturation: np.ndarray
@@ -34,14 +34,14 @@ class ColourDraws:
     blur: np.ndarray
     sigma: np.ndarray
     flip: np.ndarray
-    blur_radius: int  # pixels; from the configuration, never from the batch, so that a clip looks the same in any batch
+    blur_radius: int  # pixels; from the configuration, not the batch, so that a clip looks the same in any batch
 
     @property
     def per_frame(self) -> bool:
         return self.flip.ndim == 3
 
     def of(self, which: slice) -> ColourDraws:
-        """The draws of some of all N clips or frames, in arrays of shape (k,) and (k, 4)."""
+        """Return the draws of k of the N clips or frames, as arrays of shape (k,) and (k, 4)."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         own: dict[str, Any] = {
             name: value.reshape(-1, *value.shape[self.flip.ndim :])[which] for name, value in arrays.items()
@@ -52,9 +52,10 @@ class ColourDraws:
 def draw_appearance(
     config: TrialConfig, n: int, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, train: bool
 ) -> tuple[np.ndarray, ColourDraws | None]:
-    """The crops of `n` clips of each of `samples` (B,), int64 (B, n, 2) or (B, n, T, 2): top and left; and the colours.
+    """Return the crops (top, left) and colours of `n` clips for each of `samples` (B,).
 
-    `train` False gives centre crops and no colours.
+    The crops are int64 of shape (B, n, 2) or, drawn per frame, (B, n, T, 2). With `train` False they are centred and
+    the colours are None.
     """
     room = np.array(config.clip.stored_size) - config.clip.size
     if not train:
@@ -75,7 +76,7 @@ def draw_appearance(
 
 
 def _colour(u: np.ndarray, augment: AugmentConfig) -> ColourDraws:
-    """`u` (…, 13) uniforms."""
+    """Turn uniforms `u` (…, 13) into colour draws of shape (…)."""
 
     def factor(column: int, strength: float) -> np.ndarray:
         low = max(0.0, 1.0 - strength)  # torchvision's ColorJitter range

@@ -1,8 +1,9 @@
-"""Augmentation of whole batches on the training device, from explicit parameters drawn by appearance.py.
+"""Augment whole batches on the training device, with explicit parameters drawn by appearance.py.
 
-Legend: N = B·n clips, shape (N, 3, T, H, W), float32 in [0, 1]. Order of operations as PCL's transforms: colour jitter,
-grey, Gaussian blur, flip, normalisation; crops are cut when the clips are read. The formulas are torchvision's for
-float images, applied to each frame with its clip's parameters, or with its own: it is then a clip of one frame here.
+Legend: N = B·n clips, shape (N, 3, T, H, W), float32 in [0, 1]. The order of operations follows PCL's transforms:
+colour jitter, grey, Gaussian blur, flip, normalisation; crops are cut when the clips are read. The formulas are
+torchvision's for float images. Each frame uses its clip's parameters; with draws per frame, each frame is treated as a
+clip of one frame.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from torch import Tensor
 
 from kdtune.clips.appearance import ColourDraws
 
-#: ImageNet statistics, as PCL.
+#: ImageNet statistics, as in PCL.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: On a CPU so many values at a time go through all operations, for they then stay in a core's cache.
+#: Values per chunk on a CPU: a chunk stays in a core's cache through all operations.
 CHUNK_VALUES = 5 * 2**17
-#: In the place of a divisor of 0.
-TINY = 1e-30
+#: Lower bound of divisors that may be 0.
+EPS = 1e-30
 
 
 def augment(clips: Tensor, colour: ColourDraws | None, normalize: bool = True) -> Tensor:
-    """uint8 (B, n, T, H, W, 3) → float32 (B, n, 3, T, H, W), by ImageNet's statistics or, not normalised, in [0, 1].
+    """Augment uint8 (B, n, T, H, W, 3) clips; return float32 (B, n, 3, T, H, W).
 
-    `colour` None leaves the appearance as it is.
+    With `normalize` the result is normalised by ImageNet's statistics, else it is in [0, 1]. `colour` None leaves the
+    appearance unchanged.
     """
     batch, n, frames, height, width, _ = clips.shape
     per_frame = colour is not None and colour.per_frame
@@ -43,7 +45,7 @@ def augment(clips: Tensor, colour: ColourDraws | None, normalize: bool = True) -
 
 
 def _appearance(parts: Tensor, colour: ColourDraws | None, normalize: bool) -> Tensor:
-    """uint8 (N, T, H, W, 3) → float32 (N, 3, T, H, W); `colour` of these N clips."""
+    """Augment uint8 (N, T, H, W, 3) with the draws of these N clips; return float32 (N, 3, T, H, W)."""
     x = parts.permute(0, 4, 1, 2, 3).contiguous().float().div_(255)
     if colour is not None:
         x = _jitter(x, colour)
@@ -59,12 +61,12 @@ def _appearance(parts: Tensor, colour: ColourDraws | None, normalize: bool) -> T
 
 
 def residual(clips: Tensor) -> Tensor:
-    """roll(x, 1, T) − x over the frames (…, T, H, W): frame 0 is last − first (PCL)."""
+    """Return roll(x, 1, T) − x over the frames of `clips` (…, T, H, W). Frame 0 is last − first, as in PCL."""
     return clips.roll(1, -3) - clips
 
 
 def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """Change the clips where `chosen` (N,) is true, perhaps in place; the others stay as they are."""
+    """Apply `change` to the clips of `x` (N, …) where `chosen` (N,) is true. May work in place."""
     where = np.flatnonzero(chosen)
     if len(where) == 0:
         return x
@@ -75,12 +77,12 @@ def _on_subset(x: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarr
 
 
 def _column(values: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
-    """Parameters of the k chosen clips, shaped (k, 1, 1, 1, 1) to multiply them."""
+    """Return the parameters of the k chosen clips, shaped (k, 1, 1, 1, 1) for broadcasting."""
     return torch.from_numpy(values[chosen]).to(like).view(-1, 1, 1, 1, 1)
 
 
 def _jitter(x: Tensor, colour: ColourDraws) -> Tensor:
-    """ColorJitter: the four operations in each clip's own order."""
+    """Apply ColorJitter: the four operations, in each clip's own order."""
     operations = (
         (_brightness, colour.brightness),
         (_contrast, colour.contrast),
@@ -123,18 +125,18 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` of a full circle, by way of HSV."""
+    """Shift the hue of `x` by `shift`, in fractions of a full circle, through HSV."""
     red, green, blue = x.unbind(1)
     high, low = x.amax(1), x.amin(1)
     spread = high - low
-    saturation = spread / high.clamp_min(TINY)  # of a grey pixel 0, as are r, g and b
-    divisor = spread.clamp_min(TINY)
+    saturation = spread / high.clamp_min(EPS)  # 0 for a grey pixel, as are r, g and b
+    divisor = spread.clamp_min(EPS)
     r, g, b = (high - red) / divisor, (high - green) / divisor, (high - blue) / divisor
     hue = torch.where(high == red, b - g, torch.where(high == green, 2 + r - b, 4 + g - r))
     hue = (hue / 6 + 1).frac_()
     hue += shift.squeeze(1)
     hue -= hue.floor()
-    # Back to RGB: channel n is v − v·s·clamp(min(k, 4 − k), 0, 1) with k = (n + 6h) mod 6, n = 5, 3, 1.
+    # HSV to RGB: channel n is v − v·s·clamp(min(k, 4 − k), 0, 1) with k = (n + 6h) mod 6, n = 5, 3, 1.
     channels = []
     for n in (5, 3, 1):
         k = n + 6 * hue
@@ -144,20 +146,21 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, sigma: np.ndarray, radius: int) -> Tensor:
-    """Separable Gaussian of each clip's σ in pixels (N,), as one matrix a clip from the left and from the right."""
+    """Apply a separable Gaussian with `sigma` (N,) in pixels: one matrix per clip, multiplied from both sides."""
     matrix = torch.from_numpy(_blur_matrices(sigma, radius, x.shape[-1])).to(x).unsqueeze(1)
     return (matrix @ x.flatten(1, 2) @ matrix.mT).view_as(x)
 
 
 def _blur_matrices(sigma: np.ndarray, radius: int, size: int) -> np.ndarray:
-    """(N,) → (N, size, size) float32: row i holds the weights of its 2·radius + 1 neighbours, reflected at the borders.
+    """Return blur matrices (N, size, size) float32 for `sigma` (N,).
 
-    As matrices a blur is two products of BLAS, some ten times faster on a CPU than summing shifted copies.
+    Row i holds the weights of the 2·radius + 1 neighbours of pixel i, reflected at the borders. As matrices, a blur is
+    two BLAS products, about ten times faster on a CPU than summing shifted copies.
     """
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     weights /= weights.sum(1, keepdims=True)
-    at = np.abs(np.arange(size)[:, None] + offsets)  # reflection without repeating the border
+    at = np.abs(np.arange(size)[:, None] + offsets)  # reflect without repeating the border
     at = np.where(at >= size, 2 * (size - 1) - at, at)
     matrices = np.zeros((len(sigma), size, size))
     for tap in range(len(offsets)):

@@ -1,4 +1,4 @@
-"""Making a ClipStore, or finding the one that is there: which tier, whether it fits, all videos decoded once."""
+"""Build a ClipStore or find an existing one: choose the tier, check the disk space, decode each video once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdtune.clips.duplicates import refuse_harmful, same_bytes
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
 from kdtune.clips.manifest import digest_of, file_hashes, manifest_digest, recorded_digest
 from kdtune.clips.parts import Progress, decoded_parts
-from kdtune.clips.repair import mended
+from kdtune.clips.repair import check_and_repair
 from kdtune.clips.store import FORMAT, ClipStore
 from kdtune.clips.survey import Survey, choose, survey
 from kdtune.clips.tiers import Tier, missing_codec
@@ -52,15 +52,15 @@ class Source:
         return {"manifest": tier.manifest(self.manifest), "decoders": decoders, "reading": READING}
 
     def key(self, tier: Tier) -> str:
-        """The name of the store's folder."""
+        """Return the name of the store's folder."""
         return digest({"size": self.size, "format": FORMAT, **self.made_from(tier)})
 
 
 def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
-    """The ClipStore of a data set at the size that `clip` asks for: built once, then opened, checked and mended.
+    """Return the ClipStore of a data set at the size that `clip` asks for. Build it once, then check and repair it.
 
-    A build that was interrupted is gone on with. Raises DataError (videos or lists missing, the same bytes in two
-    classes or in training and test, too many refused, disk too small or full, no codec for a tier that is asked for).
+    An interrupted build resumes. Raises DataError where videos or lists are missing, the same bytes are in two classes
+    or in training and test, too many videos are refused, the disk is too small or full, or the tier's codec is missing.
     """
     understood, root, threads = understand(data), Path(data.folder), cores()
     catalog, reading = understood.catalog, understood.reading
@@ -69,25 +69,27 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
         print(f"warning: {warning}", file=sys.stderr)
     source = Source(catalog, root, digest_of(catalog, hashes), clip.stored_size, data.max_refused)
     allowed = _allowed(clip)
-    # One lock for all tiers: which of them is taken depends on which are there.
+    # One lock for all tiers: the choice of a tier depends on which of them exist.
     with store.lock(f"clips-{source.key(Tier('raw'))}"):
-        # Whichever another machine has made is copied.
+        # Copy the first tier that another machine has made.
         any(store.fetch_clips(store.clips(source.key(tier))).is_dir() for tier in allowed)
-        tier, seen = _tier(source, allowed, clip.quality, store, threads)
+        tier, seen = _choose_tier(source, allowed, clip.quality, store, threads)
         folder = store.clips(source.key(tier))
-        if not folder.exists() or mended(folder, root, threads) is None:
+        if not folder.exists() or check_and_repair(folder, root, threads) is None:
             shutil.rmtree(folder, ignore_errors=True)
             _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
-            said = (described(ClipStore.open(folder)), *reading.guesses, *reading.notes)
-            print("".join(f"clips: {printable(text)}\n" for text in said), end="", file=sys.stderr)
-            mended(folder, root, threads)  # reads once what was written, and notes that it is sound
+            lines = (described(ClipStore.open(folder)), *reading.guesses, *reading.notes)
+            print("".join(f"clips: {printable(text)}\n" for text in lines), end="", file=sys.stderr)
+            check_and_repair(folder, root, threads)  # reads the new store once and records that it is sound
         store.publish_clips(folder.name, tier.files)
     return ClipStore.open(folder)
 
 
 def find_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore | None:
-    """The ClipStore that `prepare_clips` would open, by the store's records alone: nothing is hashed, decoded, checked
-    or written. None where there is none yet, or where a video may have changed since."""
+    """Return the ClipStore that `prepare_clips` would open; None where there is none, or a video may have changed.
+
+    Uses the store's records alone: hashes, decodes, checks and writes nothing.
+    """
     root = Path(data.folder)
     try:
         catalog = load_catalog(data)
@@ -102,9 +104,10 @@ def find_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore | 
 
 
 def build(writer: StoreWriter, paths: Sequence[Path], frames: Sequence[int], threads: int) -> None:
-    """Decode the videos that `writer` does not have yet; `frames` of each, about, for the progress.
+    """Decode the videos that `writer` does not have yet.
 
-    The bytes do not depend on the number of threads.
+    `frames` holds the approximate frame count of each video, for the progress display. The bytes do not depend on the
+    number of threads.
     """
     done = len(writer.rows)
     progress = Progress(frames, done)
@@ -119,7 +122,7 @@ def build(writer: StoreWriter, paths: Sequence[Path], frames: Sequence[int], thr
 
 
 def described(clips: ClipStore) -> str:
-    """Totals in a line; the tier where it is not raw."""
+    """Return the store's totals in one line, with the tier where it is not raw."""
     record = clips.record
     line = (
         f"{record['videos']:,} videos, {record['frames']:,} frames, {record['bytes'] / GIB:.2f} GiB "
@@ -133,7 +136,7 @@ def described(clips: ClipStore) -> str:
 
 
 def _allowed(clip: ClipConfig) -> list[Tier]:
-    """The tiers that `clip` leaves open here, raw first."""
+    """Return the tiers that `clip` and the installed codecs allow, raw first. Raises DataError where none is left."""
     tiers = [Tier("raw"), Tier("jpeg", clip.quality)]
     missing = missing_codec() if clip.tier != "raw" else None
     if clip.tier == "jpeg" and missing is not None:
@@ -143,9 +146,13 @@ def _allowed(clip: ClipConfig) -> list[Tier]:
     return [tier for tier in tiers if tier.name == clip.tier]
 
 
-def _tier(source: Source, allowed: list[Tier], quality: int, store: Store, threads: int) -> tuple[Tier, Survey | None]:
-    """The tier of the store that is there, finished or begun, so that a choice stays; else the one that suits this
-    machine, with the survey of the videos."""
+def _choose_tier(
+    source: Source, allowed: list[Tier], quality: int, store: Store, threads: int
+) -> tuple[Tier, Survey | None]:
+    """Return the tier of an existing store, finished or begun, so that an earlier choice stays.
+
+    Without one, survey the videos and return the tier that suits this machine, with the survey.
+    """
     for place in (store.clips, store.making_clips):
         for tier in allowed:
             if place(source.key(tier)).exists():
@@ -161,19 +168,19 @@ def _tier(source: Source, allowed: list[Tier], quality: int, store: Store, threa
 
 
 def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) -> None:
-    """Build beside its place and rename when complete. What a full disk or a kill leaves is gone on with."""
+    """Build the store beside its place and rename it when complete. Resume what a full disk or a kill left behind."""
     folder, making = store.clips(source.key(tier)), store.making_clips(source.key(tier))
     writer = None
     try:
         writer = StoreWriter(making, source.size, tier, threads)
         if writer.rows:
-            print(f"clips: going on with {len(writer.rows):,} of {len(source.catalog):,} videos", file=sys.stderr)
+            print(f"clips: resuming after {len(writer.rows):,} of {len(source.catalog):,} videos", file=sys.stderr)
         needed, free = seen.bytes(tier, len(writer.rows)), free_bytes(making)
         if needed > free:
             if not writer.rows:
-                shutil.rmtree(making)  # nothing is begun, so no tier is chosen
+                shutil.rmtree(making)  # an empty folder would fix the choice of the tier
             what = f"the frames need about {amount(needed)}, but its disk has {amount(free)} free"
-            raise DataError([Problem(str(folder.parent), what, _elsewhere(tier))])
+            raise DataError([Problem(str(folder.parent), what, _disk_remedy(tier))])
         build(writer, source.paths, seen.frames, threads)
         refused = writer.finish(source.catalog, source.made_from(tier))
     except OSError as error:
@@ -182,35 +189,35 @@ def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) 
         done = len(writer.rows) if writer is not None else 0
         what = (
             f"the disk is full: {done:,} of {len(source.catalog):,} videos are decoded and kept, the others need about "
-            f"{amount(seen.bytes(tier, done))}, and {amount(free_bytes(folder.parent))} are free; with room the same "
-            "command goes on"
+            f"{amount(seen.bytes(tier, done))}, and {amount(free_bytes(folder.parent))} are free; once there is room, "
+            "the same command resumes"
         )
-        raise DataError([Problem(str(folder.parent), what, _elsewhere(tier))]) from None
+        raise DataError([Problem(str(folder.parent), what, _disk_remedy(tier))]) from None
     try:
         if manifest_digest(source.catalog, source.root, store) != source.manifest:
-            what = "videos changed while they were decoded; the same command begins anew"
+            what = "videos changed while they were decoded; the same command starts over"
             raise DataError([Problem(str(source.root), what)])
         list_path = folder.with_name(f"{folder.name}.refused.csv")
         _refuse_too_many(refused, len(source.catalog), source.max_refused, list_path)
     except DataError:
-        shutil.rmtree(making)  # of no use once the files are mended: then they have another manifest
+        shutil.rmtree(making)  # useless once the files are fixed: they then have another manifest
         raise
     os.replace(making, folder)
     writer.clear(folder)
 
 
-def _elsewhere(tier: Tier) -> str:
+def _disk_remedy(tier: Tier) -> str:
     less = "; clip.tier: jpeg needs less" if tier.name == "raw" else ""
-    return f"free some, or name another disk with --store{less}"
+    return f"free some space, or name another disk with --store{less}"
 
 
 def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
-    """DataError where more than the allowed share is refused, or all; the list stays at `kept`."""
+    """Raise DataError where all videos, or more than the allowed share, are refused. Write their list to `kept`."""
     if len(refused) <= allowed * total and len(refused) < total:
         kept.unlink(missing_ok=True)
         return
     write_atomic(kept, refused.to_csv(index=False))
     what = f"{len(refused)} of {total} videos are refused, all of them in {kept}"
-    share = f"a share of {allowed:g}; raise data.max_refused or mend the files"
+    share = f"a share of {allowed:g}; raise data.max_refused or fix the files"
     shown = refused.head(REASONS_SHOWN).values.tolist()
     raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])

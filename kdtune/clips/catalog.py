@@ -1,12 +1,12 @@
-"""Which videos there are: their class, official split and group, as one table for every kind of data set.
+"""The catalog: class, official split and group of each video, as one table for every kind of data set.
 
 A catalog is a DataFrame with the columns
-    video   path below the root as the lists spell it, posix (use `video_path` to find the file)
+    video   POSIX path below the root as the lists spell it (use `video_path` to find the file)
     label   class number from 0
     action  class name
     split   "train" or "test"
-    group   what must not be torn apart: videos of one group share actor, background or source film
-with rows sorted by `video` and an index of 0..N-1. `layout/` reads what people have on their disks into it.
+    group   videos that must stay in one split: they share actor, background or source film
+with rows sorted by `video` and an index of 0..N-1. `layout/` reads folders and lists into it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WHERE_FROM = {
 
 @dataclass(frozen=True)
 class Understood:
-    """A data set as kdtune reads it: its catalog, and how it came to it."""
+    """A data set as kdtune understands it: its catalog, and how it was read."""
 
     data: DataConfig
     catalog: pd.DataFrame
@@ -49,35 +49,35 @@ class Understood:
 def load_catalog(data: DataConfig) -> pd.DataFrame:
     """Return the catalog of the data set that `data` names, with every listed video on disk.
 
-    Raises DataError with all problems: no root, no or broken lists, a mixture of layouts, classes without training
+    Raises DataError with all problems: a missing root, missing or broken lists, mixed layouts, classes without training
     videos, missing videos.
     """
     return understand(data).catalog
 
 
 def video_path(root: Path, video: str) -> Path:
-    """Return the file of a catalog's `video`, also where its folder or name differs in case or Unicode normal form.
+    """Return the file of a catalog's `video`, even if its path differs from the disk in case or Unicode normal form.
 
-    UCF101's archives and lists disagree over HandstandPushups and HandStandPushups. A path that exists nowhere comes
-    back as it was listed. Raises OSError where a folder on the way cannot be read.
+    UCF101's archives and lists disagree over HandstandPushups and HandStandPushups. A path that does not exist is
+    returned as it was listed. Raises OSError where a folder on the way cannot be read.
     """
     return Names(root).path(video)
 
 
 def understand(data: DataConfig) -> Understood:
-    """Return `load_catalog` with what was recognised, guessed and passed over. Raises DataError as it does."""
+    """Return the catalog with what was recognised, guessed and skipped. Raises DataError as `load_catalog` does."""
     root = Path(data.folder)
     lists = Path(data.lists) if data.lists else root
     names, problems = Names(root), _root_problems(data, root)
     if problems and lists == root:
-        raise DataError(problems)  # "no lists in it" would only say the same again
+        raise DataError(problems)  # a missing root has no lists either; one message is enough
     there = not problems
     found = list[Problem]()
     reading = _reading(data, root if there else None, lists, names, found)
     problems += found
     catalog = table(reading.rows)
     trained = set(catalog.loc[catalog["split"] == "train", "action"])
-    if not found:  # what was not read may be what is missing
+    if not found:  # else the training videos may be in the part that could not be read
         for action in sorted(set(catalog["action"]) - trained):
             problems.append(problem(lists, f"class {action} has no training videos"))
     if there:
@@ -85,7 +85,7 @@ def understand(data: DataConfig) -> Understood:
     if not problems and not len(catalog):
         problems.append(problem(root, "no videos in class folders", WHERE_FROM[data.dataset]))
     if not problems and catalog["action"].nunique() == 1:
-        what = f"has one class alone, {catalog['action'][0]}: there is nothing to tell apart"
+        what = f"has only one class, {catalog['action'][0]}: there is nothing to tell apart"
         problems.append(problem(root, what, "at least two classes"))
     if problems:
         raise DataError(dict.fromkeys(problems))
@@ -102,12 +102,12 @@ def _root_problems(data: DataConfig, root: Path) -> list[Problem]:
         return [problem_of(root, error)]
     if kind == "folder":
         return []
-    what = f"the videos of {data.dataset} were looked for in {root.absolute()}, which is not a folder"
+    what = f"the videos of {data.dataset} should be in {root.absolute()}, which is not a folder"
     return [problem("data.root", f"{what}; {WHERE_FROM[data.dataset]}, or set data.root")]
 
 
 def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, problems: list[Problem]) -> Reading:
-    """Read lists or, for a folder without lists, folders. `root` is None where it is not there."""
+    """Read the lists or, for a folder without lists, the folders. `root` is None where it does not exist."""
     if data.dataset == "hmdb51":
         return Reading("HMDB51's lists", hmdb51_rows(lists, data.split, names, problems))
     listed = set(names_in(lists, problems)) if data.dataset == "folder" else set()
@@ -134,7 +134,7 @@ def _files(root: Path, names: Names, catalog: pd.DataFrame, reading: Reading) ->
     """Return the problems of a catalog's files: missing, unreadable, or one file under two names."""
     missing, paths, problems = missing_videos(names, catalog["video"])
     if missing:
-        what = f"{len(missing)} of {len(catalog)} listed videos are not there: {some(missing)}"
+        what = f"{len(missing)} of {len(catalog)} listed videos are missing: {some(missing)}"
         around = [name for name in names_in(root, problems) if _holds(root / name, missing[0])]
         remedy = f"set data.root to {root / around[0]}" if around else ""
         problems.append(problem(root, what, remedy))
@@ -156,7 +156,7 @@ def _holds(folder: Path, video: str) -> bool:
 
 
 def _notes(catalog: pd.DataFrame) -> list[str]:
-    """Return notes on a catalog's oddities that are allowed."""
+    """Return notes on what is odd in a catalog but allowed."""
     notes = []
     groups = catalog.groupby("split")["group"].agg(set)
     shared = sorted(groups["train"] & groups["test"]) if {"train", "test"} <= set(groups.index) else []

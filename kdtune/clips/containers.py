@@ -1,4 +1,4 @@
-"""What the bytes of a container say that FFmpeg does not pass on: the size of the file, and the gaps of an AVI."""
+"""Read from a container's bytes what FFmpeg does not pass on: the size of the file, and the empty chunks of an AVI."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import struct
 from pathlib import Path
 
-#: How many bytes at the beginning of a file are looked through for its size.
+#: Bytes at the beginning of a file that are searched for its size.
 HEADER = 2**16
-#: What an AVI's chunks with a frame are called, after the number of the stream: uncompressed, compressed.
+#: Names of an AVI's frame chunks after the stream number: uncompressed, compressed.
 FRAME_CHUNKS = (b"db", b"dc")
 #: The GUID of an ASF's File Properties Object.
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -17,11 +17,11 @@ EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 
 
 def promised_bytes(path: Path, demuxer: str) -> int:
-    """Return how many bytes the file says that it has, 0 where it does not say.
+    """Return the file size in bytes that the header states; 0 where it states none.
 
     Args:
         path: the video.
-        demuxer: FFmpeg's name of its format.
+        demuxer: FFmpeg's name for its format.
     """
     with path.open("rb") as file:
         header = file.read(HEADER)
@@ -31,15 +31,15 @@ def promised_bytes(path: Path, demuxer: str) -> int:
 
 
 def empty_chunks(path: Path, stream: int, most: int) -> int:
-    """Return how many chunks of an AVI's stream hold nothing, at most `most`: "show the last picture again".
+    """Return the number of empty chunks in an AVI's stream, at most `most`. An empty chunk repeats the last picture.
 
-    Walks the file's chunks, those of OpenDML's further parts too, as far as the file goes.
+    Walks all chunks of the file, including OpenDML's further parts, as far as the file goes.
     """
     mine, empty = b"%02d" % stream, 0
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8 and empty < most:
             name, length = struct.unpack("<4sI", head)
-            if name in (b"RIFF", b"LIST"):  # what lies inside follows
+            if name in (b"RIFF", b"LIST"):  # their content follows
                 file.seek(4, os.SEEK_CUR)
                 continue
             empty += length == 0 and name[:2] == mine and name[2:] in FRAME_CHUNKS
@@ -48,7 +48,7 @@ def empty_chunks(path: Path, stream: int, most: int) -> int:
 
 
 def _asf_bytes(header: bytes) -> int:
-    """ASF (WMV): the File Properties Object has the size, except in a broadcast (ASF specification, 3.2)."""
+    """Return the size in the File Properties Object of an ASF (WMV); 0 for a broadcast (ASF specification, 3.2)."""
     at = header.find(ASF_PROPERTIES)
     if at < 0 or len(header) < at + 92:
         return 0
@@ -57,7 +57,7 @@ def _asf_bytes(header: bytes) -> int:
 
 
 def _matroska_bytes(header: bytes) -> int:
-    """Matroska (WebM): all lies in one segment that has a size, except in a live stream (RFC 8794, RFC 9559)."""
+    """Return the end of a Matroska (WebM) file's only segment; 0 for a live stream (RFC 8794, RFC 9559)."""
     if header[:4] != EBML:
         return 0
     size, at = _vint(header, 4)
@@ -69,7 +69,7 @@ def _matroska_bytes(header: bytes) -> int:
 
 
 def _vint(data: bytes, at: int) -> tuple[int | None, int]:
-    """Return an EBML number of variable length (None for an unknown one), and where it ends."""
+    """Return the EBML number of variable length at `at` (None where it is unknown), and where it ends."""
     if at >= len(data) or not data[at]:
         return None, at
     length = 9 - data[at].bit_length()

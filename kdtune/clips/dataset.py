@@ -1,4 +1,4 @@
-"""What one trial sees of a ClipStore: its training videos in the one order, its validation and its test videos."""
+"""The part of a ClipStore that one trial uses: training videos in the one order, validation and test videos."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class TrialData:
     """Rows are positions in the ClipStore's index; a *sample* is a position in the one order."""
 
     clips: ClipStore
-    order: np.ndarray  # (N,) rows of all training videos in the one order, whatever the fraction; see data.train_on
-    size: int  # how many of them the trial trains on: samples 0 … size − 1
-    validation: np.ndarray  # (V,) rows; with data.validation 0 those of test
+    order: np.ndarray  # (N,) rows of all training videos in the one order, at any fraction; see data.train_on
+    size: int  # number of them that the trial trains on: samples 0 … size − 1
+    validation: np.ndarray  # (V,) rows; the test rows where data.validation is 0
     test: np.ndarray  # (W,) rows
-    lengths: np.ndarray  # frames of every row of the store
+    lengths: np.ndarray  # frame count of every row of the store
     labels: np.ndarray  # action label of every row of the store
     actions: tuple[str, ...]  # the labels' names
-    classes: int  # of what the head learns: the pretext labels, or the actions
+    classes: int  # number of classes of the head: the pretext labels, or the actions
 
     @property
     def train(self) -> np.ndarray:
@@ -41,17 +41,17 @@ class TrialData:
 
     @property
     def evaluated(self) -> int:
-        """Videos that an evaluation looks at: its gallery, validation and test."""
+        """Number of videos in an evaluation: gallery, validation and test."""
         return self.size + len(self.test) + (0 if self.validation_is_test else len(self.validation))
 
     def record(self, folder: str) -> dict[str, Any]:
-        """For people and for MLflow: where the videos are, how many of them are used for what, and what they show."""
+        """Return the record for people and MLflow: the folder, the number of videos by use, and the actions."""
         videos = {"training": self.size, "validation": len(self.validation), "test": len(self.test)}
         return {"folder": str(Path(folder).absolute()), "videos": videos, "actions": list(self.actions)}
 
     @classmethod
     def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:
-        """Raises DataError where too few videos are left to train, validate or test on."""
+        """Return the data of the trial `config`. Raises DataError where too few videos are left for any use."""
         index = usable(clips, config.frames_needed)
         train = index[index["split"] == "train"]
         held_out = carve_validation(train, config.data.validation, config.data.subset_seed, config.data.carve)

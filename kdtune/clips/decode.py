@@ -1,22 +1,23 @@
-"""A video file to its frames, or a plain reason why not.
+"""Decode a video file into frames, or refuse it with a plain reason.
 
-Pixels and frames are those that FFmpeg's own player shows. Every file is decoded twice, each time once and in order.
-First PyAV decodes without converting pixels (a tenth of the work) and holds the file to its promises (promise.py): the
-number of frames in the header, or of packets and seconds where the header does not say; no decoding errors; no frames
-that FFmpeg marks as damaged. decord sees none of that: it repeats frames or shows garbage. Then the frames are made:
+Pixels and frames are those that FFmpeg's own player shows. Every file is decoded twice, in order. The first pass uses
+PyAV without converting pixels (a tenth of the work) and checks the file against its promises (promise.py): the number
+of frames in the header, or of packets and seconds where the header does not say; no decoding errors; no frames that
+FFmpeg marks as damaged. decord detects none of that: it repeats frames or shows garbage. The second pass makes the
+frames:
 
-- by decord for plain files: one video stream, upright, 8-bit 4:2:0, one size, every packet shown. Both decoders give
-  the same bytes for these, and their number and the first and last frame must agree with the first pass;
-- by PyAV for all other files (decord picks another of several streams, cannot read AV1, gets 10-bit colours wrong,
-  knows neither mirrors nor edit lists), and for all files where decord is not installed (it has no wheels for ARM and
-  recent macOS), fails or disagrees.
+- with decord for plain files: one video stream, upright, 8-bit 4:2:0, one size, every packet shown. Both decoders give
+  the same bytes for these; the frame count and the first and last frame must agree with the first pass;
+- with PyAV for all other files (decord picks the wrong stream of several, cannot read AV1, gets 10-bit colours wrong
+  and ignores mirrors and edit lists), and wherever decord is not installed (it has no wheels for ARM and recent macOS),
+  fails or disagrees.
 
-A file that decodes in part is refused ("promises 50 frames, only 28 decode"): it is not the video that was listed, and
-a broken copy must not pass for the whole. At most 2 frames or 1 % may be missing where there was no error: packed
-MPEG-4 has packets without a frame. Frames are turned upright (geometry.py).
+A file that decodes only in part is refused ("promises 50 frames, only 28 decode"): a broken copy must not pass for the
+listed video. Without a decoding error, at most 2 frames or 1 % may be missing, because packed MPEG-4 has packets
+without a frame. Frames are turned upright (geometry.py).
 
-Frames are handed over one at a time, so that a video of any length needs the memory of a few frames. What decord gave
-is void when only its last frame tells that it went wrong: then the frames begin with number 0 again.
+Frames are yielded one at a time, so that a video of any length needs the memory of a few frames. If decord turns out
+wrong only at its last frame, its frames are void and the frames start again from number 0.
 """
 
 from __future__ import annotations
@@ -34,31 +35,32 @@ from PIL import Image
 
 from kdtune.clips.geometry import UPRIGHT, Pictures, display_matrix, turn_of
 from kdtune.clips.opening import Refused, ffmpeg_name, opened, plain
-from kdtune.clips.promise import Reading, header_promise
+from kdtune.clips.promise import PromiseCheck, header_promise
 from kdtune.clips.tiers import Frame
 
-#: Raised when the same file gives other frames than before, or is no longer refused. Names the folders of clip stores,
-#: so that none is taken for what an older kdtune read otherwise. Raise TRAINER_SEMANTICS with it.
+#: Version of the rules for reading videos. Raise it, and TRAINER_SEMANTICS with it, when the same file gives other
+#: frames than before or is no longer refused. It is part of a clip store's folder name, so that frames read by older
+#: rules are never reused.
 #: 2: the whole display matrix; packets that are not shown promise no frame; a length is the end minus the start.
 READING = 2
-#: What decord decodes as PyAV does.
+#: Pixel formats that decord and PyAV decode to the same bytes.
 PLAIN_FORMATS = {"yuv420p", "yuvj420p"}
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """A whole file, as the first pass found it."""
+    """What the first pass found in a sound file."""
 
     frames: int
-    plain: bool  # decord can be trusted with it
-    first: np.ndarray  # the first and the last frame, as `decode` yields them
-    last: np.ndarray
+    plain: bool  # whether decord can be trusted with the file
+    first: np.ndarray  # first frame, as `decode` yields it
+    last: np.ndarray  # last frame, as `decode` yields it
 
 
 def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
-    """Yield a video's frames in order, resized to `size` = (height, width) in pixels, uint8 RGB; by "decord" or "pyav".
+    """Yield a video's frames in order as uint8 RGB, resized to `size` = (height, width) in pixels.
 
-    A frame of number 0 voids all frames before it. Raises Refused, at any frame, and nothing else.
+    A frame of number 0 voids all frames before it. Raises only Refused, possibly after some frames.
     """
     try:
         checked = _check(path, size)
@@ -72,12 +74,12 @@ def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
 
 
 def header_frames(path: Path) -> int:
-    """Return how many frames the file's header promises, or about how many its seconds hold; 0 for no video."""
+    """Return the number of frames that the header promises, or an estimate from its seconds; 0 if it is no video."""
     return _of_header(path, lambda container, stream: header_promise(container, stream, path.stat().st_size))
 
 
 def header_pixels(path: Path) -> int:
-    """Return the pixels of one frame, width times height; 0 for no video."""
+    """Return the pixels of one frame, width times height; 0 if the file is no video."""
     return _of_header(path, lambda _, stream: stream.width * stream.height)
 
 
@@ -87,7 +89,7 @@ def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int])
         with opened(path) as (container, stream):
             return ask(container, stream)
     except Exception:
-        return 0  # its reason is told when it is decoded
+        return 0  # decoding the file reports the reason
 
 
 def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
@@ -100,7 +102,7 @@ def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def decoder_versions() -> dict[str, str]:
-    """The decoders that are here, with their versions: frames may depend on them."""
+    """Return the installed decoders with their versions: frames may depend on them."""
     versions = {"pyav": importlib.metadata.version("av")}
     if _decord() is not None:
         versions["decord"] = importlib.metadata.version("decord")
@@ -108,57 +110,57 @@ def decoder_versions() -> dict[str, str]:
 
 
 def _check(path: Path, size: tuple[int, int]) -> _Checked:
-    """Decode everything, convert the first and the last frame; raise Refused where a promise is not kept."""
+    """Decode everything, but convert only the first and last frame. Raises Refused where a promise is broken."""
     with opened(path) as (container, stream):
-        reading = Reading(path, container, stream)
+        promise = PromiseCheck(path, container, stream)
         shapes = set[tuple[int, int, str]]()
         ends: list[av.VideoFrame] = []  # the first and the last frame
         upright = True
-        for frame in _frames(container, stream, reading):
+        for frame in _frames(container, stream, promise):
             ends = [ends[0] if ends else frame, frame]
-            reading.frames += 1
-            reading.damaged += frame.is_corrupt
+            promise.frames += 1
+            promise.damaged += frame.is_corrupt
             shapes.add((frame.width, frame.height, frame.format.name))
             upright = upright and turn_of(display_matrix(frame)) == UPRIGHT
-        reading.check()
+        promise.check()
         pictures = Pictures()
         first, last = (_resized(pictures.picture(frame), size) for frame in ends)
         trusted = (
             len(container.streams.video) == 1
             and upright
-            and reading.all_shown
+            and promise.all_shown
             and len(shapes) == 1
             and {name for _, _, name in shapes} <= PLAIN_FORMATS
         )
-        return _Checked(reading.frames, trusted, first, last)
+        return _Checked(promise.frames, trusted, first, last)
 
 
 def _frames(
-    container: InputContainer, stream: av.VideoStream, reading: Reading | None = None
+    container: InputContainer, stream: av.VideoStream, promise: PromiseCheck | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Decode the stream in order, and tell `reading` of every packet of the file and of the first error.
+    """Decode the stream in order; report every packet of the file and the first error to `promise`.
 
-    Raises FFmpegError where there is no `reading`.
+    Raises FFmpegError where `promise` is None.
     """
-    for packet in container.demux(stream) if reading is None else container.demux():
-        if reading is not None:
-            reading.add(packet)
-            if reading.trouble:
-                continue  # what follows an error is counted, not decoded
+    for packet in container.demux(stream) if promise is None else container.demux():
+        if promise is not None:
+            promise.add(packet)
+            if promise.trouble:
+                continue  # after an error, packets are counted but not decoded
         # An empty packet repeats the last picture. FFmpeg's decoders would take it for the end.
         if packet.size and packet.stream.index == stream.index:
-            yield from _decoded(stream, packet, reading)
-    if reading is None or not reading.trouble:
-        yield from _decoded(stream, None, reading)
+            yield from _decoded(stream, packet, promise)
+    if promise is None or not promise.trouble:
+        yield from _decoded(stream, None, promise)
 
 
-def _decoded(stream: av.VideoStream, packet: av.Packet | None, reading: Reading | None) -> list[av.VideoFrame]:
+def _decoded(stream: av.VideoStream, packet: av.Packet | None, promise: PromiseCheck | None) -> list[av.VideoFrame]:
     try:
         return stream.decode(packet)
     except av.FFmpegError as error:
-        if reading is None:
+        if promise is None:
             raise
-        reading.trouble = plain(error)
+        promise.trouble = plain(error)
         return []
 
 
@@ -172,7 +174,7 @@ def _decord() -> ModuleType | None:
 
 
 def _with_decord(path: Path, size: tuple[int, int], checked: _Checked) -> Generator[Frame, None, bool]:
-    """Yields the frames; returns False where they are not to be believed, and PyAV must serve."""
+    """Yield the frames. Return False where they cannot be trusted and PyAV has to decode the file."""
     decord = _decord()
     if decord is None:
         return False
@@ -197,10 +199,10 @@ def _with_pyav(path: Path, size: tuple[int, int], checked: _Checked) -> Iterator
         for number, frame in enumerate(_frames(container, stream)):
             yield Frame(number, _resized(pictures.picture(frame), size), "pyav")
     if number + 1 != checked.frames:
-        raise Refused(f"has {checked.frames} frames when it is read once, {number + 1} when it is read again")
+        raise Refused(f"has {checked.frames} frames when read once, {number + 1} when read again")
 
 
 def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear with antialiasing, as PCL resizes PIL frames."""
+    """Resize bilinearly with antialiasing, as PCL resizes PIL frames."""
     height, width = size
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

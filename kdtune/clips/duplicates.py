@@ -1,4 +1,4 @@
-"""Files of a data set that hold the same bytes: contradictory labels, leaked test videos, copies."""
+"""Find files of a data set with the same bytes: contradictory labels, leaked test videos, harmless copies."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kdtune.clips.layout.names import counted, problem, some
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 
-#: `data.same_bytes` where a file does not say: the official lists are the protocol, whatever they hold.
-OTHERWISE = {"ucf101": "allow", "hmdb51": "allow"}
-#: Most copies of one video that are named.
+#: Default of `data.same_bytes` where it is not "refuse": the official lists are the protocol, copies included.
+DEFAULTS = {"ucf101": "allow", "hmdb51": "allow"}
+#: Maximum number of copies of one video that a message names.
 COPIES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Same:
+class Duplicates:
     """Videos with the same bytes."""
 
     videos: tuple[str, ...]
@@ -36,10 +36,10 @@ class Same:
         return " = ".join(self.videos[:COPIES_SHOWN]) + (" = …" if len(self.videos) > COPIES_SHOWN else "")
 
 
-def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Same]:
+def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Duplicates]:
     """Return the videos whose files have the same SHA-256, in the catalog's order.
 
-    What is no video (empty files, the same error page of a download) is left out: decoding refuses it.
+    Leaves out files that are no videos (empty files, a download's error page): decoding refuses those.
     """
     rows = catalog.assign(sha256=hashes)
     rows = rows[rows["sha256"].duplicated(keep=False)]
@@ -47,35 +47,35 @@ def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Sam
     for _, same in rows.groupby("sha256", sort=False):
         if header_frames(video_path(root, same["video"].iloc[0])):
             videos = tuple(same["video"])
-            found.append(Same(videos, same["action"].nunique() > 1, same["split"].nunique() > 1))
+            found.append(Duplicates(videos, same["action"].nunique() > 1, same["split"].nunique() > 1))
     return found
 
 
-def refuse_harmful(data: DataConfig, found: list[Same]) -> list[str]:
+def refuse_harmful(data: DataConfig, found: list[Duplicates]) -> list[str]:
     """Raise DataError where the same bytes are in two classes, or in training and test.
 
-    Where `data.same_bytes` allows that, return what to warn of.
+    Where `data.same_bytes` allows that, return warnings instead.
     """
     two_classes = [same for same in found if same.two_classes]
     leaked = [same for same in found if same.train_and_test and not same.two_classes]
     problems = []
     for same, where in ((two_classes, "two classes"), (leaked, "the training and the test list")):
         if same:
-            what = f"{_are(same)} in {where}, byte for byte: {some(same)}"
+            what = f"{_videos_are(same)} in {where}, byte for byte: {some(same)}"
             problems.append(problem(data.folder, what, "one copy of each; or data.same_bytes: allow"))
-    if problems and (data.same_bytes or OTHERWISE.get(data.dataset, "refuse")) == "refuse":
+    if problems and (data.same_bytes or DEFAULTS.get(data.dataset, "refuse")) == "refuse":
         raise DataError(problems)
     return [f"{problem.where}: {problem.what}" for problem in problems]
 
 
-def notes_on(found: Iterable[Same]) -> list[str]:
-    """Return what to say of harmless copies: they may be torn into training and validation."""
+def notes_on(found: Iterable[Duplicates]) -> list[str]:
+    """Return notes on harmless copies, which may end up in both training and validation."""
     copies = [same for same in found if not same.harmful]
     if not copies:
         return []
     remedy = "one group for all copies in groups.csv keeps training out of validation"
-    return [f"{_are(copies)} twice in one class, byte for byte: {some(copies)}; {remedy}"]
+    return [f"{_videos_are(copies)} twice in one class, byte for byte: {some(copies)}; {remedy}"]
 
 
-def _are(found: list[Same]) -> str:
+def _videos_are(found: list[Duplicates]) -> str:
     return f"{counted(len(found), 'video')} {'is' if len(found) == 1 else 'are'}"

@@ -1,9 +1,9 @@
 """Turn frames upright as FFmpeg's player does: by the whole display matrix, mirrors included.
 
-A file may say by a matrix of 3×3 numbers how its frames are to be shown: phones write a rotation, front cameras and
-editors also a mirror. The matrix maps stored to shown coordinates, (x, y) → (a·x + c·y, b·x + d·y), where
-a, b, c, d = m[0], m[1], m[3], m[4] in 16.16 fixed point, y pointing down. FFmpeg takes the angle and signs of it, and
-so does this module (fftools/ffmpeg_filter.c, `configure_input_video_filter`): scale and translation are ignored.
+A file may hold a 3×3 matrix that says how to show its frames: phones write a rotation, front cameras and editors also a
+mirror. The matrix maps stored to shown coordinates, (x, y) → (a·x + c·y, b·x + d·y), where
+a, b, c, d = m[0], m[1], m[3], m[4] in 16.16 fixed point, y pointing down. Like FFmpeg (fftools/ffmpeg_filter.c,
+`configure_input_video_filter`), this module uses the matrix's angle and signs and ignores scale and translation.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Turn:
     transpose: bool = False
     mirror: bool = False  # left to right
     flip: bool = False  # top to bottom
-    angle: int = 0  # degrees clockwise, where it is no quarter turn; the corners become black
+    angle: int = 0  # degrees clockwise, for angles that are no quarter turn; the corners become black
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the (h, w, 3) array turned, `angle` apart, as a view."""
+        """Return the (h, w, 3) array transposed and mirrored, as a view. Does not apply `angle`."""
         if self.transpose:
             pixels = pixels.transpose(1, 0, 2)
         return pixels[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
@@ -41,12 +41,12 @@ UPRIGHT = Turn()
 
 
 def turn_of(matrix: tuple[int, ...] | None) -> Turn:
-    """Return the turn that FFmpeg makes for a display matrix of nine numbers, or for none."""
+    """Return the turn that FFmpeg makes for a display matrix of nine numbers; UPRIGHT for None."""
     if matrix is None:
         return UPRIGHT
     a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
     first, second = math.hypot(a, c), math.hypot(b, d)
-    if first == 0 or second == 0:  # a matrix that shows nothing; FFmpeg ignores it
+    if first == 0 or second == 0:  # FFmpeg ignores a degenerate matrix
         return UPRIGHT
     # av_display_rotation_get() gives the negative of this angle, and get_rotation() of fftools negates it again.
     theta = _rounded(math.degrees(math.atan2(b / second, a / first))) % 360
@@ -62,12 +62,12 @@ def turn_of(matrix: tuple[int, ...] | None) -> Turn:
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    """Return the nine numbers of the frame's display matrix, None where it has none."""
+    """Return the nine numbers of the frame's display matrix; None where it has none."""
     while True:
         try:
             found = [data for data in cast(Iterable[SideData], frame.side_data) if data.type == Type.DISPLAYMATRIX]
             return tuple(np.frombuffer(bytes(found[0]), np.int32)[:9].tolist()) if found else None
-        except ValueError as error:  # PyAV cannot list side data of a type that it does not know, as of stereo videos
+        except ValueError as error:  # PyAV cannot list side data of a type unknown to it, as stereo videos have
             unknown = str(error).split(" ")[0]
             if not unknown.isdigit():
                 raise
@@ -75,7 +75,7 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 
 
 class Pictures:
-    """Makes upright RGB pictures of a video's frames. One for a whole video: setting up costs a millisecond."""
+    """Converts a video's frames to upright RGB pictures. Use one object per video: set-up takes a millisecond."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -85,7 +85,7 @@ class Pictures:
         """Return the frame as it is shown, (height, width, 3) uint8 RGB."""
         turn = turn_of(display_matrix(frame))
         if turn.angle or frame.interlaced_frame:
-            # PyAV's reformatter converts the two fields one by one, FFmpeg's player the whole picture.
+            # PyAV's reformatter converts the two fields separately, FFmpeg's player the whole picture.
             key = (frame.width, frame.height, frame.format.name, turn.angle)
             rotate = [("rotate", f"{turn.angle}*PI/180")] if turn.angle else []
             if key not in self._filters:
@@ -97,7 +97,7 @@ class Pictures:
 
 
 class _Filters:
-    """A chain of FFmpeg's own filters, names and arguments, for frames of one size and format."""
+    """A chain of FFmpeg filters, given as (name, arguments), for frames of one size and format."""
 
     def __init__(self, frame: av.VideoFrame, chain: list[tuple[str, str]]) -> None:
         self._graph = Graph()

@@ -1,4 +1,4 @@
-"""What this machine has: processor, cores, GPUs, memory, disk; and bytes as people read them. Without torch."""
+"""Describe this machine without torch: processor, cores, GPUs, memory and disk; format bytes for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ GIB = 2**30
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """Its name, family and model, as a trial's profile holds them."""
+    """Return the processor's name, family and model, as a trial's profile records them."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         fields = dict(
@@ -32,28 +32,28 @@ def processor() -> str:
 
 
 def gpus() -> int:
-    """NVIDIA's GPUs, as its driver for Linux lists them; 0 elsewhere."""
+    """Return the number of NVIDIA GPUs that the Linux driver lists; 0 on other systems."""
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def memory_bytes() -> int:
-    """Of this machine, or what its control group may use where that is less."""
+    """Return the machine's memory in bytes, or its control group's limit where that is lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             memory = min(memory, int(Path(limit).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # none, or "max"
+        except (OSError, ValueError):  # no limit, or "max"
             continue
     return memory
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk on which `folder` is, or will be."""
+    """Return the free bytes of the disk that holds, or will hold, `folder`."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def amount(size: float) -> str:
-    """Bytes as people read them: 12.3 GiB, 4.2 MiB."""
+    """Format `size` bytes for people: "12.3 GiB", "4.2 MiB"."""
     return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"

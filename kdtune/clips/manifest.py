@@ -16,7 +16,7 @@ from kdtune.store import Store
 from kdtune.store.files import read_json, write_json
 from kdtune.store.seal import passed_over
 
-#: Video → its file's marks, and last the SHA-256 in hex.
+#: Video → [size, mtime, ctime, inode, SHA-256 in hex] of its file.
 Files = dict[str, list[Any]]
 
 
@@ -31,9 +31,8 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
 def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
     """Return the SHA-256 of each row's file, in hex.
 
-    They are kept in the store and taken from there while a file's size, times and inode are the same: copies that keep
-    the time of the last writing (cp -p, rsync -t) cannot keep the time of the last change (ctime). Raises DataError
-    where a file cannot be read.
+    The store caches them, and reuses one as long as the file's size, times and inode are unchanged: copies that
+    preserve mtime (cp -p, rsync -t) cannot preserve ctime. Raises DataError where a file cannot be read.
     """
     root = Path(root).absolute()
     record, known = _recorded(root, store)
@@ -41,29 +40,29 @@ def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
     for video in tqdm(catalog["video"], desc="hashing videos", unit="video", disable=None):
         try:
             path = video_path(root, video)
-            entry, marks = known.get(video), _marks(path)
-            if entry is None or entry[:-1] != marks:
+            entry, state = known.get(video), _file_state(path)
+            if entry is None or entry[:-1] != state:
                 with path.open("rb") as file:
-                    entry = [*marks, hashlib.file_digest(file, "sha256").hexdigest()]
+                    entry = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
         except OSError as error:
             raise DataError([Problem(str(root / video), f"cannot be read: {error.strerror}")]) from None
         files[video] = entry
     if any(known.get(video) != entry for video, entry in files.items()):
-        # Other splits of the same root have other videos: theirs stay.
+        # Keep the entries of other splits of the same root.
         write_json(record, {"root": str(root), "files": known | files})
     return [files[video][-1] for video in catalog["video"]]
 
 
 def recorded_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str] | None:
-    """Return what `file_hashes` gives, where the store has the hash of every file and its marks still hold; else None.
+    """Return the hashes that the store has cached for every file; None where one is missing or its file has changed.
 
-    Nothing is hashed and nothing is written.
+    Hashes and writes nothing.
     """
     root = Path(root).absolute()
     _, known = _recorded(root, store)
     for video in catalog["video"]:
         try:
-            if video not in known or known[video][:-1] != _marks(video_path(root, video)):
+            if video not in known or known[video][:-1] != _file_state(video_path(root, video)):
                 return None
         except OSError:
             return None
@@ -71,7 +70,7 @@ def recorded_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str
 
 
 def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | None:
-    """Return what `manifest_digest` gives, by the store's record alone; None where that does not hold any more."""
+    """Return the manifest's digest from the store's cached hashes; None where they are missing or outdated."""
     hashes = recorded_hashes(catalog, root, store)
     return None if hashes is None else digest_of(catalog, hashes)
 
@@ -83,12 +82,12 @@ def digest_of(catalog: pd.DataFrame, hashes: list[str]) -> str:
 
 
 def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
-    """Where the store keeps the marks and hashes of a root's files, and what is there."""
+    """Return the store's record of a root's files: its path and its entries."""
     record = store.manifest(digest(str(root)))
-    found = passed_over(lambda: read_json(record), None) or {}  # what is lost is hashed again
+    found = passed_over(lambda: read_json(record), None) or {}  # lost entries are hashed again
     return record, found.get("files", {})
 
 
-def _marks(path: Path) -> list[int]:
+def _file_state(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -1,8 +1,8 @@
-"""The synthetic videos before they are encoded: what moves, how, and how it looks.
+"""Draw the synthetic videos' frames: the sprites' motion and look, before encoding.
 
-Background and sprites depend on (seed, group) only, so that they say nothing about the class. A single frame says
-nothing either: in every class position (on a torus), size and angle of the sprites have the same uniform distribution,
-and what differs is how they change from frame to frame (`motion`).
+Background and sprites depend on (seed, group) only, so they do not reveal the class. Nor does a single frame: position
+(on a torus), size and angle of the sprites have the same uniform distribution in every class. Only their change from
+frame to frame differs (`motion`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT = 160, 120  # of the canvas; encoded frames are twice as wide and high
+WIDTH, HEIGHT = 160, 120  # pixels of the canvas; encoded frames are twice as wide and high
 SPRITES = 3
 SPRITE_PX = 64  # side of a sprite's picture
-LEAST_PX, LARGEST_PX = 28.0, 75.0  # diameters of a sprite on the canvas
-FRAMES = (90, 110)  # least and most frames of a video
-TEST_SHARE = 0.2  # of the groups
+LEAST_PX, LARGEST_PX = 28.0, 75.0  # smallest and largest diameter of a sprite on the canvas
+FRAMES = (90, 110)  # fewest and most frames of a video
+TEST_SHARE = 0.2  # share of the groups in the test list
 
 CLASSES = ("SpinLeft", "Slide", "Rise", "Fall", "Grow", "Shrink", "Shake", "Orbit")
-#: Known too, but the random horizontal flip of the trainer makes it SpinLeft.
+#: SpinRight is not in CLASSES: the trainer's random horizontal flip turns it into SpinLeft.
 ALL_CLASSES = (*CLASSES, "SpinRight")
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video to make; everything in it is a function of these four."""
+    """One video to make; these four fields determine everything in it."""
 
     seed: int
     action: str
@@ -53,13 +53,13 @@ class Pose:
 
 
 def motion(action: str, n: int, draws: np.ndarray) -> list[list[Pose]]:
-    """Where the sprites are: [frame][sprite]. `draws` (8,) are uniforms in [0, 1).
+    """Return the sprites' poses as [frame][sprite]. `draws` (8,) are uniforms in [0, 1).
 
-    Speeds are at least a pixel a frame where frames are stored 49 pixels wide (3.3 pixels here).
+    Speeds are at least 3.3 pixels per frame: one pixel per frame where frames are stored 49 pixels wide.
     """
     x0, y0, size0, angle0, start, speed, way, lean = (float(draw) for draw in draws)
     sign = 1 if way < 0.5 else -1
-    step = (3.5 + 2.0 * speed) * sign  # pixels a frame
+    step = (3.5 + 2.0 * speed) * sign  # pixels per frame
     period = 12.0 + 4.0 * speed  # frames
     frames = []
     for t in range(n):
@@ -71,7 +71,7 @@ def motion(action: str, n: int, draws: np.ndarray) -> list[list[Pose]]:
         elif action == "Fall":
             dy = abs(step) * t
         elif action == "Shake":
-            # Two frames there, two back, along a random line.
+            # Two frames forth, two back, along a random line.
             side = (1 if (t // 2) % 2 else -1) * (4.5 + 2.0 * speed)
             dx, dy = side * _cos(lean), side * _sin(lean)
         elif action == "Orbit":
@@ -80,7 +80,7 @@ def motion(action: str, n: int, draws: np.ndarray) -> list[list[Pose]]:
         elif action in ("SpinLeft", "SpinRight"):
             angle = t / period * (1 if action == "SpinLeft" else -1)
         else:
-            # All sizes from the least to the largest, then again: as frequent as in the other classes.
+            # Cycle through all sizes, so that each is as frequent as in the other classes.
             size = t / period * (1 if action == "Grow" else -1)
         poses = []
         for k in range(SPRITES):
@@ -99,7 +99,7 @@ def motion(action: str, n: int, draws: np.ndarray) -> list[list[Pose]]:
 
 
 def videos_of(seed: int, classes: tuple[str, ...], groups: int, clips: int) -> list[Video]:
-    """classes × groups × clips videos; groups and clips are counted from 1."""
+    """Return classes × groups × clips videos; groups and clips are numbered from 1."""
     return [
         Video(seed, action, group, clip)
         for action in classes
@@ -109,13 +109,13 @@ def videos_of(seed: int, classes: tuple[str, ...], groups: int, clips: int) -> l
 
 
 def groups_to_test(groups: int, split: int) -> set[int]:
-    """The first fifth of the groups is the test list of split 1, the next of split 2, …"""
+    """Return the test groups of a split: the first fifth of the groups for split 1, the next for split 2, …"""
     share = max(1, round(TEST_SHARE * groups))
     return {(share * (split - 1) + k) % groups + 1 for k in range(share)}
 
 
 def frames_of(video: Video) -> Iterator[Image.Image]:
-    """The frames of a video, RGB, on the canvas (half the size of the encoded ones)."""
+    """Yield the frames of a video, RGB, at the size of the canvas (half that of the encoded frames)."""
     background, sprites = _look(video.seed, video.group)
     draws = _generator(video.seed, "clip", video.action, video.group, video.clip).random(9)
     n = FRAMES[0] + int(draws[8] * (FRAMES[1] - FRAMES[0] + 1))
@@ -127,10 +127,10 @@ def frames_of(video: Video) -> Iterator[Image.Image]:
 
 
 def _draw(frame: Image.Image, picture: Image.Image, mask: Image.Image, pose: Pose) -> None:
-    """Put a sprite on the torus: what leaves at one side comes in at the other."""
+    """Draw a sprite on the torus: what leaves on one side enters on the other."""
     side = math.ceil(pose.diameter) + 2
     left, top = math.floor(pose.x - side / 2), math.floor(pose.y - side / 2)
-    # Affine coefficients lead from a pixel of the box to one of the sprite's picture.
+    # The affine coefficients map a pixel of the box to one of the sprite's picture.
     zoom = SPRITE_PX / pose.diameter
     a, b = round(zoom * _cos(pose.angle), 6), round(zoom * _sin(pose.angle), 6)
     cx, cy = round(pose.x - left, 3), round(pose.y - top, 3)
@@ -146,16 +146,16 @@ def _draw(frame: Image.Image, picture: Image.Image, mask: Image.Image, pose: Pos
 
 
 def _look(seed: int, group: int) -> tuple[Image.Image, list[tuple[Image.Image, Image.Image]]]:
-    """The background and the sprites (picture, mask) of a group."""
+    """Return the background and the sprites (picture, mask) of a group."""
     random = _generator(seed, "look", group)
-    # Lighter above than below, as outdoors: a rotated clip can be told from an upright one.
+    # Lighter at the top, as outdoors, so that a rotated clip differs from an upright one.
     coarse = 55 + 25 * random.random((6, 8, 3)) + np.linspace(50, 0, 6)[:, None, None]
     background = Image.fromarray(coarse.astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     return background, [_sprite(random) for _ in range(SPRITES)]
 
 
 def _sprite(random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """A round or many-cornered shape, one half bright and the other dark, with a patch: every angle looks different."""
+    """Return a polygon, one half bright, one dark, with a patch, so that every angle looks different; and its mask."""
     bright = tuple(int(v) for v in 170 + 85 * random.random(3))
     dark = tuple(int(v) for v in 45 * random.random(3))
     patch = tuple(int(v) for v in 255 * random.random(3))
@@ -175,7 +175,7 @@ def _sprite(random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
 
 
 def _cos(turns: float) -> float:
-    """Rounded, so that the last bits of a C library's cosine do not matter."""
+    """Return the cosine of an angle in turns, rounded so that the C library's last bits do not matter."""
     return round(math.cos(2 * math.pi * turns), 9)
 
 
@@ -184,6 +184,6 @@ def _sin(turns: float) -> float:
 
 
 def _generator(*name: object) -> np.random.Generator:
-    """A generator of its own for every purpose, seeded from the hash of its name."""
+    """Return a generator seeded from the hash of `name`, a separate one for each purpose."""
     key = hashlib.sha256("/".join(str(part) for part in name).encode()).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], dtype="<u8").astype(np.uint64)))

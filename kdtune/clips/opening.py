@@ -1,8 +1,8 @@
-"""Open a video file and find its video stream, or say why it is none.
+"""Open a video file and find its video stream, or refuse it with a reason.
 
-Whatever a name leads to is looked at before FFmpeg sees it: a pipe would block it, a device may never end. FFmpeg
-itself reads this one file and nothing else. Names such as "concat:a|b" or "http://…" are file names here, and
-playlists, pictures and text, which FFmpeg would also take for videos, are refused.
+The path is checked before FFmpeg opens it: a pipe would block, and a device may never end. FFmpeg reads this one file
+and nothing else. Names such as "concat:a|b" or "http://…" are plain file names here. Playlists, pictures and text,
+which FFmpeg would accept as videos, are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from av.stream import Disposition
 
 from kdtune.parse import printable
 
-#: Containers and raw streams that hold a video in themselves, by the names of FFmpeg's demuxers.
+#: Self-contained video containers and raw streams, by the names of FFmpeg's demuxers.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",
@@ -27,11 +27,11 @@ FORMATS = (
     *("ivf", "yuv4mpegpipe", "gif", "apng", "dv", "h261", "h263", "h264", "hevc", "vvc", "m4v", "mjpeg", "obu", "vc1"),
     *("vc1test", "cavsvideo", "dirac", "wtv", "dhav", "nsv", "nuv", "swf", "bink", "smk", "roq", "flic", "film_cpk"),
 )
-#: Pixels of the largest frame: 8192×8192. A broken header may ask for far more, and FFmpeg would allocate it.
+#: Maximum pixels of a frame, 8192×8192. A broken header may ask for far more, and FFmpeg would allocate it.
 MAX_PIXELS = 2**26
-#: FFmpeg's `open` takes a picture with these for a stream of its own.
+#: Dispositions of pictures that FFmpeg lists as video streams.
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
-#: What a name may lead to instead of a file.
+#: File type → message, for paths that are no regular files.
 KINDS = {
     stat.S_IFDIR: "is a folder",
     stat.S_IFIFO: "is a pipe, not a file",
@@ -40,16 +40,16 @@ KINDS = {
     stat.S_IFBLK: "is a device, not a file",
 }
 
-# FFmpeg writes its complaints to stderr from C; every one that matters becomes a reason.
+# Silence FFmpeg, which logs to stderr from C. Every error that matters becomes a reason for refusal.
 av.logging.set_level(None)
 
 
 class Refused(Exception):
-    """A file that is not used; the text is the reason."""
+    """The file cannot be used as a video; the text is the reason."""
 
 
 def ffmpeg_name(path: Path) -> str:
-    """Return the name by which FFmpeg opens the file `path`, whatever characters it has."""
+    """Return a URL by which FFmpeg opens the file `path`, even if its name looks like a protocol."""
     return f"file:{path}"
 
 
@@ -57,18 +57,18 @@ def ffmpeg_name(path: Path) -> str:
 def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a video; yield its container and its main video stream, set to decode in one thread.
 
-    The main stream is the one that FFmpeg thinks best; a cover picture is never taken for the video. Raises Refused.
+    The main stream is the one that FFmpeg ranks best, but never a cover picture. Raises Refused.
     """
-    _look(path)
+    _check_file(path)
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(FORMATS),
-        "max_pixels": str(MAX_PIXELS),  # for the decoders that find out what the streams hold
+        "max_pixels": str(MAX_PIXELS),  # for the decoders that probe the streams
     }
     try:
         container = av.open(ffmpeg_name(path), options=options, metadata_errors="replace")
-    except av.ArgumentError:  # what FFmpeg says of a format that is not listed
-        raise Refused("is not a video that can be opened: its format is none of videos, or unknown") from None
+    except av.ArgumentError:  # FFmpeg's error for a format that is not in FORMATS
+        raise Refused("is not a video that can be opened: its format is unknown, or not a video format") from None
     except Exception as error:
         raise Refused(f"is not a video that can be opened: {plain(error)}") from None
     with container:
@@ -81,15 +81,15 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
 
 
 def plain(error: BaseException) -> str:
-    """Return what an error of FFmpeg or of a decoder says, without its number, file name and call."""
+    """Return the message of an error from FFmpeg or a decoder, without its number, file name and call."""
     if isinstance(error, av.FFmpegError) and error.strerror:
         return printable(error.strerror)
     lines = str(error).strip().splitlines()
     return printable(lines[-1]) if lines else type(error).__name__
 
 
-def _look(path: Path) -> None:
-    """Raise Refused unless `path` leads to a file that can be read and is not empty."""
+def _check_file(path: Path) -> None:
+    """Raise Refused unless `path` is a readable file that is not empty."""
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
@@ -102,12 +102,12 @@ def _look(path: Path) -> None:
         raise Refused("does not exist") from None
     except OSError as error:
         raise Refused(f"cannot be read: {error.strerror or plain(error)}") from None
-    except ValueError:  # of Python: a NUL in the name
+    except ValueError:  # Python's error for a NUL in the name
         raise Refused("does not exist") from None
 
 
 def _main(container: InputContainer) -> av.VideoStream:
-    """Return the video stream that FFmpeg thinks best, of those that are videos and have a decoder."""
+    """Return the video stream that FFmpeg ranks best among those with a decoder, pictures excluded. Raises Refused."""
     streams = container.streams.video
     videos = [stream for stream in streams if not stream.disposition & PICTURES]
     if not videos:

@@ -1,4 +1,4 @@
-"""One order (DESIGN 4.3): validation carved by group, and the one class-balanced permutation of the training videos.
+"""The one order (DESIGN 4.3): carve validation by group, and fix one class-balanced permutation of the training videos.
 
 A data fraction f is the first f·N entries of that order: stratified, and nested (2 % ⊂ 25 % ⊂ 50 % ⊂ 100 %).
 """
@@ -17,11 +17,10 @@ def _hash(seed: int, name: str) -> str:
 
 
 def carve_validation(train: pd.DataFrame, share: float, seed: int, by: str = "groups") -> pd.Series:
-    """Return which rows of the training list are validation, as a boolean series on the index of `train`, which has the
-    columns video, label and group.
+    """Return which rows of `train` (columns video, label, group) are validation, as a boolean series on its index.
 
-    Groups are taken in the order of their hash; one is carved where that brings the classes' validation counts, taken
-    together, nearer to `share`. With `by="videos"` single videos are taken instead, as many as make up the share.
+    Groups are considered in the order of their hash; a group is carved if that brings the classes' validation counts,
+    taken together, nearer to `share`. With `by="videos"`, single videos are carved instead until they make up `share`.
     """
     if by == "videos":
         first = sorted(train["video"], key=lambda name: _hash(seed, f"validation/{name}"))
@@ -39,10 +38,10 @@ def carve_validation(train: pd.DataFrame, share: float, seed: int, by: str = "gr
 
 
 def one_order(train: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The rows of `train` (columns video, label) in the one order.
+    """Return the rows of `train` (columns video, label) in the one order.
 
-    Within a class videos stand by hash of (seed, name). The r-th of a class's n videos gets the place (r + ½)/n, and
-    all classes are merged by place: any prefix then holds each class in proportion, to within one video.
+    Within a class, videos are sorted by the hash of (seed, name). The r-th of a class's n videos gets the place
+    (r + ½)/n, and all classes are merged by place. Any prefix then holds each class in proportion, to within one video.
     """
     by_hash = train.assign(_hash=[_hash(seed, video) for video in train["video"]]).sort_values("_hash")
     rank = by_hash.groupby("label").cumcount()
@@ -52,5 +51,5 @@ def one_order(train: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def fraction_size(total: int, fraction: float) -> int:
-    """How many entries of the one order a fraction is: f·N rounded half up, at least one."""
+    """Return how many entries of the one order a fraction covers: f·N rounded half up, at least one."""
     return max(1, math.floor(fraction * total + 0.5))

@@ -1,4 +1,4 @@
-"""Decoding the videos of a store, a few at a time, in threads that stop when one of them has trouble."""
+"""Decode the videos of a store, a few at a time, in threads that stop when one of them fails."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kdtune.clips.decode import Refused, decode, header_pixels
 from kdtune.clips.tiers import Tier
 from kdtune.clips.writing import Part, write_part
 
-#: What decoding takes for each pixel of a frame, with the decoders' own frames (measured: 205 MB at 1920×1080, H.264).
+#: Memory that decoding needs per pixel of a frame, decoders' buffers included (measured: 205 MB at 1920×1080, H.264).
 BYTES_A_PIXEL = 100
-#: For all videos that are decoded at the same time; one alone may take more.
+#: Memory for all videos decoded at the same time; a single video may take more.
 DECODING_BYTES = 500 * 2**20
 
 
 def decoded_parts(
     videos: Sequence[tuple[Path, Path]], size: tuple[int, int], tier: Tier, threads: int
 ) -> Generator[Part | Refused, None, None]:
-    """Decode each video (its file, its part) into its part; what came of it, in the order of `videos`.
+    """Decode each of `videos`, pairs of (file, part), into its part. Yield the results in the order of `videos`.
 
-    At most two parts a thread wait on the disk, a thread holds one frame, and large videos wait for each other: memory
-    and disk are bounded whatever the number, length and size of the videos. Whoever takes a part removes it. Raises
-    OSError (disk full); then, and where the caller goes no further, the threads stop and remove what they wrote.
+    At most two parts per thread wait on the disk, a thread holds one frame, and large videos wait for each other, so
+    memory and disk use are bounded for any number, length and size of videos. The caller removes each part. Raises
+    OSError (disk full). Then, or if the caller stops early, the threads stop and the parts are removed.
     """
     waiting: deque[Future[Part | Refused]] = deque()
     stop, memory, pool = Event(), _Memory(DECODING_BYTES), ThreadPoolExecutor(threads)
@@ -60,7 +60,7 @@ def _part(path: Path, part: Path, size: tuple[int, int], tier: Tier, stop: Event
 
 
 class _Memory:
-    """So many bytes, of which each thread takes its share, or waits until it is free."""
+    """A memory budget in bytes that threads share: a thread waits until its share is free."""
 
     def __init__(self, total: int) -> None:
         self.total = self.free = total
@@ -68,7 +68,7 @@ class _Memory:
 
     @contextmanager
     def share(self, size: int) -> Iterator[None]:
-        """`size` bytes; all of them where it is more than there are."""
+        """Hold `size` bytes, or the whole budget where `size` exceeds it."""
         size = min(size, self.total)
         with self.changed:
             self.changed.wait_for(lambda: self.free >= size)
@@ -82,17 +82,17 @@ class _Memory:
 
 
 class Progress:
-    """How many videos are decoded, and how long the rest will take: a bar on a terminal, else a line for each tenth."""
+    """Shows how many videos are decoded and the time left: a bar on a terminal, else a line for each tenth."""
 
     def __init__(self, frames: Sequence[int], done: int) -> None:
-        """`frames` of each video, about; the first `done` videos were decoded by an earlier build."""
+        """Take the approximate frame count of each video; an earlier build decoded the first `done` of them."""
         self.frames, self.done = [max(1, count) for count in frames], done
         self.piped = not sys.stderr.isatty()
         self.started, self.first = time.monotonic(), done
         self.bar = tqdm(total=sum(self.frames), initial=sum(self.frames[:done]), unit="frame", disable=self.piped)
 
     def advance(self) -> None:
-        """One more video."""
+        """Count one more decoded video."""
         self.bar.update(self.frames[self.done])
         self.done += 1
         total = len(self.frames)

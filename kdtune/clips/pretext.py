@@ -1,6 +1,7 @@
-"""The five pretext transforms, applied to the middle clip of each tuple after normalisation (PCL's preprocess).
+"""Apply the pretext transforms to the middle clip of each tuple after normalisation (PCL's preprocess).
 
-Legend: clips (B, 3, C, T, H, W). Labels 0 none, 1 rotation, 2 spatial, 3 temporal, 4 remote (read by read_clips).
+Legend: clips (B, 3, C, T, H, W). Labels: 0 none, 1 rotation, 2 spatial, 3 temporal, 4 remote. read_clips already reads
+a remote clip from its place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from kdtune.clips.tuples import ROTATION, SPATIAL, TEMPORAL, TupleDraws
 
 
 def transform_middle(clips: Tensor, draws: TupleDraws) -> Tensor:
-    """Transform clip 1 of each tuple as its label says; the input is left unchanged."""
+    """Return `clips` with clip 1 of each tuple transformed by its label. Does not change the input."""
     out = clips.clone()
     for i in np.flatnonzero(np.isin(draws.label, (ROTATION, SPATIAL, TEMPORAL))).tolist():
         middle = clips[i, 1]
@@ -27,7 +28,7 @@ def transform_middle(clips: Tensor, draws: TupleDraws) -> Tensor:
 
 
 def permute_quadrants(clip: Tensor, order: list[int]) -> Tensor:
-    """Quadrant k of the result is quadrant order[k] of `clip` (C, T, H, W), numbered row by row; H and W even."""
+    """Move quadrant order[k] of `clip` (C, T, H, W) to place k, numbered row by row. H and W must be even."""
     height, width = clip.shape[-2] // 2, clip.shape[-1] // 2
     part = [clip[..., y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
     rows = [torch.cat((part[order[k]], part[order[k + 1]]), -1) for k in (0, 2)]

@@ -1,15 +1,15 @@
-"""What a container promises of its video: how many frames a player shows, and when the last of them ends.
+"""Check a video against what its container promises: how many frames a player shows, and when the last one ends.
 
-A file that decodes to less than it promises was cut off or damaged, so a promise must count neither too much nor too
-little. These are no promises of a frame:
+A file that decodes to less than it promises was cut off or damaged, so the promise must be exact. These promise no
+frame:
 
-- packets that the file itself marks as not to be shown: an edit list of MP4 or MOV (a trim, a cut without encoding);
-- empty chunks of an AVI ("show the last picture again"), which its header counts, but nobody decodes;
-- VP8 packets whose frame is only referred to (alternate references);
-- pictures before the first key picture, by the stream or by the clock: a file that was cut out of a longer one begins
-  with them (an open GOP, a broadcast), and no decoder can show what they refer to.
+- packets that the file marks as not shown, by an edit list of MP4 or MOV (a trim, a cut without encoding);
+- empty chunks of an AVI ("show the last picture again"), which its header counts but no decoder decodes;
+- VP8 packets whose frame is only a reference (alternate references);
+- pictures before the first key picture, in stream order or by the clock: a file cut out of a longer one begins with
+  them (an open GOP, a broadcast), and the pictures that they refer to are missing.
 
-A length is an end minus a start: the clock of a recorder or of a cut stream need not begin at 0.
+A length is the end minus the start: the clock of a recorder or of a cut stream need not begin at 0.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from av.container import InputContainer
 from kdtune.clips.containers import empty_chunks, promised_bytes
 from kdtune.clips.opening import Refused
 
-#: What may be missing without a decoding error: packed MPEG-4 has packets without a frame.
+#: Frames that may be missing without a decoding error: packed MPEG-4 has packets without a frame.
 MISSING_FRAMES, MISSING_SHARE = 2, 0.01
-#: Formats whose demuxer lists every packet before it reads one, with those that are not shown.
+#: Formats whose demuxer lists every packet, shown or not, before it reads one.
 INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
-#: Formats whose header says how long the whole file is; where others do not, FFmpeg guesses.
+#: Formats whose header states the length of the whole file. For other formats FFmpeg may guess it.
 TIMED = ("matroska,webm", "flv", "asf")
 MICROSECONDS = 1_000_000
 
 
 def header_promise(container: InputContainer, stream: av.VideoStream, size: int) -> int:
-    """Return how many frames the header of a file of `size` bytes promises, or about how many its seconds hold.
+    """Return how many frames the header of a file of `size` bytes promises, or an estimate from its seconds.
 
-    Reads the packets only where the header tells neither.
+    Reads the packets only where the header states neither.
     """
     frames = (_indexed(container, stream) if stream.frames else 0) or stream.frames
     if not frames:
@@ -43,7 +43,7 @@ def header_promise(container: InputContainer, stream: av.VideoStream, size: int)
         frames = round(_length_s(container, stream) * float(rate))
     if frames <= 0:
         frames = sum(shows(packet) for packet in container.demux(stream))
-    return min(frames, size)  # a broken header may promise anything, but no frame is free
+    return min(frames, size)  # a broken header may promise anything, but a frame needs at least a byte
 
 
 def shows(packet: av.Packet) -> bool:
@@ -53,17 +53,17 @@ def shows(packet: av.Packet) -> bool:
     return packet.stream.name != "vp8" or bool(memoryview(packet)[0] & 0x10)  # RFC 6386, section 9.1: show_frame
 
 
-class Reading:
-    """What was found while a file's packets were read and decoded, and whether that is all that was promised."""
+class PromiseCheck:
+    """Counts what reading and decoding a file finds, and compares it with what the file promises."""
 
     def __init__(self, path: Path, container: InputContainer, stream: av.VideoStream) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.packets = self.frames = self.damaged = 0
-        self._leading = 0  # packets that need not decode: the pictures that they refer to are not in the file
+        self._leading = 0  # packets that need not decode: the file lacks the pictures that they refer to
         self._key: av.Packet | None = None  # the first key picture
         self._leads, self._follows_key = True, False
         self.trouble = ""  # the first decoding error
-        self.all_shown = True  # by a player that shows every packet
+        self.all_shown = True  # no packet is marked as not shown
         self._video, self._file = _Span(), _Span()
 
     def add(self, packet: av.Packet) -> None:
@@ -78,7 +78,7 @@ class Reading:
             self._key, self._leads = packet, False
             self._follows_key = packet.pts is not None
         elif self._follows_key and packet.size and self._key is not None:
-            # Leading pictures come right after the key picture, and are shown before it or have no time at all.
+            # Leading pictures follow the key picture directly, and are shown before it or have no time at all.
             early = packet.pts is None or (self._key.pts is not None and packet.pts < self._key.pts)
             self._follows_key = self._leads = early
         if not shows(packet):
@@ -106,17 +106,17 @@ class Reading:
         indexed = _indexed(self.container, self.stream)
         promised = max(self.packets, indexed or self.stream.frames)
         if self.container.format.name == "avi" and self.stream.frames > max(promised, self.frames):
-            # Where the end is cut off, so is the index: the header alone still counts what was there.
+            # A cut-off file has lost its index too; only the header still counts the original frames.
             promised = max(
                 promised, self.stream.frames - empty_chunks(self.path, self.stream.index, self.stream.frames)
             )
         return promised - self._leading if self._key is not None else promised
 
     def _check_length(self) -> None:
-        """Headers that count no frames tell by their seconds that the end is cut off."""
+        """Raise Refused where a header that counts no frames promises more seconds than the file holds."""
         promised_s, span = _stream_length_s(self.stream), self._video
         if self.container.format.name in TIMED and (self.container.format.name == "asf" or not promised_s):
-            promised_s, span = _file_length_s(self.container), self._file  # that of the sound may be the longer one
+            promised_s, span = _file_length_s(self.container), self._file  # the sound may be longer than the video
         if span.length_s < promised_s - max(0.5, MISSING_SHARE * promised_s):
             raise Refused(f"promises {promised_s:.1f} s, ends after {span.length_s:.1f} s")
 
@@ -127,7 +127,7 @@ class Reading:
 
 
 class _Span:
-    """From when to when packets last, in seconds."""
+    """The time that packets cover, in seconds."""
 
     def __init__(self) -> None:
         self.start_s, self.end_s = math.inf, -math.inf
@@ -143,7 +143,7 @@ class _Span:
 
 
 def _indexed(container: InputContainer, stream: av.VideoStream) -> int:
-    """Return how many packets with a frame the demuxer lists; 0 where its list is not of all packets."""
+    """Return how many packets with a frame the demuxer lists; 0 for formats whose list is incomplete."""
     if container.format.name not in INDEXED:
         return 0
     return sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
@@ -154,7 +154,7 @@ def _length_s(container: InputContainer, stream: av.VideoStream) -> float:
 
 
 def _stream_length_s(stream: av.VideoStream) -> float:
-    """Return the seconds that the header gives the stream, 0 where it gives none."""
+    """Return the stream's length in seconds as the header states it; 0 where it states none."""
     if stream.time_base is None:
         return 0.0
     if stream.duration is not None:
@@ -175,5 +175,8 @@ def _file_length_s(container: InputContainer) -> float:
 
 
 def _without_start(end_s: float, start_s: float) -> float:
-    """Return the length of what ends at `end_s`. Some writers give the length itself: it is less than a late start."""
+    """Return the length of a stream that ends at `end_s`.
+
+    Some writers state the length itself instead of the end; it is then less than a late start.
+    """
     return end_s - start_s if end_s > start_s > 0 else end_s

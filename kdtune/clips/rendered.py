@@ -1,6 +1,6 @@
-"""The synthetic motions as a ClipStore, straight from their pictures: neither files nor a codec are needed.
+"""Write the synthetic motions straight into a ClipStore, without video files or a codec.
 
-What FFmpeg decodes may change with its version; these frames are the same on every machine.
+Frames that FFmpeg decodes may change with its version; these frames are the same on every machine.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from kdtune.clips.writing import StoreWriter, write_part
 def rendered_clips(
     folder: Path, size: tuple[int, int], *, classes: tuple[str, ...], groups: int, clips: int, seed: int = 0
 ) -> ClipStore:
-    """Make classes × groups × clips videos at `size` = (height, width) in the new `folder`; split as `data synth`."""
+    """Make a ClipStore of classes × groups × clips videos at `size` = (height, width) in `folder`, which must be new.
+
+    The videos are split as `data synth` splits them.
+    """
     folder.mkdir(parents=True)
     test = groups_to_test(groups, 1)
-    # Sorted by name, as every catalog.
+    # Every catalog is sorted by name.
     videos = sorted(videos_of(seed, classes, groups, clips), key=lambda video: video.name)
     rows = [
         (v.name, classes.index(v.action), v.action, "test" if v.group in test else "train", f"{v.group:02d}")

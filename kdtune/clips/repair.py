@@ -1,9 +1,9 @@
-"""Is a finished ClipStore still what was written? Its damaged videos are decoded again, and only those.
+"""Check a finished ClipStore against its checksums, and decode damaged videos again, only those.
 
-A store is mended in its place, under its lock, before the trials of this process start. Trials of other processes may
-have it mapped meanwhile. They never see wrong frames because of the mending: bytes are written to videos alone whose
-bytes were wrong before, and only such as have the SHA-256 that the index has had all along. A store that cannot be
-mended is removed, and made anew under its name: who has the old files mapped keeps them as they were.
+A store is repaired in place, under its lock, before the trials of this process start. Trials of other processes may
+have it mapped meanwhile. The repair never shows them wrong frames: it overwrites only videos whose bytes were wrong,
+and only with bytes that have the SHA-256 in the index. A store that cannot be repaired is removed and rebuilt under its
+name; processes that have the old files mapped keep them unchanged.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from kdtune.errors import DataError, Problem, StoreError
 from kdtune.store.files import disk_full, read_json, write_json
 from kdtune.store.seal import passed_over
 
-#: Stores up to this size are checked whenever they are prepared; larger ones when their file was touched since.
+#: Stores up to this size are checked whenever they are prepared; larger ones only after a change to their big file.
 ALWAYS_VERIFIED_GIB = 2
 SHOWN = 3
 
 
-def mended(folder: Path, root: Path, threads: int) -> ClipStore | None:
-    """The finished store in `folder`, checked where that is due and mended from the videos in `root` where it must be.
+def check_and_repair(folder: Path, root: Path, threads: int) -> ClipStore | None:
+    """Check the finished store in `folder` if that is due, repair it from the videos in `root`, and return it.
 
-    None, said on stderr with its reason, where the store has to be made anew. Raises DataError where the disk is full.
+    Return None, with the reason on stderr, where the store has to be rebuilt. Raises DataError where the disk is full.
     """
-    for left in folder.glob(".part_*"):  # by a mending that was killed
+    for left in folder.glob(".part_*"):  # by a repair that was killed
         left.unlink()
     try:
         clips, problems = ClipStore.look(folder)
@@ -45,7 +45,8 @@ def mended(folder: Path, root: Path, threads: int) -> ClipStore | None:
         _say(f"{error.problems[0]}: all its videos are decoded again")
         return None
     big = folder / clips.tier.file
-    if not problems and clips.record["bytes"] > ALWAYS_VERIFIED_GIB * GIB and _mark(big) == _last_mark(folder):
+    large = clips.record["bytes"] > ALWAYS_VERIFIED_GIB * GIB
+    if not problems and large and _file_state(big) == _verified_state(folder):
         return clips
     if problems:
         _say(f"{folder}: {problems[0]}")
@@ -56,19 +57,19 @@ def mended(folder: Path, root: Path, threads: int) -> ClipStore | None:
     if rows and (reason := _decode_again(clips, rows, root, threads)):
         _say(f"{folder}: {reason}: all its videos are decoded again")
         return None
-    write_json(folder / "verified.json", _mark(big))
+    write_json(folder / "verified.json", _file_state(big))
     return clips
 
 
 def damaged_rows(clips: ClipStore, threads: int) -> list[int]:
-    """The rows of the index whose bytes are not the ones that were written."""
+    """Return the rows of the index whose stored bytes have changed."""
     found = sha256_of_spans(clips.folder / clips.tier.file, clips.byte_spans(), threads)
     bar = tqdm(found, total=len(clips.index), desc="verifying frames", unit="video", disable=None, leave=False)
     return [i for i, (now, was) in enumerate(zip(bar, clips.index["sha256"], strict=True)) if now != was]
 
 
 def problems_of(folder: Path, threads: int) -> list[str]:
-    """Read everything of a finished store and name what is damaged. It is mended when the store is next prepared."""
+    """Read a finished store in full and return what is damaged. Preparing the store repairs it."""
     try:
         clips, problems = ClipStore.look(folder)
     except StoreError as error:
@@ -79,20 +80,20 @@ def problems_of(folder: Path, threads: int) -> list[str]:
     if other := _other_digest(clips):
         found.append(f"{folder}: {other}")
     if found:
-        (folder / "verified.json").unlink(missing_ok=True)  # a large store is then checked by `prepare`, too
+        (folder / "verified.json").unlink(missing_ok=True)  # so that `prepare` checks a large store, too
     return found
 
 
 def _other_digest(clips: ClipStore) -> str:
-    """What is wrong with the digest in store.json; empty where nothing is."""
-    return "" if chain(clips.index) == clips.digest else "the digest in store.json is not the one of index.parquet"
+    """Return what is wrong with the digest in store.json; empty where it is right."""
+    return "" if chain(clips.index) == clips.digest else "the digest in store.json does not match index.parquet"
 
 
 def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -> str | None:
-    """Write the videos of these rows again, in their places; a reason where one does not come out as it was."""
+    """Decode the videos of these rows again into their places. Return a reason where one does not decode as before."""
     names = clips.index["video"].iloc[rows].tolist()
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    _say(f"{clips.folder}: {len(rows)} of {len(clips.index)} videos are damaged, and decoded again: {shown}")
+    _say(f"{clips.folder}: {len(rows)} of {len(clips.index)} videos are damaged and decoded again: {shown}")
     spans, expected = clips.byte_spans(), clips.index["sha256"]
     videos = [
         (video_path(root, name), clips.folder / f".part_{row:06d}") for row, name in zip(rows, names, strict=True)
@@ -106,7 +107,7 @@ def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -
                 if isinstance(part, Exception):
                     return f"{name} {part}"
                 if part.sha256 != expected.iloc[row]:
-                    return f"{name} decodes to other frames than those that were stored"
+                    return f"{name} decodes to other frames than the stored ones"
                 file.seek(spans[row][0])
                 with path.open("rb") as source:
                     shutil.copyfileobj(source, file, CHUNK)
@@ -114,18 +115,19 @@ def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -
     except OSError as error:
         if not disk_full(error):
             raise
-        what = f"the disk is full: to mend the frames, up to {amount(sum(b - a for a, b in (spans[i] for i in rows)))}"
-        raise DataError([Problem(str(clips.folder), f"{what} are needed on it")]) from None
+        needed = amount(sum(end - start for start, end in (spans[row] for row in rows)))
+        what = f"the disk is full: repairing the frames needs up to {needed}"
+        raise DataError([Problem(str(clips.folder), what)]) from None
     return None
 
 
-def _mark(big: Path) -> dict[str, Any]:
-    """What changes when somebody writes to a file."""
+def _file_state(big: Path) -> dict[str, Any]:
+    """Return the properties of a file that change with every write."""
     stat = big.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 
 
-def _last_mark(folder: Path) -> dict[str, Any] | None:
+def _verified_state(folder: Path) -> dict[str, Any] | None:
     return passed_over(lambda: read_json(folder / "verified.json"), None)
 
 

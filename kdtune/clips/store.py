@@ -1,16 +1,16 @@
 """The ClipStore: every frame of a data set, decoded and resized once, shared by all trials of a machine.
 
     frames.u8       raw tier: uint8 RGB frames, video after video in the order of the catalog
-    frames.jpeg     jpeg tier: a JPEG a frame, likewise, and frames.npy, where each begins (see tiers.py)
+    frames.jpeg     jpeg tier: one JPEG per frame in the same order; frames.npy says where each begins (see tiers.py)
     index.parquet   the catalog's columns, frames (count), offset (in frames), sha256 (of the video's bytes), decoder
-    refused.csv     video, reason: what is not in the index
-    store.json      format, size, tier, totals, manifest, digests, versions of the decoders and of reading
-    verified.json   when the frames were last checked against their SHA-256 (see repair.py)
+    refused.csv     video, reason: the videos that are not in the index
+    store.json      format, size, tier, totals, manifest, digests, versions of the decoders and of the reading rules
+    verified.json   size and times of the big file at its last check against the SHA-256s (see repair.py)
 
-The folder's name hashes the manifest, the size of the frames, the format, the tier, the decoders and the version of the
-rules by which videos are read. It is built beside its place (writing.py) and renamed when complete, so a folder of that
-name is whole. Later only lists of too short videos are added to it, and videos that were damaged on the disk are mended
-in it. Stores that an older kdtune built by other rules have other names and are left alone.
+The folder's name hashes the manifest, frame size, format, tier, decoders and version of the reading rules. The folder
+is built beside its place (writing.py) and renamed when complete, so a folder of that name is whole. Later changes only
+add lists of videos that are too short and repair videos that were damaged on the disk. Stores built by other rules have
+other names and are left alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, mis
 from kdtune.errors import DamageError, DataError, Problem, StoreError
 from kdtune.store.files import read_json, write_atomic
 
-#: Of the folder's files; raised when an older kdtune could not read them or would read them wrongly.
+#: Version of the folder's file formats. Raise it when older code could not read them, or would read them wrongly.
 FORMAT = 1
 
 
@@ -41,19 +41,22 @@ class ClipStore:
 
     folder: Path
     index: pd.DataFrame
-    """One row a video: the catalog's columns, frames, offset, sha256, decoder; row i belongs to `clip(i, …)`."""
+    """One row per video: the catalog's columns, frames, offset, sha256, decoder. `clip(i, …)` reads row i."""
     record: dict[str, Any] = field(repr=False)
-    """What store.json holds."""
+    """Content of store.json."""
 
     @cached_property
     def actions(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, …; empty for a class of which every video is refused."""
+        """Names of the labels 0, 1, …; empty for a class whose videos are all refused."""
         named = dict(zip(self.index["label"].tolist(), self.index["action"].tolist(), strict=True))
         return tuple(named.get(label, "") for label in range(max(named) + 1))
 
     @classmethod
     def open(cls, folder: Path) -> ClipStore:
-        """A finished store, its sizes and index checked. Raises StoreError where it is damaged or not for here."""
+        """Open a finished store and check its sizes and index.
+
+        Raises StoreError where it is missing or damaged, or its JPEGs need another version of simplejpeg.
+        """
         clips, problems = cls.look(folder)
         if problems:
             raise damaged(clips.folder, problems)
@@ -63,10 +66,13 @@ class ClipStore:
 
     @classmethod
     def look(cls, folder: Path) -> tuple[ClipStore, list[str]]:
-        """A store by its records, and what is wrong with its big file. Raises StoreError where the records are."""
+        """Return a store read from its records, and what is wrong with its big file.
+
+        Raises StoreError where the store is missing or its records are damaged.
+        """
         folder = Path(folder)
         if not folder.is_dir():
-            what = "is not here: every machine of a cluster must see the store under the same path"
+            what = "does not exist here: every machine of a cluster must see the store under the same path"
             raise StoreError([Problem(str(folder), what, "or make it here with `data prepare`")])
         try:
             record = read_json(folder / "store.json")
@@ -80,12 +86,12 @@ class ClipStore:
         tier = Tier.recorded(record)
         problems = []
         if hashlib.sha256(index_bytes).hexdigest() != record["index_sha256"]:
-            problems.append("index.parquet is not the one that was written")
+            problems.append("index.parquet has changed since it was written")
         if tier.name == "jpeg":
             offsets = folder / OFFSETS
             found = hashlib.sha256(offsets.read_bytes()).hexdigest() if offsets.exists() else None
             if found != record["offsets_sha256"]:
-                problems.append(f"{OFFSETS} is not the one that was written")
+                problems.append(f"{OFFSETS} is missing or has changed since it was written")
         if problems:
             raise damaged(folder, problems)
         big = folder / tier.file
@@ -95,7 +101,7 @@ class ClipStore:
         return cls(folder, _table(folder / "index.parquet"), record), problems
 
     def __reduce__(self) -> tuple[Callable[[Path], ClipStore], tuple[Path]]:
-        """Another process opens the folder itself; the mapped frames do not travel."""
+        """Pickle the path alone: another process opens the folder itself, and mapped frames are not copied."""
         return ClipStore.open, (self.folder,)
 
     @property
@@ -110,12 +116,12 @@ class ClipStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every video's name, label and stored bytes, in hex."""
+        """SHA-256, in hex, over every video's name, label and stored bytes."""
         return self.record["digest"]
 
     @property
     def manifest(self) -> str:
-        """The digest of the frames by what they are made from: the video files and, where it is not raw, the tier."""
+        """Digest of what the frames are made from: the video files and, unless it is raw, the tier."""
         return self.record["manifest"]
 
     @cached_property
@@ -129,9 +135,10 @@ class ClipStore:
         return list(zip(self.index["offset"].tolist(), self.index["frames"].tolist(), strict=True))
 
     def clip(self, i: int, start: int, count: int) -> np.ndarray:
-        """`count` frames from `start` on of the video in row i of the index, (count, h, w, 3) uint8 RGB.
+        """Return `count` frames from `start` on of the video in row i of the index, (count, h, w, 3) uint8 RGB.
 
-        Of a raw store a read-only view of the file; of a jpeg store these frames, decoded.
+        A raw store returns a read-only view of its file, a jpeg store decodes the frames. Raises IndexError where the
+        video is shorter.
         """
         offset, frames = self._spans[i]
         if start < 0 or start + count > frames:
@@ -139,36 +146,37 @@ class ClipStore:
         return self._reader.clip(offset + start, count)
 
     def frames(self, i: int) -> np.ndarray:
-        """All frames of row i of the index, (n, h, w, 3) uint8 RGB, as `clip`."""
+        """Return all frames of row i of the index, (n, h, w, 3) uint8 RGB; see `clip`."""
         return self.clip(i, 0, self._spans[i][1])
 
     def byte_spans(self) -> list[tuple[int, int]]:
-        """Where the bytes of each row of the index are in the big file: from, to."""
+        """Return the (start, end) of each index row's bytes in the big file."""
         return [self._reader.byte_span(offset, frames) for offset, frames in self._spans]
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A Parquet file, read by Arrow itself and in this thread.
+    """Read a Parquet file by Arrow, in this thread.
 
-    From bytes or a file of Python's, as pandas reads it, a thread of Arrow may let go of Python's memory after the
-    interpreter has begun to end, which aborts the process (seen on a busy machine with pyarrow 25).
+    pandas hands Arrow a Python object. One of Arrow's threads may release its memory after the interpreter has begun to
+    shut down, which aborts the process (seen on a busy machine with pyarrow 25).
     """
     return ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
 
 
 def _same_codec(clips: ClipStore) -> None:
-    """Raise StoreError where the JPEGs' codec is not the one that is here."""
+    """Raise StoreError unless the installed simplejpeg is the version that wrote the JPEGs."""
     wanted, missing = clips.record["decoders"].get("simplejpeg"), missing_codec()
     found = f"version {clips.tier.codec['simplejpeg']} is installed" if missing is None else missing
     if missing is not None or clips.tier.codec["simplejpeg"] != wanted:
         what = f"holds JPEGs of simplejpeg {wanted}, but {found}: other pixels might come out"
-        raise StoreError([Problem(str(clips.folder), what, f"simplejpeg=={wanted}, or `data prepare` for new ones")])
+        raise StoreError([Problem(str(clips.folder), what, f"simplejpeg=={wanted}, or `data prepare` to remake them")])
 
 
 def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
-    """The rows of the index with at least `min_frames` frames, with their row numbers for `ClipStore.clip`.
+    """Return the rows of the index with at least `min_frames` frames; their labels are row numbers for `clip`.
 
-    Leaves the others in too_short_<min_frames>.csv in the store's folder. Raises DataError where all are too short.
+    Lists the other videos in too_short_<min_frames>.csv in the store's folder. Raises DataError where all are too
+    short.
     """
     long_enough = clips.index["frames"] >= min_frames
     path = clips.folder / f"too_short_{min_frames}.csv"
@@ -186,12 +194,12 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
 
 
 def chain(index: pd.DataFrame) -> str:
-    """SHA-256 over every video's name, label and stored bytes' SHA-256, in hex."""
+    """Return the SHA-256, in hex, over every video's name, label and SHA-256 of its stored bytes."""
     lines = (f"{row.video}\t{row.label}\t{row.sha256}\n" for row in index.itertuples())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def damaged(folder: Path, problems: list[str]) -> StoreError:
-    """The error for a store whose content is not what was written."""
-    remedy = "the next `data prepare` or sweep on its videos mends it, or makes it anew"
+    """Return the error for a store whose content has changed since it was written."""
+    remedy = "the next `data prepare` or sweep on its videos repairs or rebuilds it"
     return StoreError([Problem(str(folder), problem) for problem in problems] + [Problem(str(folder), remedy)])

@@ -1,4 +1,4 @@
-"""What kdtune understood of a data set, for people: classes, splits, groups, what is left out, what is a guess."""
+"""Summarise a data set for people: classes, splits, groups, what is left out, and what was guessed."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from kdtune.config.sections import DataConfig
 from kdtune.parse import printable
 from kdtune.store import Store
 
-#: Most classes that are listed with their videos.
+#: Maximum number of classes listed with their videos.
 CLASSES_SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A data set in figures. Counts are of usable videos where the frames are stored, else of all that are listed."""
+    """A data set in figures. Counts cover the usable videos where the frames are stored, else all listed videos."""
 
     place: str
     layout: str
     classes: tuple[tuple[str, int], ...]
-    """Name and number of videos of each class, by label."""
+    """Name and number of videos of each class, in the order of the labels."""
     training: int
-    """Videos of the training list without those of validation."""
+    """Videos to train on: the training list, without validation unless data.train_on is "all"."""
     validation: int
     validation_share: float
-    """`data.validation`, by which validation was carved; 0 where it is the test list."""
+    """`data.validation`; 0 where validation is the test list."""
     carved_by: str
     """`data.carve`."""
     test: int
@@ -48,15 +48,15 @@ class Summary:
 
 
 def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipStore | None = None) -> Summary:
-    """Read a data set and count what is there; `clips` are its stored frames, where there are some.
+    """Read a data set and count its videos. `clips` are its stored frames, if there are any.
 
-    Copies are named where the store has recorded the files' hashes. Raises DataError where it cannot be read.
+    Names copies of videos if the store has the files' hashes. Raises DataError where the data set cannot be read.
     """
     understood = understand(data)
     root, rows, reading = Path(data.folder), understood.catalog, understood.reading
     notes, hashes = list(reading.notes), recorded_hashes(understood.catalog, root, store)
     if hashes is not None and len(set(hashes)) < len(hashes):
-        from kdtune.clips.duplicates import notes_on, same_bytes  # opens videos, which nothing else here does
+        from kdtune.clips.duplicates import notes_on, same_bytes  # imported late: needs PyAV
 
         notes += notes_on(same_bytes(rows, hashes, root))
     refused = too_short = 0
@@ -106,7 +106,7 @@ def lines(summary: Summary) -> Iterator[str]:
     if summary.refused:
         yield f"  refused    {counted(summary.refused, 'video')} (list: {summary.list_of_refused})"
     if summary.too_short:
-        yield f"  too short  {counted(summary.too_short, 'video')} of less than {summary.frames_needed} frames"
+        yield f"  too short  {counted(summary.too_short, 'video')} with fewer than {summary.frames_needed} frames"
     if summary.passed_over:
         yield f"  left out   {summary.passed_over}"
     for title, texts in (("guess", summary.guesses), ("note", summary.notes)):

@@ -1,4 +1,4 @@
-"""Before the first video is decoded: how many bytes its frames will need, and in which tier they are best kept."""
+"""Estimate, before decoding, how many bytes the frames will need, and choose the tier that suits the machine."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from kdtune.clips.decode import first_frame, header_frames
 from kdtune.clips.machine import amount
 from kdtune.clips.tiers import Tier, missing_codec
 
-#: So many videos, evenly spaced in the catalog, tell by their first frames how large JPEGs will be.
+#: Number of videos, evenly spaced in the catalog, whose first frames show how large JPEGs will be.
 SAMPLED = 32
-#: Where no first frame can be had: of natural videos at 4:4:4, quality 95.
+#: Size of JPEG over raw frames where no first frame can be read: natural videos at 4:4:4, quality 95.
 JPEG_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers promise; a video that cannot be opened has no frames."""
+    """What the videos' headers promise. A video that cannot be opened counts as having no frames."""
 
-    frames: tuple[int, ...]  # of each video
-    raw_frame: int  # bytes
-    jpeg_frame: float  # bytes, on average
+    frames: tuple[int, ...]  # frame count of each video
+    raw_frame: int  # bytes of a raw frame
+    jpeg_frame: float  # mean bytes of a JPEG frame
 
     def bytes(self, tier: Tier, start: int = 0) -> int:
-        """About what the videos from row `start` on need on the disk until they are stored.
+        """Estimate the disk space, in bytes, for storing the videos from row `start` on.
 
-        A video that is appended is there twice for a moment: the longest one counts twice.
+        The longest video counts twice: while it is appended, two copies exist.
         """
         frames, frame = self.frames[start:], self.raw_frame if tier.name == "raw" else self.jpeg_frame
         return round((sum(frames) + max(frames, default=0)) * frame)
 
 
 def survey(paths: Sequence[Path], size: tuple[int, int], quality: int, threads: int) -> Survey:
-    """Look at every video's header, and at the first frame of some."""
+    """Read every video's header and the first frame of a sample."""
     with ThreadPoolExecutor(threads) as pool:
         frames = tuple(pool.map(header_frames, paths))
     raw_frame = 3 * size[0] * size[1]
@@ -50,10 +50,10 @@ def survey(paths: Sequence[Path], size: tuple[int, int], quality: int, threads: 
 
 
 def choose(raw: int, jpeg: int, quality: int, memory: int, disk: int) -> tuple[Tier, str]:
-    """The tier for frames that need `raw` or `jpeg` bytes, where there are so many of memory and of free disk.
+    """Return the tier for frames that need `raw` or `jpeg` bytes, given the bytes of memory and of free disk; and why.
 
-    Raw, where half of the memory can hold the frames, so that the page cache keeps them all beside the trials, and the
-    disk can, too; else JPEG. Also returns why, for people; nothing where it is raw.
+    The tier is raw if the frames fit on the disk and in half of the memory, so that the page cache keeps all of them
+    beside the trials; else JPEG. The reason is a message for people, empty for raw.
     """
     why = []
     if raw > memory // 2:

@@ -1,7 +1,7 @@
-"""A human-free data set that anyone can make: sprites on a still background, whose motion alone tells their class.
+"""Make a data set without people: sprites on a still background, whose class shows only in their motion.
 
-Real encoded files, 320×240 at 25 frames/s, named and listed like UCF101: even clip numbers H.264 in .mp4, odd ones
-MPEG-4 ASP in .avi. The same seed gives the same frames, and with the same FFmpeg the same files.
+The videos are real encoded files, 320×240 at 25 frames/s, named and listed like UCF101: even clip numbers are H.264 in
+.mp4, odd ones MPEG-4 ASP in .avi. The same seed gives the same frames and, with the same FFmpeg, the same files.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from kdtune.store.places import check_readable, check_writable
 
 VERSION = 1
 FPS = 25
-#: Fewer videos than this are made here: starting workers would take longer.
+#: Fewer videos than this are made in this process: starting workers would take longer.
 WORTH_WORKERS = 24
-#: Brightness 0..255 becomes 16..235 and colour 16..240, as in video files.
+#: Look-up tables to video range: brightness 0..255 becomes 16..235, colour 16..240.
 VIDEO_RANGE = [16 + (v * 219 + 127) // 255 for v in range(256)] + [16 + (v * 224 + 127) // 255 for v in range(256)] * 2
 
 
 def make_synthetic(
     root: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 10, clips: int = 3
 ) -> None:
-    """Make classes × groups × clips videos and their lists at `root`; nothing where the same set is already there.
+    """Make classes × groups × clips videos and their lists at `root`, unless the same set is already there.
 
-    The files are made beside `root` and renamed when complete. Raises DataError where `root` holds something else.
+    The files are made beside `root` and renamed when complete. Raises DataError where an argument is out of range,
+    `root` holds other files, or its folder cannot be read or written.
     """
     root = Path(root).absolute()
     wanted = {"version": VERSION, "seed": seed, "classes": list(classes), "groups": groups, "clips": clips}
@@ -78,7 +79,7 @@ def make_synthetic(
 
 
 def _encode(video: Video, folder: Path) -> None:
-    """Write one file. One thread and bit-exact flags: the same encoder writes the same bytes."""
+    """Write one video file. With one thread and bit-exact flags, the same encoder writes the same bytes."""
     h264 = video.name.endswith(".mp4")
     with av.open(str(folder / video.name), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264" if h264 else "mpeg4", rate=FPS)
@@ -97,10 +98,10 @@ def _encode(video: Video, folder: Path) -> None:
 
 
 def _yuv420p(image: Image.Image) -> np.ndarray:
-    """A frame of the canvas at twice its size, planes one below the other, shape (360, 320) uint8.
+    """Return a frame of the canvas at twice its size as stacked YUV 4:2:0 planes, shape (360, 320) uint8.
 
-    The colour planes are half as wide and high as the brightness, so exactly the canvas. Pillow's integer tables give
-    the same bytes on every machine, which FFmpeg's converters do not promise.
+    The colour planes are half as wide and high as the brightness, exactly the canvas's size. Pillow's integer tables
+    give the same bytes on every machine; FFmpeg's converters do not promise that.
     """
     y, u, v = image.convert("YCbCr").point(VIDEO_RANGE).split()
     doubled = np.asarray(y.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR))
@@ -123,7 +124,7 @@ def _make_all(videos: list[Video], folder: Path) -> None:
 
 
 def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker when its parent dies; otherwise it would wait for work for ever."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -135,7 +136,7 @@ def _die_with_parent() -> None:
 
 
 def _write_lists(folder: Path, classes: tuple[str, ...], videos: list[Video], groups: int) -> None:
-    """UCF101's three lists, for each of the three splits."""
+    """Write classInd.txt and, for each of the three splits, UCF101's training and test list."""
     write_atomic(folder / "classInd.txt", "".join(f"{k} {action}\n" for k, action in enumerate(classes, 1)))
     for split in (1, 2, 3):
         test = groups_to_test(groups, split)

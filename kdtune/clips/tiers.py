@@ -1,15 +1,16 @@
-"""How a ClipStore keeps its frames: raw, or each as a JPEG.
+"""The two tiers of a ClipStore: frames are stored raw, or each as a JPEG.
 
-raw    frames.u8, uint8 RGB as decoded. A clip is a view of the mapped file: nothing is copied, nothing is computed.
+raw    frames.u8, uint8 RGB as decoded. A clip is a view of the mapped file: nothing is copied or computed.
 jpeg   frames.jpeg, the JPEGs one after another, and frames.npy, int64 (N + 1,), where each begins. A fifth of the bytes
-       at quality 95; a frame of 128×171 takes some 0.2 ms to decode, each time that it is read.
+       at quality 95; a frame of 128×171 takes about 0.2 ms to decode each time it is read.
 
-A JPEG's pixels are not the decoded ones, so the two tiers give trials other keys: the manifest of a jpeg store, which
-keys hash, names tier, quality and subsampling. A jpeg store is read with the version of simplejpeg that wrote it, whose
-accurate integer DCT gives the same pixels on every processor. Colours are not subsampled (4:4:4): that costs some
-16 % more bytes than 4:2:0, and spares small frames a second halving of their colours and the reader an interpolation.
+A JPEG's pixels differ from the decoded ones, so trials on the two tiers have different keys: the manifest of a jpeg
+store, which keys hash, names tier, quality and subsampling. A jpeg store is read with the version of simplejpeg that
+wrote it, whose accurate integer DCT gives the same pixels on every processor. Colours are not subsampled (4:4:4): that
+costs about 16 % more bytes than 4:2:0, but spares small frames a second halving of their colours and the reader an
+interpolation.
 
-simplejpeg is imported where a jpeg store is touched and nowhere else.
+simplejpeg is imported only where a jpeg store is used.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import numpy as np
 from kdtune.config.key import digest
 
 SUBSAMPLING = "444"
-#: Where each JPEG begins.
+#: File of the JPEGs' offsets.
 OFFSETS = "frames.npy"
 
 
 class Frame(NamedTuple):
-    """A frame on its way into a store; number 0 begins the video (anew)."""
+    """A frame to be stored. Number 0 starts the video, or starts it again."""
 
     number: int
     pixels: np.ndarray  # (h, w, 3) uint8 RGB
@@ -39,14 +40,14 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Tier:
-    """`raw`, or `jpeg` of a quality from 1 to 100."""
+    """A way to store frames: `raw`, or `jpeg` with a quality from 1 to 100."""
 
     name: str = "raw"
     quality: int | None = None
 
     @classmethod
     def recorded(cls, record: dict[str, Any]) -> Tier:
-        """The tier that a store.json names; those of before there were tiers are raw."""
+        """Return the tier that a store.json names; raw where it names none."""
         return cls(record.get("tier", "raw"), record.get("quality"))
 
     def __str__(self) -> str:
@@ -58,7 +59,7 @@ class Tier:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All that a finished store needs."""
+        """Names of all files that a finished store needs."""
         offsets = () if self.name == "raw" else (OFFSETS,)
         return self.file, *offsets, "index.parquet", "refused.csv", "store.json"
 
@@ -69,16 +70,16 @@ class Tier:
         return {"tier": self.name, "quality": self.quality, "subsampling": SUBSAMPLING}
 
     def manifest(self, videos: str) -> str:
-        """What trial keys hash as their data, from the digest of the video files: the frames that a trial sees."""
+        """Return the digest of the stored frames that trial keys hash, given the digest of the video files."""
         return videos if self.name == "raw" else digest({"manifest": videos, **self.record})
 
     @property
     def codec(self) -> dict[str, str]:
-        """The version of the codec beside those of the decoders. Raises PackageNotFoundError where it is absent."""
+        """Package and version of the codec; empty for raw. Raises PackageNotFoundError where it is not installed."""
         return {} if self.name == "raw" else {"simplejpeg": importlib.metadata.version("simplejpeg")}
 
     def encode(self, pixels: np.ndarray) -> memoryview | bytes:
-        """The bytes that are stored of one frame (h, w, 3) uint8."""
+        """Return the bytes to store for one frame (h, w, 3) uint8 RGB."""
         if self.name == "raw":
             return pixels.data
         import simplejpeg
@@ -87,7 +88,7 @@ class Tier:
 
 
 def missing_codec() -> str | None:
-    """Why there can be no jpeg tier here, or None."""
+    """Return why the jpeg tier is unavailable here; None where it is available."""
     try:
         import simplejpeg  # noqa: F401
     except Exception:  # absent, or present with a library that does not load
@@ -96,13 +97,13 @@ def missing_codec() -> str | None:
 
 
 class Reader(Protocol):
-    """Frames by their place in the store."""
+    """Reads frames by their number in the store."""
 
     def clip(self, first: int, count: int) -> np.ndarray:
-        """(count, h, w, 3) uint8 RGB: the frames from place `first` on."""
+        """Return `count` frames from number `first` on, (count, h, w, 3) uint8 RGB."""
 
     def byte_span(self, first: int, count: int) -> tuple[int, int]:
-        """The bytes of these frames in the store's big file: from, to."""
+        """Return the (start, end) of these frames' bytes in the store's big file."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class JpegReader:
         out = np.empty((count, *self.size, 3), np.uint8)
         ends = self._offsets[first : first + count + 1].tolist()
         for t in range(count):
-            # The accurate DCT, and an error rather than a guess where the bytes are no sound JPEG.
+            # Use the accurate DCT; raise an error rather than guess where the bytes are no sound JPEG.
             jpeg = self._mapped[ends[t] : ends[t + 1]]
             simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, fastupsample=False, buffer=out[t], strict=True)
         return out

@@ -1,7 +1,7 @@
-"""The samples, drawn and read: PCL's tuple of three clips with its pretext transform, or a single clip of an action.
+"""Draw and read samples: PCL's tuple of three clips with its pretext transform, or a single clip of an action.
 
-Legend: B samples of n clips (3 or 1), T frames. Everything here is NumPy on the CPU, so that a CPU run and a CUDA run
-see the same samples; what is drawn is applied by augment.py and pretext.py on the training device.
+Legend: B samples of n clips (3 or 1), T frames. Everything here is NumPy on the CPU, so that CPU and CUDA runs see the
+same samples. augment.py and pretext.py apply the draws on the training device.
 Source: PCL's datasets/ucf101.py (load4clips, UCF101Dataset) and train_vcp_contrast.py (preprocess).
 """
 
@@ -18,11 +18,11 @@ from kdtune.clips.draws import below, uniforms
 from kdtune.config.sections import ClipConfig, PretextConfig
 from kdtune.config.trial import TrialConfig
 
-#: The pretext labels. Chance is not 1/5: REMOTE needs room, and is redrawn from the other four where there is none.
+#: The pretext labels. They are not equally frequent: where a video is too short, REMOTE is redrawn from the others.
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
 PRETEXT_LABELS = ("none", "rotation", "spatial", "temporal", "remote")
 PRETEXT_CLASSES = len(PRETEXT_LABELS)
-#: Least distance in frames of a remote clip from the tuple.
+#: Minimum distance of a remote clip from the tuple, in frames.
 REMOTE_DISTANCE = 16
 #: Order of the quadrants A B C D (row by row) under `pretext.spatial: fixed`.
 FIXED_QUADRANTS = (3, 2, 1, 0)
@@ -30,29 +30,29 @@ FIXED_QUADRANTS = (3, 2, 1, 0)
 
 @dataclass(frozen=True)
 class ClipDraws:
-    """Everything random about B samples of n clips. `colour` is None for an evaluation's plain centre crops."""
+    """All random draws of B samples of n clips. `colour` is None for the plain centre crops of an evaluation."""
 
     start: np.ndarray  # (B, n) int64, first frame of each clip
-    crop: np.ndarray  # (B, n, 2) or, drawn for each frame, (B, n, T, 2) int64, top and left in the stored frames
+    crop: np.ndarray  # (B, n, 2) or, drawn per frame, (B, n, T, 2) int64, top and left in the stored frames
     colour: ColourDraws | None
 
 
 @dataclass(frozen=True)
 class TupleDraws(ClipDraws):
-    """B tuples: n is 3, and clip 1, the middle one, gets the transform of its label."""
+    """All random draws of B tuples of 3 clips. Clip 1, the middle one, gets the transform of the label."""
 
     label: np.ndarray  # (B,) int64, one of the pretext labels
     quarter_turns: np.ndarray  # (B,) 1, 2 or 3, for ROTATION
-    quadrants: np.ndarray  # (B, 4) where each quadrant comes from, for SPATIAL
-    chunks: np.ndarray  # (B, 4) where each temporal chunk comes from, for TEMPORAL
+    quadrants: np.ndarray  # (B, 4) source of each quadrant, for SPATIAL
+    chunks: np.ndarray  # (B, 4) source of each temporal chunk, for TEMPORAL
 
 
 def _draw_label(u: np.ndarray, start: int, frames: int, clip: ClipConfig, pretext: PretextConfig) -> tuple[int, int]:
-    """(label, start of the middle clip); `u` has at least 5 uniforms, `start` is the tuple's first frame."""
+    """Return the label and the middle clip's start, from ≥ 5 uniforms `u` and the tuple's first frame `start`."""
     label, middle = below(u[0], PRETEXT_CLASSES), start + clip.start_stride
     if label != REMOTE:
         return label, middle
-    before = start - clip.frames - REMOTE_DISTANCE + 1  # how many places there are on either side
+    before = start - clip.frames - REMOTE_DISTANCE + 1  # number of possible starts before and after the tuple
     after = frames - (start + clip.tuple_frames + REMOTE_DISTANCE) - clip.frames + 1
     fits = (before > 0 and after > 0) if pretext.remote == "both" else (before > 0 or after > 0)
     if not fits:
@@ -65,7 +65,7 @@ def _draw_label(u: np.ndarray, start: int, frames: int, clip: ClipConfig, pretex
 def _draw_quadrants(u: float, pretext: PretextConfig) -> Sequence[int]:
     if pretext.spatial == "fixed":
         return FIXED_QUADRANTS
-    # The u-th of the 23 orders other than the identity.
+    # Pick one of the 23 orders other than the identity.
     rest, order, code = [0, 1, 2, 3], [], 1 + below(u, 23)
     for radix in (6, 2, 1, 1):
         order.append(rest.pop(code // radix))
@@ -84,10 +84,10 @@ def _draw_chunks(u: np.ndarray, pretext: PretextConfig) -> Sequence[int]:
 def draw_tuples(
     config: TrialConfig, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, lengths: np.ndarray, train: bool
 ) -> TupleDraws:
-    """Draw the tuples of `samples` (B,), videos of `lengths` (B,) frames.
+    """Draw the tuples of `samples` (B,), whose videos have `lengths` (B,) frames.
 
-    `train` False gives centre crops without augmentation. A sample's draws depend on nothing but the arguments that
-    name it, so they are the same in any batch, at any data fraction, in any process.
+    `train` False gives centre crops without augmentation. A sample's draws depend only on the arguments that identify
+    it, so they are the same in any batch, at any data fraction and in any process.
     """
     clip, count = config.clip, len(samples)
     crop, colour = draw_appearance(config, 3, seed=seed, purpose=purpose, epoch=epoch, samples=samples, train=train)
@@ -114,9 +114,9 @@ def draw_tuples(
 def draw_clips(
     config: TrialConfig, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, lengths: np.ndarray, train: bool
 ) -> ClipDraws:
-    """Draw one clip of each of `samples` (B,), its start uniform in videos of `lengths` (B,) frames (UCF101Dataset).
+    """Draw one clip for each of `samples` (B,), with a uniform start in videos of `lengths` (B,) frames.
 
-    All else is as in draw_tuples.
+    Follows PCL's UCF101Dataset; everything else is as in draw_tuples.
     """
     crop, colour = draw_appearance(config, 1, seed=seed, purpose=purpose, epoch=epoch, samples=samples, train=train)
     start = np.zeros((len(samples), 1), np.int64)
@@ -127,21 +127,26 @@ def draw_clips(
 
 
 class Frames(Protocol):
-    """Whatever frames can be read from, as from a ClipStore."""
+    """A source of frames, such as a ClipStore."""
 
     def clip(self, row: int, start: int, count: int, /) -> np.ndarray:
-        """`count` frames from `start` on of the video in `row`, (count, h, w, 3) uint8."""
+        """Return `count` frames from `start` on of the video in `row`, (count, h, w, 3) uint8."""
 
 
 def read_clips(clips: Frames, rows: np.ndarray, start: np.ndarray, crop: np.ndarray, clip: ClipConfig) -> np.ndarray:
-    """Cut clips out of the stored frames, touching those frames only.
+    """Cut clips out of the stored frames; return uint8 (B, n, T, size, size, 3).
 
-    rows (B,) of the store's index, start (B, n), crop (B, n, 2) or (B, n, T, 2) → uint8 (B, n, T, size, size, 3).
+    Args:
+        clips: the stored frames; only those that the clips need are read.
+        rows: (B,) rows of the store's index.
+        start: (B, n) first frame of each clip.
+        crop: (B, n, 2) or (B, n, T, 2) top and left of each crop.
+        clip: length and size of the clips.
     """
     (count, n), frames, size = start.shape, clip.frames, clip.size
     out = np.empty((count, n, frames, size, size, 3), np.uint8)
     for i, (row, starts) in enumerate(zip(rows.tolist(), start.tolist(), strict=True)):
-        # Clips that overlap are read as one piece: a frame that is stored as a JPEG is decoded once.
+        # Read overlapping clips as one piece, so that a frame stored as a JPEG is decoded once.
         first, length = min(starts), max(starts) - min(starts) + frames
         together = clips.clip(row, first, length) if length <= n * frames else None
         for c, at in enumerate(starts):

@@ -1,4 +1,4 @@
-"""A sample's clips as another network sees them: more or fewer frames of its moments, another size of its places."""
+"""Show a sample's clips to a network with another clip length or frame size: same moments, same image regions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kdtune.config.sections import ClipConfig
 
 
 def viewed(draws: ClipDraws, clip: ClipConfig, view: ClipConfig, lengths: np.ndarray) -> ClipDraws:
-    """Return the draws for `view` that show what `draws` show for `clip`, of videos of `lengths` (B,) frames.
+    """Return draws for `view` that show what `draws` show for `clip`, in videos of `lengths` (B,) frames.
 
-    A clip of other frames has the same middle, but is moved into the video where it would reach beyond; of a video that
-    is shorter than the clip, it has the video's middle. A crop of another size has the same centre in the picture, to
-    the nearest pixel. The blur's σ is the same share of the crop; all else is the same.
+    A clip of another length keeps its middle, but is shifted where it would leave the video; if the video is shorter
+    than the clip, it is centred on the video. A crop of another size keeps its centre in the picture, to the nearest
+    pixel. The blur's σ keeps its ratio to the crop's size. All other draws are unchanged.
     """
     start, crop, colour = draws.start, draws.crop, draws.colour
     if view.frames != clip.frames:
@@ -35,14 +35,14 @@ def viewed(draws: ClipDraws, clip: ClipConfig, view: ClipConfig, lengths: np.nda
     return replace(draws, start=start, crop=crop, colour=colour)
 
 
-class Repeating:
-    """The frames of a ClipStore, with the first and the last of each video repeated beyond its ends."""
+class EdgePadded:
+    """The frames of a ClipStore, with each video's first and last frame repeated beyond its ends."""
 
     def __init__(self, clips: ClipStore, lengths: np.ndarray) -> None:
         self.clips, self.lengths = clips, lengths
 
     def clip(self, row: int, start: int, count: int, /) -> np.ndarray:
-        """(count, h, w, 3) uint8, as `ClipStore.clip`; `start` may be negative."""
+        """Return (count, h, w, 3) uint8 like `ClipStore.clip`. `start` may be negative."""
         frames = int(self.lengths[row])
         first, end = max(start, 0), min(start + count, frames)
         video = self.clips.clip(row, first, end - first)

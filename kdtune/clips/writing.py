@@ -1,15 +1,15 @@
-"""Writing a ClipStore, so that a build that was killed goes on where it was.
+"""Write a ClipStore so that a killed build can resume.
 
-Each video becomes a *part*, a file of its own, as it is decoded; parts are appended to the store's big file in the
-order of the catalog. In the folder that is being made, beside what store.py lists:
+Each video is decoded into a *part*, a file of its own; parts are appended to the store's big file in the order of the
+catalog. While it is built, the folder holds beside the files that store.py lists:
 
-    part_<row>        a video that is being decoded, or waits for its turn
-    progress.jsonl    one line a row of the catalog that is done: frames, bytes, sha256, decoder; or why it is refused
-    sizes.i64         of the jpeg tier: the bytes of each JPEG, int64, until frames.npy is made of them
+    part_<row>        a video that is being decoded or waits for its turn
+    progress.jsonl    one line per finished row of the catalog: frames, bytes, sha256, decoder; or why it is refused
+    sizes.i64         jpeg tier only: the bytes of each JPEG, int64, until frames.npy is made from them
 
-A line is written after the bytes that it tells of. Neither is trusted after a crash: what a line says is held against
-the bytes, and the first video that is not as it says is where the build goes on. So nothing here needs to be on the
-disk before the end, and the bytes do not depend on interruptions.
+A line is written after the bytes that it describes. After a crash neither is trusted: each line is checked against the
+bytes, and the build resumes at the first video that does not match. So nothing needs an fsync before the end, and the
+bytes do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ CHUNK = 2**20
 
 
 class Stopped(Exception):
-    """Another video's trouble ends the build."""
+    """The build was cancelled because another video failed, or the caller stopped."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One video, encoded, in a file of its own."""
+    """One encoded video in a file of its own."""
 
     path: Path
     sizes: tuple[int, ...]  # bytes of each frame
@@ -52,7 +52,7 @@ class Part:
 
 
 def write_part(path: Path, tier: Tier, frames: Iterable[Frame], stop: Event | None = None) -> Part:
-    """Encode and write frames as they come: a video of any length is held one frame at a time.
+    """Encode and write frames as they arrive, holding one frame at a time.
 
     Raises what `frames` raises, OSError, and Stopped once `stop` is set.
     """
@@ -74,7 +74,10 @@ def write_part(path: Path, tier: Tier, frames: Iterable[Frame], stop: Event | No
 
 
 def sha256_of(file: int, start: int, end: int) -> str:
-    """Of the bytes from `start` to `end` of an open file, in hex; read, not mapped, so that they stay out of memory."""
+    """Return the SHA-256, in hex, of the bytes from `start` to `end` of an open file descriptor.
+
+    Reads in chunks instead of mapping the file, so that the bytes do not count as this process's memory.
+    """
     sha = hashlib.sha256()
     while start < end:
         data = os.pread(file, min(CHUNK, end - start), start)
@@ -86,7 +89,7 @@ def sha256_of(file: int, start: int, end: int) -> str:
 
 
 def sha256_of_spans(path: Path, spans: Sequence[tuple[int, int]], threads: int) -> Iterable[str]:
-    """`sha256_of` each span of a file, in order, computed by several threads; a missing file is an empty one."""
+    """Yield `sha256_of` each span of a file in order, computed by `threads` threads. A missing file is an empty one."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -100,27 +103,27 @@ def sha256_of_spans(path: Path, spans: Sequence[tuple[int, int]], threads: int) 
 
 
 class StoreWriter:
-    """Appends a catalog's videos to a store that is being made in `folder`; begins where an earlier one was stopped."""
+    """Appends a catalog's videos to the store being built in `folder`; resumes an interrupted build."""
 
     def __init__(self, folder: Path, size: tuple[int, int], tier: Tier, threads: int = 1) -> None:
         self.folder, self.size, self.tier = folder, size, tier
-        self.rows: list[dict[str, Any]] = self._found(threads)
-        """What is done, one entry a row of the catalog: frames, bytes, sha256, decoder; or refused."""
+        self.rows: list[dict[str, Any]] = self._sound_rows(threads)
+        """Finished rows of the catalog, each with frames, bytes, sha256 and decoder, or with refused."""
         self.bytes = sum(row.get("bytes", 0) for row in self.rows)
         self.frames = sum(row.get("frames", 0) for row in self.rows)
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob("part_*"):
             part.unlink()
-        _cut(folder / tier.file, self.bytes)
+        _truncate(folder / tier.file, self.bytes)
         if tier.name == "jpeg":
-            _cut(folder / SIZES, 8 * self.frames)
+            _truncate(folder / SIZES, 8 * self.frames)
         write_jsonl(folder / PROGRESS, self.rows)
 
     def part_path(self, row: int) -> Path:
         return self.folder / f"part_{row:06d}"
 
     def add(self, part: Part) -> None:
-        """Append a video, the next row of the catalog, and remove its part. Raises OSError; what was there is kept."""
+        """Append the video of the next catalog row and remove its part. Raises OSError; earlier rows stay intact."""
         with part.path.open("rb") as source, (self.folder / self.tier.file).open("r+b") as file:
             file.seek(self.bytes)
             shutil.copyfileobj(source, file, CHUNK)
@@ -135,15 +138,15 @@ class StoreWriter:
         self.frames += len(part.sizes)
 
     def refuse(self, reason: str) -> None:
-        """The next row of the catalog is left out."""
+        """Leave out the next row of the catalog, for this reason."""
         self._note({"refused": reason})
 
     def finish(self, catalog: pd.DataFrame, made_from: dict[str, Any]) -> pd.DataFrame:
-        """Write what belongs to a whole store. Returns the refused: video, reason.
+        """Write the index and records of the finished store. Return the refused videos: video, reason.
 
-        `made_from` goes to store.json: the decoders' versions and, where it is not the frames' own digest, a manifest.
+        `made_from` goes to store.json: the decoders' versions and, unless the frames' own digest serves, a manifest.
         """
-        assert len(self.rows) == len(catalog), "every row of the catalog is done"
+        assert len(self.rows) == len(catalog), "not every row of the catalog is done"
         with (self.folder / self.tier.file).open("rb") as file:
             os.fsync(file.fileno())
         videos = catalog.to_dict("records")
@@ -169,7 +172,7 @@ class StoreWriter:
         return refused
 
     def clear(self, folder: Path) -> None:
-        """Remove, from where the finished store is now, what only a build needs."""
+        """Remove the files that only a build needs from the finished store's `folder`."""
         for name in (PROGRESS, SIZES):
             (folder / name).unlink(missing_ok=True)
 
@@ -178,14 +181,14 @@ class StoreWriter:
             file.write(sealed(as_json(row)).encode() + b"\n")
         self.rows.append(row)
 
-    def _found(self, threads: int) -> list[dict[str, Any]]:
-        """The lines of an earlier build, up to the first whose bytes are not as it says."""
+    def _sound_rows(self, threads: int) -> list[dict[str, Any]]:
+        """Return the rows of an interrupted build, up to the first that does not match its bytes."""
         rows: list[dict[str, Any]] = []
         path = self.folder / PROGRESS
         for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
             try:
                 row = opened(line, path)
-            except DamageError:  # of a machine that lost its power
+            except DamageError:  # the machine lost power
                 break
             rows.append(row)
         ends = np.cumsum([row.get("bytes", 0) for row in rows]).tolist()
@@ -204,6 +207,6 @@ class StoreWriter:
         return rows
 
 
-def _cut(path: Path, size: int) -> None:
+def _truncate(path: Path, size: int) -> None:
     with path.open("ab") as file:
         file.truncate(size)

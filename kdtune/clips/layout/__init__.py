@@ -1,1 +1,1 @@
-"""Which videos a data set has: the layouts of folders and lists that people have, read with everything that is odd."""
+"""Find the videos of a data set: read the usual layouts of folders and lists, with all their oddities."""

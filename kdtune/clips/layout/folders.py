@@ -1,4 +1,4 @@
-"""Folders of videos: a folder for each class, or split folders (train, val, test) of class folders."""
+"""Read folders of videos: a folder for each class, or split folders (train, val, test) of class folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdtune.clips.layout.walk import (
 from kdtune.errors import DataError, Problem
 from kdtune.parse import parsing, printable
 
-#: How people call the folders of a split; the group that matched names the part.
+#: Usual names of split folders. The named group that matches is the part.
 PART = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))"
     r"(?:[-_ ]?(?:set|split|data|clips?|videos?))?",
@@ -37,26 +37,29 @@ SPLIT_LAYOUT = "train, test and perhaps val, each with a folder for each class; 
 
 @dataclass
 class Folder:
-    """A folder that is looked through: what it is for, and what is in it."""
+    """A class folder: its split, and what is in it."""
 
     path: Path
-    part: str  # "train", "val", "test"; "" where no split folders are
+    part: str  # "train", "val", "test"; "" where there are no split folders
     found: Found
 
     @property
     def name(self) -> str:
-        """Return the text that messages show."""
+        """Name that messages show."""
         return printable(f"{self.path.parent.name}/{self.path.name}" if self.part else self.path.name)
 
 
 def part_of(name: str) -> str:
-    """Return "train", "val" or "test" for a name that is one of their spellings, else ""."""
+    """Return "train", "val" or "test" for a usual name of that split's folder, else ""."""
     found = PART.fullmatch(name)
     return (found.lastgroup or "") if found else ""
 
 
 def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
-    """Read the classes and videos below `root`; `lists`, where it lies there, is no class."""
+    """Read the classes and videos below `root`. A folder of `lists` below it is no class.
+
+    Adds what is wrong to `problems`. Raises DataError where `root` cannot be read.
+    """
     with parsing(root, DataError):
         outside = above(root)
     reading = Reading("class folders")
@@ -72,7 +75,7 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
     parts = {folder.part for folder in folders}
     folders = [folder for folder in folders if folder.found.videos]
     if again := [path.relative_to(root) for folder in folders for path in folder.found.again]:
-        reading.notes.append(f"links to folders that are looked through already are passed over: {some(again)}")
+        reading.notes.append(f"links to folders that were already read are skipped: {some(again)}")
     problems += _in_two_classes(folders)
     for folder in folders:
         split = "test" if folder.part == "test" or (folder.part == "val" and "test" not in parts) else folder.part
@@ -90,24 +93,24 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
 
 
 def group_guesses(rows: list[Row]) -> list[str]:
-    """Return what was decided about groups where there is no groups.csv."""
+    """Return how videos are grouped without a groups.csv, as messages."""
     named = sum(bool(named_group(row.video)) for row in rows)
     if named == len(rows):
         return []
     if named == 0:
         return ["no groups.csv: each video is its own group"]
-    return [f"no groups.csv: {named:,} videos are grouped by the gNN of their names, each other one is its own group"]
+    return [f"no groups.csv: {named:,} videos are grouped by the gNN in their names, every other is its own group"]
 
 
 def _folders_in(
     folder: Path, outside: set[Identity], reading: Reading, problems: list[Problem], lists: Path | None = None
 ) -> list[Path]:
-    """The folders in `folder`, without the one of lists and without links upwards; videos beside them are noted."""
+    """Return the folders in `folder`, without the folder of lists and links upwards. Note loose videos."""
     folders, loose = [], []
     for entry in entries(folder, problems):
         path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
         if leads_to_folder and leads_outside(path, outside):
-            reading.notes.append(f"{path.name} is a link to a folder that holds the data set, and is passed over")
+            reading.notes.append(f"{path.name} is a link to a folder that holds the data set; it is skipped")
         elif leads_to_folder and (reason := unusable(entry.name)):
             problems.append(problem(path, reason))
         elif leads_to_folder and path.name != GROUPS and (lists is None or not same_folder(path, lists)):
@@ -117,7 +120,7 @@ def _folders_in(
     if loose:
         shown = some(path.name for path in loose)
         if folders:
-            reading.notes.append(f"{counted(len(loose), 'video')} outside of class folders left out: {shown}")
+            reading.notes.append(f"{counted(len(loose), 'video')} outside the class folders left out: {shown}")
         else:
             what = f"holds {counted(len(loose), 'video')}, but no class folders: {shown}"
             problems.append(problem(folder, what, "a folder for each class"))
@@ -142,11 +145,11 @@ def _check_classes(root: Path, folders: list[Folder], problems: list[Problem]) -
         while len(names) == 1 and (deeper := _inner(path / names[0], filled[0].found.videos)):
             path, names = path / names[0], deeper
         what = f"holds one folder, {path.relative_to(root)}, whose folders hold the videos: {some(names)}"
-        problems.append(problem(root, what, f"set data.root to {path} if those are the classes"))
+        problems.append(problem(root, what, f"set data.root to {path} if these are the classes"))
 
 
 def _inner(folder: Path, videos: list[Path]) -> list[str]:
-    """The sub-folders of a folder that hold all of its videos; none where it holds some itself."""
+    """Return the sub-folders that hold all videos of a folder; none where the folder itself holds some."""
     parts = [path.relative_to(folder).parts for path in videos]
     return [] if any(len(names) == 1 for names in parts) else sorted({names[0] for names in parts})
 
@@ -161,18 +164,18 @@ def _empty(folder: Folder) -> Problem:
 def _split_folders(
     root: Path, tops: list[Path], outside: set[Identity], reading: Reading, problems: list[Problem]
 ) -> list[Folder]:
-    """The class folders of each split folder. A mixture is refused with what was seen."""
+    """Return the class folders of all split folders. Report a mixture of layouts as a problem."""
     beside = [Folder(path, "", scan(path, outside)) for path in tops if not part_of(path.name)]
     classes = [folder.path.name for folder in beside if folder.found.videos]
     splits = [path for path in tops if part_of(path.name)]
     seen = some(path.name for path in splits)
     if classes:
         what = f"holds split folders ({seen}) beside other folders of videos ({some(classes)})"
-        problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+        problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is named like a split"))
         return []
     problems += [found for folder in beside for found in folder.found.problems]
     if beside:
-        reading.notes.append(f"folders without videos are passed over: {some(f.path.name for f in beside)}")
+        reading.notes.append(f"folders without videos are skipped: {some(f.path.name for f in beside)}")
     parts = [part_of(path.name) for path in splits]
     if len(set(parts)) < len(parts):
         problems.append(problem(root, f"holds several folders for one split: {seen}", SPLIT_LAYOUT))
@@ -181,22 +184,22 @@ def _split_folders(
         problems.append(problem(root, f"holds split folders ({seen}), but none for training", SPLIT_LAYOUT))
         return []
     if parts == ["train"]:
-        what = f"holds {splits[0].name} alone, and no test folder"
-        remedy = f"set data.root to {splits[0]}, of which {TEST_SHARE:.0%} of the groups then are the test list"
+        what = f"holds only {splits[0].name}, and no test folder"
+        remedy = f"set data.root to {splits[0]}; {TEST_SHARE:.0%} of its groups then become the test list"
         problems.append(problem(root, what, remedy))
         return []
     reading.layout = f"split folders ({seen})"
     if "val" in parts:
         name = splits[parts.index("val")].name
-        as_what = "belongs to the training list; validation is carved from that by data.validation"
-        reading.guesses.append(f"{name} {as_what}" if "test" in parts else f"no test folder: {name} is the test list")
+        use = "belongs to the training list; data.validation carves validation from that list"
+        reading.guesses.append(f"{name} {use}" if "test" in parts else f"no test folder: {name} is the test list")
     folders = []
     for split, part in zip(splits, parts, strict=True):
         for path in _folders_in(split, outside, reading, problems):
             folder = Folder(path, part, scan(path, outside))
             if part_of(path.name):
-                what = f"holds a folder that is called like a split ({folder.name})"
-                problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is called like a split"))
+                what = f"holds a folder that is named like a split ({folder.name})"
+                problems.append(problem(root, what, f"{SPLIT_LAYOUT}; rename a class that is named like a split"))
             elif not folder.found.videos and part == "train":
                 problems.append(_empty(folder))
             elif not folder.found.videos:
@@ -206,13 +209,13 @@ def _split_folders(
 
 
 def _in_two_classes(folders: list[Folder]) -> list[Problem]:
-    """Real folders that links lead to from two classes, or from two splits."""
+    """Return a problem for each real folder that belongs, through links, to two classes or splits."""
     first: dict[Identity, Path] = {}
     problems = []
     for folder in folders:
         for identity, path in folder.found.folders.items():
             if identity in first:
-                what = f"is the same folder as {first[identity]}: its videos would count twice"
+                what = f"is the same folder as {first[identity]}: its videos would be counted twice"
                 problems.append(problem(path, what))
             else:
                 first[identity] = path
@@ -220,19 +223,19 @@ def _in_two_classes(folders: list[Folder]) -> list[Problem]:
 
 
 def _differ_in_case(root: Path, actions: set[str]) -> list[Problem]:
-    """Classes whose names differ in case or Unicode normal form alone."""
+    """Return a problem if names of classes differ only in case or Unicode normal form."""
     alike: dict[str, list[str]] = {}
     for action in sorted(actions):
         alike.setdefault(fold(action), []).append(action)
     pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
     if not pairs:
         return []
-    return [problem(root, f"holds classes whose names differ in case or accents alone: {some(pairs)}")]
+    return [problem(root, f"holds classes whose names differ only in case or accents: {some(pairs)}")]
 
 
 def _note_cameras(root: Path, folders: list[Folder], reading: Reading) -> None:
-    """Classes that all hold folders of the same names may be no classes: (day1, day2)/(run, sit)."""
+    """Note classes that all hold folders of the same names: they may be no classes, as in (day1, day2)/(run, sit)."""
     inner = [_inner(folder.path, folder.found.videos) for folder in folders]
     if len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
         names = some(inner[0])
-        reading.guesses.append(f"each class holds the folders {names}: they are taken as parts of it, not as classes")
+        reading.guesses.append(f"each class holds the folders {names}: they are read as parts of it, not as classes")

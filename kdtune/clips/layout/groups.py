@@ -1,4 +1,4 @@
-"""groups.csv: which videos belong together, as spreadsheets and scripts save it."""
+"""Read groups.csv, which says which videos belong together, as spreadsheets and scripts save it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdtune.clips.layout.text import capped, read_text
 from kdtune.errors import DataError, Problem
 
 GROUPS = "groups.csv"
-#: What may separate the columns: a comma, or what spreadsheets write where a comma stands in numbers.
+#: Separators of columns: a comma, or what spreadsheets use where the comma is the decimal mark.
 SEPARATORS = ",;\t"
 
 
 def apply_groups(path: Path, names: Names, reading: Reading, problems: list[Problem]) -> None:
     """Give each row of `reading` the group that the file names for its video.
 
-    Videos without a group are a problem; groups of videos that are not there are noted.
+    Adds a problem for videos without a group, and a note for groups of unknown videos.
     """
     try:
         group_of = read_groups(path, names)
@@ -38,22 +38,22 @@ def apply_groups(path: Path, names: Names, reading: Reading, problems: list[Prob
         if len(groups) == 1:
             rows.append(replace(row, group=groups.pop()))
         elif groups:
-            what = f"names the groups {some(sorted(groups))} for {row.video}, in spellings that differ in case alone"
+            what = f"names the groups {some(sorted(groups))} for {row.video}, in spellings that differ only in case"
             problems.append(problem(path, what))
         else:
             without.append(row.video)
     if without:
-        what = f"names no group for {len(without)} videos: {some(without)}"
+        what = f"names no group for {counted(len(without), 'video')}: {some(without)}"
         problems.append(problem(path, what))
     reading.rows = rows if len(rows) == len(reading.rows) else reading.rows
     unknown = [video for video in group_of if video not in used]
     if unknown:
-        it = "a video that is" if len(unknown) == 1 else f"{len(unknown):,} videos that are"
-        reading.notes.append(f"groups.csv names {it} not among these: {some(unknown)}")
+        what = "a video that is" if len(unknown) == 1 else f"{len(unknown):,} videos that are"
+        reading.notes.append(f"groups.csv names {what} not in the data set: {some(unknown)}")
 
 
 def read_groups(path: Path, names: Names) -> dict[str, str]:
-    """Return video → group. Raises DataError with the lines that are wrong."""
+    """Return a dict of video → group. Raises DataError with all wrong lines."""
     rows = _rows(path)
     if not rows:
         raise DataError([problem(path, "is empty; it needs a line with the columns video and group")])
@@ -68,8 +68,8 @@ def read_groups(path: Path, names: Names) -> dict[str, str]:
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
         if len(cells) != len(header):
-            what = f"has {counted(len(cells), 'column')}, the first line has {len(header)}"
-            problems.append(problem(place, f'{what}; a name that holds the separator needs quotes: "a, b"'))
+            what = f"has {counted(len(cells), 'column')}, but the first line has {len(header)}"
+            problems.append(problem(place, f'{what}; a name that contains the separator needs quotes: "a, b"'))
             continue
         video, group = cells[header.index("video")], cells[header.index("group")]
         try:
@@ -92,7 +92,7 @@ def read_groups(path: Path, names: Names) -> dict[str, str]:
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The line, from 1, and the cells of each row that is not empty, without white space around them."""
+    """Return the line number, from 1, and the stripped cells of each row that is not empty."""
     text = read_text(path)
     first = text.lstrip("\n").split("\n", 1)[0]
     separator = max(SEPARATORS, key=first.count)

@@ -1,4 +1,4 @@
-"""UCF101's and HMDB51's official lists, and lists in their formats."""
+"""Read UCF101's and HMDB51's official lists, and lists in their formats."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from kdtune.clips.layout.rows import Row
 from kdtune.clips.layout.text import capped, lines, names_in
 from kdtune.errors import Problem
 
-#: What the use of a video is called in HMDB51's lists; 0 is unused.
+#: HMDB51's codes for the use of a video; 0 is unused.
 HMDB51_PARTS = {"1": "train", "2": "test"}
 
 
 def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) -> list[Row]:
-    """Read classInd.txt, trainlist0N.txt and testlist0N.txt.
+    """Read classInd.txt, trainlist0N.txt and testlist0N.txt; add what is wrong to `problems`.
 
-    The group is the gNN of the name as it is: the official splits are by that number across classes.
+    A video's group is the gNN of its name alone: the official splits follow that number across classes.
     """
     labels = _class_labels(lists / "classInd.txt", problems)
     actions = {fold(action): action for action in labels}
-    seen = _Seen()
+    places = _Places()
     rows = []
     for part in ("train", "test"):
         path, found = lists / f"{part}list{split:02d}.txt", list[Problem]()
@@ -35,7 +35,7 @@ def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
                 continue
             action = actions.get(fold(video.split("/")[0]))
             if named is None or "/" not in video:
-                what = f"must be class/video.ext and perhaps its label, but got {line!r}"
+                what = f"must be class/video.ext and optionally its label, but got {line!r}"
                 found.append(problem(where, what))
             elif action is None:
                 found.append(problem(where, f"class {video.split('/')[0]} is not in classInd.txt"))
@@ -43,15 +43,15 @@ def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
                 what = f"label {named[2]}, but classInd.txt has {labels[action] + 1} {action}"
                 found.append(problem(where, what))
             else:
-                seen.add(video, part, where)
+                places.add(video, part, where)
                 rows.append(Row(video, action, part, ucf101_group(video), labels[action]))
         problems += capped(path, found)
-    problems += seen.problems(lists)
+    problems += places.problems(lists)
     return rows
 
 
 def ucf101_group(video: str) -> str:
-    """Return the "g08" of v_X_g08_c01.avi; of any other name the path without its suffix: a group of its own."""
+    """Return the "g08" of v_X_g08_c01.avi. Any other video is its own group: return its path without the suffix."""
     return named_group(video) or Path(video).with_suffix("").as_posix()
 
 
@@ -62,12 +62,15 @@ def named_group(video: str) -> str:
 
 
 def hmdb51_rows(lists: Path, split: int, names: Names, problems: list[Problem]) -> list[Row]:
-    """Read <class>_test_split<N>.txt of each class: 1 is train, 2 is test, 0 is unused."""
+    """Read <class>_test_split<N>.txt of each class, in which 1 is train, 2 is test and 0 is unused.
+
+    Adds what is wrong to `problems`.
+    """
     ending = f"_test_split{split}.txt"
     files = [lists / name for name in names_in(lists, problems) if name.endswith(ending)]
     if not files:
-        problems.append(problem(lists.absolute(), f"no lists <class>{ending} are here; set data.lists to them"))
-    seen = _Seen()
+        problems.append(problem(lists.absolute(), f"no lists <class>{ending} here; set data.lists to their folder"))
+    places = _Places()
     rows = []
     for label, path in enumerate(files):
         action, found = path.name.removesuffix(ending), list[Problem]()
@@ -87,19 +90,20 @@ def hmdb51_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
                 continue
             if named[2] in HMDB51_PARTS:
                 part = HMDB51_PARTS[named[2]]
-                seen.add(video, part, where)
+                places.add(video, part, where)
                 rows.append(Row(video, action, part, hmdb51_group(video.split("/", 1)[1], action), label))
         problems += capped(path, found)
-    problems += seen.problems(lists)
+    problems += places.problems(lists)
     return rows
 
 
 def hmdb51_group(name: str, action: str) -> str:
-    """Return the source film: what stands before the class in the name.
+    """Return the source film: the part of the name before the class.
 
-    Parts of one film are one group (Return_of_the_King_12, RETURN_OF_THE_KING: returnoftheking), so case, punctuation
-    and trailing part numbers do not count. Numbers of three and more digits stay, as they are years. Two films taken
-    for one (Oceans11, Oceans12) cost nothing; one film taken for two would leak from training into validation.
+    Case, punctuation and trailing part numbers are dropped, so that the parts of a film are one group
+    (Return_of_the_King_12 and RETURN_OF_THE_KING: returnoftheking). Numbers of three and more digits are years and
+    stay. Taking two films for one (Oceans11, Oceans12) does no harm; taking one film for two would leak from training
+    into validation.
     """
     stem = Path(name).stem
     film = stem.rpartition(f"_{action}_")[0] or stem
@@ -111,7 +115,10 @@ def hmdb51_group(name: str, action: str) -> str:
 
 
 def _below_class(text: str, action: str, names: Names) -> str:
-    """HMDB51's lists name files alone; a path must lead into the folder of the list's class."""
+    """Return the video that a line of HMDB51's list of `action` names: a file name, or a path in that class's folder.
+
+    Raises ValueError with the reason for any other path.
+    """
     if "/" not in text and "\\" not in text:
         return names.spelled(f"{action}/{text}")
     video = names.spelled(text)
@@ -135,7 +142,7 @@ def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
         elif reason := unusable(named[2]):
             found.append(problem(where, f"{named[2]} {reason}"))
         elif fold(named[2]) in first:
-            what = f"class {named[2]} is also in line {first[fold(named[2])]}, in these letters or in another case"
+            what = f"class {named[2]} is also in line {first[fold(named[2])]}, perhaps in another case"
             found.append(problem(where, what))
         else:
             first[fold(named[2])] = number
@@ -146,8 +153,8 @@ def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
     return labels
 
 
-class _Seen:
-    """The place at which each video is listed."""
+class _Places:
+    """The places at which each video is listed."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[tuple[str, str]]] = {}
@@ -156,7 +163,7 @@ class _Seen:
         self._places.setdefault(video, []).append((part, where))
 
     def problems(self, lists: Path) -> list[Problem]:
-        """Videos that are listed more than once, those in both lists apart."""
+        """Return the problems of videos that are listed more than once: in both lists, or twice in one."""
         found = []
         several = {video: places for video, places in self._places.items() if len(places) > 1}
         both = {video for video, places in several.items() if len({part for part, _ in places}) > 1}
@@ -173,5 +180,5 @@ class _Seen:
 
 
 def _lines(places: list[tuple[str, str]]) -> str:
-    """The names of the lists, and the lines, of the first two places."""
+    """Return list name and line number of the first two places."""
     return " and ".join(where.rpartition("/")[2] for _, where in places[:2])

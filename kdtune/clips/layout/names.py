@@ -1,7 +1,7 @@
-"""Names of videos: which can be stored, what the spelling in a list means, and which file that is.
+"""Handle names of videos: check them, normalise their spelling in lists, and find their files.
 
-A *video* is a path below the data set's root, with slashes, as the lists spell it. Lists and disks disagree over the
-case of letters and over Unicode's normal form (macOS decomposes accents), so names are compared by their `fold`.
+A *video* is a path below the data set's root, with slashes, as the lists spell it. Lists and disks disagree over case
+and over Unicode's normal form (macOS decomposes accents), so names are compared by their `fold`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path
 from kdtune.errors import Problem
 from kdtune.parse import printable
 
-#: Most names or problems of one kind that a message lists.
+#: Maximum number of names or problems of one kind that a message lists.
 SHOWN = 5
 
 
 def fold(name: str) -> str:
-    """Return what is equal for names that differ in case or Unicode normal form alone."""
+    """Return a form that is equal for names that differ only in case or Unicode normal form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def unusable(name: str) -> str:
-    """Return why `name` cannot be the name of a video, class or group; empty where it can."""
+    """Return why `name` cannot name a video, class or group; empty where it can."""
     kinds = {unicodedata.category(character) for character in name} if not name.isprintable() else set()
     if "Cs" in kinds:
         return "is a name that is not UTF-8; rename it"
@@ -37,13 +37,13 @@ def unusable(name: str) -> str:
 
 
 def some(names: Iterable[object], shown: int = SHOWN) -> str:
-    """Return the first of `names`, printable, in a line."""
+    """Return the first `shown` of `names` in one printable line."""
     texts = [printable(str(name)) for name in names]
     return ", ".join(texts[:shown]) + (", …" if len(texts) > shown else "")
 
 
 def problem(where: object, what: str, allowed: object = "") -> Problem:
-    """Return a problem in characters that can be printed, whatever names it quotes."""
+    """Return a problem whose texts are printable, even if they quote hostile names."""
     return Problem(printable(str(where)), printable(what), printable(str(allowed)))
 
 
@@ -54,9 +54,9 @@ def counted(number: int, what: str) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """Return "file", "folder", "other" (a pipe, a device) or "" where there is nothing. Follows links.
+    """Return "file", "folder", "other" (a pipe, a device) or "" where nothing exists. Follows links.
 
-    Raises OSError where nobody can tell, as in a folder that may not be searched.
+    Raises OSError where that cannot be determined, as in a folder without search permission.
     """
     try:
         mode = os.stat(path).st_mode
@@ -74,7 +74,7 @@ class Names:
 
     @cached_property
     def _bases(self) -> list[str]:
-        """Return the beginnings of absolute paths below the root."""
+        """Prefixes of absolute paths below the root."""
         return [f"{str(base).rstrip('/')}/" for base in (self.root.absolute(), os.path.realpath(self.root))]
 
     def spelled(self, text: str) -> str:
@@ -99,9 +99,9 @@ class Names:
         return "/".join(parts)
 
     def path(self, video: str) -> Path:
-        """Return the file of `video`, also where a part of its path differs in case or Unicode normal form.
+        """Return the file of `video`, even if its path differs from the disk in case or Unicode normal form.
 
-        A path that exists nowhere comes back as it was spelled. Raises OSError where a folder cannot be read.
+        A path that does not exist is returned as it was spelled. Raises OSError where a folder cannot be read.
         """
         path = self.root / video
         if kind_of(path):
@@ -115,7 +115,7 @@ class Names:
         return found
 
     def _names(self, folder: Path) -> dict[str, str]:
-        """The first name in `folder` of each fold."""
+        """Return fold → name for `folder`; of names with the same fold, the first."""
         if folder not in self._listed:
             names = sorted(os.listdir(folder), reverse=True) if kind_of(folder) == "folder" else []
             self._listed[folder] = {fold(name): name for name in names}
@@ -123,7 +123,7 @@ class Names:
 
 
 def missing_videos(names: Names, videos: Iterable[str]) -> tuple[list[str], dict[str, Path], list[Problem]]:
-    """Look for each video: which are not there, the file of each that is, and what cannot be read."""
+    """Look for each video. Return the missing ones, the file of each other one, and what cannot be read."""
     missing, paths, unread = [], dict[str, Path](), dict[str, Problem]()
     for video in videos:
         try:

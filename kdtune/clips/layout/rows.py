@@ -1,4 +1,4 @@
-"""What every layout is read into: one row for each video, and how the reader came to it."""
+"""The result of reading any layout: one row per video, and what was guessed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 COLUMNS = ["video", "label", "action", "split", "group"]
-#: Without lists and test folder, this share of the groups, the first by the hash of their names, is the test list.
+#: Share of the groups that is the test list where there are no lists and no test folder.
 TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One video. Without a `split` kdtune chooses it; without a `label` classes are numbered by name."""
+    """One video. Where `split` is empty, kdtune chooses it; where `label` is None, classes are numbered by name."""
 
     video: str
     action: str
@@ -26,21 +26,21 @@ class Row:
 
 @dataclass
 class Reading:
-    """What a layout says of its videos, for programs and for people."""
+    """The videos of a layout, with messages on how they were read."""
 
     layout: str
-    """What was recognised, in words."""
+    """Name of the recognised layout, in words."""
     rows: list[Row] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
-    """What the reader decided where the data set does not say."""
+    """Decisions on what the data set leaves open."""
     notes: list[str] = field(default_factory=list)
-    """What is odd but allowed."""
+    """Oddities that are allowed."""
     others: Counter[str] = field(default_factory=Counter)
-    """Ending → number of files beside the videos that were passed over."""
+    """Suffix → number of skipped files that are not videos."""
 
 
 def table(rows: list[Row]) -> pd.DataFrame:
-    """Return the catalog of `rows`, sorted by video; rows without a split are divided by group."""
+    """Return the catalog of `rows`, sorted by video. Rows without a split are split by group."""
     numbers = {action: number for number, action in enumerate(sorted({row.action for row in rows}))}
     content = [
         (row.video, numbers[row.action] if row.label is None else row.label, row.action, row.split, row.group)
@@ -56,6 +56,6 @@ def table(rows: list[Row]) -> pd.DataFrame:
 
 
 def held_out(groups: set[str]) -> set[str]:
-    """Return the fifth of `groups` that is the test list: the first by the hash of their names."""
+    """Return the share TEST_SHARE of `groups` that is the test list: the first by the hash of their names."""
     by_hash = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
     return set(by_hash[: max(1, round(TEST_SHARE * len(by_hash)))])

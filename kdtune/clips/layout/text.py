@@ -1,4 +1,4 @@
-"""Lists as people save them: UTF-8 or UTF-16 with a byte order mark, Unix or Windows lines, any white space."""
+"""Read text files as people save them: UTF-8, or UTF-16 or 32 with a byte order mark; any line ends and white space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdtune.clips.layout.names import SHOWN, counted, kind_of, problem
 from kdtune.errors import DataError, Problem
 from kdtune.parse import parsing, problem_of
 
-#: Byte order marks; those of UTF-32 before those of UTF-16, which they begin with.
+#: Byte order marks. UTF-32 comes first: its little-endian mark begins with UTF-16's.
 MARKS = [
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -23,9 +23,9 @@ MARKS = [
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a list, with lines that end in a newline alone.
+    """Return the text of a list, with all line ends as newlines.
 
-    Raises DataError for what is no file, cannot be read or is not text (the line is named).
+    Raises DataError where `path` is no file, cannot be read or is not text (with the line).
     """
     with parsing(path, DataError):
         if (kind := kind_of(path)) != "file":
@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         if encoding in ("utf-8", "utf-8-sig"):
             raise DataError([problem_of(path, error)]) from error
-        what = f"begins with the mark of {encoding.upper()}, but is not such text; save it as UTF-8"
+        what = f"begins with the byte order mark of {encoding.upper()}, but is not such text; save it as UTF-8"
         raise DataError([problem(path, what)]) from error
     text = re.sub(r"\r\n?", "\n", text)
     if "\0" in text:
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
 
 
 def lines(path: Path, problems: list[Problem]) -> list[tuple[int, str]]:
-    """Return number (from 1) and text of the lines of a list that are not empty; none where it cannot be read."""
+    """Return number (from 1) and text of all lines that are not empty; none, and a problem, for an unreadable list."""
     try:
         with parsing(path, DataError):
             if not kind_of(path):
@@ -62,7 +62,7 @@ def lines(path: Path, problems: list[Problem]) -> list[tuple[int, str]]:
 
 
 def names_in(folder: Path, problems: list[Problem]) -> list[str]:
-    """Return the names in a folder, sorted; none where there is no folder or it cannot be read."""
+    """Return the names in a folder, sorted. Return none where it does not exist or, with a problem, is unreadable."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -73,9 +73,9 @@ def names_in(folder: Path, problems: list[Problem]) -> list[str]:
 
 
 def capped(path: Path, found: Iterable[Problem]) -> list[Problem]:
-    """Return the first problems of a list, and how many more there are: one cause may spoil every line."""
+    """Return the first problems of a list and the number of the others: one cause may spoil every line."""
     found = list(found)
     if len(found) <= SHOWN + 1:
         return found
-    more = problem(path, f"{counted(len(found) - SHOWN, 'more problem')} of this kind or another")
+    more = problem(path, f"{counted(len(found) - SHOWN, 'more problem')} of this or another kind")
     return [*found[:SHOWN], more]

@@ -1,4 +1,4 @@
-"""What lies beside the videos and is not read: unknown lists, and videos that no list names."""
+"""Report what is not read: unknown lists, and videos that no list names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KNOWN = "classInd.txt, trainlist01.txt and testlist01.txt; groups.csv"
 
 
 def unknown_lists(lists: Path, listed: set[str], *, given: bool) -> list[Problem]:
-    """Return why lists that are there would have been ignored: of another data set's format, or of none that is known.
+    """Return a problem if the folder's lists would be ignored: they have another data set's format, or an unknown one.
 
-    `given` says that the user named the folder of lists.
+    `given` says whether the user named the folder of lists.
     """
     hmdb51 = sorted(name for name in listed if name.endswith(tuple(f"_test_split{n}.txt" for n in (1, 2, 3))))
     if hmdb51:
@@ -25,25 +25,25 @@ def unknown_lists(lists: Path, listed: set[str], *, given: bool) -> list[Problem
     if not given or "groups.csv" in listed:
         return []
     others = like_lists(listed)
-    has = f"it has {some(others)}" if others else "it has no lists" if listed else "it is empty or not there"
+    has = f"it has {some(others)}" if others else "it has no lists" if listed else "it is empty or missing"
     return [problem("data.lists", f"{lists} holds none of the lists that are read; {has}", KNOWN)]
 
 
 def like_lists(listed: set[str]) -> list[str]:
-    """Return the names that look like lists of videos, but are none that are read."""
+    """Return the names that look like lists of videos but are not read."""
     about = ("readme", "license", "licence", "groups.csv", "requirements")
     return sorted(name for name in listed if name.lower().endswith(LISTS) and not name.lower().startswith(about))
 
 
 def note_unlisted(root: Path, lists: Path, names: Names, reading: Reading) -> None:
-    """Note the videos in class folders that no list names, and count what else is there."""
+    """Note the videos in class folders that no list names, and count the other files there."""
     unread: list[Problem] = []
     _, paths, _ = missing_videos(names, [row.video for row in reading.rows])
     listed, unlisted = set(paths.values()), []
     try:
         outside = above(root)
     except OSError:
-        return  # the listed videos cannot be read either, which is said
+        return  # the listed videos cannot be read either, which is reported
     for entry in entries(root, unread):
         path = root / entry.name
         if is_folder(entry, unread) and not same_folder(path, lists):
@@ -52,7 +52,7 @@ def note_unlisted(root: Path, lists: Path, names: Names, reading: Reading) -> No
             reading.others += found.others
             unread += found.problems
     if unlisted:
-        it = "1 video is" if len(unlisted) == 1 else f"{len(unlisted):,} videos are"
-        reading.notes.append(f"{it} in no list and left out: {some(path.relative_to(root) for path in unlisted)}")
+        what = "1 video is" if len(unlisted) == 1 else f"{len(unlisted):,} videos are"
+        reading.notes.append(f"{what} in no list and left out: {some(path.relative_to(root) for path in unlisted)}")
     if unread:
-        reading.notes.append(f"{counted(len(unread), 'place')} could not be looked through: {unread[0]}")
+        reading.notes.append(f"{counted(len(unread), 'path')} could not be searched for videos: {unread[0]}")

@@ -1,4 +1,4 @@
-"""Look through folders of videos: what is a video, what is passed over, and what cannot be read."""
+"""Walk through folders of videos: find the videos, skip junk, report what cannot be read."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ SUFFIXES = frozenset({
     ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".asf", ".mxf", ".divx", ".dv", ".f4v", ".m2v", ".mpe", ".mpv", ".rm",
     ".rmvb", ".y4m", ".qt",
 })
-#: What systems leave beside people's files, folded. So is whatever begins with a dot.
+#: Files of operating systems, case-folded. Names that begin with a dot are junk, too.
 JUNK = frozenset({
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin",
     "system volume information", "lost+found",
 })
 # fmt: on
 
-#: Device and inode: what a folder is, whatever links lead to it.
+#: Device and inode, which identify a folder behind any link.
 Identity = tuple[int, int]
 
 
 @dataclass
 class Found:
-    """What is in a folder and its sub-folders."""
+    """The content of a folder and its sub-folders."""
 
     videos: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
-    """Ending, in lower case, → number of files that are no videos."""
+    """Suffix, in lower case, → number of files that are not videos."""
     folders: dict[Identity, Path] = field(default_factory=dict)
-    """The real folders that were looked through."""
+    """The real folders that were read."""
     again: list[Path] = field(default_factory=list)
-    """Links to folders that were looked through already, or that hold the data set: passed over."""
+    """Skipped links: to folders that were already read, or that hold the data set."""
     problems: list[Problem] = field(default_factory=list)
 
 
 def is_junk(name: str) -> bool:
-    """Return whether `name` is passed over wherever it stands."""
+    """Return whether a file or folder called `name` is always skipped."""
     return name.startswith(".") or name.casefold() in JUNK
 
 
 def above(root: Path) -> set[Identity]:
-    """Return the identities of `root` and of every folder that it lies in. Raises OSError."""
+    """Return the identities of `root` and of all its parent folders. Raises OSError."""
     real = Path(os.path.realpath(root))
     return {_identity(os.stat(folder)) for folder in (real, *real.parents)}
 
 
 def leads_outside(folder: Path, outside: set[Identity]) -> bool:
-    """Return whether a folder is, or a link leads to, one that holds the data set."""
+    """Return whether a folder, or the target of a link, is one that holds the data set."""
     try:
         return _identity(os.stat(folder)) in outside
     except OSError:
@@ -62,7 +62,7 @@ def leads_outside(folder: Path, outside: set[Identity]) -> bool:
 
 
 def same_folder(one: Path, other: Path) -> bool:
-    """Return whether two paths lead to the same folder or file; a path that leads nowhere is like no other."""
+    """Return whether two paths lead to the same folder or file. A path that leads nowhere equals no other."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def same_folder(one: Path, other: Path) -> bool:
 
 
 def entries(folder: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
-    """Return what is in a folder, sorted by name, without junk; nothing, and a problem, where it cannot be read."""
+    """Return the entries of a folder, sorted by name, without junk; none, and a problem, where it is unreadable."""
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry in found if not is_junk(entry.name)), key=lambda entry: entry.name)
@@ -95,10 +95,10 @@ def is_folder(entry: os.DirEntry[str], problems: list[Problem]) -> bool | None:
 
 
 def scan(folder: Path, outside: set[Identity]) -> Found:
-    """Look through a folder and its sub-folders; links are followed, but into no real folder twice.
+    """Read a folder and its sub-folders. Links are followed, but no real folder is read twice.
 
-    Folders come before links to them, so that a link changes no name. `outside` is what a link must not lead to: the
-    folders that hold the data set.
+    Folders are read before links, so that a link never changes a video's name. Links to the folders in `outside`, which
+    hold the data set, are skipped.
     """
     found = Found()
     folders, links = [folder], list[Path]()
@@ -126,17 +126,17 @@ def scan(folder: Path, outside: set[Identity]) -> Found:
             elif is_video:
                 found.videos.append(path)
             else:
-                found.others[(suffix or "no ending") if entry.is_file() else "special file"] += 1
+                found.others[(suffix or "no suffix") if entry.is_file() else "special file"] += 1
     found.videos.sort()
     return found
 
 
 def others_in_words(others: Counter[str]) -> str:
-    """Return "3 files are no videos: .txt 2, .jpg 1", the most frequent ending first."""
+    """Return "3 files are not videos: .txt 2, .jpg 1", the most frequent suffix first."""
     total = sum(others.values())
     kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{printable(kind)} {number:,}" for kind, number in kinds[:6]) + (", …" if len(kinds) > 6 else "")
-    return f"{counted(total, 'file')} {'is no video' if total == 1 else 'are no videos'}: {shown}"
+    return f"{counted(total, 'file')} {'is not a video' if total == 1 else 'are not videos'}: {shown}"
 
 
 def _identity(status: os.stat_result) -> Identity:
