@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 
+import kdtune.execute.group_queue
 import kdtune.execute.ray_tune
-import kdtune.execute.searcher
 import kdtune.sweep.scheduler
 from kdtune.config.key import identity
 from kdtune.config.load import load_sweep
 from kdtune.config.metrics import METRICS, RETRIEVED
 from kdtune.config.trial import TrialConfig
 from kdtune.execute.driver import drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.execute.worker import TrialWorker
 from kdtune.store import Store
 from kdtune.store.files import append_jsonl, write_json
@@ -127,7 +128,7 @@ def measured_parts(meter: Meter) -> None:
     meter.measure("a candidate's trial and key", GroupFactory, "candidate")
     meter.measure("ledger", Ledger, "add")
     meter.measure("Optuna's journal", Journal, "add")
-    meter.measure("reading the outcome", kdtune.execute.searcher, "outcome_in_store")
+    meter.measure("reading the outcome", kdtune.execute.group_queue, "outcome_in_store")
     meter.measure("looking it up before", kdtune.sweep.scheduler, "outcome_in_store")
     meter.measure("MLflow: a trial", View, "send")
     meter.measure("MLflow: mlflow.jsonl", Publisher, "_write_run_ids")
@@ -140,7 +141,7 @@ def main() -> None:
     kdtune.execute.ray_tune.TrialWorker = ReportingWorker
     file = Path(job["file"])
     sweep = load_sweep(file, job["set"])
-    ending = drive(sweep, file.read_text(), Store(job["store"]), None, job["tracking_uri"], Silent(meter))
+    ending = drive(sweep, file.read_text(), Store(job["store"]), RayTune(), job["tracking_uri"], Silent(meter))
     if ending.exit_code != 0 or ending.notes or ending.trained != job["trials"]:
         sys.exit(f"{ending.trained} of {job['trials']} trials trained: {ending}")
     Path(job["out"]).write_text(json.dumps(meter.figures()))

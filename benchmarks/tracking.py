@@ -35,6 +35,7 @@ import kdtune.execute.driver
 from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
 from kdtune.config.load import load_sweep
 from kdtune.execute.driver import drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_jsonl
 from kdtune.store.files import write_json as write_record
@@ -124,7 +125,9 @@ def run_job(file: Path) -> None:
     if job["side"] == "untracked":
         kdtune.execute.driver.Publisher = Untold  # type: ignore[misc, assignment]
     path = Path(job["file"])
-    ending = drive(load_sweep(path), path.read_text(), Store(job["store"]), None, job["uri"], Plain(lambda _: None))
+    ending = drive(
+        load_sweep(path), path.read_text(), Store(job["store"]), RayTune(), job["uri"], Plain(lambda _: None)
+    )
     if ending.exit_code != 0 or ending.notes:
         sys.exit(f"the sweep ended otherwise than it should: {ending}")
     print(ending.seconds)

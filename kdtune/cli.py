@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     with_file(sub, "a sweep file, or the name of one that comes with kdtune").add_argument(
         "--address", help="of a Ray cluster; default: this machine"
     )
+    does = "where trials run: side by side through Ray, or one after the other in this process (default: ray)"
+    sub.add_argument("--backend", choices=("ray", "inprocess"), default="ray", help=does)
     sub.add_argument("--dry-run", action="store_true", help="only say what would run, as `plan` does")
     sub.set_defaults(measure=False)
     does = "say what a sweep would run and what that costs, and check its file"

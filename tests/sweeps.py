@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,39 @@ from databases import empty_database
 from helpers import ROOT
 
 from kdtune.config.load import load_sweep
+from kdtune.execute.backend import Backend
 from kdtune.execute.driver import Ending, drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
+from kdtune.sweep.cancel import Cancel
 from kdtune.watch.live import Plain
 
 
-def run(file: Path, store: Path, address: str | None, sets: tuple[str, ...] = ()) -> tuple[Ending, list[str]]:
-    """How it ended, and the lines it said."""
+def run(
+    file: Path,
+    store: Path,
+    on: Backend | str | None,
+    sets: tuple[str, ...] = (),
+    cancel: Cancel | None = None,
+    seen: Callable[[str, str], object] = lambda event, group: None,
+) -> tuple[Ending, list[str]]:
+    """How it ended, on a backend or the Ray at an address, and the lines it said; `seen` is told of each event and its
+    group: asked, started, epoch, ended."""
     said: list[str] = []
     uri = empty_database(store / "mlflow.db")
-    end = drive(load_sweep(file, sets), file.read_text(), Store(store), address, uri, Plain(said.append))
+
+    class Watcher(Plain):
+        def ledger(self, row: dict[str, Any]) -> None:
+            super().ledger(row)
+            seen(row["event"], row["group"])
+
+        def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
+            super().epoch(group, key, row)
+            seen("epoch", group)
+
+    backend = RayTune(on) if on is None or isinstance(on, str) else on
+    end = drive(load_sweep(file, sets), file.read_text(), Store(store), backend, uri, Watcher(said.append), cancel)
     return end, said
 
 

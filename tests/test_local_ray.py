@@ -156,7 +156,7 @@ import json, os, subprocess, sys
 import psutil, ray
 from kdtune.doctor.listening import listening
 from kdtune.execute.connect import connected
-from kdtune.sweep.interrupts import Interrupts
+from kdtune.commands.interrupts import Interrupts
 
 said = []
 with Interrupts() as interrupts, connected(None, interrupts, said.append) as folder:
@@ -202,7 +202,7 @@ def test_a_real_start_is_tried_twice_and_opens_no_door(tmp_path: Path, monkeypat
 INTERRUPTED = """
 import sys
 from kdtune.execute.connect import connected
-from kdtune.sweep.interrupts import Interrupts
+from kdtune.commands.interrupts import Interrupts
 
 try:
     with Interrupts() as interrupts, connected(None, interrupts, print):

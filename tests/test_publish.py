@@ -22,6 +22,7 @@ from kdtune.commands.report import log_report
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.execute.driver import drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
@@ -74,7 +75,7 @@ def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempP
     file, uri = folder / "small.yaml", empty_database(folder / "mlflow" / "mlflow.db")
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     store = Store(folder / "runs")
-    end = drive(load_sweep(file), file.read_text(), store, ray_address, uri, Plain(lambda _: None))
+    end = drive(load_sweep(file), file.read_text(), store, RayTune(ray_address), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     assert end.notes == []
     page, unsent = log_report(store, "small", uri)  # as the command `sweep` does then

@@ -16,6 +16,7 @@ from kdtune.cli import main
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
 from kdtune.execute.driver import drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.watch.live import Plain
@@ -48,7 +49,8 @@ def undisturbed(file: Path, ray_address: str, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("folder")
     uri = f"sqlite:///{folder}/mlflow.db"
     watch = Plain(print)
-    assert drive(load_sweep(file, ()), file.read_text(), Store(folder), ray_address, uri, watch).exit_code == EXIT_OK
+    end = drive(load_sweep(file, ()), file.read_text(), Store(folder), RayTune(ray_address), uri, watch)
+    assert end.exit_code == EXIT_OK
     return results(Store(folder))
 
 

@@ -18,6 +18,7 @@ from helpers import ROOT
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
 from kdtune.execute.driver import Ending, drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.store import Store
 from kdtune.store.files import read_jsonl
 from kdtune.watch.live import Plain
@@ -56,7 +57,7 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     said: list[str] = []
     lock.acquire()
     uri = empty_database(tmp_path / "mlflow.db")
-    end = drive(load_sweep(file, ()), file.read_text(), store, ray_address, uri, Watcher(said.append))
+    end = drive(load_sweep(file, ()), file.read_text(), store, RayTune(ray_address), uri, Watcher(said.append))
     assert end.exit_code == EXIT_OK, said
     assert (end.trained, end.found, end.waited) == (1, 1, 1), said
     assert "1 trials trained, 1 found in runs, 1 trained by another sweep meanwhile; " in end.account("runs")[0]

@@ -186,13 +186,3 @@ def test_two_objectives_give_a_pareto_set(sweep_form: dict[str, Any], ray_addres
     best = [n for n, p in points.items() if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points.values())]
     assert [t["candidate"] for t in results["best"]["all"]] == sorted(best)
     assert 0 in best, "the narrowest is the cheapest"
-
-
-def test_what_no_machine_has_is_refused_at_once(sweep_file: Path, ray_address: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as refused:
-        run(sweep_file, tmp_path, ray_address, ("resources.cpu=3", "resources.memory=100000"))
-    assert "resources.cpu: a trial asks for 3, but no machine has more than 2" in str(refused.value)
-    assert "resources.memory: a trial asks for 100000" in str(refused.value)
-    with pytest.raises(UserError, match=r"resources\.memory"):
-        run(sweep_file, tmp_path, None, ("resources.memory=100000",))
-    assert Store(tmp_path).trials() == []

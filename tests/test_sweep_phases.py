@@ -15,6 +15,7 @@ from databases import empty_database
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.execute.driver import Ending, drive
+from kdtune.execute.ray_tune import RayTune
 from kdtune.report.accuracies import accuracies
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
@@ -27,7 +28,7 @@ def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
     file = folder / f"{form['name']}.yaml"
     file.write_text(yaml.safe_dump(form))
     uri = empty_database(folder / "mlflow.db")
-    end = drive(load_sweep(file), file.read_text(), Store(folder), address, uri, Plain(lambda _: None))
+    end = drive(load_sweep(file), file.read_text(), Store(folder), RayTune(address), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     return end
 

@@ -19,7 +19,9 @@ def sweep(options: argparse.Namespace) -> int:
 
     text = read_text(options.file)  # once: what is kept with the sweep is what was checked
     sweep = parse_sweep(text, options.file, options.set)
+    from kdtune.commands.interrupts import Interrupts
     from kdtune.commands.report import log_report
+    from kdtune.execute.backend import backend_of
     from kdtune.execute.driver import drive
     from kdtune.report.results import mixed_profiles, sweep_results
     from kdtune.report.tables import summary
@@ -27,10 +29,11 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.tracking.publish import read_run_ids
     from kdtune.watch.live import watcher
 
+    backend = backend_of(options.backend, options.address)
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
-    with watcher(sys.stderr) as shown, files.kept():
-        end = drive(sweep, text, store, options.address, uri, shown)
+    with watcher(sys.stderr) as shown, files.kept(), Interrupts() as interrupts:
+        end = drive(sweep, text, store, backend, uri, shown, interrupts)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, store.sweep_record(sweep.name))}\n")
     for line in end.account(options.store):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,15 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants
-from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.folder import private_folder
 from kdtune.execute.local import LocalRay, local_ray
-from kdtune.sweep.interrupts import Interrupts
+from kdtune.execute.ray_private import knock, loopback, read_access
+from kdtune.execute.scoped import environment, kept_process
+from kdtune.sweep.cancel import Cancel
 
 #: Seconds for a server to take a connection.
 PATIENCE = 10.0
@@ -36,30 +34,50 @@ HERE = "Ray on this machine"
 ADDRESS = "HEAD:6379, as `ray start --head` printed it, or auto on a machine of the cluster"
 
 
+#: Held while a sweep of this process uses Ray, which knows one cluster a process.
+_in_use = threading.Lock()
+
+
 @contextmanager
-def connected(address: str | None, interrupts: Interrupts, say: Callable[[str], object]) -> Iterator[Path]:
+def connected(address: str | None, cancel: Cancel, say: Callable[[str], object]) -> Iterator[Path]:
     """Start Ray on this machine or, with an address, connect to the cluster there; yields a private scratch folder.
 
-    `interrupts` hears SIGINT and SIGTERM throughout. While Ray ends, they are only noted, and raise KeyboardInterrupt
-    once nothing runs any more that was started here. Raises ResourceError for a Ray that does not start, and for a
-    cluster that is not there, is not this machine's, or asks for another token.
+    Where this process is connected to that cluster already, the connection is used, and stays. `cancel` defers
+    interrupts while Ray ends, so that nothing is left running that was started here. Raises ResourceError for a Ray
+    that does not start, for a cluster that is not there, is not this machine's, or asks for another token, and where
+    this process uses another Ray.
     """
+    name = HERE if address is None else address
+    if not _in_use.acquire(blocking=False):
+        what = "another sweep of this process uses Ray, which knows one cluster a process"
+        raise ResourceError([Problem(name, what, "one sweep after the other, or backend inprocess")])
     stack = ExitStack()
+    stack.callback(_in_use.release)
     try:
         folder = stack.enter_context(private_folder())
-        where = address
-        if where is None:
-            local = stack.enter_context(local_ray(folder, say))
-            stack.enter_context(_admitted(local))
-            where = local.address
-        stack.callback(disconnect)
-        connect(where, HERE if address is None else where)
-        interrupts.listen()  # Ray has just put its own handler there
+        if not _is_connected(address, name):
+            where = address
+            if where is None:
+                local = stack.enter_context(local_ray(folder, say))
+                stack.enter_context(_admitted(local))
+                where = local.address
+            stack.callback(disconnect)
+            connect(where, name)
         yield folder
     finally:
-        interrupts.listen()
-        with interrupts.deferred():
+        with cancel.deferred():
             stack.close()
+
+
+def _is_connected(address: str | None, name: str) -> bool:
+    """Whether this process is connected to the cluster at `address`. Raises ResourceError for another one."""
+    if not ray.is_initialized():
+        return False
+    there = ray.get_runtime_context().gcs_address
+    if address in ("auto", there):
+        return True
+    what = f"this process is connected to the Ray at {there}, and Ray knows one cluster a process"
+    raise ResourceError([Problem(name, what, f"address {there}, ray.shutdown() before, or backend inprocess")])
 
 
 def connect(address: str, name: str | None = None) -> None:
@@ -67,9 +85,11 @@ def connect(address: str, name: str | None = None) -> None:
     name = name or address
     try:
         if address != "auto":
-            _knock(address)
-        with _loopback(address):
+            _reach(address)
+        with loopback(address), kept_process():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ResourceError:
+        raise
     except AuthenticationError:
         raise ResourceError([Problem(name, "asks for the cluster's token", TOKEN)]) from None
     except SystemExit:  # Ray's handler of SIGTERM while it connects
@@ -134,47 +154,22 @@ class ClusterWatch:
             self._last_resort()
 
 
-def _knock(address: str) -> None:
-    """Raise at once what Ray would raise after twenty attempts, or after minutes."""
+def _reach(address: str) -> None:
+    """Raise at once what Ray would raise after minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("this is no address")
     socket.create_connection((host, int(port)), PATIENCE).close()
-    ensure_token_if_auth_enabled(create_token_if_missing=False)  # without one the next line would end the process
-    GcsClient(address=address)
+    knock(address)
 
 
 @contextmanager
 def _admitted(local: LocalRay) -> Iterator[None]:
     """Within the context this process uses the token of `local`, and afterwards the user's again."""
-    before = {name: os.environ.pop(name, None) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
-    os.environ.update(local.environment)
-    read_access()
+    token: dict[str, str | None] = dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     try:
-        yield
+        with environment({**token, **local.environment}):
+            read_access()
+            yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
         read_access()
-
-
-def read_access() -> None:
-    """Have Ray's core read the variables again: it did when it was imported."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _loopback(address: str) -> Iterator[None]:
-    """Within the context Ray takes a loopback address as it is, where it would put the machine's own in its place.
-
-    That is Ray's behaviour on macOS and Windows, and a constant of it.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and not address.startswith(("127.", "[::1]"))
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before

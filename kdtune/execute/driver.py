@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,17 +15,19 @@ from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
+from kdtune.execute.backend import Backend
+from kdtune.execute.group_queue import GroupQueue
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.store.files import write_json
+from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
 from kdtune.sweep.group import Outcome, TrialGroup
-from kdtune.sweep.interrupts import Interrupts
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.sweep.prune import reaches
 from kdtune.sweep.scheduler import SweepScheduler
-from kdtune.sweep.stopping import Stopping
+from kdtune.sweep.stopping import StopNow, Stopping
 from kdtune.sweep.study import Journal
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
@@ -68,7 +69,7 @@ class Ending:
     """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
     notes: list[str]
     published: bool = True
-    """Has MLflow everything?"""
+    """Whether MLflow has everything."""
 
     def account(self, store: str) -> list[str]:
         """What was made, what was found in `store`, and how long it took: lines for people."""
@@ -83,20 +84,29 @@ class Ending:
 
 
 def drive(
-    sweep: SweepConfig, text: str, store: Store, address: str | None, uri: SecretUrl | str, watcher: Watcher
+    sweep: SweepConfig,
+    text: str,
+    store: Store,
+    backend: Backend,
+    uri: SecretUrl | str,
+    watcher: Watcher,
+    cancel: Cancel | None = None,
 ) -> Ending:
-    """Run `sweep` (whose file reads `text`) or go on with it; raises UserError before anything is trained.
+    """Run or resume `sweep`, whose file reads `text`. Raises UserError before anything is trained.
 
-    SIGINT and SIGTERM end it with EXIT_INTERRUPTED after the trials in work have written their checkpoints and MLflow
-    has been told; the same call then goes on. So it does after a budget of `stop` has ended it, with EXIT_OK.
+    A request of `cancel`, or a KeyboardInterrupt, ends the sweep with EXIT_INTERRUPTED, after the running trials have
+    written their checkpoints and MLflow has been told; the same call resumes it. A budget of `stop` ends it likewise,
+    with EXIT_OK. The process is left as it was found: who wants signals to end the sweep passes a `cancel` that hears
+    them. Any thread may call this.
     """
     started = time.monotonic()
+    cancel = Cancel() if cancel is None else cancel
     watcher.say(f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name)
-    refuse(sweep, address)
+    refuse(sweep, backend.problems(sweep.resources))
     if reasons := steered_by_test(sweep):
         watcher.say(f"note: {'; '.join(reasons)}: {NONE_LEFT}")
     store.claim()
-    with DriverLock(store, sweep.name, address) as driver_lock, Interrupts() as interrupts:
+    with DriverLock(store, sweep.name, backend.address) as driver_lock:
         prepared = prepare_sweep(sweep, store)
         files = store.sweep(sweep.name)
         for line in explained(files, sweep, text):
@@ -107,40 +117,40 @@ def drive(
         write_json(files.sweep, record)
         watcher.begin(record)
         publisher = Publisher(uri, sweep.experiment, sweep_text(record), files.mlflow)
-        stopping = Stopping(files, sweep.stop, interrupts)
-        events = _Events(sweep, store, publisher, watcher, stopping, commit)
+        stopping = Stopping(files, sweep.stop, cancel)
+        books = SweepBooks(sweep, store, publisher, watcher, stopping, commit)
 
         def key_of(config: TrialConfig) -> str:
             prepared.prepare(config)
             return prepared.key(config)
 
-        def last_resort(error: UserError) -> None:
-            """End the process with its books closed: Ray holds up the thread that would."""
+        def stuck(error: UserError) -> None:
+            """Close the books for the thread that cannot, and end the process if that is allowed."""
             publisher.close("interrupted")
             driver_lock.close()
             watcher.say(str(error).strip())
-            os._exit(EXIT_USER_ERROR)
+            cancel.abort(EXIT_USER_ERROR)
 
         state = "interrupted"
         try:
             journal = Journal(files.study(ledger), sweep)
-            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, events.on_end, watcher.ledger)
-            events.scheduler = scheduler
+            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, watcher.ledger)
+            books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:
-                from kdtune.execute.ray_tune import run_trials
-
                 scheduler.catch_up()  # here, where an interrupt ends it at once
-                to = (events.on_row, stopping, interrupts, watcher.say, last_resort)
-                run_trials(scheduler, first, prepared, address, *to)
+                queue = GroupQueue(scheduler, first, prepared, stopping, books.on_row)
+                backend.run(queue, cancel, watcher.say, stuck)
             state = "interrupted" if stopping.interrupted else "complete"
         except KeyboardInterrupt:
+            cancel.interrupted = True
+        except StopNow:
             pass
         finally:
             unsent = _close(publisher, state, store, sweep.name)
     if state == "interrupted":
         watcher.say("interrupted: the same command goes on from the last checkpoints")
-    return events.ending(state, time.monotonic() - started, unsent)
+    return books.ending(state, time.monotonic() - started, unsent)
 
 
 def _close(publisher: Publisher, state: str, store: Store, name: str) -> list[str]:
@@ -176,8 +186,8 @@ def _objective_record(objective: ObjectiveConfig, sweep: SweepConfig) -> dict[st
     return {**objective.model_dump(), "column": name, "cost": cost}
 
 
-class _Events:
-    """What happens goes to the watcher, to MLflow and into the figures of the sweep's end."""
+class SweepBooks:
+    """Forwards events to the display, MLflow and the summary."""
 
     def __init__(
         self,

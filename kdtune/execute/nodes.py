@@ -132,7 +132,7 @@ def check_nodes(needs: Needs) -> list[Problem]:
     look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
     deadline = time.monotonic() + PATIENCE
     asked = {}
-    for node in _alive():
+    for node in alive_nodes():
         if node["Resources"].get("CPU", 0) > 0:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[node["NodeID"]] = node, look.options(scheduling_strategy=there).remote(needs)
@@ -142,7 +142,7 @@ def check_nodes(needs: Needs) -> list[Problem]:
             lacking: list[Problem] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             problems += lacking
         except RayError as error:
-            if all(other["NodeID"] != node_id for other in _alive()):
+            if all(other["NodeID"] != node_id for other in alive_nodes()):
                 continue  # it has gone meanwhile, and gets no trial
             last = str(error).strip().splitlines()[-1]
             late = f"did not answer within {PATIENCE:.0f} s"
@@ -152,5 +152,6 @@ def check_nodes(needs: Needs) -> list[Problem]:
     return problems
 
 
-def _alive() -> list[dict[str, Any]]:
+def alive_nodes() -> list[dict[str, Any]]:
+    """Return Ray's records of the cluster's nodes that are alive; Ray must be connected."""
     return [node for node in ray.nodes() if node["Alive"]]

@@ -43,9 +43,9 @@ def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
     """None where the store knows nothing yet, and is not to learn it."""
     if prepare:
         from kdtune.plan.keys import Keys
-        from kdtune.sweep.prepare import prepare_sweep, refuse
+        from kdtune.sweep.prepare import check_resources, prepare_sweep, refuse, this_machine
 
-        refuse(sweep, None)
+        refuse(sweep, check_resources(sweep.resources, [this_machine(sweep.resources)]))
         store.claim()
         return Keys(prepare_sweep(sweep, store))
     if not store.trials() and not store.measured("any").parent.exists():

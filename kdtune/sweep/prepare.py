@@ -40,10 +40,14 @@ def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, floa
     return problems or [Problem("resources", f"no machine has {together} together")]
 
 
-def refuse(sweep: SweepConfig, address: str | None) -> None:
-    """Raise UserError with everything that can be known to be wrong before a video is decoded."""
-    here = {"CPU": cores(), "GPU": _gpus(sweep.resources), "memory": memory_bytes()}
-    problems = [] if address else check_resources(sweep.resources, [here])
+def this_machine(resources: ResourceConfig) -> dict[str, float]:
+    """Return the CPUs, GPUs and memory (bytes) of this machine; no GPU is looked for where `resources` ask for none."""
+    return {"CPU": cores(), "GPU": _gpus(resources), "memory": memory_bytes()}
+
+
+def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
+    """Raise UserError with everything that is known to be wrong before a video is decoded, `lacking` included."""
+    problems = list(lacking)
     parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
     # Blocks and teachers mostly share their data: each set is looked through once.
     for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
@@ -58,7 +62,6 @@ def refuse(sweep: SweepConfig, address: str | None) -> None:
 
 
 def _gpus(resources: ResourceConfig) -> int:
-    """How many are here; where nobody asks for one, nobody looks."""
     if resources.gpu == 0:
         return 0
     import torch

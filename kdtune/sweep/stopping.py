@@ -12,7 +12,7 @@ from contextlib import suppress
 from kdtune.config.search import StopConfig
 from kdtune.errors import StoreError
 from kdtune.store import SweepFiles
-from kdtune.sweep.interrupts import Interrupts
+from kdtune.sweep.cancel import Cancel
 
 #: A trial that is asked to stop, and has not within this time, is ended without a checkpoint of its own.
 GRACE_S = 15.0
@@ -34,11 +34,15 @@ class StopFile:
         return self._there
 
 
+class StopNow(BaseException):
+    """Trials were asked to stop and do not. No Exception: Ray Tune would take it for one of its own troubles."""
+
+
 class Stopping:
     """The driver's side: notices the first reason to stop, and asks the trials to."""
 
-    def __init__(self, files: SweepFiles, budget: StopConfig, interrupts: Interrupts) -> None:
-        self.files, self.budget, self.interrupts = files, budget, interrupts
+    def __init__(self, files: SweepFiles, budget: StopConfig, cancel: Cancel) -> None:
+        self.files, self.budget, self.cancel = files, budget, cancel
         self.begun: set[str] = set()
         """Names of the groups that this run has begun to train."""
         self.waited: set[str] = set()
@@ -48,12 +52,14 @@ class Stopping:
         self.reason: str | None = None
         """Why trials are asked to stop, once they are."""
         self.interrupted = False
-        """Was it somebody, rather than a budget?"""
+        """Whether a user stopped the sweep (not a budget)."""
+        self.impatient = False
+        """Whether the user interrupts again: trials then end without a checkpoint of their own."""
         self._started = time.monotonic()
         self._asked_at = 0.0
 
     def look(self) -> None:
-        """To be called often. Raises KeyboardInterrupt where trials have been asked to stop and do not."""
+        """To be called often. Raises StopNow where trials have been asked to stop and do not."""
         if self.reason is None:
             self.reason = self._found()
             if self.reason is not None:
@@ -61,11 +67,11 @@ class Stopping:
                 self.files.stop.touch()
                 with suppress(StoreError):  # else it is published a little later
                     self.files.publish()
-        elif time.monotonic() - self._asked_at > GRACE_S:
-            raise KeyboardInterrupt
+        elif self.impatient or time.monotonic() - self._asked_at > GRACE_S:
+            raise StopNow
 
     def _found(self) -> str | None:
-        if self.interrupts.asked:
+        if self.cancel.asked:
             self.interrupted = True
             return "interrupted"
         if self.files.stop.exists():
@@ -77,7 +83,7 @@ class Stopping:
 
     @property
     def trials_used_up(self) -> bool:
-        """Is nothing new to be begun? What has begun goes on, and is tried again where it fails."""
+        """Whether nothing new may begin. What has begun continues, and is tried again where it fails."""
         return self.budget.trials is not None and self._trainings >= self.budget.trials
 
     @property

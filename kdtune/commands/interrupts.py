@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from kdtune.sweep.cancel import Cancel
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
-    """Within the context either signal raises KeyboardInterrupt, and `check` raises it again.
+class Interrupts(Cancel):
+    """The `Cancel` of a process: within the context either signal sets `asked` and raises KeyboardInterrupt.
 
-    While it is `patient` the first signal is only noted, for trials to write their checkpoints; a second one raises.
-    A signal may arrive in a weak reference's callback or a `__del__`, where Python itself swallows the exception and
-    prints its traceback: that traceback is kept from the user.
+    While it is `patient` the first signal only sets `asked`, for trials to write their checkpoints; a second one
+    raises. A signal may arrive in a weak reference's callback or a `__del__`, where Python itself swallows the
+    exception and prints its traceback: that traceback is kept from the user.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        super().__init__()
         self._patient = self._deferred = self._came = False
 
     def __enter__(self) -> Interrupts:
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
         self._swallowed, sys.unraisablehook = sys.unraisablehook, self._quiet
-        self.listen()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -36,7 +38,6 @@ class Interrupts:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """Whoever calls this looks at `asked` often."""
         self._patient = True
         try:
             yield
@@ -45,7 +46,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the context, which must end soon, signals are only noted; they raise KeyboardInterrupt at its end."""
+        """Within the context signals are only noted; they raise KeyboardInterrupt at its end."""
         self._deferred, self._came = True, False
         try:
             yield
@@ -54,10 +55,8 @@ class Interrupts:
         if self._came:
             raise KeyboardInterrupt
 
-    def listen(self) -> None:
-        """Be the one who hears them: to be called again after others have put their own handlers there."""
-        for number in SIGNALS:
-            signal.signal(number, self._hear)
+    def abort(self, exit_code: int) -> None:
+        os._exit(exit_code)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
@@ -69,7 +68,3 @@ class Interrupts:
     def _quiet(self, swallowed: sys.UnraisableHookArgs) -> None:
         if not isinstance(swallowed.exc_value, KeyboardInterrupt):
             self._swallowed(swallowed)
-
-    def check(self) -> None:
-        if self.asked:
-            raise KeyboardInterrupt

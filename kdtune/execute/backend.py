@@ -1,0 +1,53 @@
+"""Where a sweep's groups are trained: the contract that every backend keeps (tests/test_backends.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kdtune.config.search import ResourceConfig
+from kdtune.errors import Problem, UserError
+from kdtune.execute.group_queue import GroupQueue
+from kdtune.sweep.cancel import Cancel
+
+NAMES = ("ray", "inprocess")
+
+
+class Backend(Protocol):
+    """Trains groups. It decides nothing: candidates, prunings and bits are the same on every backend."""
+
+    @property
+    def address(self) -> str | None:
+        """The cluster's address; None where this machine trains."""
+
+    def problems(self, resources: ResourceConfig) -> list[Problem]:
+        """Return what is known to be missing for a trial before anything is prepared."""
+
+    def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
+        """Train the queue's groups until it is over or there is a reason to stop.
+
+        Look at `queue.stopping` often, and let the trials write their checkpoints when it says so. Tell `say` what
+        takes long. Raises UserError where nothing can be trained, and KeyboardInterrupt or StopNow where trials that
+        were asked to stop do not. Call `stuck`, from another thread, where a library does not let this call return.
+        """
+
+
+#: Is told why a backend's `run` cannot return.
+Stuck = Callable[[UserError], object]
+
+
+def backend_of(name: str, address: str | None = None) -> Backend:
+    """Return the backend that `name` names. Raises UserError for an unknown name, and an address that it has no use
+    for."""
+    if name == "ray":
+        from kdtune.execute.ray_tune import RayTune
+
+        return RayTune(address)
+    if name != "inprocess":
+        raise UserError([Problem("backend", f"there is none called {name!r}", " or ".join(NAMES))])
+    if address is not None:
+        what = f"the backend inprocess trains in this process, but got the cluster {address}"
+        raise UserError([Problem("address", what, "--backend ray, or no address")])
+    from kdtune.execute.in_process import InProcess
+
+    return InProcess()

@@ -1,0 +1,148 @@
+"""Which group is trained next, and what becomes of one that has ended: what every backend shares.
+
+A backend takes groups with `next`, tells `started`, `row` and `ended`, and decides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
+
+from kdtune.errors import KdtuneError, LockLost, Problem
+from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
+from kdtune.sweep.scheduler import SweepScheduler
+from kdtune.sweep.stopping import Stopping
+from kdtune.train.prepared import Prepared
+
+#: Is told of every row: the group, the trial's key, the row, whether this run trains the trial.
+OnRow = Callable[[TrialGroup, str, dict[str, Any], bool], object]
+
+DIED = "its process died (killed, or out of memory)"
+#: Shown for a group whose worker ended well, but whose records do not reach the trial's end.
+ENDED = "its records do not reach the trial's end, though its process ended well: is it the same store everywhere?"
+ADVICE = (
+    "it was tried alone, too: a smaller optimizer.batch, clip.size or student.width, or more room (resources.memory)"
+)
+
+
+class EpochRow(TypedDict):
+    """One epoch of one trial."""
+
+    key: str
+    """The trial's."""
+    row: dict
+    """What the trial recorded of the epoch."""
+    trained: bool
+    """Whether this process trains the trial; otherwise it found the row."""
+
+
+class ProcessDied(Exception):
+    """The process that trained a group was killed without a word, mostly for want of memory."""
+
+
+class MachineLost(Exception):
+    """The machine that trained a group has gone: no fault of the group's."""
+
+
+class MachineUnfit(Exception):
+    """A machine that joined after the sweep began cannot train; others can."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+
+
+class GroupQueue:
+    """The groups that `scheduler` has to train, from `first` on: in its order, and again where they fail."""
+
+    def __init__(
+        self, scheduler: SweepScheduler, first: TrialGroup, prepared: Prepared, stopping: Stopping, on_row: OnRow
+    ) -> None:
+        self.scheduler, self.prepared, self.stopping, self.on_row = scheduler, prepared, stopping, on_row
+        self.sweep = scheduler.sweep
+        self.device = "cuda" if self.sweep.resources.gpu > 0 else "cpu"
+        self._trained: set[str] = set()  # keys of the trials that this run trains or has trained
+        self._running: dict[str, TrialGroup] = {}
+        self._again: deque[TrialGroup] = deque([first])
+        self._alone: deque[TrialGroup] = deque()  # those that ran out of memory: each again when nothing else runs
+        self._lonely: str | None = None  # the name of the one of them that runs
+        self._failures: Counter[str] = Counter()
+
+    def next(self) -> TrialGroup | None:
+        """Return the next group to train, or None if there is none now (see `over`). It counts as begun."""
+        group = None if self.stopping.reason is not None else self._next()
+        if group is not None:
+            self._running[group.name] = group
+            self.stopping.begun.add(group.name)
+        return group
+
+    @property
+    def over(self) -> bool:
+        """Whether `next`, which returned None, will do so from now on."""
+        used_up = self.stopping.trials_used_up and not self._running
+        return self.stopping.reason is not None or self.scheduler.done or used_up
+
+    def _next(self) -> TrialGroup | None:
+        if self._lonely is not None:
+            return None
+        if self._again:
+            return self._again.popleft()
+        if self._alone:
+            if self._running:
+                return None
+            group = self._alone.popleft()
+            self._lonely = group.name
+            return group
+        if self.stopping.trials_used_up:
+            return None  # what has begun may be tried again
+        return self.scheduler.next_to_train(self.prepared.store)
+
+    def started(self, group: TrialGroup) -> None:
+        """Note that a worker has begun with the group."""
+        self.scheduler.on_record({"event": "started", "group": group.name})
+
+    def row(self, group: TrialGroup, found: EpochRow) -> None:
+        """Note an epoch of one of the group's trials."""
+        if found["trained"]:
+            self._trained.add(found["key"])
+        self.on_row(group, found["key"], found["row"], found["trained"])
+
+    def ended(self, group: TrialGroup, error: BaseException | None) -> None:
+        """Note that the group's worker has ended, well or with `error`: the group is finished or queued again."""
+        del self._running[group.name]
+        self._lonely = None if self._lonely == group.name else self._lonely
+        outcome = outcome_in_store(group, self.sweep.objectives, self.prepared.store)
+        if outcome is None and error is None and self.stopping.files.stop.exists():
+            return  # it has its checkpoint, and is neither complete nor failed
+        # Another sweep has trained it while its worker waited for the lock, or just before.
+        waited = outcome is not None and self._trained.isdisjoint((*group.keys, *group.finetuned))
+        if waited:
+            self.stopping.waited.add(group.name)
+        if outcome is None:
+            outcome = self._failed(group, error)
+        if outcome is not None:
+            self.scheduler.finish(group, outcome, cached=waited)
+
+    def _failed(self, group: TrialGroup, error: BaseException | None) -> Outcome | None:
+        """Return how the group failed for good, or None where it is queued again."""
+        # None of these is a fault of the trial's. LockLost: another machine trains it, and the worker waits for that.
+        if isinstance(error, (MachineLost, MachineUnfit, LockLost)):
+            if isinstance(error, MachineUnfit):
+                self.scheduler.remarks |= dict.fromkeys(map(str, error.problems))
+            self._again.append(group)
+            return None
+        files = [self.prepared.store.trial(key) for key in (*group.keys, *group.finetuned)]
+        failed = next((trial for trial in files if trial.failure() is not None), None)
+        died = isinstance(error, ProcessDied)
+        memory = died if failed is None else failed.ran_out_of_memory()
+        self._failures[group.name] += 1
+        if self._failures[group.name] <= self.sweep.resources.retries:
+            (self._alone if memory else self._again).append(group)
+            return None
+        words = failed.failure() if failed is not None else DIED if died else ENDED if error is None else _words(error)
+        return Outcome("failed", error=f"{words}; {ADVICE}" if memory else words)
+
+
+def _words(error: BaseException) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, KdtuneError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,55 @@
+"""Train one group, epoch by epoch, to its end or until a threshold is missed: the same on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from statistics import fmean
+
+from kdtune.config.search import ObjectiveConfig
+from kdtune.config.trial import TrialConfig
+from kdtune.execute.group_queue import EpochRow
+from kdtune.sweep.group import TrialGroup, stage_values
+from kdtune.sweep.prune import reaches
+from kdtune.train.session import Session, choose_device
+from kdtune.train.usage import UsageMeter
+
+
+def run_group(
+    group: TrialGroup, objective: ObjectiveConfig, session: Session, device: str
+) -> Generator[EpochRow, None, None]:
+    """Train the trials of `group` side by side, stage by stage, yielding a row for each epoch.
+
+    At a stage the mean over the seeds is compared with the group's threshold; where it misses it, all trials stop
+    there. What reaches all thresholds is trained to its end, and fine-tuned where the sweep asks for it. Where the
+    session's trials are told to stop, the group ends as well.
+    """
+    place = choose_device(device)
+    meter = UsageMeter(place)
+    with ExitStack() as stack:
+
+        def open_trial(config: TrialConfig) -> Generator[dict, None, None]:
+            return stack.enter_context(closing(session.trial(config, place)))
+
+        def reported(key: str, row: dict) -> EpochRow:
+            meter.note(session.store.trial(key), row)
+            return {"key": key, "row": row, "trained": key in session.trained}
+
+        runs = [open_trial(config) for config in group.configs]
+        for stage in group.configs[0].stage_epochs:
+            evaluations = []
+            for key, run in zip(group.keys, runs, strict=True):
+                for row in run:
+                    yield reported(key, row)
+                    if row.get("stage") == stage:
+                        evaluations.append(row["evaluation"])
+                        break
+                else:
+                    return  # told to stop before it reached the stage
+            values = stage_values(evaluations, objective, group.configs[0].stage.reduce)
+            if values is not None and not reaches(fmean(values), group.thresholds.get(stage), objective.mode):
+                return
+        finetuned = [open_trial(config.finetuned) for config in group.configs if config.finetuned is not None]
+        for key, run in zip([*group.keys, *group.finetuned], [*runs, *finetuned], strict=True):
+            for row in run:
+                yield reported(key, row)

@@ -1,0 +1,75 @@
+"""The backend that trains in this process, group after group: for debuggers, and for machines without Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from kdtune.config.search import ResourceConfig
+from kdtune.errors import Problem
+from kdtune.execute.backend import Stuck
+from kdtune.execute.group_queue import GroupQueue
+from kdtune.execute.scoped import kept_environment
+from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.group import TrialGroup
+from kdtune.sweep.prepare import check_resources, this_machine
+from kdtune.sweep.stopping import LOOK_S, Stopping
+
+if TYPE_CHECKING:
+    from kdtune.train.session import Session
+
+#: Variables that training sets where the user has not.
+_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "KINETO_LOG_LEVEL")
+
+
+class InProcess:
+    """Trains in the calling thread, so that a debugger sees every step."""
+
+    address: str | None = None
+
+    def problems(self, resources: ResourceConfig) -> list[Problem]:
+        return check_resources(resources, [this_machine(resources)])
+
+    def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
+        from kdtune.train.profile import kept_torch_settings
+        from kdtune.train.session import Session
+
+        stop = _Stop(queue.stopping)
+        session = Session(queue.prepared.store, queue.prepared.folders, queue.sweep.resources.workers, stopping=stop)
+        with kept_environment(*_VARIABLES), kept_torch_settings(), cancel.patient():
+            while not stop.now() and (group := queue.next()) is not None:
+                queue.started(group)
+                queue.ended(group, _train(queue, group, session))
+
+
+class _Stop:
+    """Whether the trials are to stop: they ask after each step."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping, self._looked = stopping, 0.0
+
+    def __call__(self) -> bool:
+        return self.now() if time.monotonic() - self._looked >= LOOK_S else self._stopping.reason is not None
+
+    def now(self) -> bool:
+        self._looked = time.monotonic()
+        if self._stopping.reason is None:
+            self._stopping.look()
+        return self._stopping.reason is not None
+
+
+def _train(queue: GroupQueue, group: TrialGroup, session: Session) -> Exception | None:
+    """Train one group; return what it failed with."""
+    from kdtune.execute.group_run import run_group
+
+    with closing(run_group(group, queue.sweep.objectives[0], session, queue.device)) as rows:
+        while True:
+            try:
+                row = next(rows, None)
+            except Exception as error:
+                return error
+            if row is None:
+                return None
+            queue.row(group, row)

@@ -1,0 +1,177 @@
+"""Run a queue of groups through Ray Tune."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+from kdtune.clips.machine import GIB
+from kdtune.config.search import ResourceConfig
+from kdtune.errors import Problem, ResourceError
+from kdtune.execute.backend import Stuck
+from kdtune.execute.connect import HERE, ClusterWatch, connected
+from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
+from kdtune.execute.nodes import Needs, alive_nodes, check_nodes
+from kdtune.execute.scoped import environment, kept_environment, log_level
+from kdtune.execute.searcher import TuneSearcher
+from kdtune.execute.worker import TrialWorker
+from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.prepare import check_resources
+from kdtune.sweep.stopping import Stopping
+
+#: Ray Tune's own logs, snapshots and signal handling would repeat what the TrialStore, MLflow and we do.
+_TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+#: A variable that Ray Tune itself sets.
+_SET_BY_TUNE = "TUNE_RESULT_BUFFER_LENGTH"
+
+
+class ClusterGone(BaseException):
+    """Ray does not answer any more. No Exception: Ray Tune would take it for one of its own troubles."""
+
+
+class TuneCallback(tune.Callback):
+    """Passes Ray Tune's events on to the queue, and looks for reasons to stop."""
+
+    def __init__(self, searcher: TuneSearcher, cluster: ClusterWatch) -> None:
+        self.searcher, self.queue, self.cluster = searcher, searcher.queue, cluster
+        self._nodes: dict[str, set[str]] = {}
+        """Tune's id of a trial → the ids of the nodes one of which runs it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self.queue.stopping.look()
+        if self.cluster.gone:
+            raise ClusterGone
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._nodes[trial.trial_id] = {node["NodeID"] for node in alive_nodes()}
+        self.queue.started(trial.config["group"])
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if "node" in result:
+            self._nodes[trial.trial_id] = {result["node"]}
+        if "row" in result:
+            self.queue.row(trial.config["group"], json.loads(result["row"]))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._nodes.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        nodes = self._nodes.pop(trial.trial_id, set())
+        self.searcher.ended(trial.trial_id, _in_our_words(_error(trial), nodes))
+
+
+def _error(trial: Any) -> BaseException:
+    """Why a trial failed. Read here, for `get_pickled_error` looks where the file is only when the sweep has ended."""
+    if trial.pickled_error_file is None:
+        return RuntimeError("an error that Ray does not keep")
+    with open(trial.pickled_error_file, "rb") as file:
+        return cloudpickle.load(file)
+
+
+def _in_our_words(error: BaseException, nodes: set[str]) -> BaseException:
+    """Return what an error of a trial on one of `nodes` means to the queue."""
+    if isinstance(error, ActorUnavailableError):
+        return MachineLost()  # out of reach, while no node reports that its process died
+    if isinstance(error, RayActorError):
+        return MachineLost() if nodes - {node["NodeID"] for node in alive_nodes()} else ProcessDied()
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return MachineUnfit(cause.problems) if isinstance(cause, ResourceError) else cause
+
+
+def run_in_tune(
+    queue: GroupQueue, address: str | None, cancel: Cancel, say: Callable[[str], object], stuck: Stuck
+) -> None:
+    """Train the queue's groups on the Ray at `address`, or on one of this machine's own (see `Backend.run`)."""
+    resources = queue.sweep.resources
+    what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
+    gone = ResourceError([Problem(address or HERE, what)])
+    with ExitStack() as stack:
+        stack.enter_context(environment(_TUNE_SETTINGS))
+        stack.enter_context(kept_environment(_SET_BY_TUNE))
+        needs = None if address is None else stack.enter_context(Needs.of(queue.prepared).locked())
+        scratch = stack.enter_context(connected(address, cancel, say))
+        stack.enter_context(log_level("ray.tune", logging.CRITICAL))  # the sweep itself tells of failed trials
+        cluster = stack.enter_context(closing(ClusterWatch(lambda: stuck(gone))))
+        searcher = TuneSearcher(queue, needs)
+        problems = check_resources(resources, [node["Resources"] for node in alive_nodes()])
+        problems += check_nodes(needs) if needs is not None else []
+        if problems:
+            raise ResourceError(problems)
+        tuner = tune.Tuner(
+            tune.with_resources(TrialWorker, _resources(resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=queue.sweep.name,
+                storage_path=str(scratch / "tune"),
+                callbacks=[TuneCallback(searcher, cluster)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+
+        try:
+            with cancel.patient():
+                _in_a_thread(tuner.fit, queue.stopping)
+        except ClusterGone:
+            raise gone from None
+
+
+def _in_a_thread(work: Callable[[], object], stopping: Stopping) -> None:
+    """Run `work` in a thread and raise what it raises. A KeyboardInterrupt meanwhile asks it to stop, and the next one
+    to stop at once.
+
+    Ray Tune loses track of its trials where an interrupt hits it in the midst, and in the main thread it sets signal
+    handlers of its own.
+    """
+    raised: list[BaseException] = []
+    finished = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            finished.set()
+
+    threading.Thread(target=run, name="kdtune-tune", daemon=True).start()
+    while not finished.is_set():
+        try:
+            finished.wait()
+        except KeyboardInterrupt:
+            if stopping.impatient:
+                raise
+            stopping.impatient = stopping.cancel.asked
+            stopping.cancel.asked = stopping.cancel.interrupted = True
+    if raised:
+        raise raised[0]
+
+
+def _resources(resources: ResourceConfig) -> dict[str, float]:
+    """What a trial asks for, in Ray's words."""
+    memory = {} if resources.memory is None else {"memory": resources.memory * GIB}
+    return {"cpu": resources.cpu, "gpu": resources.gpu, **memory}
