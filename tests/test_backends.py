@@ -40,9 +40,7 @@ def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["event"], row["group"]): {**row, "cached": None} for row in rows}
 
 
-@pytest.mark.parametrize(
-    "backend", ["inprocess", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.parametrize("backend", ["inprocess", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     backend: Backend, swept: tuple[Path, Ending], sweep_file: Path, tmp_path: Path
 ) -> None:
