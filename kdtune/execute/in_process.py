@@ -33,12 +33,11 @@ class InProcess:
         return check_resources(resources, [this_machine(resources)])
 
     def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
-        from kdtune.train.profile import kept_torch_settings
         from kdtune.train.session import Session
 
         stop = _Stop(queue.stopping)
         session = Session(queue.prepared.store, queue.prepared.folders, queue.sweep.resources.workers, stopping=stop)
-        with kept_environment(*_VARIABLES), kept_torch_settings(), cancel.patient():
+        with kept_environment(*_VARIABLES), cancel.patient():
             while not stop.now() and (group := queue.next()) is not None:
                 queue.started(group)
                 queue.ended(group, _train(queue, group, session))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -33,24 +32,6 @@ def make_deterministic(config: TrialConfig) -> None:
     # oneDNN's weight gradient of a bf16 convolution reads memory that nobody wrote (seen with torch 2.15 on a CPU with
     # AVX-512: other bits in each run, or NaN). Without oneDNN bf16 repeats on a CPU; CUDA does not ask it.
     torch.backends.mkldnn.set_flags(_enabled=config.precision != "bf16")
-
-
-@contextmanager
-def kept_torch_settings() -> Iterator[None]:
-    """Put back at the end of the context what `make_deterministic` sets: the process may be a notebook's."""
-    backends = torch.backends
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = backends.cudnn.deterministic, backends.cudnn.benchmark, backends.cudnn.allow_tf32
-    tf32, onednn = backends.cuda.matmul.allow_tf32, backends.mkldnn.enabled
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        backends.cudnn.deterministic, backends.cudnn.benchmark, backends.cudnn.allow_tf32 = cudnn
-        backends.cuda.matmul.allow_tf32 = tf32
-        backends.mkldnn.set_flags(_enabled=onednn)
 
 
 def arithmetic(config: TrialConfig, device: torch.device) -> str:
