@@ -55,7 +55,7 @@ def test_a_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("a: 1\nb: !!float foo", 2, "'foo' is no float"),
+        ("a: 1\nb: !!float foo", 2, "'foo' is not of type float"),
         ("a: 1\nb: !!timestamp x", 2, "has the tag 'timestamp'"),
         ("a: 1\nb: !!python/object:os.system x", 2, "has the tag"),
         ("a: " + "9" * 5000, 1, "too many digits"),
@@ -64,10 +64,10 @@ def test_a_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
         ('a:\n - "x\\0"', 2, "U+0000, a control character"),
         ("a: 1\nb: \x00", 2, "U+0000, a control character"),
         ("a: [1\nb: 2", 2, "is not YAML"),
-        ("a: 1\n1: 2", 2, "keys are text, got 1"),
-        ("a: 1\n[x]: 2", 2, "keys are text"),
-        ("a: 1\na: 2", 1, "a: stands twice"),
-        ("a: &x [*x]", 1, "is an alias of what it stands in"),
+        ("a: 1\n1: 2", 2, "keys must be text, got 1"),
+        ("a: 1\n[x]: 2", 2, "keys must be text"),
+        ("a: 1\na: 2", 1, "a: is given twice"),
+        ("a: &x [*x]", 1, "is an alias of a value that contains it"),
         ("a: " + "[" * 60 + "]" * 60, 1, "nests more than"),
         ("- 1", 0, "must hold a mapping of keys, got list"),
         ("", 0, "must hold a mapping of keys, got NoneType"),

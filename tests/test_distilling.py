@@ -86,7 +86,7 @@ def test_a_sweeps_teacher_names_its_own_teacher(sweep_form: dict[str, Any], tmp_
     ("teachers", "message"),
     [
         ({"a": {"teacher": "b"}}, "teachers.a.teacher: unknown teacher, got 'b'"),
-        ({"a": {"teacher": "b"}, "b": {"teacher": "a"}}, "teachers.a.teacher: goes in a circle: a ← b ← a"),
+        ({"a": {"teacher": "b"}, "b": {"teacher": "a"}}, "teachers.a.teacher: forms a circle: a ← b ← a"),
         ({"a": {"data": {"fraction": "some"}}}, "teachers.a.data.fraction"),
         ({"a": {"clip": {"size": 64, "resize": [200, 270]}}}, "crop must be the same share of the picture"),
         ({"a": {"loss": {"target": "action"}}}, "the teacher's loss.target must be the student's pretext"),
@@ -190,7 +190,7 @@ def test_beta_and_gamma_count_only_with_a_teacher(trial_form: dict[str, Any], pr
         for weights in ({}, {"beta": 0.5}, {"gamma": 0.5}, {"lambda": 0.0, "beta": 0.5}, {"lambda": 0.0})
     }
     assert len(keys | {prepared.key(plain)}) == 5
-    with pytest.raises(ValidationError, match="beta relates the three clips"):
+    with pytest.raises(ValidationError, match="beta needs the three clips"):
         trial_of(trial_form, loss={"target": "action", "beta": 0.5})
 
 

@@ -136,7 +136,7 @@ def test_a_schedules_ends_are_searched_by_path(sweep_form: dict[str, Any], tmp_p
     ("loss", "space", "message"),
     [
         ({}, {"loss.lambda.to": [0.5]}, "search.space.loss.lambda.to: needs a schedule at trial.loss.lambda"),
-        ({"tau": TAU}, {"loss.tau.to": [2.0], "tau": [1.0]}, "the whole of it cannot both be set"),
+        ({"tau": TAU}, {"loss.tau.to": [2.0], "tau": [1.0]}, "a schedule and a part of it cannot both be set"),
         ({"tau": TAU}, {"loss.tau.to": [0.0]}, "search.space.loss.tau.to: should be greater than 0, got 0"),
         ({"tau": {"from": 4.0}}, {"lambda": [1.0]}, "trial.loss.tau.to: is missing"),
         ({"tau": {"from": 4.0, "to": 1.0, "by": 1}}, {"lambda": [1.0]}, "trial.loss.tau.by: unknown key"),

@@ -51,7 +51,7 @@ def slow(sampler: str) -> ParameterSet:
 
 
 SAMPLERS = ("tpe", "random", slow("gp"), "cmaes", "qmc", "nsga2")
-#: cmaes learns about ranges alone, and gp about parameters that every candidate has.
+#: cmaes learns only ranges, and gp only parameters that every candidate has.
 NUMBERS = {"lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}, "student.width": {"int_log": [4, 64]}}
 
 

@@ -162,7 +162,7 @@ def test_what_is_not_measured_cannot_be_the_objective(form: dict[str, Any], tmp_
         (wrong, "objective.metric: top1 is not measured at stage late (allowed: knn,"),
         (wrong, "prune.at.0: top1 is not measured at stage early"),
         (without, "`finetune` needs trial.finetune (allowed: early, late)"),
-        (searched, "needs trial.finetune, for all trials are fine-tuned or none"),
+        (searched, "needs trial.finetune: either all trials are fine-tuned or none"),
     ):
         file.write_text(yaml.safe_dump(changed))
         with pytest.raises(ConfigError) as caught:

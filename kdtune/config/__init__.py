@@ -1,1 +1,1 @@
-"""What a user may ask for: trial and sweep configurations, validated, with their canonical form and key."""
+"""Trial and sweep configurations: validation, canonical form and key."""

@@ -1,4 +1,4 @@
-"""The rules of a sweep file that no field can check by itself."""
+"""Check the rules of a sweep file that span several fields."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from kdtune.errors import Problem
 from kdtune.names import LONGEST_NAME, quoted
 
 _ALL = Block(0, {})
-#: Most teachers that teach each other in a row.
+#: Maximum length of a chain of teachers.
 LONGEST_CHAIN = 10
-#: Most pairs of a block and a value of the space that are tried, which takes seconds.
+#: Maximum number of (block, value) pairs to try, which takes seconds.
 MOST_PAIRS = 10_000
 
 
 def sweep_problems(sweep: SweepConfig) -> list[Problem]:
-    """Return everything that is wrong with a sweep whose fields are each valid."""
-    if (blocks := sweep.block_count) > MOST_BLOCKS:  # before one of them is made
+    """Return all problems of a sweep whose fields are each valid."""
+    if (blocks := sweep.block_count) > MOST_BLOCKS:  # checked before any block is made
         what = f"the blocks' values have {blocks:,} combinations"
         return [Problem("search.blocks", what, f"{MOST_BLOCKS:,} at most; a value may be searched instead")]
     problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *search_problems(sweep)]
-    # Values that are wrong by themselves need not be tried together.
+    # Combinations of values are tried only if each value is valid by itself.
     return problems or list(_combinations(sweep))
 
 
 def named_trials(sweep: SweepConfig) -> dict[str, TrialConfig]:
-    """Return the trials that a sweep's file describes, by their place in it."""
+    """Return place in the file → trial, for all trials that a sweep file describes."""
     return {"trial": sweep.trial, **{f"teachers.{name}": config for name, config in sweep.teachers.items()}}
 
 
 def placed_values(sweep: SweepConfig) -> Iterable[tuple[str, str, list[Scalar]]]:
-    """(place, name, values) of everything that is searched, blocked on or set in a control."""
+    """Yield (place, name, values) of each parameter that is searched, blocked on or set in a control."""
     search = sweep.search
     for name, parameter in search.space.items():
         yield f"search.space.{name}", name, parameter.extremes
@@ -56,13 +56,13 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
     seen: dict[str, str] = {}
     for place, name, _ in placed_values(sweep):
         if not is_path(name):
-            yield Problem(place, "is no parameter of a trial", ", ".join(all_paths()))
+            yield Problem(place, "is not a parameter of a trial", ", ".join(all_paths()))
         elif resolve(name) == "seed":
-            yield Problem(place, "seeds are not searched", "search.seeds")
+            yield Problem(place, "seeds cannot be searched", "search.seeds")
         elif resolve(name) == "stage.reduce":
-            yield Problem(place, "all trials of a sweep are read in one way", "trial.stage.reduce")
+            yield Problem(place, "must be the same for all trials of a sweep", "trial.stage.reduce")
         elif name.startswith("finetune.") and sweep.trial.finetune is None:
-            yield Problem(place, "needs trial.finetune, for all trials are fine-tuned or none", "finetune: {}")
+            yield Problem(place, "needs trial.finetune: either all trials are fine-tuned or none", "finetune: {}")
         elif not _has_schedule(sweep, name):
             yield Problem(
                 place, f"needs a schedule at trial.{_schedule_of(name)}", "{schedule: linear, from: 1.0, to: 0.5}"
@@ -70,20 +70,20 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
         elif not place.startswith("search.controls"):
             if (whole := _schedule_of(name)) in seen or any(_schedule_of(other) == resolve(name) for other in seen):
                 others = [seen[other] for other in seen if other == whole or _schedule_of(other) == resolve(name)]
-                yield Problem(place, f"a part of a schedule and the whole of it cannot both be set: {others[0]}")
+                yield Problem(place, f"a schedule and a part of it cannot both be set: {others[0]}")
             if resolve(name) in seen:
-                yield Problem(place, f"the same parameter stands at {seen[resolve(name)]}")
+                yield Problem(place, f"the same parameter is set at {seen[resolve(name)]}")
             seen[resolve(name)] = place
 
 
 def _schedule_of(name: str) -> str | None:
-    """The path of the scheduled value that a name such as `loss.lambda.to` leads into."""
+    """Return the path of the scheduled value that a name such as `loss.lambda.to` leads into; None for other names."""
     path, _, _ = resolve(name).rpartition(".")
     return path if path and path == resolve(path) and is_path(path) else None
 
 
 def _has_schedule(sweep: SweepConfig, name: str) -> bool:
-    """Return whether the schedule is there that a name leads into; true of a name that leads into none."""
+    """Return whether the trial has the schedule that `name` leads into; True for a name that leads into none."""
     if (path := _schedule_of(name)) is None:
         return True
     value: Any = sweep.trial
@@ -93,7 +93,7 @@ def _has_schedule(sweep: SweepConfig, name: str) -> bool:
 
 
 def _values(sweep: SweepConfig) -> Iterable[Problem]:
-    """Try each value by itself in a trial, so that its own rule speaks."""
+    """Yield the problems of each value, tried in a trial by itself so that its own field's rule reports it."""
     for place, name, values in placed_values(sweep):
         if not is_path(name) or resolve(name) == "teacher" or not _has_schedule(sweep, name):
             continue
@@ -114,7 +114,7 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
                     yield Problem(place, f"unknown teacher, got {value!r}", ", ".join(known))
     for name in sweep.teachers:
         if name == "none" or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
-            rule = f"a teacher's name is a line of text other than none, {LONGEST_NAME} characters at most"
+            rule = f"a teacher's name must be a line of text other than none, {LONGEST_NAME} characters at most"
             yield Problem("teachers", f"{rule}, got {quoted(name)}")
         broken = _broken_chain(sweep, name)
         if broken is not None:
@@ -123,19 +123,19 @@ def _teachers(sweep: SweepConfig) -> Iterable[Problem]:
             for message in _refusals(partial(sweep.teacher, name, _ALL)):
                 yield Problem(f"teachers.{name}", message)
     if sweep.trial.teacher is not None:
-        rule = "a sweep's teachers stand under teachers, and are chosen in search.space or search.blocks"
+        rule = "a sweep's teachers belong under teachers, and are chosen in search.space or search.blocks"
         yield Problem("trial.teacher", rule)
 
 
 def _broken_chain(sweep: SweepConfig, name: str) -> Problem | None:
-    """Does the chain of a teacher's teachers lead nowhere, or in a circle?"""
+    """Return the problem of a teacher's chain: an unknown name, a circle, or too many teachers; None if it is sound."""
     where, chain = f"teachers.{name}.teacher", [name]
     while isinstance(above := sweep.teachers[chain[-1]].teacher, str) and above != "none":
         if above not in sweep.teachers:
             others = ", ".join(["none", *(other for other in sweep.teachers if other != name)])
             return Problem(where, f"unknown teacher, got {above!r}", others)
         if above in chain:
-            return Problem(where, f"goes in a circle: {' ← '.join([*chain, above])}")
+            return Problem(where, f"forms a circle: {' ← '.join([*chain, above])}")
         chain.append(above)
         if len(chain) > LONGEST_CHAIN:
             return Problem(where, f"is a chain of more than {LONGEST_CHAIN} teachers")
@@ -143,7 +143,7 @@ def _broken_chain(sweep: SweepConfig, name: str) -> Problem | None:
 
 
 def _refusals(build: Callable[[], object]) -> list[str]:
-    """What pydantic has against the trial that `build` makes, in its words."""
+    """Return pydantic's error messages for the trial that `build` makes."""
     try:
         build()
     except ValidationError as error:
@@ -159,27 +159,26 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
         place = "objective" if one else f"objective.{i}"
         if is_cost(objective.metric):
             if i == 0:
-                yield Problem(
-                    f"{place}.metric", f"the first objective is an accuracy or a loss, got {objective.metric}"
-                )
+                what = f"the first objective must be an accuracy or a loss, got {objective.metric}"
+                yield Problem(f"{place}.metric", what)
             if objective.mode != "min":
                 yield Problem(f"{place}.mode", f"{objective.metric} is a cost, got {objective.mode}", "min")
         elif objective.stage not in stages:
             missing = "; `finetune` needs trial.finetune" if objective.stage == FINETUNE_STAGE else ""
-            yield Problem(f"{place}.stage", f"is no stage of the trial, got {objective.stage!r}{missing}", named)
+            yield Problem(f"{place}.stage", f"is not a stage of the trial, got {objective.stage!r}{missing}", named)
         elif not _measured(sweep, objective.stage, objective.metric):
             what = f"{objective.metric} is not measured at stage {objective.stage}"
             there = ", ".join(m for m in METRICS if _measured(sweep, objective.stage, m))
             yield Problem(f"{place}.metric", what, there)
         if objective in objectives[:i]:
-            yield Problem(place, "stands twice")
+            yield Problem(place, "is given twice")
     if sweep.prune.at and not one:
         rule = "pruning compares one number: with several objectives every candidate is trained to its end"
         yield Problem("prune.at", f"{rule}, got {', '.join(sweep.prune.at)}", "[]")
     first = objectives[0]
     for i, stage in enumerate(sweep.prune.at):
         if stage not in stages:
-            yield Problem(f"prune.at.{i}", f"is no stage of the trial, got {stage!r}", named)
+            yield Problem(f"prune.at.{i}", f"is not a stage of the trial, got {stage!r}", named)
         elif first.stage in stages and stages[stage] >= stages[first.stage]:
             yield Problem(f"prune.at.{i}", f"must come before the objective's stage, got {stage!r}")
         elif not is_cost(first.metric) and not _measured(sweep, stage, first.metric):
@@ -187,17 +186,17 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
 
 
 def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
-    """Does every trial record `metric` at `stage`?"""
+    """Return whether every trial records `metric` at `stage`."""
     named = [str(v) for _, name, values in placed_values(sweep) if resolve(name) == "loss.target" for v in values]
     targets = ["action"] if stage == FINETUNE_STAGE else named or [sweep.trial.loss.target]
     return all(available(metric, target) for target in targets if target in OF_HEAD)
 
 
 def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
-    """Values that are right by themselves may clash (for instance c3d and its fewest frames)."""
+    """Yield the problems of values that are valid by themselves but clash with a block (as c3d with too few frames)."""
     values = sum(len(parameter.extremes) for parameter in sweep.search.space.values()) + len(sweep.search.controls)
     if (pairs := values * len(sweep.blocks())) > MOST_PAIRS:
-        what = f"blocks and values of the space have {pairs:,} pairs, each of which is tried"
+        what = f"blocks and values of the space form {pairs:,} pairs, and each is tried"
         yield Problem("search.blocks", what, f"{MOST_PAIRS:,} at most")
         return
     seed = sweep.search.seeds[0]

@@ -1,4 +1,4 @@
-"""The rules of a sweep file's section `search` that no field can check by itself."""
+"""Check the rules of a sweep file's section `search` that span several fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdtune.errors import Problem
 
 
 def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
-    """Return what is wrong with what is searched, and how, where each field is valid."""
+    """Yield the problems of a section `search` whose fields are each valid."""
     yield from _conditions(sweep)
     search = sweep.search
     if search.sampler != "grid" and search.candidates is None:
@@ -25,16 +25,16 @@ def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
     if search.sampler == "cmaes":
         ranges = [name for name, parameter in search.space.items() if parameter.choice is None and not parameter.when]
         if len(ranges) < 2:
-            rule = "cmaes learns about ranges alone, and needs two of them without `when`"
+            rule = "cmaes learns only ranges, and needs at least two of them without `when`"
             yield Problem("search.sampler", f"{rule}, got {', '.join(ranges) or 'none'}", "tpe, gp")
         if len(sweep.objectives) > 1:
-            yield Problem("search.sampler", "cmaes knows one objective", "tpe, gp, nsga2, random, qmc, grid")
+            yield Problem("search.sampler", "cmaes supports one objective only", "tpe, gp, nsga2, random, qmc, grid")
     lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
     lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
     lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
     for place, values in lists:
         if len(set(values)) < len(values):
-            yield Problem(place, f"must differ from each other, got {shortened(values)}")
+            yield Problem(place, f"values must differ from each other, got {shortened(values)}")
     if not sweep.blocks():
         yield Problem("search.exclude", "leaves no block")
     if (large := _too_large(sweep)) is not None:
@@ -43,33 +43,33 @@ def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
     for block in sweep.blocks():
         for name, parameter in sweep.space(block).items():
             if parameter.choice == []:
-                yield Problem("search.exclude", f"leaves {name} no value in block {block.label}")
+                yield Problem("search.exclude", f"leaves no value of {name} in block {block.label}")
 
 
 def _too_large(sweep: SweepConfig) -> Problem | None:
-    """Return what is wrong with the number of trials, which is counted before one of them is made."""
+    """Return the problem of too many candidates or trials, counted without making them; None where there are few."""
     search, blocks = sweep.search, sweep.blocks()
     if search.sampler != "grid":
         candidates = (search.candidates or 0) * len(blocks)
         if candidates > MOST_CANDIDATES:
-            what = f"the blocks together have more candidates than a sweep may{_size(sweep)}"
+            what = f"the blocks have too many candidates in all{_size(sweep)}"
             return Problem("search.candidates", what, f"{MOST_CANDIDATES:,} at most")
     else:
         trials = 0
         for block in blocks:
             trials += sweep.candidates(block) * len(search.seeds)
             if trials > MOST_KNOWN:
-                what = f"the grid has more trials than a sweep may{_size(sweep)}"
-                return Problem("search.space", what, f"{MOST_KNOWN:,} at most; a sampler draws some of them")
+                what = f"the grid has too many trials{_size(sweep)}"
+                return Problem("search.space", what, f"{MOST_KNOWN:,} at most; another sampler tries only some points")
     controls = len(search.controls) * len(search.seeds) * len(blocks)
     if controls > MOST_KNOWN:
-        what = f"controls × seeds × blocks are too many trials, got {controls:,}"
+        what = f"controls × seeds × blocks give too many trials, got {controls:,}"
         return Problem("search.controls", what, f"{MOST_KNOWN:,} at most")
     return None
 
 
 def _size(sweep: SweepConfig) -> str:
-    """How many candidates a sweep asks for, where that can be said without making them."""
+    """Return how many candidates a sweep has, in words; empty where that is unknown without making them."""
     search = sweep.search
     each = search.candidates
     if search.sampler == "grid":
@@ -83,7 +83,7 @@ def _size(sweep: SweepConfig) -> str:
 
 
 def _conditions(sweep: SweepConfig) -> Iterable[Problem]:
-    """Problems of `when` and `exclude`: both name values of blocks and choices."""
+    """Yield the problems of `when` and `exclude`, which name values of blocks and choices."""
     search = sweep.search
     values: dict[str, list[Scalar] | None] = dict(search.blocks)
     for name, parameter in search.space.items():
@@ -105,8 +105,8 @@ def _conditions(sweep: SweepConfig) -> Iterable[Problem]:
 
 
 def _never(place: str, value: Scalar, choice: list[Scalar] | None) -> Iterable[Problem]:
-    """A condition on a value that never comes would be without effect, in silence."""
+    """Yield a problem if a condition names a value that never occurs: it would silently have no effect."""
     if choice is None:
         yield Problem(place, "must name a parameter that is a list of values")
     elif value not in choice:
-        yield Problem(place, f"is none of the parameter's values, got {value!r}", ", ".join(map(str, choice)))
+        yield Problem(place, f"is not one of the parameter's values, got {value!r}", ", ".join(map(str, choice)))

@@ -1,4 +1,4 @@
-"""Fine-tuning: what follows pre-training, as PCL's ft_classify.py does it where nothing else is said."""
+"""The configuration of fine-tuning after pre-training. Defaults follow PCL's ft_classify.py."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kdtune.config.fields import Count, NotNegative, Positive, Section, Side
 from kdtune.config.schedules import Temperature, Weight, largest
 from kdtune.config.sections import AugmentConfig, ClipConfig, DataConfig, LossConfig, OptimizerConfig
 
-#: What of a network is not trained.
+#: The part of a network that is not trained.
 Frozen = Literal["none", "backbone"]
 
 
 class FinetuneAugment(AugmentConfig):
-    """Fine-tuning only crops (PCL's ft_classify.py)."""
+    """Augmentation of fine-tuning: only random crops, as in PCL's ft_classify.py."""
 
     jitter_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     grey_p: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -24,7 +24,7 @@ class FinetuneAugment(AugmentConfig):
 
 
 class FinetuneOptimizer(OptimizerConfig):
-    """PCL's ft_classify.py."""
+    """Optimizer of fine-tuning, as in PCL's ft_classify.py."""
 
     lr: Positive = 1e-3
     batch: Annotated[int, Field(ge=2, le=1_000_000)] = 8
@@ -32,45 +32,47 @@ class FinetuneOptimizer(OptimizerConfig):
 
 
 class FinetuneClip(Section):
-    """The fields of the clips that differ from pre-training; those left out stay as they are."""
+    """Clip fields that differ from pre-training. Fields left out stay unchanged."""
 
     frames: Annotated[int, Field(ge=4, le=4096)] | None = None
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=2)] | None = None
     resize: Annotated[tuple[Side, Side] | None, Field(strict=False)] = None
-    """Default: that of pre-training, or 128×171 scaled by size/112 where `size` is given."""
+    """Default: as in pre-training, or 128×171 scaled by size/112 where `size` is given."""
     modality: Literal["residual", "rgb"] | None = None
 
 
 class FinetuneDistil(Section):
-    """L = CE(action) + lambda · tau² · KL + gamma · features, from the trial's teacher; without one, CE alone.
+    """L = CE(action) + lambda · tau² · KL + gamma · features, with the trial's teacher; CE alone without a teacher.
 
-    A teacher that learned actions teaches as it is; any other is first fine-tuned as its student, but alone.
+    A teacher that learned actions is used as it is. Any other teacher is first fine-tuned like its student, but without
+    a teacher.
     """
 
     lambda_: Weight = Field(default=0.0, alias="lambda")
     """Weight of the distillation of action logits, a number or a schedule."""
     tau: Temperature = 4.0
+    """Temperature of that distillation, a number or a schedule."""
     gamma: NotNegative = 0.0
     """Weight of feature distillation."""
 
 
 class FinetuneConfig(Section):
-    """After pre-training: the backbone with a fresh head on action labels (PCL's protocol). A trial of its own key."""
+    """Fine-tuning: train the backbone with a fresh head on action labels (PCL's protocol). It is a trial of its own."""
 
     data: DataConfig | None = None
-    """Default: the trial's own. Another data set is given whole."""
+    """Default: the trial's data. Another data set must be given in full."""
     clip: FinetuneClip = FinetuneClip()
     normalize: bool = True
-    """Normalise frames, as in pre-training. PCL's ft_classify.py does not, though its backbones were trained so."""
+    """Normalise frames, as in pre-training. PCL's ft_classify.py does not, though PCL's pre-training does."""
     augment: FinetuneAugment = FinetuneAugment()
     optimizer: FinetuneOptimizer = FinetuneOptimizer()
     frozen: Frozen = "none"
-    """`backbone`: only the head learns, on features that stay as they are (linear classification)."""
+    """`backbone`: train only the head, on fixed features (linear classification)."""
     distil: FinetuneDistil = FinetuneDistil()
     epochs: Count = 150
 
     def clip_after(self, clip: ClipConfig) -> ClipConfig:
-        """Return the clips of fine-tuning after pre-training on `clip`. Raises ValidationError where they cannot be."""
+        """Return fine-tuning's clips after pre-training on `clip`. Raises ValidationError where they are invalid."""
         own = self.clip.model_dump(exclude_none=True)
         fields = clip.model_dump() | {"normalize": self.normalize}
         return ClipConfig.model_validate(fields | ({"resize": None} if "size" in own else {}) | own)
@@ -87,7 +89,7 @@ class FinetuneConfig(Section):
 
     @property
     def sections(self) -> dict[str, Any]:
-        """The sections of the fine-tuning trial that do not depend on what it fine-tunes."""
+        """Sections of the fine-tuning trial that do not depend on the pre-trained trial."""
         return {
             "augment": AugmentConfig(**self.augment.model_dump()),
             "optimizer": OptimizerConfig(**self.optimizer.model_dump()),

@@ -1,4 +1,4 @@
-"""What a teacher or a start takes from the trial that names it, on raw configurations as they stand in a file."""
+"""Let a teacher or a start inherit from the trial that names it, on raw configurations as read from a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-#: What in a trial may be a trial of its own.
+#: Fields of a trial that may hold another trial.
 NESTED = ("teacher", "start")
-#: What a teacher or a start does not take from the trial that names it.
+#: Fields that a teacher or a start does not inherit.
 NOT_INHERITED = ("teacher", "start", "imported", "finetune", "frozen")
 
 
@@ -19,17 +19,17 @@ def absent(value: Any) -> Any:
 
 
 def trial_or_none(value: Any) -> Any:
-    """Return what `absent` does. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
+    """Return `absent(value)`. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
     if isinstance(value, str) and value != "none":
-        rule = "a trial is given here; a teacher by its name is chosen in a sweep's search.space or search.blocks"
+        rule = "must be a trial; a teacher's name can be chosen only in a sweep's search.space or search.blocks"
         raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
     return absent(value)
 
 
 def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw configuration of a teacher or start: `override` on top of what of `base` is inherited.
+    """Return the raw configuration of a teacher or start: `override` on top of the inherited part of `base`.
 
-    A data fraction `match` is base's.
+    A data fraction `match` becomes base's fraction.
     """
     inherited = {name: value for name, value in base.items() if name not in NOT_INHERITED}
     data = override.get("data")
@@ -39,11 +39,11 @@ def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, A
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`override` on top of `base`, section by section; neither is changed."""
+    """Return `override` on top of `base`, merged section by section. Changes neither."""
     merged = dict(base)
     for name, value in override.items():
         below = merged.get(name)
-        # Stages are one value, not a section: naming other stages replaces them all.
+        # Stages are one value, not a section: they are replaced as a whole.
         nested = isinstance(below, Mapping) and isinstance(value, Mapping) and name != "stages"
         merged[name] = merge(below, value) if nested else value  # type: ignore[arg-type]
     return merged

@@ -13,27 +13,28 @@ from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
 
-#: Raised by hand when a change alters results; the golden values catch a forgotten one.
-#: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). The trainer is that of 2, and
-#: so are the golden values, but a trial on such videos sees other frames.
+#: Raise it by hand when a change alters results; the golden values catch a forgotten one.
+#: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). Trainer and golden values are
+#: those of 2, but a trial on such videos sees other frames.
 #: 4: PCL's starts of evenly spaced clips (integer arithmetic), PCL's initial weights of R3D and R(2+1)D (PyTorch's
-#: defaults; `student.init: kaiming` is what 3 had), and in tdn_light's smoothing the box filter that was meant.
+#: defaults; 3 had `student.init: kaiming`), and the intended box filter in tdn_light's smoothing.
 TRAINER_SEMANTICS = 4
 
-#: Where the videos lie and when to complain about them changes no figure; what they are is in the manifest.
+#: Data fields that change no figure: where the videos are and how strictly they are checked. The manifest names the
+#: videos themselves.
 NOT_HASHED = ("root", "lists", "max_refused", "same_bytes")
 
-#: The fields of `loss` that only the contrastive term reads.
+#: Fields of `loss` that only the contrastive term uses.
 CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")
 
-#: Gives the manifest of the frames that a configuration's data set is decoded to (`ClipStore.manifest`).
+#: Returns the manifest of the decoded frames of a data set (`ClipStore.manifest`).
 ManifestOf = Callable[[DataConfig], str]
 
 
 def canonical(config: TrialConfig) -> dict[str, Any]:
-    """The configuration with defaults filled in and everything that has no effect left out.
+    """Return the configuration as JSON values, with defaults filled in and fields without effect left out.
 
-    Teacher, start and fine-tuning are trials of their own; `identity` names the first two by their keys.
+    Teacher, start and fine-tuning are left out as trials of their own; `identity` adds the keys of the first two.
     """
     form = config.model_dump(mode="json", by_alias=True, exclude={"teacher", "start", "imported", "finetune"})
     form["clip"]["resize"] = list(config.clip.stored_size)
@@ -41,7 +42,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     form["stages"] = [[name, epoch] for name, epoch in config.stage_epochs.items()]
     for field in NOT_HASHED:
         del form["data"][field]
-    if config.data.train_on == "rest" or config.data.validation == 0:  # without validation the rest is all
+    if config.data.train_on == "rest" or config.data.validation == 0:  # without validation, rest and all are equal
         del form["data"]["train_on"]
     if config.data.carve == "groups" or config.data.validation == 0:
         del form["data"]["carve"]
@@ -51,14 +52,14 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["evaluation"]["draws"]
     if config.evaluation.features == "pooled":
         del form["evaluation"]["features"]
-    del form["clip"]["tier"], form["clip"]["quality"]  # the pixels that they lead to are named by the data's manifest
-    del form["stage"]["reduce"], form["stage"]["keep"]  # what is read from the records, and how many files are kept
+    del form["clip"]["tier"], form["clip"]["quality"]  # the data's manifest names their pixels
+    del form["stage"]["reduce"], form["stage"]["keep"]  # they affect only what is read from the records, and the files
     if config.frozen == "none":
         del form["frozen"]
     loss, optimizer = form["loss"], form["optimizer"]
     for name, value in (("lambda", config.loss.lambda_), ("tau", config.loss.tau)):
         if not isinstance(constant := settled(value, config.epochs), WeightSchedule):
-            loss[name] = constant  # so a schedule that changes nothing has the key of its value
+            loss[name] = constant  # a constant schedule has the same key as its value
     unused: list[tuple[dict[str, Any], str]] = []
     if not config.distils:
         unused += [(loss, "lambda"), (loss, "beta"), (loss, "gamma")]
@@ -83,27 +84,27 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
 
 
 def restored(form: dict[str, Any], teacher: TrialConfig | None, start: TrialConfig | None) -> TrialConfig:
-    """A configuration whose canonical form is `form`: what has no effect gets its default."""
+    """Return a configuration whose canonical form is `form`. Fields without effect get their defaults."""
     raw = copy.deepcopy(form)
     raw["stages"] = dict(raw["stages"])
-    # Left out where it has no effect; the default may have one.
+    # The canonical form leaves out a schedule without effect, but the default schedule may have one.
     raw["optimizer"].setdefault("schedule", "constant")
-    # Records of semantics 3 and earlier do not name it.
+    # Records of semantics 3 and earlier lack this field.
     raw["student"].setdefault("init", "torch" if raw["student"]["backbone"] == "c3d" else "kaiming")
     raw |= {"teacher": teacher, "start": start}
     return TrialConfig.model_validate(raw)
 
 
 def digest(content: Any) -> str:
-    """The first 32 hex digits of the SHA-256 of `content` as JSON with sorted keys."""
+    """Return the first 32 hex digits of the SHA-256 of `content` as JSON with sorted keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
-    """What a trial's key hashes: canonical form, data, the keys of teacher and start, the trainer's semantics.
+    """Return what a trial's key hashes: canonical form, data, the keys of teacher and start, the trainer's semantics.
 
-    Imported weights are named by what they are, and by the network and the clips that they are for.
+    For imported weights these are their digest, network, clips and target.
     """
     if config.imported is not None:
         form = canonical(config)
@@ -112,7 +113,7 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
         return {"imported": config.imported, "student": student, "clip": clip, "target": config.loss.target}
     teacher = config.teacher if config.distils else None
     return {
-        # An imported teacher's key does not say how large the pictures are that its crops are cut from.
+        # An imported teacher's key does not include the frame size that its crops are cut from.
         **({} if config.view is None else {"view": list(config.view.clip.stored_size)}),
         "trial": canonical(config),
         "data": manifest_of(config.data),
@@ -123,5 +124,5 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
 
 
 def trial_key(config: TrialConfig, manifest_of: ManifestOf) -> str:
-    """The trial's name in the TrialStore."""
+    """Return the trial's key, its name in the TrialStore."""
     return digest(identity(config, manifest_of))

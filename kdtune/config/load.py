@@ -1,4 +1,4 @@
-"""From a YAML file and --set to a configuration, or to one error with every problem and its place."""
+"""Load a configuration from a YAML file and --set, or raise one error with all problems and their places."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kdtune.config.validate import problem_in, shortened, unknown_key, validate
 from kdtune.errors import ConfigError, Problem
 from kdtune.parse import printable
 
-#: Longest --set that a message repeats, in characters.
+#: Maximum characters of a --set that a message repeats.
 LONGEST_SHOWN = 120
-#: Most trials that one names in and below it, as its teacher or start. Each is checked with all that it inherits.
+#: Maximum number of trials nested in a file as teachers or starts. Each is checked with all that it inherits.
 MOST_TRIALS = 20
-#: Most problems that are told one by one, and the longest texts of one, in characters.
+#: Maximum number of problems listed, and maximum characters of a problem's texts.
 MOST_PROBLEMS, LONGEST_WHAT, LONGEST_ALLOWED = 100, 500, 2500
 
 
@@ -53,9 +53,9 @@ def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
 
 
 def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
-    """Read one trial: a trial file, or a sweep file, of which `trial` with the --set values is taken.
+    """Read one trial from a trial file, or from a sweep file's `trial` section; apply the --set values.
 
-    Without a file the --set values say what differs from the defaults.
+    Without a file, the --set values are applied to the defaults. Raises ConfigError with all problems.
     """
     text = read_text(file) if file is not None else ""
     raw, places = parse_file(text, file) if file is not None else ({}, {})
@@ -82,7 +82,7 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
 
 
 def _refuse_many_trials(raw: Mapping[str, Any], file: Path | None) -> None:
-    """Raise ConfigError where teachers and starts within teachers and starts are too many to check."""
+    """Raise ConfigError where too many teachers and starts are nested in each other."""
 
     def trials(value: Any) -> int:
         parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
@@ -94,7 +94,7 @@ def _refuse_many_trials(raw: Mapping[str, Any], file: Path | None) -> None:
 
 
 def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str]) -> list[Problem]:
-    """Put its place before each problem's path: its own, or the nearest one around it that the file has."""
+    """Prefix each problem's path with its place in the file, or that of the nearest enclosing key in the file."""
     placed = []
     for problem in dict.fromkeys(problems):
         parts = problem.where.split(".")
@@ -118,7 +118,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _parse_sets(sets: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """Key → value of every --set that can be read; of two for one key the later one counts."""
+    """Return key → value of every readable --set, and the problems of the others. The last --set of a key wins."""
     values: dict[str, Any] = {}
     problems = []
     for text in sets:
@@ -144,7 +144,7 @@ def _set_place(text: str) -> str:
 def _apply_sets(
     raw: dict[str, Any], sets: Sequence[str], model: type[BaseModel], places: dict[str, str]
 ) -> list[Problem]:
-    """Put each --set into `raw`. A path of the trial configuration goes to the sweep's `trial` section."""
+    """Put each --set into `raw` and return the problems. In a sweep, a path of a trial goes to the section `trial`."""
     values, problems = _parse_sets(sets)
     for key, value in values.items():
         if model is SweepConfig and key.split(".")[0] in SweepConfig.model_fields:
@@ -156,7 +156,7 @@ def _apply_sets(
             continue
         where = _set_place(f"{key}={value}")
         if (blocking := _no_section(raw, path)) is not None:
-            problems.append(Problem(where, f"{blocking} is no section in the file", "a path of its sections"))
+            problems.append(Problem(where, f"{blocking} is not a section of the file", "a path of its sections"))
             continue
         set_path(raw, path, value)
         places[path] = where
@@ -164,7 +164,7 @@ def _apply_sets(
 
 
 def _no_section(raw: Mapping[str, Any], path: str) -> str | None:
-    """The first part of a dotted path whose value, being one, cannot hold the rest of the path; None where all can."""
+    """Return the first part of a dotted path that holds a plain value instead of a section; None where none does."""
     parts, inside = path.split("."), raw
     for n, part in enumerate(parts[:-1], 1):
         below = inside.get(part)

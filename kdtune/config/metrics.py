@@ -1,30 +1,34 @@
-"""Every figure that an evaluation records for validation and for test; shares of 1, losses in nats.
+"""The metrics of a trial: accuracies as shares of 1, losses in nats, and costs.
 
-`knn` and `linear` are the action accuracies of the frozen features: k-NN and linear probe, both learnt from the trial's
-own training videos. `retrieval_k`: one of the k nearest of them shows the action. With `evaluation.features: conv5`
-k-NN and retrieval compare the last stage's maps instead (PCL's measure of R3D, R(2+1)D and C3D). `pretext`: accuracy
-on the five labels, for one tuple a video. `action`: the same of the action head, for one clip a video; `top1`, `top5`,
-`precision`, `recall` and `f1` (means over the classes) are its figures for a video's averaged logits.
+Each evaluation records these for validation and test:
 
-And every figure of what a trial costs (OfCost), recorded once, when it is trained. The first two follow from its
-configuration and the number of actions, and are the same everywhere and each time:
+- `knn`, `linear`: action accuracy of the frozen features by k-NN and by a linear probe, both learnt from the trial's
+  own training videos.
+- `retrieval_k`: share of videos for which one of the k nearest training videos shows the same action. With
+  `evaluation.features: conv5`, k-NN and retrieval compare the last stage's maps (PCL's measure of R3D, R(2+1)D, C3D).
+- `pretext`: accuracy on the five labels, for one tuple per video.
+- `action`: accuracy of the action head, for one clip per video; `top1`, `top5`, `precision`, `recall` and `f1` (means
+  over the classes) use a video's averaged logits.
 
-- `parameters`: how many weights the student learns in its backbone and its head.
+The costs of a trial (OfCost) are recorded once, when it is trained. Two follow from its configuration and the number
+of actions, and are the same everywhere:
+
+- `parameters`: number of weights that the student learns in its backbone and its head.
 - `gmac`: 10⁹ multiply-accumulates of the backbone for one clip: convolutions and matrix products, without biases.
 
-The others are measured by whoever ends the trial, and depend on the machine and on versions; times also on what else
-the machine does, so that a search for them need not repeat:
+The others are measured by the process that ends the trial, and depend on the machine and on versions. Times also
+depend on the machine's load, so a search for them need not be repeatable:
 
-- `peak_memory`: MiB of the device's memory at the peak of a training step, the largest of an epoch: weights,
-  gradients, momentum, the batch, what the backward pass needs, the memory bank, an epoch's targets. Counted is what
-  torch allocates for the step itself: neither evaluations, nor batches made ahead, nor a teacher, whose targets are
-  computed before, nor what the libraries and the process take.
+- `peak_memory`: MiB of device memory at the peak of a training step, the largest of an epoch: weights, gradients,
+  momentum, the batch, the backward pass's buffers, the memory bank, an epoch's targets. It counts what torch allocates
+  for the step itself: not evaluations, batches made ahead, the teacher (its targets are computed before), the libraries
+  or the process.
 - `clip_ms`: milliseconds of the backbone for a single clip, evaluated with the trial's threads and precision: the
   median of a few passes.
-- `epoch_seconds`: seconds of a training epoch, the median of those that no evaluation follows; of all where there is
-  no such one, evaluations included.
+- `epoch_seconds`: seconds of a training epoch: the median over the epochs that no evaluation follows or, where there
+  are none, over all epochs, evaluations included.
 
-All but the last a process measures once for all its trials that differ in seed, λ, τ and α alone: they cost the same.
+All but the last are measured once per process for trials that differ only in seed, λ, τ and α: they cost the same.
 """
 
 from __future__ import annotations
@@ -39,36 +43,36 @@ OfPretext = Literal["pretext", "pretext_loss"]
 OfAction = Literal["action", "action_loss", "top1", "top5", "precision", "recall", "f1"]
 Metric = Literal[OfFeatures, OfPretext, OfAction]
 
-#: Measured once a trial, not after an epoch: no Metric.
+#: Costs are measured once per trial, not per epoch, so they are not part of Metric.
 OfCost = Literal["parameters", "gmac", "peak_memory", "clip_ms", "epoch_seconds"]
 
-#: Each has its `best_…` beside it.
+#: Each metric is recorded together with its `best_…`.
 METRICS: tuple[Metric, ...] = get_args(Metric)
-#: loss.target → what its head alone can be measured by.
+#: loss.target → metrics that need a head with this target.
 OF_HEAD: dict[str, tuple[str, ...]] = {"pretext": get_args(OfPretext), "action": get_args(OfAction)}
 OF_COST: tuple[OfCost, ...] = get_args(OfCost)
 
 
 def available(metric: str, target: str) -> bool:
-    """Does a trial with this `loss.target` record `metric`?"""
+    """Return whether a trial whose `loss.target` is `target` records `metric`."""
     return metric in get_args(OfFeatures) or metric in OF_HEAD[target]
 
 
 def is_cost(metric: str) -> bool:
-    """Is it what a trial costs, rather than how good it is?"""
+    """Return whether `metric` is a cost of a trial."""
     return metric in OF_COST
 
 
 def column(metric: str, reduce: str) -> str:
-    """The recorded figure that `stage.reduce` picks: the value at the boundary, or the best so far."""
+    """Return the name of the recorded figure that `stage.reduce` selects: the boundary's value, or the best so far."""
     return f"best_{metric}" if reduce == "best" else metric
 
 
 def best(metric: str, values: list[Any]) -> Any:
-    """The best of `values`: the lowest loss, the highest of everything else."""
+    """Return the best of `values`: the lowest for a loss, else the highest."""
     return min(values) if metric.endswith("_loss") else max(values)
 
 
 def majority_of(metric: str) -> str:
-    """The figure beside `metric` that says what always answering the most frequent class would score."""
+    """Return the name of the baseline of `metric`: the score of always predicting the most frequent class."""
     return "pretext_majority" if metric.removeprefix("best_").startswith("pretext") else "action_majority"

@@ -1,4 +1,4 @@
-"""The networks by name, what of them can be set, and the smallest clip that each can look at."""
+"""The networks by name, their settings, and the smallest clip that each accepts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
 
-#: With a width, and all but C3D with a depth.
+#: kdtune's own networks. All have a width, and all but C3D a depth.
 Own = Literal["r3d", "r21d", "c3d", "tdn_light"]
-#: What files and records may still call a network → its name.
+#: Former name, still accepted in files and records → present name.
 FORMER_NAMES = {"tdn": "tdn_light"}
-#: torchvision's, as they are.
+#: torchvision's networks, unchanged.
 Torchvision = Literal[
     "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"
 ]
 
-#: Fewest frames and smallest side in pixels with which a network's pools still have something to pool; the others take
-#: any clip. S3D's would do with 5 frames, but below 8 oneDNN's gradient of its stem is wrong or crashes (torch 2.15).
+#: Fewest frames and smallest side in pixels that a network's pools need. Networks not listed accept any clip. S3D's
+#: pools need 5 frames, but below 8 oneDNN's gradient of its stem is wrong or crashes (torch 2.15).
 SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (8, 18)}
 
-#: Smallest side in pixels with which a network's last stage has 2×2 positions, for `evaluation.features: conv5`. The
-#: networks that are not here have no last stage of convolutions, or one that is followed by more than an average.
+#: Smallest side in pixels at which a network's last stage has 2×2 positions, for `evaluation.features: conv5`. Networks
+#: not listed have no last stage of convolutions, or more than an average after it.
 SMALLEST_CONV5 = {"c3d": 32} | dict.fromkeys(("r3d", "r21d", "tdn_light", "r3d_18", "mc3_18", "r2plus1d_18"), 18)
-
 
 #: Dimension of the pooled features of torchvision's networks.
 TORCHVISION_FEATURES = {
@@ -45,15 +44,15 @@ class NetworkConfig(Section):
     """A backbone and its size."""
 
     backbone: Own | Torchvision = "r3d"
-    """r3d, r21d, c3d: the papers'. tdn_light: a 2D network with temporal differences, light, after TDN, and not the
-    published TDN (`tdn` is its former name). The others are torchvision's."""
+    """r3d, r21d, c3d: the papers' networks. tdn_light: a light 2D network with temporal differences, inspired by the
+    published TDN but different from it (formerly named `tdn`). The others are torchvision's."""
     depth: Literal[10, 18] = 10
-    """r3d, r21d, tdn_light: 10 = one block a stage (the papers), 18 = two (torchvision's)."""
+    """r3d, r21d, tdn_light: 10 = one block per stage (the papers), 18 = two (as in torchvision)."""
     width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
-    """r3d, r21d, c3d, tdn_light: channels of the first stage; features have 8 × width."""
+    """r3d, r21d, c3d, tdn_light: channels of the first stage. Features have 8 × width dimensions."""
     init: Literal["torch", "kaiming"] | None = None
-    """r3d, r21d, c3d, tdn_light: the convolutions' initial weights. torch: PyTorch's defaults, as PCL's networks have
-    them; kaiming: He's normal ones by fan-out, as torchvision's. Default: torch; for tdn_light kaiming."""
+    """r3d, r21d, c3d, tdn_light: initial weights of the convolutions. torch: PyTorch's defaults, as in PCL's networks;
+    kaiming: He's normal initialisation by fan-out, as in torchvision. Default: torch; for tdn_light, kaiming."""
 
     @field_validator("backbone", mode="before")
     @classmethod
@@ -70,24 +69,24 @@ class NetworkConfig(Section):
 
     @property
     def initial_weights(self) -> Literal["torch", "kaiming"]:
-        """`init` with its default filled in; without effect on torchvision's networks."""
+        """`init` with its default filled in. It has no effect on torchvision's networks."""
         return self.init or ("kaiming" if self.backbone == "tdn_light" else "torch")
 
     @property
     def features(self) -> int:
-        """Dimension of the pooled features: of our own networks 512 at width 64."""
+        """Dimension of the pooled features; 512 for kdtune's own networks at width 64."""
         return TORCHVISION_FEATURES.get(self.backbone, 8 * self.width)
 
     @property
     def knows_places(self) -> bool:
-        """Do its weights hold tables of positions, whose sizes depend on the clip?"""
+        """Whether the weights hold position tables, whose sizes depend on the clip."""
         return self.backbone.startswith("mvit")
 
     @property
     def published_features(self) -> Literal["pooled", "conv5"] | None:
-        """The `evaluation.features` of PCL's published retrieval figures for this network; None where it has none.
+        """The `evaluation.features` of PCL's published retrieval figures for this network; None where there are none.
 
-        A published figure may stand beside a measured one only where the two are the same.
+        Published and measured figures are comparable only where the two agree.
         """
         if self.backbone == "r3d_18":
             return "pooled"
@@ -98,7 +97,7 @@ class NetworkConfig(Section):
         return "conv5"
 
     def check_conv5(self, size: int) -> None:
-        """Raise PydanticCustomError where `evaluation.features: conv5` cannot be had of clips of size² pixels."""
+        """Raise PydanticCustomError where `evaluation.features: conv5` is impossible with clips of size² pixels."""
         least = SMALLEST_CONV5.get(self.backbone)
         if least is None:
             rule = f"evaluation.features: conv5 needs one of {', '.join(sorted(SMALLEST_CONV5))}"
@@ -108,12 +107,12 @@ class NetworkConfig(Section):
             raise PydanticCustomError("features", f"{rule}, but got {size}")
 
     def check(self, frames: int, size: int, memory_format: str) -> None:
-        """Raise PydanticCustomError where the network cannot look at clips of so many frames of size² pixels."""
+        """Raise PydanticCustomError where the network cannot process clips of `frames` frames of size² pixels."""
         fewest, smallest = SMALLEST.get(self.backbone, (1, 1))
         if frames < fewest or size < smallest:
             rule = f"{self.backbone} needs clip.frames >= {fewest} and clip.size >= {smallest}"
             raise PydanticCustomError("network", f"{rule}, but got frames={frames}, size={size}")
         if self.backbone == "tdn_light" and self.width < 8 and memory_format == "channels_last":
-            # Without AVX-512 oneDNN writes past its workspace there: 1×1 convolutions of 4 channels and stride 2.
+            # Without AVX-512, oneDNN then writes past its workspace in 1×1 convolutions of 4 channels and stride 2.
             rule = "tdn_light needs student.width >= 8 where memory_format is channels_last"
             raise PydanticCustomError("network", f"{rule}, but got width={self.width}")

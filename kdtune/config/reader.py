@@ -1,9 +1,9 @@
-"""Read YAML as configuration files need it: the core schema of YAML 1.2, bounded, every problem with its line.
+"""Read YAML by the core schema of YAML 1.2, with bounds, and report every problem with its line.
 
 - A date is text: `name: 2024-11-05` is a name. `yes`, `no`, `on` and `off` are text, `1:30` is text, `010` is ten.
-- An alias is a copy, so `--set` changes one place. What all aliases together expand to is bounded.
+- An alias is a copy, so `--set` changes one place. The expanded size of all aliases is bounded.
 - Keys are text. Tags of other types, control characters and halves of surrogate pairs are refused.
-- Whole numbers fit into 64 bits, as those of every library that reads them.
+- Whole numbers must fit into 64 bits, as the libraries that read them require.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from kdtune.errors import ConfigError, Problem
 from kdtune.parse import parsing, printable, problem_of
 
-#: Largest file, in bytes. The largest shipped one has 3 KB.
+#: Maximum size of a file, in bytes. The largest shipped file has 3 KB.
 LARGEST_FILE = 256 * 1024
-#: Most values that a file may hold, with each alias counted as the copy that it stands for.
+#: Maximum number of values in a file, each alias counted as a copy.
 MOST_VALUES = 10_000
-#: Deepest nesting; a trial with a teacher of a teacher needs about ten.
+#: Maximum depth of nesting; a trial with a teacher of a teacher needs about ten levels.
 DEEPEST = 40
-#: Whole numbers lie within ± this.
+#: Maximum absolute value of a whole number.
 LARGEST_WHOLE = 2**63 - 1
 
 Path_ = tuple[str | int, ...]
@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _whole(loader: _Loader, node: ScalarNode) -> int:
-    """By the core schema: PyYAML would read 010 as eight and 1:30 as ninety."""
+    """Read an int by the core schema; PyYAML would read 010 as eight and 1:30 as ninety."""
     text = node.value
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     return int(text if base == 10 else text[2:], base)
@@ -69,14 +69,14 @@ _Loader.add_implicit_resolver(f"{_CORE}merge", re.compile(r"^<<$"), ["<"])
 def read_text(file: Path) -> str:
     """Return the text of a configuration file.
 
-    Raises ConfigError for one that cannot be read, is no regular file, is too large or is not UTF-8.
+    Raises ConfigError where it cannot be read, is not a regular file, is too large or is not UTF-8.
     """
     with parsing(file, ConfigError):
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe without a writer would wait for ever
-            raise ConfigError([Problem(printable(str(file)), "is no regular file")])
+            raise ConfigError([Problem(printable(str(file)), "is not a regular file")])
         if found.st_size > LARGEST_FILE:
-            what = f"has {found.st_size:,} bytes, which is no configuration"
+            what = f"has {found.st_size:,} bytes, which is too large for a configuration"
             raise ConfigError([Problem(printable(str(file)), what, f"{LARGEST_FILE:,} at most")])
         return file.read_bytes().decode("utf-8-sig")
 
@@ -84,7 +84,7 @@ def read_text(file: Path) -> str:
 def parse_file(text: str, file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the mapping that `text` holds and the place (file:line) of each of its dotted paths.
 
-    Raises ConfigError with every problem that the text has by itself.
+    Raises ConfigError with all problems of the YAML itself.
     """
     where = printable(str(file))
     node = _compose(text, where)
@@ -108,7 +108,7 @@ def dotted(path: Path_) -> str:
 
 
 def _compose(text: str, where: str, lines: bool = True) -> Node | None:
-    """The one document of a text as YAML's nodes, bounded in depth and size."""
+    """Return the root node of a text's only document. Raises ConfigError where it is too deep or too large."""
     try:
         if bad := _first_unfit(text, allowed="\t\n\r\x85"):
             raise ConfigError([_at(where, text.count("\n", 0, bad.start()) + 1 if lines else 0, _reason(bad[0]))])
@@ -128,13 +128,15 @@ def _compose(text: str, where: str, lines: bool = True) -> Node | None:
 
 
 def _size(node: Node, where: str, lines: bool, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """How many values a node holds, each alias counted as a copy. Raises ConfigError where they are too many, too deep
-    or without end."""
+    """Return how many values a node holds, each alias counted as a copy.
+
+    Raises ConfigError where there are too many, or the node is nested too deeply or contains itself.
+    """
     if id(node) in known:
         return known[id(node)]
     line = node.start_mark.line + 1 if lines else 0
     if id(node) in above:
-        raise ConfigError([_at(where, line, "is an alias of what it stands in")])
+        raise ConfigError([_at(where, line, "is an alias of a value that contains it")])
     if len(above) >= DEEPEST:
         raise ConfigError([_at(where, line, f"nests more than {DEEPEST} levels deep")])
     below: list[Node] = []
@@ -144,7 +146,7 @@ def _size(node: Node, where: str, lines: bool, known: dict[int, int], above: tup
         below = node.value
     known[id(node)] = size = 1 + sum(_size(part, where, lines, known, (*above, id(node))) for part in below)
     if size > MOST_VALUES:
-        raise ConfigError([_at(where, line, f"holds more than {MOST_VALUES:,} values, its aliases expanded")])
+        raise ConfigError([_at(where, line, f"holds more than {MOST_VALUES:,} values with its aliases expanded")])
     return size
 
 
@@ -152,7 +154,7 @@ def _size(node: Node, where: str, lines: bool, known: dict[int, int], above: tup
 
 
 def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
-    """The value of a node. Raises ConfigError with every problem in it."""
+    """Return the value of a node. Raises ConfigError with all problems in it."""
     if node is None:
         return None
     loader, problems = _Loader(""), list[Problem]()
@@ -171,9 +173,9 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
             return [build(part, (*path, i)) for i, part in enumerate(node.value)]
         try:
             value = loader.construct_object(node)
-        except Exception as error:  # what Python's int and float raise, too
+        except Exception as error:  # includes the errors of Python's int and float
             shown = printable(node.value if len(node.value) <= 40 else f"{node.value[:39]}…")
-            what = f"{shown!r} is no {node.tag.removeprefix(_CORE)}"
+            what = f"{shown!r} is not of type {node.tag.removeprefix(_CORE)}"
             if isinstance(error, ValueError) and len(node.value) > 1000:
                 what = f"has too many digits: {what}"
             problems.append(_at(where, line, f"{dotted(path)}: {what}"))
@@ -188,7 +190,7 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
         names = [key.value for key in own]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             line = node.start_mark.line + 1 if places is not None else 0
-            problems.extend(_at(where, line, f"{printable(dotted((*path, name)))}: stands twice") for name in twice)
+            problems.extend(_at(where, line, f"{printable(dotted((*path, name)))}: is given twice") for name in twice)
         try:
             loader.flatten_mapping(node)
         except yaml.YAMLError as error:
@@ -199,11 +201,12 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
             line = key.start_mark.line + 1 if places is not None else 0
             if not isinstance(key, ScalarNode) or key.tag != f"{_CORE}str":
                 shown = printable(key.value)[:40] if isinstance(key, ScalarNode) else key.id
-                problems.append(_at(where, line, f"{dotted(path) or 'a key'}: keys are text, got {shown}", "quote it"))
+                what = f"{dotted(path) or 'a key'}: keys must be text, got {shown}"
+                problems.append(_at(where, line, what, "quote it"))
             elif (reason := _refused(key.value)) is not None:
                 problems.append(_at(where, line, f"{dotted(path) or 'a key'}: a key {reason}"))
             else:
-                values[key.value] = key, value  # of a merge, what the mapping says itself comes last
+                values[key.value] = key, value  # the mapping's own keys come after merged ones, and win
         for name, (_, value) in values.items():
             yield name, build(value, (*path, name))
 
@@ -218,14 +221,14 @@ def _merges(key: ScalarNode) -> bool:
 
 
 def _refused(value: Any) -> str | None:
-    """Why no record could keep a scalar; None where one can."""
+    """Return why a scalar cannot be kept in a record; None where it can."""
     if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
         return f"a whole number of {len(str(value))} digits does not fit into 64 bits"
     return unfit(value) if isinstance(value, str) else None
 
 
 def unfit(text: str) -> str | None:
-    """Return what keeps a text out of records and tables: a control character, half a surrogate pair; else None."""
+    """Return why a text cannot be kept in records and tables (a control character, half a surrogate pair), or None."""
     bad = _first_unfit(text, allowed="\t\n\r")
     return None if bad is None else _reason(bad[0])
 

@@ -1,4 +1,4 @@
-"""Build what `refit: true` trains again after a search: the chosen trial on the whole training list."""
+"""Build the trials of `refit: true`: the chosen trials again, on the whole training list."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kdtune.errors import Problem
 
 
 def refit_of(config: TrialConfig) -> TrialConfig:
-    """Return the trial that differs from `config` in its videos alone: the validation videos are trained on, too.
+    """Return `config` changed to train on the validation videos, too, and otherwise the same.
 
-    So are those of its teacher, its start and its fine-tuning: none of what is measured on test has seen less.
+    The same change applies to its teacher, its start and its fine-tuning.
     """
     update: dict[str, Any] = {"data": _whole(config.data)}
     for name in NESTED:
@@ -36,15 +36,15 @@ def _whole(data: DataConfig) -> DataConfig:
 
 
 def refit_problems(sweep: SweepConfig) -> Iterator[Problem]:
-    """Yield what keeps a sweep from a search on videos that nobody trained on, or from refits that mean something."""
-    rule = "is what `refit: true` sets for what it trains again; a search needs validation videos that it has not seen"
+    """Yield settings that would search on videos that were trained on, or make a refit meaningless."""
+    rule = "is what `refit: true` sets for its own trials; a search needs validation videos that were not trained on"
     for place, name, values in placed_values(sweep):
         if resolve(name).endswith("data.train_on") and "all" in values:
             yield Problem(place, rule, "rest")
     for place, trial in named_trials(sweep).items():
         own = trial.finetune.data if trial.finetune is not None else None
         for path, data in (("data", trial.data), ("finetune.data", own)):
-            # What a teacher inherits is told of the trial.
+            # What a teacher inherits is reported for the trial.
             if data is not None and data.train_on == "all" and "train_on" in data.model_fields_set:
                 yield Problem(f"{place}.{path}.train_on", rule, "rest")
     for reason in steered_by_test(sweep) if sweep.refit else ():

@@ -1,4 +1,4 @@
-"""Values of the loss that may change from epoch to epoch."""
+"""Schedules for values of the loss that may change from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from kdtune.config.fields import NotNegative, Positive, Section
 
-#: Pydantic reports an error inside a scheduled value under one of these names, which stand in no file.
+#: Tags that pydantic adds to the path of an error in a scheduled value; they are not part of the file.
 SCHEDULE_TAGS = ("<value>", "<schedule>")
 
 
 class WeightSchedule(Section):
-    """`linear`: `from` in the first epoch, `to` in the last, in equal steps between."""
+    """A value that changes from `from` in the first epoch to `to` in the last, in equal steps (`linear`)."""
 
     schedule: Literal["linear"] = "linear"
     from_: NotNegative = Field(alias="from")
     to: NotNegative
 
     def at(self, epoch: int, epochs: int) -> float:
-        """Return the value in `epoch` (counted from 1) of a trial of so many `epochs`."""
+        """Return the value in `epoch` (counted from 1) of a trial with `epochs` epochs."""
         if self.is_constant(epochs):
             return self.from_
         share = (epoch - 1) / (epochs - 1)
@@ -55,23 +55,23 @@ Temperature = Annotated[
 
 
 def value_at(value: float | WeightSchedule, epoch: int, epochs: int) -> float:
-    """Return what `value` is in `epoch` (counted from 1) of a trial of so many `epochs`."""
+    """Return `value` in `epoch` (counted from 1) of a trial with `epochs` epochs."""
     return value.at(epoch, epochs) if isinstance(value, WeightSchedule) else value
 
 
 def largest(value: float | WeightSchedule | Mapping[str, Any]) -> float:
-    """Return the largest value in any epoch, of a field or of its canonical form."""
+    """Return the largest value over all epochs. Accepts a field or its canonical form."""
     if isinstance(value, WeightSchedule):
         return max(value.from_, value.to)
     return max(value["from"], value["to"]) if isinstance(value, Mapping) else value
 
 
 def moving(values: Mapping[str, float | WeightSchedule], epoch: int, epochs: int) -> dict[str, float]:
-    """Return what those of `values` that a schedule changes are in `epoch`, by name."""
+    """Return name → value in `epoch` for those of `values` that a schedule changes."""
     schedules = {name: value for name, value in values.items() if isinstance(settled(value, epochs), WeightSchedule)}
     return {name: value_at(value, epoch, epochs) for name, value in schedules.items()}
 
 
 def settled(value: float | WeightSchedule, epochs: int) -> float | WeightSchedule:
-    """Return the plain number that a schedule without effect stands for, or `value` itself."""
+    """Return the number that a constant schedule stands for, or `value` itself."""
     return value.from_ if isinstance(value, WeightSchedule) and value.is_constant(epochs) else value

@@ -1,4 +1,4 @@
-"""The sections of a sweep file beside its trial: what is searched and how, objectives, pruning, budgets, resources."""
+"""The sections of a sweep file besides `trial`: search, objectives, pruning, budgets, resources, tracking."""
 
 from __future__ import annotations
 
@@ -16,43 +16,45 @@ Mode = Literal["max", "min"]
 
 
 class SearchConfig(Section):
-    """What is searched, and how. Candidate n learns only from candidates ≤ n − window (DESIGN 4.4)."""
+    """The search space and how to search it. Candidate n learns only from candidates ≤ n − window (DESIGN 4.4)."""
 
     space: Annotated[dict[str, SpaceEntry], Field(max_length=100)]
     """Parameter → its values: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}`, `{int: [lo, hi]}`, `{int_log: …}`."""
     blocks: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
-    """Values that are compared across, never against: one search for each combination."""
+    """Parameter → values that never compete. Each combination has a search of its own, and results are compared across
+    blocks afterwards."""
     exclude: Annotated[list[dict[str, Scalar]], Field(max_length=200)] = []
-    """Combinations that are not tried: values of blocks, and of at most one choice of the space."""
+    """Combinations to leave out: values of blocks, and of at most one choice of the space."""
     controls: Annotated[list[dict[str, Scalar]], Field(min_length=1, max_length=100)] = [{"teacher": "none"}]
-    """Trials without search that every block has for every seed; never pruned, gains are measured against the first."""
+    """Fixed trials of every block and seed. They are never pruned, and gains are measured against the first."""
     sampler: Literal["tpe", "random", "grid", "gp", "cmaes", "qmc", "nsga2"] = "tpe"
-    """Optuna's: TPE, Gaussian process, CMA-ES, NSGA-II; or not learning from results: random, a quasi-random sequence
-    (qmc: Sobol, scrambled), every combination of choices in order (grid)."""
+    """Optuna's sampler. These learn from results: tpe, gp (Gaussian process), cmaes (CMA-ES), nsga2 (NSGA-II). These do
+    not: random, qmc (scrambled Sobol sequence), grid (every combination of choices, in order)."""
     candidates: Count | None = None
-    """In each block. A grid may leave it out: it then has all its points."""
+    """Number of candidates in each block. Optional for a grid, which then has all its points."""
     startup: Count = 4
-    """Finished candidates that a sampler wants to see before it learns; until then it draws at random. For nsga2 the
-    size of a generation."""
+    """Finished candidates that a sampler needs before it learns; until then it draws at random. For nsga2, the size of
+    a generation."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    """Each candidate is trained with each of them; the objective is the mean."""
+    """Each candidate is trained with each of these seeds; the objective is the mean."""
     window: Count = 4
-    """At least the number of candidates of a block that may run side by side."""
+    """Lag of learning: candidate n learns from candidates ≤ n − window. It should be at least the number of candidates
+    of a block that may run in parallel."""
     seed: Seed = 0
-    """Of the search itself."""
+    """Seed of the search itself."""
 
 
 class ObjectiveConfig(Section):
     """The number that the search optimises."""
 
     metric: Metric | OfCost = "knn"
-    """`top1`, `f1` and the like are the action head's: of the stage `finetune`, or where loss.target is action.
-    `parameters`, `gmac`, `peak_memory`, `clip_ms` and `epoch_seconds` are what a complete trial costs; the last three
-    are measured, once a trial, on the machine that trained it."""
+    """`top1`, `f1` and the like come from the action head: at the stage `finetune`, or where loss.target is action.
+    `parameters`, `gmac`, `peak_memory`, `clip_ms` and `epoch_seconds` are costs of a complete trial; the last three are
+    measured, once per trial, on the machine that trains it."""
     split: Literal["validation", "test"] = "validation"
-    """`test` follows the papers; then no untouched figure is left to report. Costs have no split."""
+    """`test` follows the papers, but leaves no untouched figure to report. Costs have no split."""
     stage: str = "late"
-    """One of the trial's stages, or `finetune` where `trial.finetune` asks for it. Costs have no stage."""
+    """One of the trial's stages, or `finetune` if the trial has `finetune`. Costs have no stage."""
     mode: Mode = "max"
 
 
@@ -60,7 +62,7 @@ def _one_or_several(value: Any) -> str:
     return "several" if isinstance(value, list | tuple) else "one"
 
 
-#: Where pydantic reports an error in one of the objectives, these stand in its path; no file has them.
+#: Tags that pydantic adds to the path of an error in an objective; they are not part of the file.
 OBJECTIVE_TAGS = ("one", "several")
 Objectives = Annotated[
     Annotated[ObjectiveConfig, Tag("one")]
@@ -70,54 +72,57 @@ Objectives = Annotated[
 
 
 class PruneConfig(Section):
-    """At each named stage a candidate goes on if it is in the best `keep` share of its finished peers and itself."""
+    """Pruning: at each named stage, a candidate continues if it is in the best `keep` share of its finished peers and
+    itself."""
 
     at: list[str] = []
+    """Names of the stages at which candidates are pruned."""
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_peers: Count = 2
-    """With fewer peers than this every candidate goes on."""
+    """With fewer peers than this, every candidate continues."""
 
 
 class StopConfig(Section):
-    """Budgets. When one is used up, nothing new begins, and the same command with a larger one goes on."""
+    """Budgets. When one is used up, no new trial starts; the same command with a larger budget resumes the sweep."""
 
     hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Of one run of the command. What is in work then writes its checkpoint and stops."""
+    """Hours for one run of the command. Running trials then write their checkpoints and stop."""
     trials: Count | None = None
-    """Trainings that one run of the command begins, teachers and controls included. What is in work is finished."""
+    """Trainings that one run of the command starts, including teachers and controls. Running trials are finished."""
     target: float | None = None
-    """A candidate whose first objective reaches it ends the sweep. What is in work writes its checkpoint and stops."""
+    """End the sweep when a candidate's first objective reaches this value. Running trials write their checkpoints and
+    stop."""
 
 
 class ResourceConfig(Section):
-    """Of one trial."""
+    """Resources of one trial."""
 
     cpu: Annotated[float, Field(gt=0, le=100_000)] = 1
-    """Cores. How many threads a trial computes with is `trial.threads`: that changes bits, this does not."""
+    """Cores, for scheduling only. The trainer's threads are `trial.threads`, which changes bits; this does not."""
     gpu: Annotated[float, Field(ge=0, le=1)] = 0
-    """A GPU, or a share of one: 0.25 puts four trials on a GPU. A trial owns one device at most."""
+    """A GPU, or a share of one: 0.25 puts four trials on a GPU. A trial owns at most one device."""
     memory: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """GiB that a trial is given room for. Left out, trials are packed by cores and GPUs alone."""
+    """GiB of memory to reserve for a trial. If left out, trials are packed by cores and GPUs only."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processes of a trial that draw and read its batches ahead, beside the trainer; their number changes no bit."""
+    """Extra processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How often a failed trial is started again from its checkpoint before it is marked failed."""
+    """How often a failed trial is restarted from its checkpoint before it is marked failed."""
 
 
 class TrackingConfig(Section):
-    """Where MLflow shows the sweep, and what of it beside parameters and metrics."""
+    """What MLflow shows of the sweep besides parameters and metrics, and in which experiment."""
 
     experiment: (
         Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^/\s]([^/]*[^/\s])?$")] | None
     ) = None
-    """Default: the sweep's name."""
+    """Name of the MLflow experiment. Default: the sweep's name."""
     models: Literal["none", "best", "all"] = "best"
-    """Which students are logged as MLflow models when the sweep ends: the best candidate of each block and its control,
-    every complete trial, or none."""
+    """Students to log as MLflow models when the sweep ends: the best candidate of each block and its control, every
+    complete trial, or none."""
     register_as: Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)] | None = Field(
         default=None, alias="register"
     )
-    """A name in MLflow's model registry for the best student of each block, with the alias `best-BLOCK`."""
+    """Name in MLflow's model registry for the best student of each block, with the alias `best-BLOCK`."""
 
     @model_validator(mode="after")
     def _registers_what_is_logged(self) -> TrackingConfig:

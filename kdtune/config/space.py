@@ -1,4 +1,4 @@
-"""What is searched: names of parameters, and the values that each may take."""
+"""The search space: names of parameters, and the values that each may take."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kdtune.config.trial import TrialConfig
 
 Scalar = str | int | float | bool | None
 
-#: Fields of a trial that hold what is no single value.
+#: Fields of a trial that do not hold a single value.
 WHOLE_TRIALS = ("teacher", "start", "imported", "finetune")
 
-#: Short names, in sweep files and in results, for paths of the trial configuration.
+#: Short name → path in the trial configuration, for sweep files and results.
 SHORT_NAMES = {
     "student": "student.backbone",
     "teacher": "teacher",
@@ -29,9 +29,10 @@ SHORT_NAMES = {
 
 
 def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Any]:
-    """What a trial is, in one row for tables and MLflow; `teacher` is its name in the sweep, else its backbone.
+    """Return a trial's main parameters, in one row for tables and MLflow.
 
-    lambda and tau are None where no teacher makes them matter.
+    `teacher` is the teacher's name in the sweep; None stands for its backbone. lambda and tau are None where no teacher
+    makes them matter.
     """
     named = teacher if teacher is not None or config.teacher is None else config.teacher.student.backbone
     return {
@@ -49,24 +50,24 @@ def _shown(value: float | WeightSchedule) -> float | str:
 
 
 def resolve(name: str) -> str:
-    """The path that a short name stands for, or the name itself."""
+    """Return the path that a short name stands for, or the name itself."""
     return SHORT_NAMES.get(name, name)
 
 
 def column_name(name: str) -> str:
-    """What a searched parameter is called in tables and in MLflow: by its short name, where it has one."""
+    """Return a searched parameter's name in tables and MLflow: its short name, if it has one."""
     return next((short for short, path in SHORT_NAMES.items() if path == resolve(name)), name)
 
 
 def value_text(value: Scalar) -> str:
-    """A parameter's value as people read it: four digits of a float, a dash where there is none."""
+    """Format a parameter's value for people: four digits of a float, a dash for None."""
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def is_path(name: str) -> bool:
-    """Does `name` (short or dotted) lead to one value of the trial configuration?"""
+    """Return whether `name` (short or dotted) leads to a single value of the trial configuration."""
     parts = resolve(name).split(".")
     if parts == ["teacher"]:
         return True
@@ -82,7 +83,7 @@ def is_path(name: str) -> bool:
 
 
 def _section(annotation: Any) -> type[Section] | None:
-    """The section that a field holds, if it holds one; `finetune` and its data may be absent, and count."""
+    """Return the section that a field holds, if any. Optional sections (`finetune` and its data) count."""
     parts = (get_args(part)[0] if get_origin(part) is Annotated else part for part in get_args(annotation))
     found = [part for part in (annotation, *parts) if isinstance(part, type)]
     sections = [part for part in found if issubclass(part, Section) and part is not TrialConfig]
@@ -94,7 +95,7 @@ def _fields(section: type[Section]) -> dict[str, Any]:
 
 
 def all_paths() -> list[str]:
-    """Every name that may be searched, blocked on or set: short names first."""
+    """Return all names that may be searched, blocked on or set, short names first."""
     return [*SHORT_NAMES, *_paths(TrialConfig)]
 
 
@@ -108,7 +109,7 @@ def _paths(section: type[Section]) -> Iterator[str]:
 
 
 def set_path(raw: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` at the place that the dotted `path` leads to; sections on the way are made."""
+    """Put `value` at the dotted `path` in `raw`, creating sections on the way."""
     *sections, last = path.split(".")
     for section in sections:
         below = raw.get(section)
@@ -123,18 +124,18 @@ def _spell_out(value: Any) -> Any:
 
 #: Optuna computes with the width of a range, which overflows near the largest float.
 _Bound = Annotated[float, Field(ge=-1e100, le=1e100)]
-#: Optuna computes with whole numbers as floats, which are exact up to here.
+#: Optuna handles whole numbers as floats, which are exact up to this bound.
 _WholeBound = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Bounds = Annotated[tuple[_Bound, _Bound], Field(strict=False)]
-#: Of a parameter: it is one of them.
+#: Kinds of parameters. Each parameter has exactly one.
 KINDS = ("choice", "range", "log", "int", "int_log")
-#: Named here, for inside the class below `int` is a field.
+#: Defined here because `int` is a field inside the class below.
 WholeBounds = Annotated[tuple[_WholeBound, _WholeBound], Field(strict=False)]
 
 
 class Parameter(Section):
-    """One searched value: `[a, b]` is a choice; `range` is uniform, `log` uniform in the logarithm, `int` whole,
-    `int_log` whole and uniform in the logarithm."""
+    """One searched parameter: a choice `[a, b]`, a uniform `range`, a log-uniform range `log`, a range `int` of whole
+    numbers, or a log-uniform range `int_log` of whole numbers."""
 
     choice: Annotated[list[Scalar], Field(min_length=1, max_length=1000)] | None = None
     range: Bounds | None = None
@@ -142,7 +143,7 @@ class Parameter(Section):
     int: WholeBounds | None = None
     int_log: WholeBounds | None = None
     when: dict[str, Scalar] | None = None
-    """The parameter exists only where all of these parameters, named before it, have these values."""
+    """Condition: the parameter exists only where these parameters, which must come before it, have these values."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
@@ -158,21 +159,21 @@ class Parameter(Section):
 
     @property
     def bounds(self) -> Bounds | None:
-        """The least and the largest value; None of a choice."""
+        """Smallest and largest value; None for a choice."""
         return self.range or self.log or self.int or self.int_log
 
     @property
     def is_log(self) -> bool:
-        """Is it uniform in the logarithm?"""
+        """Whether the parameter is log-uniform."""
         return self.log is not None or self.int_log is not None
 
     @property
     def extremes(self) -> list[Scalar]:
-        """Values whose validity stands for all the others': every choice, or both bounds."""
+        """Values whose validity implies that of all others: every choice, or both bounds."""
         return list(self.choice or self.bounds or ())
 
     def active(self, values: Mapping[str, Any]) -> bool:
-        """Does the parameter exist beside the `values` that stand already?"""
+        """Return whether the parameter exists, given the `values` of earlier parameters."""
         return all(values.get(name) == value for name, value in (self.when or {}).items())
 
 

@@ -1,4 +1,4 @@
-"""Whether the test list steers a sweep: then none of its figures is left that nothing has been chosen by."""
+"""Find out whether the test list steers a sweep. If it does, no figure on it is unbiased."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from kdtune.config.metrics import is_cost
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig
 
-#: Ends a line about such a sweep.
+#: End of a line about such a sweep.
 NONE_LEFT = "the test list steers this sweep, and no untouched figure is left to report"
 
 
 def steered_by_test(sweep: SweepConfig) -> list[str]:
-    """Return the places of `sweep` that let the test list steer, each with what stands there; empty where none does.
+    """Return the settings of `sweep` that let the test list steer it, each with its value; empty where none does.
 
-    With `data.validation: 0` validation is the test list: it moves the learning rate, chooses weights and candidates,
-    and prunes. With `objective.split: test` it chooses candidates and prunes.
+    With `data.validation: 0`, validation is the test list, which then moves the learning rate, chooses weights and
+    candidates, and prunes. With `objective.split: test`, it chooses candidates and prunes.
     """
     found = []
     for i, objective in enumerate(sweep.objectives):

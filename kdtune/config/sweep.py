@@ -1,4 +1,4 @@
-"""A sweep file: what its trials share, what is searched, what is compared across, and how the search goes."""
+"""The configuration of a sweep: its trials' shared settings, the search space, the blocks and the search."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
 
-#: Most blocks of a sweep, and most candidates in all of them. A larger search is a slip, and takes minutes to check.
+#: Maximum number of blocks, and of candidates in all blocks. A larger search is a mistake, and takes minutes to check.
 MOST_BLOCKS, MOST_CANDIDATES = 500, 100_000
-#: Most trials that are known before the first has ended: controls and the points of a grid. `plan` looks for each.
+#: Maximum number of trials known in advance (controls and grid points). `plan` looks each of them up.
 MOST_KNOWN = 10_000
 
 
 class TeacherData(DataConfig):
-    """The data of a sweep's teacher."""
+    """Data of a sweep's teacher."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] | Literal["match"] = 1.0  # type: ignore[assignment]
-    """A value, or `match`: each student's teacher has seen as much as the student. Default: that of `trial`."""
+    """A value, or `match`: the teacher is trained on its student's fraction. Default: the fraction of `trial`."""
 
 
 class TeacherConfig(TrialConfig):
-    """A trial whose own teacher may be another of the sweep's, by name, and whose data fraction may be `match`."""
+    """A trial whose own teacher may be named (another of the sweep's), and whose data fraction may be `match`."""
 
     data: TeacherData = TeacherData()
     teacher: TrialConfig | str | None = None  # type: ignore[assignment]
@@ -54,14 +54,14 @@ class TeacherConfig(TrialConfig):
 
 @dataclass(frozen=True)
 class Block:
-    """One combination of the values that are compared across, never against."""
+    """One combination of block values. Candidates compete within a block, never between blocks."""
 
     index: int
     values: Mapping[str, Scalar]
 
     @property
     def label(self) -> str:
-        """As in `fraction=0.25 student=r3d`; `all` where nothing is blocked on."""
+        """The block's values, as in `fraction=0.25 student=r3d`; `all` where there are none."""
         return values_label(self.values) or "all"
 
 
@@ -70,17 +70,17 @@ class SweepConfig(Section):
 
     name: Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
     question: Annotated[str, Field(max_length=2000)] = ""
-    """In a sentence, for tables and for MLflow."""
+    """The research question in a sentence, for tables and MLflow."""
     trial: TrialConfig = TrialConfig()
-    """What all trials share; what is left out has the paper's value."""
+    """Settings that all trials share. Fields left out have the papers' values."""
     teachers: dict[str, TeacherConfig] = {}
-    """Each is a trial of its own: what it leaves out, it takes from `trial`. Trained when first needed."""
+    """Name → teacher: a trial of its own, trained when first needed. Fields left out are taken from `trial`."""
     search: SearchConfig
     objective: Objectives = ObjectiveConfig()
-    """One number, or a list of them: then the results are a Pareto set, and nothing is pruned."""
+    """One objective, or a list of them. With several, the results are a Pareto set and nothing is pruned."""
     refit: bool = False
-    """Train what the search has chosen, and the controls, again on the whole training list: validation videos included.
-    What is reported of the test list is then of these trainings."""
+    """Train the chosen candidates and the controls again on the whole training list, including the validation videos.
+    Reported figures on the test list then come from these trainings."""
     prune: PruneConfig = PruneConfig()
     stop: StopConfig = StopConfig()
     resources: ResourceConfig = ResourceConfig()
@@ -92,18 +92,18 @@ class SweepConfig(Section):
 
     @property
     def objectives(self) -> tuple[ObjectiveConfig, ...]:
-        """All of them. The first is what stages show, and what pruning compares where it is the only one."""
+        """All objectives. Stages show the first one; pruning compares it if it is the only one."""
         return (self.objective,) if isinstance(self.objective, ObjectiveConfig) else tuple(self.objective)
 
     def blocks(self) -> list[Block]:
-        """Every combination of the block values, in the file's order, without those that are excluded as a whole."""
+        """Return all combinations of the block values, in the file's order, without those that `exclude` covers."""
         blocks = self.search.blocks
         combinations = [dict(zip(blocks, values, strict=True)) for values in itertools.product(*blocks.values())]
         kept = [values for values in combinations if not any(_covers(values, out) for out in self.search.exclude)]
         return [Block(i, values) for i, values in enumerate(kept)]
 
     def space(self, block: Block) -> dict[str, SpaceEntry]:
-        """The search space of a block: choices that `exclude` rules out there are gone."""
+        """Return the search space of a block, without the choices that `exclude` rules out there."""
         space = dict(self.search.space)
         for out in self.search.exclude:
             rest = {name: value for name, value in out.items() if name not in block.values}
@@ -116,17 +116,17 @@ class SweepConfig(Section):
 
     @property
     def block_count(self) -> int:
-        """How many combinations the block values have, before any is made."""
+        """Number of combinations of the block values, computed without making them."""
         return math.prod(len(values) for values in self.search.blocks.values())
 
     def candidates(self, block: Block) -> int:
-        """How many candidates the block has; of a grid no more are counted than MOST_KNOWN + 1."""
+        """Return the number of candidates in the block. A grid is counted up to MOST_KNOWN + 1."""
         if self.search.sampler == "grid":
             return len(self.grid(block, MOST_KNOWN + 1))
         return self.search.candidates or 0
 
     def grid(self, block: Block, most: int | None = None) -> list[dict[str, Scalar]]:
-        """The first `candidates` points of a space of choices, or `most`; the last parameter turns fastest."""
+        """Return the first points of a grid, up to `search.candidates` or `most`. The last parameter turns fastest."""
         ends = [end for end in (most, self.search.candidates) if end is not None]
         return list(itertools.islice(self._points(block), min(ends, default=None)))
 
@@ -147,9 +147,9 @@ class SweepConfig(Section):
         return below({}, 0)
 
     def teacher(self, name: str, block: Block, values: Mapping[str, Scalar] | None = None) -> TrialConfig:
-        """A teacher's trial for a student of `block` with the searched `values`.
+        """Return the trial of a teacher whose student is in `block` and has the searched `values`.
 
-        It follows the student's data set and clips, but has its own data fraction, unless that is `match`.
+        The teacher has its student's data set and clips, but its own data fraction unless that is `match`.
         """
         raw, entry = self._shared(), self.teachers[name]
         for parameter, value in {**block.values, **(values or {})}.items():
@@ -161,21 +161,24 @@ class SweepConfig(Section):
         return TrialConfig.model_validate(inherit(raw, own))
 
     def follows(self, teacher: str, parameter: str) -> bool:
-        """Does the teacher take this value from its student? Data, clips and target; the fraction where it matches."""
+        """Return whether the teacher takes this parameter from its student: data, clips and target do.
+
+        The data fraction does only where the teacher's is `match`.
+        """
         path = resolve(parameter)
         if path == "data.fraction":
             return self.teachers[teacher].data.fraction == "match"
         return path.startswith(("data.", "clip.", "loss.target"))
 
     def chain(self, teacher: str) -> list[str]:
-        """The teacher's name, that of its teacher, and so on. Circles have been refused with the file."""
+        """Return the teacher's name, its teacher's name, and so on. A checked file has no circles."""
         names = [teacher]
         while (above := self.teachers[names[-1]].teacher) in self.teachers:
             names.append(str(above))
         return names
 
     def build(self, block: Block, values: Mapping[str, Scalar], seed: int) -> TrialConfig:
-        """The trial of a candidate (or control) of `block`. Raises pydantic's ValidationError for values that clash."""
+        """Return the trial of a candidate or control of `block`. Raises ValidationError where values clash."""
         raw = self._shared()
         for name, value in {**block.values, **values}.items():
             if name == "teacher":
@@ -187,14 +190,14 @@ class SweepConfig(Section):
 
     @property
     def ledger(self) -> str:
-        """Digest of everything that decides which candidates are asked; how many there are does not: it may grow."""
-        unasked = dict.fromkeys(("name", "question", "refit", "stop", "resources", "tracking"), True)
-        form = self.model_dump(mode="json", by_alias=True, exclude=unasked)
+        """Digest of everything that determines the candidates, except their number, which may grow."""
+        irrelevant = dict.fromkeys(("name", "question", "refit", "stop", "resources", "tracking"), True)
+        form = self.model_dump(mode="json", by_alias=True, exclude=irrelevant)
         del form["search"]["candidates"]
         for config in (form["trial"], *form["teachers"].values()):
             for field in NOT_HASHED:
                 del config["data"][field]
-            for section in (config, config["finetune"] or {}):  # `rest` everywhere, for a sweep refuses `all`
+            for section in (config, config["finetune"] or {}):  # always `rest`, since a sweep refuses `all`
                 if section.get("data") is not None:
                     section["data"].pop("train_on")
         return digest({**form, "semantics": TRAINER_SEMANTICS})
@@ -204,7 +207,7 @@ class SweepConfig(Section):
 
 
 def values_label(values: Mapping[str, Scalar]) -> str:
-    """As in `fraction=0.25 student=r3d`: each name's last part with its value."""
+    """Return each name's last part with its value, as in `fraction=0.25 student=r3d`."""
     return " ".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in values.items())
 
 

@@ -1,4 +1,4 @@
-"""One trial: everything that changes its figures, and the rules between its sections."""
+"""The configuration of a trial: all fields that change its figures, and the rules between its sections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FINETUNE_STAGE = "finetune"
 
 
 class TrialConfig(Section):
-    """One candidate with one seed. Everything that changes a trial's figures stands here, and nothing else."""
+    """One candidate with one seed: everything that changes a trial's figures, and nothing else."""
 
     data: DataConfig = DataConfig()
     clip: ClipConfig = ClipConfig()
@@ -42,35 +42,35 @@ class TrialConfig(Section):
     teacher: Annotated[
         TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
-    """`none`, or a trial of its own: what it leaves out, it takes from this trial."""
+    """`none`, or a trial of its own. Fields that it leaves out are taken from this trial."""
     start: Annotated[
         TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
-    """`none`, or a trial of the same network whose trained backbone this one starts from; heads start fresh."""
+    """`none`, or a trial of the same network whose trained backbone this trial starts from. Heads start fresh."""
     imported: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-    """Weights from outside, as `teacher import` names them: nothing is trained, for they are the trial's result."""
+    """Imported weights, as `teacher import` names them. They are the trial's result: nothing is trained."""
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     frozen: Frozen = "none"
-    """`backbone`: what `start` has trained stays as it is, its batch statistics included; the heads alone learn."""
+    """`backbone`: train only the heads. The backbone from `start` stays fixed, including its batch statistics."""
     epochs: Count = 200
     stages: dict[str, Count] | None = None
-    """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and the whole."""
+    """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and all epochs."""
     stage: StageConfig = StageConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Annotated[
         FinetuneConfig | None,
         BeforeValidator(absent, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
     ] = None
-    """`none`, or what follows pre-training: `{}` is PCL's protocol. It has its own key: other fine-tunings share this
-    trial's pre-training."""
+    """`none`, or the fine-tuning after pre-training: `{}` is PCL's protocol. It has its own key, so that several
+    fine-tunings share one pre-training."""
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of the trainer. Another count gives other bits, so it belongs to the trial, not to the machine."""
+    """CPU threads of the trainer. Their number changes the bits, so it belongs to the trial, not to the machine."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
-    """Layout of clips and weights in memory. Which is faster depends on network, size and device; bits differ."""
+    """Memory layout of clips and weights. It changes the bits. The faster one depends on network, size and device."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Of convolutions and matrix products: tf32 rounds their inputs (CUDA alone), bf16 is automatic mixed precision."""
+    """Of convolutions and matrix products: tf32 rounds their inputs (CUDA only), bf16 is automatic mixed precision."""
 
     @model_validator(mode="before")
     @classmethod
@@ -84,7 +84,7 @@ class TrialConfig(Section):
     @classmethod
     def _stages_rise(cls, stages: dict[str, int] | None) -> dict[str, int] | None:
         if stages is not None:
-            if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]{0,59}", name)]:  # they name files
+            if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]{0,59}", name)]:  # stages name files
                 rule = "stages must have names of letters, digits, `_`, `-` and `.`, 60 at most"
                 raise PydanticCustomError("stages", f"{rule}, but got {', '.join(map(repr, unfit))}")
             epochs = list(stages.values())
@@ -98,7 +98,7 @@ class TrialConfig(Section):
         if last > self.epochs:
             raise PydanticCustomError("stages", f"stages must not lie beyond epochs={self.epochs}, but got {last}")
         if self.finetune is not None and FINETUNE_STAGE in self.stage_epochs:
-            rule = f"no stage may be called {FINETUNE_STAGE} where finetune adds one of that name"
+            rule = f"no stage may be named {FINETUNE_STAGE}, because finetune adds one of that name"
             raise PydanticCustomError("stages", f"{rule}, but got {self.stages}")
         self.student.check(self.clip.frames, self.clip.size, self.memory_format)
         if self.evaluation.features == "conv5":
@@ -109,7 +109,7 @@ class TrialConfig(Section):
                 "sigma", f"3 × blur_sigma must be less than clip.size={self.clip.size}, but got {widest}"
             )
         if self.loss.target == "action" and self.loss.beta > 0:
-            rule = "loss.beta relates the three clips of a tuple: it must be 0 where loss.target is action"
+            rule = "loss.beta needs the three clips of a tuple: it must be 0 where loss.target is action"
             raise PydanticCustomError("beta", f"{rule}, but got {self.loss.beta}")
         if self.start is not None and self.start.architecture != self.architecture:
             raise PydanticCustomError(
@@ -120,7 +120,7 @@ class TrialConfig(Section):
         if self.frozen == "backbone" and self.start is None and self.imported is None:
             raise PydanticCustomError("frozen", "frozen: backbone needs a start, but got none")
         if self.frozen == "backbone" and self.distils and max(self.loss.beta, self.loss.gamma) > 0:
-            rule = "beta and gamma must be 0 where frozen is backbone, which learns nothing from features"
+            rule = "beta and gamma must be 0 where frozen is backbone: a frozen backbone cannot learn from features"
             raise PydanticCustomError("frozen", f"{rule}, but got {self.loss.beta} and {self.loss.gamma}")
         try:
             _ = self.finetuned
@@ -130,7 +130,7 @@ class TrialConfig(Section):
         return self
 
     def _teacher_fits(self, teacher: TrialConfig) -> None:
-        """It sees the student's samples in its own way, and its logits are compared with the student's."""
+        """Raise PydanticCustomError where the teacher cannot see the student's samples or has other labels."""
         check_view(self.clip, teacher.clip, self.augment.per)
         if largest(self.loss.lambda_) > 0 and teacher.loss.target != self.loss.target:
             rule = f"the teacher's loss.target must be the student's {self.loss.target} where lambda > 0"
@@ -138,24 +138,24 @@ class TrialConfig(Section):
 
     @property
     def stage_epochs(self) -> dict[str, int]:
-        """Stage names with the epoch after which each is evaluated; none where nothing is trained."""
+        """Stage → epoch after which it is evaluated; empty where nothing is trained."""
         if self.imported is not None:
             return {}
         if self.stages is not None:
             return dict(self.stages)
         by_epoch = {max(1, self.epochs * 3 // 4): "mid", max(1, self.epochs // 4): "early", self.epochs: "late"}
-        return {name: epoch for epoch, name in sorted(by_epoch.items())}  # few epochs have fewer stages
+        return {name: epoch for epoch, name in sorted(by_epoch.items())}  # a short trial has fewer stages
 
     @property
     def milestones(self) -> dict[str, int]:
-        """The stages with their epochs and, where it follows, fine-tuning's end, its epochs counted on."""
+        """Stage → epoch, including the end of fine-tuning, whose epochs are added to those of pre-training."""
         if self.finetune is None:
             return self.stage_epochs
         return {**self.stage_epochs, FINETUNE_STAGE: self.epochs + self.finetune.epochs}
 
     @property
     def architecture(self) -> str:
-        """As in `r3d depth 10 width 64`: what the shapes of the backbone's weights depend on."""
+        """What determines the shapes of the backbone's weights, as in `r3d depth 10 width 64`."""
         student = self.student
         parts: list[str] = [student.backbone]
         parts += [f"depth {student.depth}"] if student.has_depth else []
@@ -165,12 +165,12 @@ class TrialConfig(Section):
 
     @property
     def distils(self) -> bool:
-        """With no weight on it a teacher has no effect: such a trial *is* the scratch trial."""
+        """Whether the teacher has an effect. With all its weights at 0 the trial *is* the scratch trial."""
         return self.teacher is not None and max(largest(self.loss.lambda_), self.loss.beta, self.loss.gamma) > 0
 
     @property
     def view(self) -> TrialConfig | None:
-        """The trial whose training samples are this one's as its teacher sees them; None where both see the same."""
+        """A trial whose training samples are this trial's as its teacher sees them; None where both see the same."""
         teacher = self.teacher if self.distils and isinstance(self.teacher, TrialConfig) else None
         if teacher is None or (clip := view_of(self.clip, teacher.clip)) is None:
             return None
@@ -178,22 +178,22 @@ class TrialConfig(Section):
 
     @property
     def clips(self) -> int:
-        """Clips in a training sample: the tuple's three, or one where actions are learned."""
+        """Clips per training sample: 3 for pretext tuples, 1 for actions."""
         return 3 if self.loss.target == "pretext" else 1
 
     @property
     def frames_needed(self) -> int:
-        """Shorter videos are left out."""
+        """Minimum frames of a video; shorter videos are left out."""
         return self.clip.tuple_frames if self.loss.target == "pretext" else self.clip.frames
 
     @property
     def watches_validation(self) -> bool:
-        """Is the validation loss needed after every epoch?"""
+        """Whether the trainer needs the validation loss after every epoch."""
         return self.schedule_acts or self.stage.weights == "best"
 
     @property
     def finetuned(self) -> TrialConfig | None:
-        """The trial that fine-tunes this one."""
+        """The trial that fine-tunes this one; None without `finetune`."""
         if (own := self.finetune) is None:
             return None
         return TrialConfig(
@@ -215,7 +215,7 @@ class TrialConfig(Section):
 
     @property
     def finetuned_teacher(self) -> TrialConfig | None:
-        """The trial that teaches while this one is fine-tuned; None where nobody does."""
+        """The trial that teaches during fine-tuning; None where none does."""
         teacher, own = self.teacher, self.finetune
         if own is None or not isinstance(teacher, TrialConfig) or not own.distils:
             return None
@@ -225,13 +225,13 @@ class TrialConfig(Section):
 
     @property
     def needs(self) -> list[TrialConfig]:
-        """The trials that must be complete before this one: its teacher and its start."""
+        """The trials that must be complete before this one starts: its teacher and its start."""
         if self.imported is not None:
             return []
         return [other for other in (self.teacher if self.distils else None, self.start) if other is not None]
 
     def lineage(self) -> Iterator[TrialConfig]:
-        """This trial and every one that it needs or leads to: teacher and start (also theirs), fine-tuning."""
+        """Yield this trial and all trials that it needs or leads to: teachers and starts (also theirs), fine-tuning."""
         yield self
         if (view := self.view) is not None and view.clip.stored_size != self.clip.stored_size:
             yield view  # other frames of the same videos
@@ -243,8 +243,9 @@ class TrialConfig(Section):
 
     @property
     def schedule_acts(self) -> bool:
-        """A plateau is seen after `patience` + 2 epochs at the soonest and acts on the next one.
+        """Whether the plateau schedule can act.
 
-        In a shorter trial the schedule cannot change a bit: it counts as constant.
+        A plateau is detected after `patience` + 2 epochs at the earliest and affects the next epoch. In a shorter trial
+        the schedule cannot change a bit, and counts as constant.
         """
         return self.optimizer.schedule == "plateau" and self.epochs >= self.optimizer.patience + 3

@@ -1,4 +1,4 @@
-"""Put pydantic's errors into problems with the place in the file, what was got and what is allowed."""
+"""Turn pydantic's errors into problems: place in the file, value got, values allowed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from kdtune.parse import printable
 
 Model = TypeVar("Model", bound=BaseModel)
 
-#: Names of this many characters are not compared with the known ones, which takes time by their square.
+#: Names from this length on are not compared with known ones, because that takes quadratic time.
 LONG_NAME = 100
-#: Longest value that a message repeats, in characters.
+#: Maximum characters of a value that a message repeats.
 LONG_VALUE = 200
 
 
 def validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
-    """The model and every problem: what is wrong is left out and the rest looked at again, for rules across fields."""
+    """Return the model, or None, and all problems.
+
+    Wrong values are left out and the rest is validated again, so that rules across fields are checked, too.
+    """
     problems: dict[Problem, None] = {}
     rest = copy.deepcopy(raw)
     while True:
@@ -35,17 +38,19 @@ def validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, lis
             found = error.errors()
             named = [(e["type"], problem_in(e, model)) for e in found]
             fresh = [(kind, p) for kind, p in named if p not in problems]
-            # A parameter without values, because they were left out as wrong, is no second problem.
-            told = {p.where.rpartition(".")[0] for p in problems}
-            problems |= dict.fromkeys(p for kind, p in fresh if kind != "kind" or p.where not in told)
+            # A parameter that lacks values because they were left out as wrong is not another problem.
+            reported = {p.where.rpartition(".")[0] for p in problems}
+            problems |= dict.fromkeys(p for kind, p in fresh if kind != "kind" or p.where not in reported)
             dropped = [_drop(rest, where) for e in found if (where := _unfit(e)) is not None]
             if not fresh or not any(dropped):
                 return None, list(problems)
 
 
 def _unfit(error: ErrorDetails) -> Path_ | None:
-    """The path of the value to leave out: a schedule as a whole, for none of its parts has a default. None where a key
-    is missing."""
+    """Return the path of the value to leave out; None where a key is missing.
+
+    A schedule is left out as a whole, since its parts have no defaults.
+    """
     loc = error["loc"]
     cut = next((i for i, part in enumerate(loc) if part in SCHEDULE_TAGS), None)
     if cut is not None:
@@ -54,13 +59,13 @@ def _unfit(error: ErrorDetails) -> Path_ | None:
 
 
 def _in_file(loc: Path_) -> Path_:
-    """The path without the names of pydantic's own alternatives."""
+    """Return the path without pydantic's tags."""
     tags = OBJECTIVE_TAGS if loc[:1] == ("objective",) else SCHEDULE_TAGS
     return tuple(part for part in loc if part not in tags)
 
 
 def _drop(raw: Any, loc: Path_) -> bool:
-    """Take away the value at `loc`; where pydantic's path names a rule rather than a key, its nearest parent."""
+    """Remove the value at `loc`, or its nearest parent where pydantic's path names a rule. Return whether it did."""
     holders = [raw]
     for part in loc:
         inside = holders[-1]
@@ -91,13 +96,13 @@ def problem_in(error: ErrorDetails, model: type[BaseModel], prefix: str = "") ->
 
 
 def shortened(value: object) -> str:
-    """Return a value as messages show it, cut where it is long."""
+    """Return a value as messages show it, shortened where it is long."""
     text = repr(value)
     return text if len(text) <= LONG_VALUE else f"{text[: LONG_VALUE - 1]}…"
 
 
 def _allowed_keys(model: Any, loc: Path_) -> list[str]:
-    """The keys of the section at `loc`, following pydantic's fields through optional and dictionary types."""
+    """Return the keys of the section at `loc`, following pydantic's fields through optional and dictionary types."""
     for part in loc:
         if isinstance(model, type) and issubclass(model, BaseModel):
             by_key = {field.alias or name: field for name, field in model.model_fields.items()}
@@ -109,7 +114,7 @@ def _allowed_keys(model: Any, loc: Path_) -> list[str]:
 
 
 def _section_in(annotation: Any) -> Any:
-    """The configuration section inside an annotation such as dict[str, Section] or Section | None."""
+    """Return the section inside an annotation such as dict[str, Section] or Section | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in get_args(annotation):
@@ -120,6 +125,6 @@ def _section_in(annotation: Any) -> Any:
 
 
 def unknown_key(where: str, name: str, allowed: Sequence[str]) -> Problem:
-    """An unknown key, with the one that was probably meant."""
+    """Return the problem of an unknown key, with the most similar known key."""
     close = difflib.get_close_matches(name, allowed, 1, 0.5) if len(name) < LONG_NAME else []
     return Problem(printable(where), f"unknown key{f', did you mean {close[0]}?' if close else ''}", ", ".join(allowed))

@@ -1,4 +1,4 @@
-"""Work out what a teacher sees of its student's samples: the same moments, the same place in the picture."""
+"""Determine what a teacher sees of its student's samples: the same moments, the same region of the picture."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pydantic_core import PydanticCustomError
 
 from kdtune.config.sections import ClipConfig
 
-#: The fields of `clip` that say what a network sees; imported weights are for them.
+#: Fields of `clip` that determine what a network sees. They are part of an imported network's identity.
 SEEN = ("frames", "size", "modality", "normalize")
-#: The crops of student and teacher may differ by this share of the picture's height or width: sizes are whole pixels.
+#: Allowed relative difference between the crops of student and teacher: sizes are whole pixels.
 SAME_CROP = 0.05
 
 
 def seen(clip: ClipConfig | Mapping[str, Any]) -> list[Any]:
-    """Return what a network sees, of a configuration or its canonical form."""
+    """Return the values of the SEEN fields of a clip configuration or its canonical form."""
     return [clip[name] if isinstance(clip, Mapping) else getattr(clip, name) for name in SEEN]
 
 
 def view_of(student: ClipConfig, teacher: ClipConfig) -> ClipConfig | None:
     """Return the student's clips as its teacher sees them; None where both see the same.
 
-    Where the sizes are equal, the teacher sees the very frames that the student sees, whatever its `resize`.
+    Where the sizes are equal, the teacher sees the student's frames, and its own `resize` has no effect.
     """
     if seen(student) == seen(teacher):
         return None
@@ -32,7 +32,7 @@ def view_of(student: ClipConfig, teacher: ClipConfig) -> ClipConfig | None:
 
 
 def check_view(student: ClipConfig, teacher: ClipConfig, per: str) -> None:
-    """Raise PydanticCustomError where the teacher cannot see the same place of the student's samples.
+    """Raise PydanticCustomError where the teacher cannot see the same region of the student's samples.
 
     `per` is `augment.per`.
     """
