@@ -231,7 +231,7 @@ def ray_address(machine: Path) -> Iterator[str]:
     from clusters import TOKEN
     from ray.cluster_utils import Cluster
 
-    from kdtune.execute.ray_private import read_access
+    from kdtune.execute.cluster.ray_private import read_access
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.update(TOKEN)

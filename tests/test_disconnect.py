@@ -8,7 +8,7 @@ SCRIPT = """
 import gc, threading
 import ray
 from ray._private.worker import global_worker
-from kdtune.execute.connect import connect, disconnect
+from kdtune.execute.cluster.connect import connect, disconnect
 
 class Core:
     '''Ray's core, with an object of its in garbage; when it has ended, another thread makes more of that, as the one

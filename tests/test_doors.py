@@ -14,7 +14,7 @@ import pytest
 from kdtune.doctor import doors
 from kdtune.doctor.doors import of_door, ray_folder, token
 from kdtune.doctor.listening import listening
-from kdtune.execute.folder import FITS
+from kdtune.execute.cluster.folder import FITS
 
 #: A process with another one's name that listens until its input closes.
 LISTENER = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from helpers import ROOT, run_python
 
 from kdtune.errors import ResourceError
-from kdtune.execute import head, local
-from kdtune.execute.local import local_ray
-from kdtune.execute.reason import reason
+from kdtune.execute.cluster import head, local
+from kdtune.execute.cluster.connect import connect
+from kdtune.execute.cluster.local import local_ray
+from kdtune.execute.cluster.ray_private import UnknownRay
+from kdtune.execute.cluster.reason import reason
 
 # ---- a head that is none: what a start can come to -------------------------------------------------------------------
 
@@ -148,6 +152,14 @@ def test_the_reason_is_what_ray_raised_and_its_last_error_without_stacks(tmp_pat
     )
 
 
+def test_a_ray_that_has_moved_its_private_parts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setitem(sys.modules, "ray._private.authentication.authentication_token_setup", None)
+        with pytest.raises(UnknownRay, match=rf"^Ray {ray.__version__} is not one that kdtune knows: .*token_setup"):
+            connect(address)
+
+
 # ---- a real one ------------------------------------------------------------------------------------------------------
 
 #: Start Ray in vain, then really; have a worker; say what listens, and whom Ray refuses.
@@ -155,7 +167,7 @@ REAL = """
 import json, os, subprocess, sys
 import psutil, ray
 from kdtune.doctor.listening import listening
-from kdtune.execute.connect import connected
+from kdtune.execute.cluster.connect import connected
 from kdtune.commands.interrupts import Interrupts
 
 said = []
@@ -201,7 +213,7 @@ def test_a_real_start_is_tried_twice_and_opens_no_door(tmp_path: Path, monkeypat
 
 INTERRUPTED = """
 import sys
-from kdtune.execute.connect import connected
+from kdtune.execute.cluster.connect import connected
 from kdtune.commands.interrupts import Interrupts
 
 try:

@@ -16,7 +16,7 @@ from clusters import environment, in_the_midst, in_work, longer, ray_node, recor
 from helpers import ROOT
 from servers import free_port
 
-from kdtune.execute.nodes import Needs, versions
+from kdtune.execute.cluster.nodes import Needs, versions
 from kdtune.store import Store
 from kdtune.store.files import write_json
 from kdtune.train.prepared import Prepared

@@ -16,8 +16,8 @@ from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 
 from kdtune.errors import ResourceError
-from kdtune.execute import folder as module
-from kdtune.execute.folder import FITS, PREFIX, private_folder, sweep_left_overs
+from kdtune.execute.cluster import folder as module
+from kdtune.execute.cluster.folder import FITS, PREFIX, private_folder, sweep_left_overs
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from servers import free_port
 from kdtune.cli import main
 from kdtune.commands import process
 from kdtune.errors import UserError
-from kdtune.execute.handover import refuse_secrets, variables, withheld
+from kdtune.execute.cluster.handover import refuse_secrets, variables, withheld
 from kdtune.store import Store, remote
 from kdtune.store.files import read_jsonl
 from kdtune.tracking.location import serve, ui_command, ui_environment

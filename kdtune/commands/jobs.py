@@ -17,8 +17,8 @@ def submit(options: argparse.Namespace) -> int:
 
     text = read_text(options.file)  # once: what the job reads is what was checked
     sweep = parse_sweep(text, options.file, options.set)
-    from kdtune.execute.handover import withheld
-    from kdtune.execute.ray_jobs import submit_sweep
+    from kdtune.execute.cluster.handover import withheld
+    from kdtune.execute.cluster.ray_jobs import submit_sweep
 
     store = writing(options)
     job = submit_sweep(sweep, text, options.file, options.set, store, options.address, Path.cwd())
@@ -32,7 +32,7 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def logs(options: argparse.Namespace) -> int:
-    from kdtune.execute.ray_jobs import show_logs
+    from kdtune.execute.cluster.ray_jobs import show_logs
 
     def write(text: str) -> None:
         sys.stdout.write(text)
@@ -44,7 +44,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    from kdtune.execute.ray_jobs import stop_sweep
+    from kdtune.execute.cluster.ray_jobs import stop_sweep
 
     stop_sweep(reading(options), options.sweep, say)
     return EXIT_OK

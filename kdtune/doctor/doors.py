@@ -9,7 +9,7 @@ from pathlib import Path
 from kdtune.doctor.finding import Finding
 from kdtune.doctor.listening import Door, listening
 from kdtune.errors import ResourceError
-from kdtune.execute.folder import private_folder
+from kdtune.execute.cluster.folder import private_folder
 
 
 def doors() -> Iterator[Finding]:

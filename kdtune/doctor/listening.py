@@ -12,7 +12,7 @@ import psutil
 
 #: Names of Ray's processes; the others are told by their command.
 _RAY_NAMES = ("gcs_server", "raylet")
-_RAY_PARTS = ("/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/", "/ray/util/client/", "/kdtune/execute/head.py")
+_RAY_PARTS = ("/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/", "/ray/util/client/", "/execute/cluster/head.py")
 #: Levels of parents that are asked for the mode of authentication; a worker's is its raylet's, if not its own.
 _PARENTS = 4
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from kdtune.config.search import ResourceConfig
-from kdtune.errors import Problem
+from kdtune.errors import Problem, ResourceError
 from kdtune.execute.backend import Stuck
 from kdtune.execute.group_queue import GroupQueue
 from kdtune.sweep.cancel import Cancel
@@ -27,9 +27,14 @@ class RayTune:
         return found
 
     def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
+        from kdtune.execute.cluster.ray_private import UnknownRay
         from kdtune.execute.scoped import kept_process
 
         with kept_process():
             from kdtune.execute.tune_run import run_in_tune
 
-        run_in_tune(queue, self.address, cancel, say, stuck)
+        try:
+            run_in_tune(queue, self.address, cancel, say, stuck)
+        except UnknownRay as error:
+            allowed = "the version in constraints.txt, or --backend inprocess"
+            raise ResourceError([Problem("Ray", str(error), allowed)]) from error

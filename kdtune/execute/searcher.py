@@ -6,8 +6,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from kdtune.execute.cluster.nodes import Needs
 from kdtune.execute.group_queue import GroupQueue
-from kdtune.execute.nodes import Needs
 from kdtune.sweep.group import TrialGroup
 
 

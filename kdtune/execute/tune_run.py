@@ -9,16 +9,17 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 
-from ray import cloudpickle, tune
+from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.backend import Stuck
-from kdtune.execute.connect import HERE, ClusterWatch, connected
+from kdtune.execute.cluster.connect import HERE, ClusterWatch, connected
+from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
+from kdtune.execute.cluster.ray_private import error_of
 from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
-from kdtune.execute.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.scoped import environment, kept_environment, log_level
 from kdtune.execute.searcher import TuneSearcher
 from kdtune.execute.worker import TrialWorker
@@ -76,15 +77,7 @@ class TuneCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         nodes = self._nodes.pop(trial.trial_id, set())
-        self.searcher.ended(trial.trial_id, _in_our_words(_error(trial), nodes))
-
-
-def _error(trial: Any) -> BaseException:
-    """Why a trial failed. Read here, for `get_pickled_error` looks where the file is only when the sweep has ended."""
-    if trial.pickled_error_file is None:
-        return RuntimeError("an error that Ray does not keep")
-    with open(trial.pickled_error_file, "rb") as file:
-        return cloudpickle.load(file)
+        self.searcher.ended(trial.trial_id, _in_our_words(error_of(trial), nodes))
 
 
 def _in_our_words(error: BaseException, nodes: set[str]) -> BaseException:

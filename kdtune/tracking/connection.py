@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kdtune.tracking.location import artifact_folder, client_uri, database_lock, database_path
+from kdtune.tracking.mlflow_private import make_tables
 from kdtune.urls import SecretUrl
 
 PARENT, SWEEP = "mlflow.parentRunId", "kdtune.sweep"
@@ -72,4 +72,4 @@ def _make_tables(uri: SecretUrl) -> None:
     database = database_path(uri)
     with contextlib.nullcontext() if database is None else database_lock(database):
         if database is not None:
-            SqlAlchemyStore(uri.reveal(), str(artifact_folder(uri)))
+            make_tables(uri, artifact_folder(uri))

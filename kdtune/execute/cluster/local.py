@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtune.errors import Problem, ResourceError
-from kdtune.execute import head
-from kdtune.execute.reason import LOG, reason
+from kdtune.execute.cluster import head
+from kdtune.execute.cluster.reason import LOG, reason
 
 #: Ray's settings of patience with their defaults.
 PATIENCE = {

@@ -7,7 +7,6 @@ this folder and the store must be on a mount that the cluster sees under the sam
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import time
@@ -22,9 +21,10 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, ResourceError, UserError
-from kdtune.execute.connect import PATIENCE as CONNECTING
-from kdtune.execute.connect import TOKEN
-from kdtune.execute.handover import entrypoint, refuse_secrets, variables
+from kdtune.execute.cluster.connect import PATIENCE as CONNECTING
+from kdtune.execute.cluster.connect import TOKEN
+from kdtune.execute.cluster.handover import entrypoint, refuse_secrets, variables
+from kdtune.execute.scoped import environment
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.store.seal import passed_over
@@ -217,14 +217,13 @@ def _client(address: str) -> JobSubmissionClient:
     place = urlsplit(address)
     if place.scheme not in ("http", "https") or not place.hostname:
         raise ResourceError([Problem(address, "is no address of a job server", DASHBOARD)])
-    # Ray takes the address from these rather than from whom it is told.
-    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
-        os.environ.pop(name, None)
     try:
         # Asked first, for Ray would wait as long as the system does, which is minutes.
         port = place.port or (443 if place.scheme == "https" else 80)
         socket.create_connection((place.hostname, port), CONNECTING).close()
-        return JobSubmissionClient(address)
+        # Ray takes the address from these rather than from whom it is told.
+        with environment({"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}):
+            return JobSubmissionClient(address)
     except AuthenticationError:
         raise ResourceError([Problem(address, "asks for the cluster's token", TOKEN)]) from None
     except (OSError, requests.RequestException) as error:

@@ -3,7 +3,7 @@
 Ray is started in a process of its own, so that a start that hangs, aborts or fails halfway takes nothing with it, and
 another one supervises it, for Ray holds Python's lock while it waits. The supervisor prints one line for the driver:
 Ray's address or an error. It ends everything when its input closes, which happens also when the driver is killed.
-Ray's private parts are used because its public calls bind to every interface; no other module of kdtune is imported.
+No module of kdtune is imported, for this process may not find any.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -97,26 +98,9 @@ def hold(folder: str) -> None:
 
 
 def start(folder: str) -> str:
-    """Start Ray in `folder`, bound to the loopback interface; returns its address. Raises whatever Ray raises."""
-    from ray._common.network_utils import get_localhost_ip
-    from ray._private.node import Node
-    from ray._private.parameter import RayParams
-    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
-
-    wanted = os.environ.get("RAY_AUTH_MODE", "").lower()
-    if wanted == "token" and get_authentication_mode() != AuthenticationMode.TOKEN:
-        raise RuntimeError("this version of Ray asks for no token")
-    params = RayParams(
-        node_ip_address=get_localhost_ip(),
-        # Ray makes its folder one that everybody may enter; nobody else enters the one around it.
-        temp_dir=os.path.join(folder, "r"),
-        session_name=f"s{os.getpid()}",  # Ray's own names take up 41 of the 107 bytes that a socket's path may have
-        include_dashboard=False,
-        # Ray's scaling of clusters and its copying of logs to the driver, of which a sweep uses neither.
-        no_monitor=True,
-        include_log_monitor=False,  # type: ignore[arg-type]
-    )
-    return str(Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True).gcs_address)
+    """Start Ray in `folder`; returns its address. Raises whatever Ray raises."""
+    private = runpy.run_path(os.path.join(os.path.dirname(__file__), "ray_private.py"))
+    return private["start_head"](folder)
 
 
 def _line(**words: str) -> bytes:

@@ -14,9 +14,9 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from kdtune.errors import Problem, ResourceError
-from kdtune.execute.folder import private_folder
-from kdtune.execute.local import LocalRay, local_ray
-from kdtune.execute.ray_private import knock, loopback, read_access
+from kdtune.execute.cluster.folder import private_folder
+from kdtune.execute.cluster.local import LocalRay, local_ray
+from kdtune.execute.cluster.ray_private import UnknownRay, knock, loopback, read_access
 from kdtune.execute.scoped import environment, kept_process
 from kdtune.sweep.cancel import Cancel
 
@@ -88,7 +88,7 @@ def connect(address: str, name: str | None = None) -> None:
             _reach(address)
         with loopback(address), kept_process():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ResourceError:
+    except UnknownRay:
         raise
     except AuthenticationError:
         raise ResourceError([Problem(name, "asks for the cluster's token", TOKEN)]) from None
