@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from kdtune.parse import printable
-from kdtune.report.escape import LATEX, csv_cell, csv_text, latex_comment, markdown_text, table_text, title_text
 from kdtune.report.page import Heading, Points, Text, as_page, as_text
-from kdtune.report.sheets import Cell, Sheet, as_csv, as_html, as_latex, as_markdown
+from kdtune.tables import FORMS, Cell, Column, Table, number, render
+from kdtune.tables.escape import LATEX, csv_cell, csv_text, latex_comment, markdown_text
 
 PIECES = [
     *"=+-@|`*_[]()!<>&#~$%^{}\\\"'\t\n\r\0 :./1aλ−…",
@@ -72,7 +72,7 @@ def plain(tokens: list) -> str:
 
 def check_markdown(rows: list[tuple[str, ...]]) -> None:
     """A parser finds one table of as many cells, each with the given text and no markup."""
-    tokens = MARKDOWN.parse(table_text(rows, HEADS, "markdown"))
+    tokens = MARKDOWN.parse(render(Table.of(HEADS, rows), "markdown"))
     assert [token.type for token in tokens].count("table_open") == 1
     assert tokens[-1].type == "table_close"
     cells = [plain(token.children or []) for token in tokens if token.type == "inline"]
@@ -113,7 +113,7 @@ COMMAND = re.compile("|".join(re.escape(command) for command in sorted(UNESCAPED
 
 def check_latex(rows: list[tuple[str, ...]]) -> None:
     """Each line has its cells and ends as a row; a cell's commands, taken back, are the text; no special is left."""
-    begin, top, head, rule, *body, bottom, end = table_text(rows, HEADS, "latex").split("\n")
+    begin, top, head, rule, *body, bottom, end = render(Table.of(HEADS, rows), "latex").split("\n")
     assert (begin, end) == ("\\begin{tabular}{lll}", "\\end{tabular}")
     assert (top, rule, bottom) == ("\\toprule", "\\midrule", "\\bottomrule")
     for line, row in zip([head, *body], [HEADS, *rows], strict=True):
@@ -131,15 +131,20 @@ def test_latex(examples: int) -> None:
     fuzz(check_latex, ROWS, examples=examples)
 
 
-def check_sheet(title: str, rows: list[tuple[str, ...]]) -> None:
-    """A sheet in all its forms, and the page around it."""
-    sheet = Sheet("s", title, HEADS, [[Cell(text) for text in row] for row in rows], [['<k">']] * len(rows), title)
-    page = as_html(sheet) + as_page(title, [Heading(title), Text(title, "answer"), Points([title]), sheet])
+def check_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table with emphasis, links and a note in all its forms, and the page around it."""
+    cells = [[Cell(first, strong=True), *map(Cell, rest)] for first, *rest in rows]
+    columns = [Column(HEADS[0]), *map(number, HEADS[1:])]
+    table = Table(columns, cells, title, [title], name="<s>", keys=[['<k">']] * len(rows))
+    parts = [Heading(title), Text(title, "answer"), Points([title]), table]
+    page = render(table, "html") + as_page(title, parts)
     assert "<script>alert" not in page
     assert re.findall(r"<(?:img|input|a href=\"http)", page) == []
-    assert len(list(csv.reader(io.StringIO(as_csv(sheet))))) == 1 + len(rows)
-    assert all(line.startswith("% ") for line in as_latex(sheet).split("\n")[: 2 if title else 0])
-    for text in (as_markdown(sheet), as_text(title, [Heading(title), Text(title, "answer"), Points([title]), sheet])):
+    assert '<k">' not in page
+    assert "<s>" not in page
+    assert len(list(csv.reader(io.StringIO(render(table, "csv"))))) == 1 + len(rows)
+    assert all(line.startswith("% ") for line in render(table, "latex").split("\n")[: 2 if title else 0])
+    for text in (render(table, "markdown"), as_text(title, parts)):
         tokens = MARKDOWN.parse(text)
         inline = {child.type for token in tokens for child in token.children or []}
         assert {token.type for token in tokens if token.type.startswith("html")} == set()
@@ -147,11 +152,25 @@ def check_sheet(title: str, rows: list[tuple[str, ...]]) -> None:
 
 
 @fuzzed
-def test_sheets_and_pages(examples: int) -> None:
-    fuzz(check_sheet, TEXTS, ROWS, examples=examples)
+def test_tables_and_pages(examples: int) -> None:
+    fuzz(check_table, TEXTS, ROWS, examples=examples)
 
 
 def test_titles_are_one_line() -> None:
-    assert title_text("a\n% b", "latex") == "% a\\n% b"
-    assert title_text("a\n|b", "table") == "a\\n|b"
-    assert html.unescape(title_text("<b>`x`\n", "markdown")) == "**<b>`x`**\n"
+    def title(text: str, form: str) -> str:
+        return render(Table.of(["a"], [["b"]], text), form).split("\n")[0]
+
+    assert title("a\n% b", "latex") == "% a\\n% b"
+    assert title("a\n|b", "text") == "a\\n|b"
+    assert html.unescape(title("<b>`x`\n", "markdown")) == "**<b>`x`**"
+
+
+def test_alignment_emphasis_and_names_in_every_form() -> None:
+    table = Table.of(["a", number("b", "b_s"), "a"], [["x", Cell("1.5", 1.4999, strong=True), "y"]], "t", "n")
+    shown = {form: render(table, form) for form in FORMS}
+    assert shown["text"].split("\n") == ["t", "a      b  a", "---  ---  ---", "x    1.5  y", "n"]
+    assert shown["csv"] == "a,b_s,a (2)\nx,1.4999,y"
+    assert "**1.5**" in shown["markdown"]
+    assert "{lrl}" in shown["latex"]
+    assert r"\textbf{1.5}" in shown["latex"]
+    assert "<td class=n><strong>1.5</strong></td>" in shown["html"]

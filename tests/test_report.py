@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_convergence_by_hand(tmp_path: Path) -> None:
     store, page = reported(tmp_path, sweep, curve)
     rows = [list(row.values())[2:5] for row in table(store, "convergence")]
     assert rows == [["3 of 3", "8.0", "0.0"], ["3 of 3", "6.0", "0.25"], ["1 of 3", "2.0", ""]]
-    assert "1 of 2 candidates come to the control&#x27;s final k-NN accuracy" in page.replace("'", "&#x27;")
+    assert "1 of 2 candidates come to the control's final k-NN accuracy" in html.unescape(page)
 
 
 def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> None:

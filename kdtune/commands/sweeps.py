@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def results(options: argparse.Namespace) -> int:
     from kdtune.report.results import mixed_profiles, sweep_results
-    from kdtune.report.tables import render
+    from kdtune.report.tables import READABLE, render
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
 
@@ -77,11 +77,10 @@ def results(options: argparse.Namespace) -> int:
         say(f"note: {note}")
     if options.accuracies:
         from kdtune.report.accuracies import accuracies
-        from kdtune.report.escape import FORMS
 
-        if options.format not in FORMS:
+        if options.format not in READABLE:
             what = f"makes tables, got {options.format}: that format always holds every figure"
-            raise UserError([Problem("--accuracies", what, ", ".join(FORMS))])
+            raise UserError([Problem("--accuracies", what, ", ".join(READABLE))])
         print(accuracies(results, store.sweep_record(options.sweep), options.format))
     else:
         print(render(results, store.sweep_record(options.sweep), options.format))

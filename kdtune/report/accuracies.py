@@ -1,4 +1,4 @@
-"""Every accuracy that was measured, scratch beside each candidate: mean and spread over the seeds."""
+"""Every measured accuracy, with scratch beside each candidate: mean and spread over the seeds."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Any
 from kdtune.config.metrics import METRICS, majority_of
 from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.report.escape import table_text, title_text
+from kdtune.report.tables import READABLE
+from kdtune.tables import Table, render
 
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")
 
-#: Only what answers with one class has the majority's majority baseline.
+#: Accuracies of a single answer, which have a majority baseline.
 ONE_ANSWER = ("knn", "linear", "pretext", "action", "top1")
 
 
 def accuracies(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
-    """One table for each block and split: a row for each figure, in the last stage of pre-training and after
-    fine-tuning; a column for scratch and for each candidate, `mean ± standard deviation` over its seeds (n − 1). What
-    was trained again on the whole list is what is shown of the test split."""
+    """Return a table for each block and split, in one of READABLE's formats.
+
+    Rows are the metrics at the last stage of pre-training and after fine-tuning; columns are scratch and each
+    candidate, with mean ± standard deviation over its seeds (n − 1). If trials were trained again on the whole list,
+    the tables of the test split show those.
+    """
     of = {"validation": results["trials"], "test": results.get("refits", results["trials"])}
     last = [stage for stage in sweep["stages"] if stage != FINETUNE_STAGE][-1:]
     stages = [*last, *(stage for stage in sweep["stages"] if stage == FINETUNE_STAGE)]
@@ -33,12 +37,12 @@ def accuracies(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str
                     groups.setdefault((trial["candidate"], trial["params"]["teacher"]), []).append(trial)
             if groups:
                 again = ", trained again on the whole list" if split == "test" and "refits" in results else ""
-                table = _table(list(groups.values()), stages, split, form)
-                tables.append(f"{title_text(f'{block}, {split}{again}', form)}\n{table}")
+                table = _table(f"{block}, {split}{again}", list(groups.values()), stages, split)
+                tables.append(render(table, READABLE[form]))
     return "\n\n".join(tables) or "no trial has reached its last stage yet"
 
 
-def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, form: str) -> str:
+def _table(title: str, groups: list[list[dict[str, Any]]], stages: list[str], split: str) -> Table:
     rows = []
     for stage in stages:
         for metric in SHOWN:
@@ -48,12 +52,11 @@ def _table(groups: list[list[dict[str, Any]]], stages: list[str], split: str, fo
                 majorities = [values[majority_of(metric)] for group in figures for values in group if metric in values]
                 majority = f"{majorities[0]:.3f}" if metric in ONE_ANSWER else ""
                 rows.append([stage, metric, majority, *map(_spread, found)])
-    heads = ["stage", "accuracy", "floor", *(_title(group) for group in groups)]
-    return table_text(rows, heads, form)
+    return Table.of(["stage", "accuracy", "majority", *map(_title, groups)], rows, title)
 
 
 def _title(group: list[dict[str, Any]]) -> str:
-    """As in `0: c3d, λ 1 (n = 3)`."""
+    """Return a column's label, as in `0: c3d, λ 1 (n = 3)`."""
     candidate, params = group[0]["candidate"], group[0]["params"]
     if candidate is None:
         name = "scratch" if params["teacher"] == "none" else f"control: {params['teacher']}"

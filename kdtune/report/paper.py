@@ -19,8 +19,8 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.report.gains import paired_interval
 from kdtune.report.plots import BLUE, GREY, ORANGE, figure_of, legend
-from kdtune.report.sheets import Cell, Sheet
 from kdtune.report.standing import Sweep
+from kdtune.tables import Cell, Column, Table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,41 +119,42 @@ def _best_of(config: SweepConfig) -> str:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def paper_sheets(paper: Paper) -> list[Sheet]:
-    """Table 3, then one for each data fraction that was measured."""
-    sheets = [_final(paper)]
+def paper_tables(paper: Paper) -> list[Table]:
+    """Return Table 3 and one table for each data fraction that was measured."""
+    tables = [_final(paper)]
     for table in sorted({line.table for line in paper.lines}):
         lines = [line for line in paper.lines if line.table == table]
-        heads = ["student", "teacher"]
+        columns = [Column("student"), Column("teacher")]
         for stage in STAGES:
-            heads += [stage, f"{stage}, published", "difference"]
+            columns += [number(stage), number(f"{stage}, published"), number("difference", f"{stage}, difference")]
         rows = [
             [*_names(line), *(c for s in STAGES for c in _beside(line.mean(s), line.published[s]))] for line in lines
         ]
         title = f"Table {table} of KD: {lines[0].fraction:.0%} of the data, best {paper.column} accuracy on test so far"
-        sheets.append(Sheet(f"paper_table{table}", title, heads, rows, [line.keys for line in lines], _note(paper)))
-    return sheets
+        keys = [line.keys for line in lines]
+        tables.append(Table(columns, rows, title, [_note(paper)], f"paper_table{table}", keys))
+    return tables
 
 
-def _final(paper: Paper) -> Sheet:
-    """Table 3: all of the data, the last stage of pre-training and, where there is one, fine-tuning."""
+def _final(paper: Paper) -> Table:
+    """Return Table 3: all of the data, at the last stage of pre-training and after fine-tuning if there is one."""
     full = {(line.student, line.teacher): line for line in paper.lines if line.fraction == 1.0}
-    columns = [("late", "late", PRETRAINED_ON)]
+    shown = [("late", "late", PRETRAINED_ON)]
     if paper.finetuned_on is not None:
-        columns.append((FINETUNE_STAGE, "fine-tuned", FINETUNED_ON))
-    heads = ["student", "teacher"]
-    for _, head, dataset in columns:
-        heads += [head, f"published ({dataset})", f"difference ({dataset})"]
+        shown.append((FINETUNE_STAGE, "fine-tuned", FINETUNED_ON))
+    columns = [Column("student"), Column("teacher")]
+    for _, label, dataset in shown:
+        columns += [number(label), number(f"published ({dataset})"), number(f"difference ({dataset})")]
     rows, keys = [], []
     for row in published("table3_accuracy"):
         line = full.get((row["student"], row["teacher"]))
         if line is not None:
-            cells = (c for stage, _, dataset in columns for c in _beside(line.mean(stage), float(row[dataset])))
+            cells = (c for stage, _, dataset in shown for c in _beside(line.mean(stage), float(row[dataset])))
             rows.append([*_names(line), *cells])
             keys.append(line.keys)
     title = f"Table 3 of KD: accuracy in the end, all of the data: best {paper.column} accuracy on test so far"
     title += "" if paper.finetuned_on is None else f"; {FINETUNE_METRIC} on test after fine-tuning"
-    return Sheet("paper_table3", title, heads, rows, keys, _note(paper, paper.finetuned_on))
+    return Table(columns, rows, title, [_note(paper, paper.finetuned_on)], "paper_table3", keys)
 
 
 def _note(paper: Paper, finetuned_on: str | None = None) -> str:

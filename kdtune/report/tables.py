@@ -1,4 +1,4 @@
-"""Results as a table that can be pasted into a message, and as JSON, CSV, Markdown and LaTeX."""
+"""What `results` prints: tables of each block to read, and every trial as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Any
 
 from kdtune.config.metrics import majority_of
 from kdtune.config.space import value_text
-from kdtune.parse import printable
-from kdtune.report.escape import csv_text, table_text, title_text
 from kdtune.report.results import on_test
 from kdtune.store.records import objectives_of
+from kdtune.tables import Cell, Table
+from kdtune.tables import render as rendered
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
-#: Fields of a trial that are no column: params, stages and cost become several.
+#: Formats with a table per block → the tables' form.
+READABLE = {"table": "text", "markdown": "markdown", "latex": "latex"}
+#: Fields of a trial that become several columns (params, stages, cost) or none.
 NESTED = ("params", "stages", "objectives", "cost", "profile", "earlier_profiles")
-#: How many pruned or lesser candidates the closing summary shows before it says how many more there are.
+#: Candidates per block in the summary; the rest are only counted.
 SHOWN = 5
 
 
 def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
-    """`results` of sweep_results in one of FORMATS; `sweep` is the sweep's stored record."""
+    """Return `results` of sweep_results in one of FORMATS; `sweep` is the sweep's stored record."""
     if form == "json":
         return json.dumps(results, indent=1, ensure_ascii=False)
     if form == "csv":
-        return _csv(results)
-    return "\n\n".join(_blocks(results, sweep, form, None))
+        return rendered(_trials(results), "csv")
+    return "\n\n".join(rendered(table, READABLE[form]) for table in _blocks(results, sweep, None))
 
 
 def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
-    """The table at the end of a sweep: per block the control, the best candidates and what was pruned where."""
-    return "\n\n".join(_blocks(results, sweep, "table", SHOWN))
+    """Return what is printed at the end of a sweep: for each block the control and the best candidates."""
+    return "\n\n".join(rendered(table, "text") for table in _blocks(results, sweep, SHOWN))
 
 
-def _blocks(results: dict[str, Any], sweep: dict[str, Any], form: str, most: int | None) -> Iterator[str]:
-    """A table for each block and, where there are refits, one of them with their figures on test."""
+def _blocks(results: dict[str, Any], sweep: dict[str, Any], most: int | None) -> Iterator[Table]:
+    """Yield a table for each block and, if it has refits, one with their figures on the test split."""
     for block in sweep["blocks"]:
-        yield _block(results, sweep, block, form, most)
+        yield _block(results, sweep, block, most)
         refits = [trial for trial in results.get("refits", []) if trial["block"] == block]
         if refits:
             again = {"trials": refits, "best": {block: []}}
-            yield _block(again, on_test(sweep), block, form, None, "trained again on the whole list, ")
+            yield _block(again, on_test(sweep), block, None, "trained again on the whole list, ")
 
 
-def _block(
-    results: dict[str, Any], sweep: dict[str, Any], block: str, form: str, most: int | None, what: str = ""
-) -> str:
+def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, most: int | None, what: str = "") -> Table:
     objective, *others = objectives_of(sweep)
     metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
@@ -79,9 +79,8 @@ def _block(
     majority = _share(_majority(trials, metric, split))
     title = f"{block}: {what}{metric.replace('_', ' ')} accuracy on {split} (majority baseline {majority})"
     rest = candidates[len(shown) :]
-    lines = [title_text(title, form), table_text(rows, heads, form)]
-    lines += [printable(f"… and {len(rest)} more: {_by_state(rest)}")] if rest else []
-    return "\n".join(lines)
+    notes = [f"… and {len(rest)} more: {_by_state(rest)}"] if rest else []
+    return Table.of(heads, rows, title, *notes)
 
 
 def _majority(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
@@ -116,8 +115,8 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _csv(results: dict[str, Any]) -> str:
-    """One row a trial; stage accuracies as columns like `late.validation.knn`, costs like `cost.gmac`."""
+def _trials(results: dict[str, Any]) -> Table:
+    """Return one row per trial, with stage accuracies in columns like `late.validation.knn`, costs in `cost.gmac`."""
     rows = []
     for trial in [*results["trials"], *results.get("refits", [])]:
         flat = {name: value for name, value in trial.items() if name not in NESTED}
@@ -127,4 +126,4 @@ def _csv(results: dict[str, Any]) -> str:
         flat |= {f"cost.{name}": figure for name, figure in (trial["cost"] or {}).items()}
         rows.append(flat)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    return csv_text([columns, *([row.get(name) for name in columns] for row in rows)]).rstrip("\n")
+    return Table.of(columns, [[Cell("", row.get(name)) for name in columns] for row in rows])

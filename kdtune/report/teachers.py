@@ -6,9 +6,9 @@ from typing import Any
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import DamageError, Problem
-from kdtune.report.escape import table_text
 from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
+from kdtune.tables import Table, render
 
 #: The validation accuracies that are shown, where a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")
@@ -83,7 +83,7 @@ def teacher_table(rows: list[dict[str, Any]]) -> str:
         line += [row["source"] + ("" if "head" in row["heads"] else " (backbone only)")]
         line += [row[name][:SHORT] if row[name] else "–" for name in chains]
         lines.append(line)
-    return table_text(lines, heads, "table")
+    return render(Table.of(heads, lines), "text")
 
 
 def _accuracy(last: float | None, best: float | None) -> str:

@@ -14,25 +14,25 @@ from kdtune.report.convergence import Reach, curve, curve_measure, reaches
 from kdtune.report.gains import LEVEL, count_interval
 from kdtune.report.measure import Measure
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
-from kdtune.report.paper import early_plot, early_words, paper_of, paper_sheets
+from kdtune.report.paper import early_plot, early_words, paper_of, paper_tables
 from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
 from kdtune.report.plots_space import importance_plot, map_plot, parallel_plot, pareto_plot
 from kdtune.report.results import config_of, mixed_profiles, sweep_results
 from kdtune.report.sections import (
-    block_sheet,
-    on_test_sheet,
-    profile_sheet,
-    reach_sheet,
-    stops_sheet,
-    trials_sheet,
+    block_table,
+    on_test_table,
+    profile_table,
+    reach_table,
+    stops_table,
+    trials_table,
 )
-from kdtune.report.sheets import Sheet, as_csv, as_latex, as_markdown
 from kdtune.report.standing import Sweep, measure_of, sweep_of
 from kdtune.report.stops import Stops, stops_of
 from kdtune.report.videos import videos_of
 from kdtune.report.words import answer, block_words, method_words
 from kdtune.store import Store
 from kdtune.store.files import write_atomic
+from kdtune.tables import Table, render
 
 #: Parameter → share of the importance, by block (kdtune/sweep/importance.py).
 Importances = dict[str, dict[str, float]]
@@ -52,9 +52,9 @@ def write_report(store: Store, record: dict[str, Any], folder: Path, importances
     for part in parts:
         if isinstance(part, Plot):
             texts |= {f"plots/{part.name}.svg": part.svg, f"plots/{part.name}.png": part.png}
-        if isinstance(part, Sheet):
-            forms = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
-            texts |= {f"tables/{part.name}.{form}": write(part) for form, write in forms.items()}
+        if isinstance(part, Table):
+            forms = {"csv": "csv", "md": "markdown", "tex": "latex"}
+            texts |= {f"tables/{part.name}.{suffix}": f"{render(part, form)}\n" for suffix, form in forms.items()}
     for place, content in texts.items():
         # A lone surrogate in a record is no UTF-8: it is shown escaped.
         write_atomic(folder / place, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
@@ -75,7 +75,7 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     yield from map(Text, method_words(sweep))
     for i, standing in enumerate(sweep.standings):
         yield Points(block_words(sweep, standing))
-        yield block_sheet(sweep, standing, f"block_{i}")
+        yield block_table(sweep, standing, f"block_{i}")
     yield from _test_parts(sweep, config)
     yield from _paper_parts(sweep, config)
     yield Heading("Stages and convergence")
@@ -94,9 +94,9 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     yield from _stops_parts(stops_of(store, sweep), sweep)
     yield Heading("Trials, seeds, machines")
     yield Points(list(_made_words(sweep, config.search.sampler)))
-    if (sheet := profile_sheet([*sweep.trials, *(sweep.refits or [])])) is not None:
-        yield sheet
-    yield trials_sheet(sweep)
+    if (table := profile_table([*sweep.trials, *(sweep.refits or [])])) is not None:
+        yield table
+    yield trials_table(sweep)
 
 
 # ---- sections --------------------------------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     if sweep.measure.cost:
         yield Text("The objective is a cost: it has no split.")
         return
-    sheet = on_test_sheet(sweep, sweep.measure)
-    if sheet is None:
+    table = on_test_table(sweep, sweep.measure)
+    if table is None:
         yield Text("No candidate is complete yet." if sweep.refits is None else "No refit is complete yet.")
         return
     yield Text(
@@ -151,7 +151,7 @@ def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
             "trainings are measured here. Their learning rates and weights went by the loss on the validation videos, "
             "of which they have seen some or all, and not by the test split."
         )
-    yield sheet
+    yield table
 
 
 def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
@@ -166,7 +166,7 @@ def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     yield Points(early_words(paper))
     caption = "How far a student with a teacher is ahead of scratch at the early stage; bars: ± deviation over seeds."
     yield from drawn("paper_early", caption, partial(early_plot, paper))
-    yield from paper_sheets(paper)
+    yield from paper_tables(paper)
 
 
 def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure) -> Iterator[Part]:
@@ -183,8 +183,8 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure
                 f"of {found[0].full}.{none}"
             )
     yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
-    if (sheet := reach_sheet(reached, sweep, measure)) is not None:
-        yield sheet
+    if (table := reach_table(reached, sweep, measure)) is not None:
+        yield table
 
 
 def _importance_parts(sweep: Sweep, importances: Importances) -> Iterator[Part]:
@@ -226,8 +226,8 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
         f"{high:.0%}, "
         "Clopper–Pearson)."
     )
-    if (sheet := stops_sheet(stops, measure)) is not None:
-        yield sheet
+    if (table := stops_table(stops, measure)) is not None:
+        yield table
 
 
 def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Table as Drawn
 from rich.text import Text
 
 from kdtune.parse import printable
+from kdtune.tables import Table
+from kdtune.tables.terminal import for_terminal
 from kdtune.units import duration
 
 Row = dict[str, Any]
@@ -25,7 +26,7 @@ def tables(picture: Row, heading: str, begun: str = "running", height: int | Non
     begun and not ended do."""
     progress = f"{picture['done']}/{picture['total']} ended"
     left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
-    parts: list[Text | Table] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
+    parts: list[Text | Drawn] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
     blocks = [picture["teachers"], *picture["blocks"]] if picture["teachers"] else picture["blocks"]
     groups = picture["running"]
     if height is not None:
@@ -37,10 +38,16 @@ def tables(picture: Row, heading: str, begun: str = "running", height: int | Non
     several = picture["metric"] is None
     heads = ["block", *(begun if state == "running" else state for state in COUNTS)]
     heads += ["Pareto set"] if several else [f"best {picture['metric']}", "gain"]
-    rows = [[block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"])] for block in blocks]
-    parts += [table(heads, rows), *_rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks")]
+    rows = [
+        [block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"], several)]
+        for block in blocks
+    ]
+    parts += [
+        for_terminal(Table.of(heads, rows)),
+        *_rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks"),
+    ]
     if groups:
-        parts += [Text(), table([begun, "epoch", "reached"], [_group(group) for group in groups])]
+        parts += [Text(), for_terminal(Table.of([begun, "epoch", "reached"], [_group(group) for group in groups]))]
         parts += _rest(len(picture["running"]) - len(groups), begun)
     return Group(*parts)
 
@@ -62,9 +69,9 @@ def best_words(best: Row) -> str:
     return f"{best['objective']:.3f} (no. {best['candidate']})"
 
 
-def _best(best: Row | None) -> list[str]:
+def _best(best: Row | None, several: bool) -> list[str]:
     if best is None:
-        return [""]
+        return [""] if several else ["", ""]
     if "candidates" in best:
         return [str(len(best["candidates"]))]
     return [best_words(best), "" if best["gain"] is None else f"{best['gain']:+.3f}"]
@@ -77,16 +84,6 @@ def _group(group: Row) -> list[str]:
         epoch,
         f"{group['stage']}: {group['metric']} {group['value']:.3f}" if group["stage"] else "",
     ]
-
-
-def table(heads: list[str], rows: list[list[str]]) -> Table:
-    """Left-aligned as results are; every row takes one line, whatever the terminal's width."""
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
-    for head in heads:
-        drawn.add_column(Text(printable(head)), no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(Text(printable(text)) for text in row))  # as Text, for names may hold brackets
-    return drawn
 
 
 def _line(text: str) -> Text:

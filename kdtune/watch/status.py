@@ -9,9 +9,11 @@ from typing import Any, TextIO
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
+from kdtune.tables import Table
+from kdtune.tables.terminal import for_terminal
 from kdtune.watch.board import Board
 from kdtune.watch.live import Live, watcher
-from kdtune.watch.picture import best_words, show, table, tables
+from kdtune.watch.picture import best_words, show, tables
 from kdtune.watch.reading import Reader, board_of
 
 Row = dict[str, Any]
@@ -112,7 +114,7 @@ def show_overview(found: Row, stream: TextIO) -> None:
         who = "" if sweep["driver"] is None else _who(sweep["driver"])
         ended = f"{sweep['done']}/{sweep['total']}"
         rows.append([sweep["sweep"], sweep["state"], ended, str(sweep["failed"] or ""), ", ".join(words), who])
-    show(table(["sweep", "state", "ended", "failed", "best", "run by"], rows), stream)
+    show(for_terminal(Table.of(["sweep", "state", "ended", "failed", "best", "run by"], rows)), stream)
 
 
 # ---- who runs it -----------------------------------------------------------------------------------------------------
