@@ -14,7 +14,7 @@ from kdtune.commands.report import make_report
 from kdtune.config.load import load_sweep
 from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
-from kdtune.report.paper import paper_of, paper_sheets, published
+from kdtune.report.paper import paper_of, paper_tables, published
 from kdtune.report.results import sweep_results
 from kdtune.report.standing import sweep_of
 from kdtune.store import Store
@@ -61,6 +61,7 @@ def test_all_nine_rows_of_each_table_stand_beside_the_published_ones(made: tuple
     assert (first["student"], first["teacher"], first["early, published"]) == ("r3d", "c3d", "0.42")
     measured = 0.3 + 0.025 + 0.03 - 0.01  # on test, one point lower
     assert float(first["early"]) == pytest.approx(measured)
+    assert float(first["early, difference"]) == pytest.approx(measured - 0.42)
     final = rows(made[0], 3)[0]
     assert (final["published (ucf101)"], float(final["late"])) == ("0.45", pytest.approx(0.3 + 0.1 - 0.01 - 0.01))
 
@@ -83,8 +84,8 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
     measured = sweep_of(store.sweep_record("paper"), sweep_results(store, "paper", {}), {})
     paper = paper_of(measured, sweep)
     assert paper is not None
-    table = paper_sheets(paper)[0]
-    assert table.heads == ["student", "teacher", "late", "published (ucf101)", "difference (ucf101)"]
+    table = paper_tables(paper)[0]
+    assert table.names == ["student", "teacher", "late", "published (ucf101)", "difference (ucf101)"]
     assert table.rows[0][2].value == pytest.approx(0.38)
 
 
