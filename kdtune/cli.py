@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sweep", nargs="?", metavar="SWEEP", help="a sweep's name (default: a line for each)")
     sub.add_argument("--follow", action="store_true", help="until nobody runs it any more")
     sub.add_argument("--format", choices=("table", "json"), default="table")
-    does = "train again, from nothing or from a stage, and compare every figure, bit for bit"
+    does = "train again, from scratch or from a stage, and compare every figure, bit for bit"
     sub = command("replay", trials.replay, does, "replay lambda_tau --sample 3")
     sub.add_argument("name", metavar="TRIAL|SWEEP", help="a trial's key, or its first digits; or a sweep's name")
     sub.add_argument("--sample", type=_count, metavar="N", help="only N of them, drawn anew each time")

@@ -14,7 +14,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.train.cost import trial_cost
 from kdtune.train.initial import initial_state
 from kdtune.train.profile import make_deterministic
-from kdtune.train.samples import Kept, Samples
+from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.session import Session
 
 
@@ -24,10 +24,10 @@ def trial_of(form: dict[str, Any], **sections: Any) -> TrialConfig:
 
 
 def measured(
-    config: TrialConfig, prepared: Session, kept: Kept | None = None, device: torch.device = CPU
+    config: TrialConfig, prepared: Session, cache: SampleCache | None = None, device: torch.device = CPU
 ) -> dict[OfCost, float]:
     """Of a trial that was not trained."""
     make_deterministic(config)
     data = TrialData.of(config, prepared.clips(config))
     fresh = initial_state(config, data, None, device)
-    return trial_cost(fresh, Samples(config, data, device, kept=kept), None)
+    return trial_cost(fresh, Samples(config, data, device, cache=cache), None)

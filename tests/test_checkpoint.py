@@ -180,7 +180,7 @@ def test_the_one_before_is_used_to_the_same_bits(
     assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
     said = capsys.readouterr().err
     if files.checkpoint.exists() and damage is not Path.unlink:
-        assert "going on from the one before" in said
+        assert "resuming from the previous checkpoint" in said
         assert str(files.checkpoint) in said
     assert not files.checkpoint_before.exists(), "a complete trial needs it no more"
 
@@ -188,7 +188,7 @@ def test_the_one_before_is_used_to_the_same_bits(
 def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     files = stopped(config, Store(tmp_path), prepared, 1)
     torch.save(read_checkpoint(files.checkpoint), files.checkpoint)
-    with pytest.raises(StoreError, match="its checksum is another"):
+    with pytest.raises(StoreError, match="does not match its checksum"):
         read_checkpoint(files.checkpoint)
 
 
@@ -200,9 +200,9 @@ def test_where_both_are_damaged_the_trial_begins_again_and_says_so(
     torn(files.checkpoint_before)
     assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
     said = capsys.readouterr().err
-    assert "checkpoint.pt: the checkpoint is damaged: its checksum is another" in said
+    assert "checkpoint.pt: the checkpoint is damaged: it does not match its checksum" in said
     assert "checkpoint_before.pt: the checkpoint cannot be read" in said
-    assert said.endswith("going on from the start: it is trained again\n")
+    assert said.endswith("resuming from the start\n")
     assert said.count("kdtune:") == 1
 
 

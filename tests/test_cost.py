@@ -20,7 +20,7 @@ from kdtune.store import Store
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.cost import epoch_seconds
 from kdtune.train.replay import Replay
-from kdtune.train.samples import Kept, Samples
+from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.session import Session
 
 TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
@@ -146,15 +146,15 @@ def test_measuring_changes_no_bit(
 
 def test_measuring_leaves_generators_and_samples_alone(tiny: TrialConfig, prepared: Session) -> None:
     torch.manual_seed(1)
-    kept = Kept(10**9)
+    cache = SampleCache(10**9)
     data = TrialData.of(tiny, prepared.clips(tiny))
-    before = next(Samples(tiny, data, CPU, kept=kept).training(1, 0))
-    copy, size = before.clips.clone(), kept.bytes
+    before = next(Samples(tiny, data, CPU, cache=cache).training(1, 0))
+    copy, size = before.clips.clone(), cache.bytes
     states = torch.get_rng_state(), np.random.get_state()[1].tobytes(), random.getstate()
-    measured(tiny, prepared, kept)
+    measured(tiny, prepared, cache)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tobytes(), random.getstate()) == states[1:]
-    assert kept.bytes == size
-    assert next(Samples(tiny, data, CPU, kept=kept).training(1, 0)) is before
+    assert cache.bytes == size
+    assert next(Samples(tiny, data, CPU, cache=cache).training(1, 0)) is before
     assert before.clips.equal(copy)
     assert torch.is_grad_enabled()

@@ -163,7 +163,7 @@ def test_what_is_in_work_is_left_alone(swept: Swept) -> None:
         with store.lock(f"trial-{files.key}"):
             code, out, _ = swept.run("store", "check", "--repair")
         assert (code, files.result_file.read_text()) == (EXIT_FAILED_TRIALS, "{")
-        assert "left alone, for it is in work" in out
+        assert "left alone: it is in use" in out
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

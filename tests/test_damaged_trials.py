@@ -220,7 +220,7 @@ def test_a_trial_that_was_stopped_goes_on_with_all_its_rows(
     assert [row["epoch"] for row in trials.train()] == [1, 2, 3]
     trials.assert_same()
     assert {step.split()[1] for step in steps} == {"3"}
-    assert "the checkpoint has the rows, and they are written again" in capsys.readouterr().err
+    assert "its rows are restored from the checkpoint" in capsys.readouterr().err
 
 
 def group(trials: Trials) -> TrialGroup:
@@ -246,7 +246,7 @@ def test_what_rows_lack_is_named() -> None:
     assert missing([1, 1, 3], 2) == (
         "lacks epoch 2, and holds epoch 3, which the trial does not have, and holds epoch 1 more than once"
     )
-    assert missing([2, 1]) == "holds its epochs in another order"
+    assert missing([2, 1]) == "holds its epochs out of order"
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_a_teacher_or_start_with_other_weights_is_trained_again_before_it_is_use
     trials.assert_same()
     said = capsys.readouterr().err
     assert f"{trials.files(which).checkpoint}: " in said
-    assert "it is trained again from what is sound" in said
+    assert "training it again from what is intact" in said
 
 
 def test_targets_that_are_there_need_no_weights(trials: Trials, steps: list[str]) -> None:
@@ -347,7 +347,7 @@ def test_a_checkpoint_that_learned_from_other_weights_is_dropped(
         path.unlink()
     trials.train()
     trials.assert_same()
-    assert "learned from other weights than its teacher or start has now" in capsys.readouterr().err
+    assert "learned from other weights than its teacher or start now has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", WEIGHTS)

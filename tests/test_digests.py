@@ -84,7 +84,7 @@ def test_a_changed_profile_is_said_and_recorded(
 
     monkeypatch.setattr(trial_module, "profile", elsewhere)
     files = train(tiny, Store(tmp_path), prepared)
-    assert "going on under another profile (device " in capsys.readouterr().err
+    assert "resuming under another profile (device " in capsys.readouterr().err
     result = files.result()
     assert result is not None
     assert result["profile"]["device"] == "another"

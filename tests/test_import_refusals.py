@@ -86,12 +86,12 @@ def test_all_problems_come_in_one_message(tmp_path: Path, store: Store) -> None:
     said = refusal(lambda: import_checkpoint(saved(tmp_path, state), config(), store))
     for words in (
         "fc: has 6 outputs, this network's pretext head 5",
-        "projector.mlp.2.weight: got the shape [64, 32], wanted the shape [128, 32]",
-        "base_network.bn1.weight: got the type torch.int64, wanted torch.float32",
+        "projector.mlp.2.weight: got the shape [64, 32], expected the shape [128, 32]",
+        "base_network.bn1.weight: got the type torch.int64, expected torch.float32",
         "base_network.bn1.bias: is not finite in 2 of 4 places",
         "base_network.bn1.running_var: is sparse",
-        "base_network.conv2.block1.bn2.weight: is missing, wanted the shape [4]",
-        "memory: is not known, got the shape [3, 2]",
+        "base_network.conv2.block1.bn2.weight: is missing, expected the shape [4]",
+        "memory: is unknown, got the shape [3, 2]",
     ):
         assert words in said
     assert said.count("\n") == 6, "each problem once"
@@ -105,7 +105,7 @@ def test_all_problems_come_in_one_message(tmp_path: Path, store: Store) -> None:
         (config("r3d_18"), "holds PCL's r3d, but student.backbone is r3d_18"),
         (config("r3d", loss={"target": "action"}), "has heads that learned pretext labels, but loss.target is action"),
         (config("r3d", depth=18), "conv2.blocks.0.conv1.temporal_spatial_conv.weight: is missing"),
-        (config("r3d", width=8), "weight: got the shape [4, 4, 3, 3, 3], wanted the shape [8, 8, 3, 3, 3]"),
+        (config("r3d", width=8), "weight: got the shape [4, 4, 3, 3, 3], expected the shape [8, 8, 3, 3, 3]"),
     ],
     ids=["backbone", "torchvision", "target", "depth", "width"],
 )
@@ -121,7 +121,7 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path, store: Store) -> None:
     state = pretrained(depth=18).state_dict()
     said = refusal(lambda: import_checkpoint(saved(tmp_path, state), config(), store))
     extra = len(state) - len(pretrained().state_dict())
-    assert f"and {extra - 10} more such problems; is this network, r3d depth 10 width 4, the file's?" in said
+    assert f"and {extra - 10} more such problems; is the file for this network, r3d depth 10 width 4?" in said
     assert len(said.splitlines()) == 11
 
 
@@ -135,7 +135,7 @@ def test_an_action_head_of_another_task_is_refused(tmp_path: Path, store: Store)
 def test_unknown_names_are_refused(backbone: str, tmp_path: Path, store: Store) -> None:
     file = saved(tmp_path, {"features.0.weight": torch.zeros(2), "features.0.bias": torch.zeros(2)})
     said = refusal(lambda: import_checkpoint(file, config(backbone), store))
-    assert f"holds no weights of {backbone} under names that are known here; its first are features.0.weight" in said
+    assert f"holds no weights of {backbone} under known names; its first names are features.0.weight" in said
 
 
 def test_our_own_checkpoint_is_imported_by_its_folder(tmp_path: Path, store: Store) -> None:

@@ -114,12 +114,12 @@ WAYS: dict[str, tuple[Any, str]] = {
         lambda f: f.config.write_text(json.dumps(read_json(f.config) | {"data": math.nan})),
         "it hashes to nothing",
     ),
-    "a list of weights": (lambda f: torch.save({"network": [torch.ones(2)]}, f.checkpoint), "is no trial's checkpoint"),
+    "a list of weights": (lambda f: torch.save({"network": [torch.ones(2)]}, f.checkpoint), "is not a trial's checkpoint"),
     "a list": (lambda f: (f.folder / "result.json").write_text("[1]"), "result.json: is damaged: holds a list"),
     "another config": (lambda f: write_json(f.config, read_json(f.config) | {"data": "0"}), "it hashes to "),
-    "no checkpoint": (lambda f: f.checkpoint.unlink(), "is no complete trial: checkpoint.pt is missing"),
+    "no checkpoint": (lambda f: f.checkpoint.unlink(), "is not a complete trial: checkpoint.pt is missing"),
     "no digest": (lambda f: f.write_result({}), "result.json: names no weights_sha256"),
-    "no result": (lambda f: (f.folder / "result.json").unlink(), "is no complete trial: result.json is missing"),
+    "no result": (lambda f: (f.folder / "result.json").unlink(), "is not a complete trial: result.json is missing"),
     "nothing": (lambda f: [p.unlink() for p in f.folder.iterdir()], "checkpoint.pt, result.json are missing"),
     "other weights": (spoil, "checkpoint.pt: holds weights with SHA-256 "),
     "torn": (
@@ -164,8 +164,8 @@ def test_an_interrupted_import(trained: Trained, store: Store) -> None:
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path, store: Store) -> None:
-    assert "is no trial's folder" in refused(tmp_path / "absent", store)
-    assert "is no trial's folder" in refused(saved(tmp_path, {}), store)
+    assert "is not a trial's folder" in refused(tmp_path / "absent", store)
+    assert "is not a trial's folder" in refused(saved(tmp_path, {}), store)
 
 
 def test_imported_weights_travel_as_trials_do(published: Published, store: Store) -> None:
@@ -251,7 +251,7 @@ def test_the_commands(tmp_path: Path, store: Store, capsys: pytest.CaptureFixtur
         return capsys.readouterr()
 
     bad, file = saved(tmp_path, {}, "bad.pt"), saved(tmp_path, pretrained("c3d").state_dict())
-    for source, words in ((bad, "holds no state dict"), (tmp_path, "is no complete trial")):
+    for source, words in ((bad, "holds no state dict"), (tmp_path, "is not a complete trial")):
         out, said = teacher("import", source, code=2)
         assert (out, said.startswith(f"kdtune: 1 problem\n  {source}: {words}")) == ("", True)
     assert held(store) == {}

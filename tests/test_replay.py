@@ -154,7 +154,7 @@ def test_what_cannot_be_replayed_is_said(store: Store, config: TrialConfig, caps
     identity = read_json(files.config)
     for changed, words in (
         ({**identity, "semantics": 1}, "is of semantics 1"),
-        ({**identity, "data": "other"}, "frames are no longer in the store"),
+        ({**identity, "data": "other"}, "frames are not in the store"),
         ({**identity, "trial": {**identity["trial"], "seed": 5}}, "does not hash to its name"),
         ({"imported": "0" * 32}, "was imported"),
     ):

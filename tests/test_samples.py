@@ -17,7 +17,7 @@ from kdtune.store import Store
 from kdtune.train import samples as module
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
 from kdtune.train.loader import steps_of_an_epoch
-from kdtune.train.samples import Kept, Samples, default_budget, stream_digest
+from kdtune.train.samples import SampleCache, Samples, default_budget, stream_digest
 from kdtune.train.session import Session
 
 
@@ -38,16 +38,16 @@ def one_epoch(samples: Samples, epoch: int = 1) -> list[Tensor]:
 
 
 def test_what_is_found_is_what_was_made(tiny: TrialConfig, data: TrialData) -> None:
-    kept = Kept(10**9)
-    first = one_epoch(Samples(tiny, data, CPU, kept=kept))
-    again = Samples(changed(tiny, loss={"alpha": 0.1}), data, CPU, kept=kept)
+    cache = SampleCache(10**9)
+    first = one_epoch(Samples(tiny, data, CPU, cache=cache))
+    again = Samples(changed(tiny, loss={"alpha": 0.1}), data, CPU, cache=cache)
     for found, made in zip(one_epoch(again), first, strict=True):
         assert found is made, "λ, τ, α and the like change no sample"
     batch = next(again.training(1, 0))
     assert batch.clips.equal(training_samples(tiny, data, 1, batch.samples, CPU).clips)
     rows = data.validation
     spaced, one_each = again.evenly_spaced(rows), again.evaluation(rows)
-    other_seed = Samples(changed(tiny, seed=3), data, CPU, kept=kept)
+    other_seed = Samples(changed(tiny, seed=3), data, CPU, cache=cache)
     assert other_seed.evenly_spaced(rows) is spaced, "an evaluation asks every trial the same"
     assert other_seed.evaluation(rows) is one_each
     assert spaced.equal(evenly_spaced_clips(tiny, data, rows, CPU))
@@ -77,25 +77,25 @@ def test_the_budget_is_kept_and_the_stream_that_asks_pushes_none_of_its_own_out(
     def clips(size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.uint8)
 
-    kept, made = Kept(100), []
+    cache, made = SampleCache(100), []
 
     def get(stream: str, name: int, size: int) -> None:
-        kept.get(stream, name, lambda: made.append((stream, name)) or clips(size))
+        cache.get(stream, name, lambda: made.append((stream, name)) or clips(size))
 
     for name in range(6):  # 30 bytes each: three fit
         get("a", name, 30)
     for name in range(6):
         get("a", name, 30)
     assert made[6:] == [("a", 3), ("a", 4), ("a", 5)], "the first three are still there"
-    assert kept.bytes == 90
+    assert cache.bytes == 90
     get("b", 0, 20)
-    assert kept.bytes == 20, "the stream that nobody asks for made room"
+    assert cache.bytes == 20, "the stream that nobody asks for made room"
     get("a", 0, 70)
-    assert kept.bytes == 90
+    assert cache.bytes == 90
     get("b", 1, 30)
-    assert kept.bytes == 50, "it was a that had not been asked for longest"
+    assert cache.bytes == 50, "it was a that had not been asked for longest"
     get("c", 0, 101)
-    assert kept.bytes == 50, "for what can never fit nobody makes room"
+    assert cache.bytes == 50, "for what can never fit nobody makes room"
 
 
 def test_the_default_budget_leaves_memory_for_a_worker_on_every_core() -> None:
@@ -104,9 +104,9 @@ def test_the_default_budget_leaves_memory_for_a_worker_on_every_core() -> None:
 
 def test_nothing_is_kept_where_it_would_gain_nothing(tiny: TrialConfig, data: TrialData) -> None:
     """Processes that read ahead prepare while the trainer trains."""
-    kept = Kept(10**9)
-    one_epoch(Samples(tiny, data, CPU, workers=1, kept=kept))
-    assert kept.bytes == 0
+    cache = SampleCache(10**9)
+    one_epoch(Samples(tiny, data, CPU, workers=1, cache=cache))
+    assert cache.bytes == 0
 
 
 @pytest.mark.parametrize("budget", [0, 12_000_000, 10**9])
@@ -116,11 +116,11 @@ def test_kept_samples_change_no_bit(
     """Two trials one after another in one process, the second with what the first has left, and one alone."""
     second = changed(tiny, loss={"alpha": 0.2})
     alone = train(second, Store(tmp_path_factory.mktemp("alone")), prepared)
-    session = Session(Store(tmp_path_factory.mktemp("both")), dict(prepared.folders), kept=Kept(budget))
+    session = Session(Store(tmp_path_factory.mktemp("both")), dict(prepared.folders), cache=SampleCache(budget))
     for config in (tiny, second):
         for _ in session.trial(config, CPU):
             pass
-    assert (session.kept.bytes > 0) == (budget > 0)
+    assert (session.cache.bytes > 0) == (budget > 0)
     assert bits(session.files(second)) == bits(alone)
 
 
@@ -128,13 +128,13 @@ def test_a_trial_leaves_kept_samples_as_they_were(
     tiny: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that trains or evaluates writes into its input."""
-    session = Session(Store(tmp_path_factory.mktemp("kept")), dict(prepared.folders), kept=Kept(10**9))
+    session = Session(Store(tmp_path_factory.mktemp("kept")), dict(prepared.folders), cache=SampleCache(10**9))
     for _ in session.trial(tiny, CPU):
         pass
     data = TrialData.of(tiny, session.clips(tiny))
     monkeypatch.setattr(module, "on_device", lambda *_: pytest.fail("made again"))
     monkeypatch.setattr(module, "evenly_spaced_clips", lambda *_: pytest.fail("made again"))
-    samples = Samples(tiny, data, CPU, kept=session.kept)
+    samples = Samples(tiny, data, CPU, cache=session.cache)
     steps = steps_of_an_epoch(tiny, data)
     for epoch in range(1, tiny.epochs + 1):
         for batch in islice(samples.training(epoch, 0), steps):

@@ -18,15 +18,15 @@ import json, os, sys
 import torch
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
-from kdtune.train.samples import Kept
+from kdtune.train.samples import SampleCache
 from kdtune.train.session import Session
 form, root, folders, trials = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-session = Session(Store(root), folders, kept=Kept(40_000_000))
+session = Session(Store(root), folders, cache=SampleCache(40_000_000))
 for number in range(trials):
     form["loss"]["alpha"], form["seed"] = 0.1 + number / 1000, number % 7  # a few streams, that take turns
     for _ in session.trial(TrialConfig.model_validate(form), torch.device("cpu")):
         pass
-    assert session.kept.bytes <= session.kept.budget
+    assert session.cache.bytes <= session.cache.budget
     resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     print(resident, flush=True)
 """

@@ -124,7 +124,7 @@ def test_the_command_takes_one_of_several_and_says_where_it_was(
 
 def test_names_beside_a_wrapped_network_are_not_left_out(state: State, tmp_path: Path) -> None:
     file = saved(tmp_path, {"state_dict": {**named(state, "model."), "criterion.weight": torch.zeros(2)}})
-    assert "criterion.weight: is not known" in refusal(lambda: read_foreign(file, config()))
+    assert "criterion.weight: is unknown" in refusal(lambda: read_foreign(file, config()))
     assert read_foreign(file, config(), "state_dict.model").heads == ("head", "projector")
 
 
@@ -138,10 +138,10 @@ HOSTILE: dict[str, tuple[Callable[[State], State], str]] = {
         "fc.bias: is sparse, quantised",
     ),
     "meta": (lambda s: {**s, "fc.bias": torch.zeros(5, device="meta")}, "fc.bias: is sparse, quantised or empty"),
-    "huge": (lambda s: {**s, "fc.weight": torch.zeros(1).expand(10**12, 96)}, "repeats fewer numbers than that"),
-    "repeated": (lambda s: {**s, "fc.bias": torch.zeros(1).expand(5)}, "repeats fewer numbers than that"),
-    "surrogates": (lambda s: {**s, "a\ud800": torch.zeros(2)}, "a\\ud800: is not known"),
-    "an empty name": (lambda s: {**s, "": torch.zeros(2)}, "is not known"),
+    "huge": (lambda s: {**s, "fc.weight": torch.zeros(1).expand(10**12, 96)}, "stores fewer numbers"),
+    "repeated": (lambda s: {**s, "fc.bias": torch.zeros(1).expand(5)}, "stores fewer numbers"),
+    "surrogates": (lambda s: {**s, "a\ud800": torch.zeros(2)}, "a\\ud800: is unknown"),
+    "an empty name": (lambda s: {**s, "": torch.zeros(2)}, "is unknown"),
     "dots": (lambda s: {"...": torch.zeros(2)}, "is missing"),
 }
 

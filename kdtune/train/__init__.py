@@ -1,1 +1,1 @@
-"""One trial: PCL+KD training, evaluation, checkpoints, and a teacher's targets. Knows of no Ray and no MLflow."""
+"""One trial: PCL+KD training, evaluation, checkpoints and teacher targets. Runs without Ray, Optuna and MLflow."""

@@ -1,8 +1,8 @@
-"""How this process rounds: what no version says, as the instruction set that oneDNN and MKL choose, and their switches.
+"""Fingerprint this process's rounding, which depends on kernels and switches that no version number shows.
 
-oneDNN does not tell torch which instructions it uses, and a virtual machine may hide some of a processor's. So the
-profile holds a fingerprint of small computations of each kind that a trial consists of. Tried on a CPU with AVX-512: it
-is another for ONEDNN_MAX_CPU_ISA of SSE41 and AVX2, MKL_CBWR, MKL_ENABLE_INSTRUCTIONS and ATEN_CPU_CAPABILITY, and the
+oneDNN does not report which instructions it uses, and a virtual machine may hide some of the processor's. The profile
+therefore holds a fingerprint of small computations of every kind that a trial performs. On a CPU with AVX-512 it
+changes with ONEDNN_MAX_CPU_ISA (SSE41, AVX2), MKL_CBWR, MKL_ENABLE_INSTRUCTIONS and ATEN_CPU_CAPABILITY, and stays the
 same for switches that change no bit of a trial.
 """
 
@@ -32,34 +32,37 @@ SWITCHES = (
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"),
     *("TORCH_CUDNN_V8_API_DISABLED", "TORCH_CUDNN_USE_HEURISTIC_MODE_B", "CUBLAS_WORKSPACE_CONFIG"),
 )
-#: What make_deterministic sets by itself.
-OWN = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+#: Values that make_deterministic sets itself; they are not reported.
+OWN_VALUES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 def switches() -> str:
-    """The SWITCHES that are set, as in `MKL_CBWR=AVX2`; empty for none."""
+    """Return the SWITCHES that are set, such as `MKL_CBWR=AVX2`, separated by commas; empty if none is."""
     found = {name: os.environ[name] for name in SWITCHES if os.environ.get(name)}
-    return ", ".join(f"{name}={value}" for name, value in found.items() if OWN.get(name) != value)
+    return ", ".join(f"{name}={value}" for name, value in found.items() if OWN_VALUES.get(name) != value)
 
 
 @cache
 def fingerprint(device: torch.device, threads: int, precision: str) -> str:
-    """The first digits of a SHA-256 over every bit that small convolutions, matrix products and sums give, forwards and
-    backwards, on `device` and on the CPU. `threads` and `precision` are those that torch is set to now."""
+    """Return 12 hex digits of a SHA-256 over the bits of small convolutions, matrix products and sums.
+
+    They run forwards and backwards on `device` and on the CPU. `threads` and `precision` must be torch's current
+    settings: they key the cache.
+    """
     sha = hashlib.sha256()
     try:
         with torch.enable_grad():
             for place in dict.fromkeys((device, torch.device("cpu"))):
                 for tensor in _computed(place, bf16=precision == "bf16"):
                     sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    except RuntimeError as error:  # a device that refuses one of them: no trial fails for its fingerprint
+    except RuntimeError as error:  # the device refuses one of them: a trial must not fail for its fingerprint
         return f"not measured: {first_line(error)}"
     return sha.hexdigest()[:12]
 
 
 def _computed(device: torch.device, *, bf16: bool) -> list[Tensor]:
     def values(*shape: int) -> Tensor:
-        whole = torch.arange(math.prod(shape)) * 7919 % 1009  # exact everywhere
+        whole = torch.arange(math.prod(shape)) * 7919 % 1009  # exact on every machine
         return (whole.float() / 1009 - 0.5).reshape(shape).to(device).requires_grad_()
 
     clips = values(4, 3, 8, 16, 16)

@@ -1,4 +1,4 @@
-"""Checkpoint files: all of a trial's state in one, with a checksum over its content; and the weights to use of one."""
+"""Checkpoint files: a trial's whole state with a checksum over its content, and the weights that a trial ended with."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from kdtune.store.files import read_json
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import read_result
 
-#: What helps where a checkpoint cannot be used: of a trial that was trained here, and of imported weights.
+#: Hints for an unusable checkpoint: of a trial trained here, and of imported weights.
 ADVICE = "remove its folder to train it again"
 IMPORT_ADVICE = "import it again with `kdtune teacher import`"
 
 
 def trained_weights(files: TrialFiles) -> dict[str, Tensor]:
-    """Return the weights that a complete trial ended with, on the CPU. Whatever uses a trial's weights asks here.
+    """Return the weights that a complete trial ended with, on the CPU. Every reader of trained weights calls this.
 
-    Raises DamageError where its checkpoint or its result is missing, cannot be read, or where the checkpoint does not
-    hold the weights that the result names.
+    Raises DamageError if the checkpoint or the result is missing or unreadable, or if the checkpoint does not hold the
+    weights that the result names; StoreError if the weights are not finite.
     """
     result = read_result(files)
     if result is None:
-        raise DamageError([Problem(str(files.folder), "is no complete trial")])
+        raise DamageError([Problem(str(files.folder), "is not a complete trial")])
     imported = (read_json(files.config) or {}).get("imported")
     advice = ADVICE if imported is None else IMPORT_ADVICE
     weights, wanted = final_weights(files.checkpoint, advice), result["weights_sha256"]
@@ -44,7 +44,7 @@ def trained_weights(files: TrialFiles) -> dict[str, Tensor]:
         what = f"the checkpoint holds the weights {_short(found)}, but result.json names {_short(wanted)}; {advice}"
         raise DamageError([Problem(str(files.checkpoint), what)])
     if bad := not_finite_tensors(weights):
-        raise StoreError([Problem(str(files.checkpoint), f"its weights are not finite: {some(bad)}")])
+        raise StoreError([Problem(str(files.checkpoint), f"its weights are not finite: {first_names(bad)}")])
     return weights
 
 
@@ -53,8 +53,8 @@ def not_finite_tensors(weights: Mapping[str, Tensor]) -> list[str]:
     return [name for name, value in weights.items() if not bool(value.isfinite().all())]
 
 
-def some(names: list[str], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
+def first_names(names: list[str], shown: int = 3) -> str:
+    """Join the first `shown` names and count the rest: "a, b, c and 4 more"."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
@@ -64,27 +64,32 @@ def _short(sha256: str) -> str:
 
 
 def final_weights(path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
-    """Return the weights that the trial of a checkpoint ended with, on the CPU; whether they are the recorded ones is
-    `trained_weights`' to tell. Raises DamageError for a file that is no checkpoint."""
+    """Return the weights that the trial of a checkpoint ended with, on the CPU, without comparing them with its result.
+
+    Raises DamageError if the file is not a checkpoint.
+    """
     return kept_weights(read_checkpoint(path, advice), path, advice)
 
 
 def kept_weights(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
-    """Return the weights that the parts of the checkpoint `path` would end with: the best or the last ones."""
+    """Return the best weights in the parts of the checkpoint `path`, or the last ones if it tracks no best.
+
+    Raises DamageError if the parts are not a trial's.
+    """
     best = parts.get("best") if isinstance(parts, dict) else None
     holder = parts if best is None else best
     weights = holder.get("network") if isinstance(holder, dict) else None
     found = weights.items() if isinstance(weights, Mapping) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found):
-        raise DamageError([Problem(str(path), f"is no trial's checkpoint; {advice}")])
+        raise DamageError([Problem(str(path), f"is not a trial's checkpoint; {advice}")])
     return dict(found)
 
 
 def read_checkpoint(path: Path, advice: str = ADVICE) -> dict[str, Any]:
-    """Return the parts of a checkpoint, on the CPU. Only tensors and plain values are read: loading never runs code.
+    """Return the parts of a checkpoint, on the CPU. Loads only tensors and plain values, so no code of the file runs.
 
-    Raises DamageError for one that is missing, that cannot be read, or that is not what was written; StoreError where
-    the disk or its permissions refuse. `advice` ends the message.
+    Raises DamageError if the file is missing, unreadable or fails its checksum; StoreError if the disk or its
+    permissions refuse. `advice` ends the message.
     """
     try:
         opened = path.open("rb")
@@ -98,21 +103,21 @@ def read_checkpoint(path: Path, advice: str = ADVICE) -> dict[str, Any]:
         with opened:
             parts = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        if out_of_memory(error) and _is_intact(path):  # else it is a damaged size that no machine has room for
+        if out_of_memory(error) and _is_intact(path):  # otherwise a damaged size asks for the memory
             raise
-        # A truncated file sends torch to a place before its beginning: EINVAL. Any other number is the disk's.
+        # A truncated file makes torch seek before its beginning: EINVAL. Any other errno comes from the disk.
         refused = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         what = f"the checkpoint cannot be read ({first_line(error).split('. ')[0]}); {advice}"
         raise (StoreError if refused else DamageError)([Problem(str(path), what)]) from error
-    # torch leaves the checksums in its files unread. Imported weights have their digest in their name.
+    # torch ignores the checksums in its own files. Imported weights carry none: their key holds their digest.
     trained = isinstance(parts, dict) and {"sha256", "epoch"} & set(parts)
     if trained and parts.pop("sha256", None) != content_digest(parts):
-        raise DamageError([Problem(str(path), f"the checkpoint is damaged: its checksum is another; {advice}")])
+        raise DamageError([Problem(str(path), f"the checkpoint is damaged: it does not match its checksum; {advice}")])
     return parts
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether each part of the file, which is a zip archive, has its checksum."""
+    """Return whether every member of the file, a zip archive, matches its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -121,12 +126,12 @@ def _is_intact(path: Path) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether this machine or its GPU has no memory left; the CPU's allocator raises a plain RuntimeError."""
+    """Return whether the error says that host or GPU memory ran out (torch's CPU allocator raises RuntimeError)."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def content_digest(value: Any) -> str:
-    """SHA-256 over a nest of dictionaries, lists, tensors and plain values: types, shapes, bytes, in their order."""
+    """Return the SHA-256 (hex) of nested dictionaries, lists, tensors and plain values: types, shapes, bytes, order."""
     sha = hashlib.sha256()
 
     def add(part: Any) -> None:
@@ -150,7 +155,7 @@ def content_digest(value: Any) -> str:
 
 
 def load_part(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> None:
-    """Load the tensors `prefix.*` of `weights` into `module`, all of them or, with a StoreError, none."""
+    """Load the tensors `prefix.*` of `weights` into `module`. Raises StoreError, naming each one that does not fit."""
     part = {name.removeprefix(f"{prefix}."): value for name, value in weights.items() if name.startswith(f"{prefix}.")}
     try:
         module.load_state_dict(part)

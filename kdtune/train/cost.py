@@ -1,8 +1,7 @@
-"""What a trial costs: measured when it is trained, once a process for all trials that are alike. What each figure is:
-config/metrics.py.
+"""Measure what a trial costs, once per process for all trials of equal cost. config/metrics.py defines the figures.
 
-Nothing of the trial is touched: a fresh network of its configuration is measured, for weights make no difference. What
-it does is the same each time, so that `operators.py` may watch it.
+The measurement leaves the trial alone: it uses a fresh network of the same configuration, since weights do not affect
+cost. Each run performs the same operations, so `operators.py` can watch it.
 """
 
 from __future__ import annotations
@@ -37,36 +36,39 @@ from kdtune.train.trial import forward
 
 #: Timed passes of one clip.
 RUNS = 5
-#: Of the loss: how large they are costs nothing, that they are there does.
-SWITCHES = ("alpha", "lambda", "beta", "gamma")
+#: Weights of the loss. Only whether one is zero affects the cost.
+LOSS_WEIGHTS = ("alpha", "lambda", "beta", "gamma")
 
 
-def alike(config: TrialConfig, data: TrialData, device: torch.device) -> str:
-    """A digest that trials which cost the same share: of the canonical form without seed and τ, with each factor of the
-    loss no more than there or not there; of how many data there are, and of what network the teacher is."""
+def cost_digest(config: TrialConfig, data: TrialData, device: torch.device) -> str:
+    """Return a digest that is equal for trials of equal cost.
+
+    It covers the canonical form without seed and τ (of the loss's weights only whether each is zero), the size of the
+    data, the teacher's network and the kind of device.
+    """
     form = canonical(config)
     del form["seed"], form["data"]
     form["loss"].pop("tau", None)
-    form["loss"] |= {name: largest(form["loss"][name]) > 0 for name in SWITCHES if name in form["loss"]}
+    form["loss"] |= {name: largest(form["loss"][name]) > 0 for name in LOSS_WEIGHTS if name in form["loss"]}
     teacher = canonical(config.teacher)["student"] if config.distils and config.teacher is not None else None
     return digest([form, data.size, data.classes, teacher, device.type])
 
 
 def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> dict[OfCost, float]:
-    """The figures of a trained trial but for its epochs' seconds, with torch set as the trial sets it
-    (make_deterministic).
+    """Return a trained trial's cost without its seconds per epoch: parameters, gmac, peak_memory (MiB), clip_ms.
 
-    `fresh` is the trial's state before its first step; afterwards it has taken two.
+    torch must be set as for the trial (make_deterministic). `fresh` is a state before the first step; the measurement
+    advances it by two steps.
     """
     config, data, device = samples.config, samples.data, samples.device
     network = fresh.network
-    taught = targets.epoch(config.epochs) if targets is not None else {}
-    # As many as in the largest step. Made anew: what is kept belongs to the trials.
+    epoch_targets = targets.epoch(config.epochs) if targets is not None else {}
+    # The size of the largest step. Made anew, so that the trials' cached batches stay untouched.
     at = np.arange(max(len(part) for part in batches(data.train, config.optimizer.batch)))
     made = training_samples(config, data, 1, at, device)
     batch = TrainingBatch(made.clips, made.labels, at, digest="")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        peak = step_bytes(fresh, config, batch, taught)
+        peak = step_bytes(fresh, config, batch, epoch_targets)
         multiplications, seconds = clip_cost(network, batch.clips[:1, 0])
     return {
         "parameters": sum(p.numel() for part in (network.backbone, network.head) for p in part.parameters()),
@@ -77,7 +79,7 @@ def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> 
 
 
 def epoch_seconds(rows: list[dict[str, Any]]) -> float:
-    """Median of the epochs that nothing was evaluated after; of all where there is no such one."""
+    """Return the median seconds of the epochs without an evaluation, or of all epochs if each has one."""
     bare = [row["seconds"] for row in rows if "evaluation" not in row]
     return median(bare or [row["seconds"] for row in rows])
 
@@ -87,25 +89,25 @@ def epoch_seconds(rows: list[dict[str, Any]]) -> float:
 
 @torch.no_grad()
 def clip_cost(network: PclNetwork, clip: Tensor) -> tuple[int, float]:
-    """(1, 3, T, H, W) through the backbone, as in an evaluation: multiply-accumulates, and the median of its seconds.
+    """Pass a clip (1, 3, T, H, W) through the backbone as an evaluation does.
 
-    Counted are convolutions and matrix products, without biases.
+    Returns its multiply-accumulates (convolutions and matrix products, without biases) and its median seconds.
     """
     network.eval()
-    with FlopCounterMode(display=False) as counter:  # the first pass takes longer, and is not timed
+    with FlopCounterMode(display=False) as counter:  # the first pass is slower and is not timed
         network.clip_features(clip)
     seconds = []
     for _ in range(RUNS):
-        _finish(clip.device)
+        _synchronize(clip.device)
         started = time.perf_counter()
         network.clip_features(clip)
-        _finish(clip.device)
+        _synchronize(clip.device)
         seconds.append(time.perf_counter() - started)
     return counter.get_total_flops() // 2, median(seconds)
 
 
-def _finish(device: torch.device) -> None:
-    """Wait for what was queued."""
+def _synchronize(device: torch.device) -> None:
+    """Wait for the kernels queued on a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -113,20 +115,20 @@ def _finish(device: torch.device) -> None:
 # ---- one training step -----------------------------------------------------------------------------------------------
 
 
-def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, taught: Mapping[str, Tensor]) -> int:
-    """Bytes of the device's memory at the peak of a training step on `batch`, `taught` being an epoch's targets."""
+def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, targets: Mapping[str, Tensor]) -> int:
+    """Return the peak bytes of device memory of a training step on `batch`, with `targets` those of its epoch."""
 
     def step(batch: TrainingBatch) -> None:
-        total = forward(state, config, 1, batch, taught).total
+        total = forward(state, config, 1, batch, targets).total
         state.optimizer.zero_grad(set_to_none=True)
         total.backward()
         state.optimizer.step()
 
-    # A small one first: like every step but the trial's first one, the other then finds momentum and gradients there.
+    # A small step first: the measured one then finds momentum and gradients, as every step but a trial's first does.
     small = replace(batch, clips=batch.clips[:2], labels=batch.labels[:2], samples=batch.samples[:2])
     if batch.clips.is_cuda:
-        step(small)  # not counted: it may also allocate workspaces, which stay with the process
-        return _held(state, batch, taught) + _allocated_on_cuda(lambda: step(batch), batch.clips.device)
+        step(small)  # not counted: it may allocate workspaces, which the process keeps
+        return _bytes_before(state, batch, targets) + _allocated_on_cuda(lambda: step(batch), batch.clips.device)
 
     def both() -> None:
         step(small)
@@ -134,19 +136,19 @@ def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, tau
         state.optimizer.zero_grad(set_to_none=True)
         state.optimizer.state.clear()
 
-    return _held(state, batch, taught) + allocated_on_cpu(both)
+    return _bytes_before(state, batch, targets) + allocated_on_cpu(both)
 
 
-def _held(state: TrialState, batch: TrainingBatch, taught: Mapping[str, Tensor]) -> int:
-    """Bytes of all that a step finds in memory, each storage once."""
+def _bytes_before(state: TrialState, batch: TrainingBatch, targets: Mapping[str, Tensor]) -> int:
+    """Return the bytes that are in memory before a step: state, gradients, batch and targets, each storage once."""
     gradients = [p.grad for group in state.optimizer.param_groups for p in group["params"]]
-    leaves = tree_leaves([state.state_dicts(), gradients, batch.clips, batch.labels, dict(taught)])
+    leaves = tree_leaves([state.state_dicts(), gradients, batch.clips, batch.labels, dict(targets)])
     storages = [leaf.untyped_storage() for leaf in leaves if isinstance(leaf, Tensor)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _allocated_on_cuda(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes that `run` allocates at its peak."""
+    """Return the peak bytes that `run` allocates."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     run()
@@ -154,12 +156,12 @@ def _allocated_on_cuda(run: Callable[[], object], device: torch.device) -> int:
 
 
 def allocated_on_cpu(run: Callable[[], object]) -> int:
-    """Bytes that `run`, which frees them all, allocates at its peak through torch's allocator in this thread.
+    """Return the peak bytes that `run` allocates with torch's CPU allocator in this thread; `run` must free them all.
 
-    torch keeps no such count for the CPU, but tells its profiler of all that is allocated, and freed, while it watches.
-    What was allocated before plays no part.
+    torch keeps no such count for the CPU, but reports every allocation to its profiler. Earlier allocations do not
+    count.
     """
-    # Else it says on stderr when it begins and ends, and that there is no GPU. Read at its first use.
+    # Silences Kineto's stderr messages (start, end, no GPU). Kineto reads it at its first use.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(profile_memory=True, use_kineto=True) as watched:
         run()

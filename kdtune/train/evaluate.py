@@ -1,6 +1,6 @@
-"""A frozen network, measured on validation and on test (what each figure is: config/metrics.py).
+"""Measure a frozen network on validation and on test. config/metrics.py defines the figures.
 
-The k-NN and the probe learn from the trial's own training videos (its data fraction) with their action labels.
+k-NN and linear probe learn from the trial's own training videos (its data fraction) with their action labels.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from kdtune.models.heads import PclNetwork
 from kdtune.train.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
 from kdtune.train.samples import Samples
 
-#: Ends the message where training has left the finite numbers.
+#: Hint that ends the message about a figure that is not finite.
 ADVICE = "a lower optimizer.lr or weight of the loss may help"
-#: Videos in one evaluation pass. Fixed, because the batch size can change bits.
+#: Videos per evaluation pass. Fixed, because the batch size can change bits.
 EVALUATION_BATCH = 32
 
 
@@ -32,15 +32,14 @@ class Evaluation:
     scores: dict[str, dict[str, float]]
     """{"validation": {metric: value, …majority baselines}, "test": {…}}."""
     classes: dict[str, dict[str, Any]] | None
-    """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each class."""
+    """For an action head, by split: class names, confusion matrix, and each class's precision, recall and F1."""
 
 
 @torch.no_grad()
 def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: int = 0) -> dict[str, float]:
-    """Accuracy, mean cross-entropy in nats and majority-class majority baseline of the head, for one sample of each of
-    `rows`.
+    """Return the head's accuracy, mean cross-entropy (nats) and majority baseline on one sample of each of `rows` (V,).
 
-    `epoch` is the last one that `network` was trained on: samples may be drawn anew for each (evaluation.draws).
+    `epoch` is the last one that `network` was trained on: evaluation.draws may ask for new samples each epoch.
     """
     target = samples.config.loss.target
     network.eval()
@@ -58,7 +57,7 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: 
 def head_evaluation(
     network: PclNetwork, samples: Samples, epoch: int, validation: dict[str, float] | None
 ) -> dict[str, dict[str, float]]:
-    """Return the head's scores by split; `validation` are those on validation, where they are known."""
+    """Return the head's scores by split. `validation` passes those on validation if they are known."""
     data = samples.data
     scores = {"validation": validation or head_scores(network, samples, data.validation, epoch)}
     same = data.validation_is_test
@@ -68,11 +67,11 @@ def head_evaluation(
 
 @torch.no_grad()
 def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """(V,) rows → (V, F) and (V, D) float32 on the CPU: the features of evenly spaced clips, averaged.
+    """Average the features of evenly spaced clips: (V,) rows → (V, F) and (V, D) float32 on the CPU.
 
-    The first are the backbone's, for head and probe; the second are what k-NN and retrieval compare, the same tensor
-    unless `evaluation.features` is conv5. Raises TrialError where one is not finite: neighbours and probe would take it
-    for a figure like any other.
+    Head and probe use the first, the backbone's. k-NN and retrieval compare the second, which is the same tensor unless
+    `evaluation.features` is conv5. Raises TrialError if a feature is not finite: neighbours and probe would use it
+    without complaint.
     """
     network.eval()
     conv5 = samples.config.evaluation.features == "conv5"
@@ -91,19 +90,19 @@ def video_features(network: PclNetwork, samples: Samples, rows: np.ndarray) -> t
 
 
 def passes(rows: np.ndarray) -> list[np.ndarray]:
-    """The rows of each evaluation pass."""
+    """Cut the rows into evaluation passes."""
     return np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
 
 
 def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluation:
-    """Every figure of `network` on both splits, after `epoch`."""
+    """Return every figure of `network` on both splits, after `epoch`. Raises TrialError if a feature is not finite."""
     config, data = samples.config, samples.data
     gallery, compared = video_features(network, samples, data.train)
     labels = torch.from_numpy(data.labels[data.train])
     classes = len(data.actions)
-    # With data.validation 0 they are the same videos, and measured once.
+    # With data.validation 0 both splits are the same videos: measure them once.
     splits = {"test": data.test} if data.validation_is_test else {"validation": data.validation, "test": data.test}
-    # Asked together, for the probe is fitted once.
+    # Both splits are queried together, so that the probe is fitted once.
     queried = [video_features(network, samples, rows) for rows in splits.values()]
     features, queries = (torch.cat(each) for each in zip(*queried, strict=True))
     order, similarity = nearest(compared, queries, max(config.evaluation.neighbors, *RETRIEVED))
@@ -144,9 +143,9 @@ def with_best(
     rows: list[dict[str, Any]],
     own: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Beside each figure the best so far (`best_knn` …), over this evaluation and those of the epochs in `rows`.
+    """Add the best value so far (`best_knn` …) to each figure, over this evaluation and those of the epochs in `rows`.
 
-    `own` are further figures of this epoch, of its own weights, where others are evaluated.
+    `own` holds figures of the epoch's own weights if `evaluation` measured the best weights instead.
     """
     earlier = [row["evaluation"] for row in rows if "evaluation" in row] + ([own] if own is not None else [])
     scores = {}

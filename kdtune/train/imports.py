@@ -1,4 +1,4 @@
-"""Weights from outside become a trial of the store: a published checkpoint, or a trial of another store."""
+"""Import weights into the store as a trial: from a published checkpoint, or from another store's trial."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_atomic, write_json
-from kdtune.train.checkpoint import final_weights, not_finite_tensors, some, trained_weights
+from kdtune.train.checkpoint import final_weights, first_names, not_finite_tensors, trained_weights
 from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import read_result
 
-#: What every complete trial's folder holds, and what else of it is worth having: imported weights have no epochs.
-NEEDED, FURTHER = ("config.json", "checkpoint.pt", "result.json"), ("data.json", "epochs.jsonl", "classes_*.json")
+#: Files that every complete trial has.
+REQUIRED_FILES = ("config.json", "checkpoint.pt", "result.json")
+#: Files that are copied if present; imported weights have no epochs.
+OPTIONAL_FILES = ("data.json", "epochs.jsonl", "classes_*.json")
 
-#: The fields of a trial's records, without which it could neither be listed nor looked up.
+#: Fields of a trial's records that listing and looking it up need.
 TRAINED_FORM, IMPORTED_FORM = {"trial", "data", "teacher", "start", "semantics"}, {"student", "clip", "target"}
 RESULT = {"epochs", "stages", "seconds", "profile"}
 
@@ -40,27 +42,26 @@ RESULT = {"epochs", "stages", "seconds", "profile"}
 
 @dataclass(frozen=True)
 class Imported:
-    """What a published checkpoint became."""
+    """The trial that a published checkpoint became."""
 
     key: str
-    """Of the trial in the store."""
+    """Key of the trial in the store."""
     imported: str
-    """What `imported:` says in a sweep file: the first 32 hex digits of the SHA-256 over the tensors."""
+    """The value of `imported:` in a sweep file: the first 32 hex digits of the SHA-256 over the tensors."""
     layout: str
     """pcl or torchvision."""
     heads: tuple[str, ...]
-    """Those that came along with the backbone: head, projector."""
+    """Those that the file holds besides the backbone: head, projector."""
     files: TrialFiles
     found: str = field(default="", compare=False)
-    """Where in the file the weights were, and what was taken off their names, in words."""
+    """Where in the file the weights were and which prefix was removed, in words."""
 
 
 def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str | None = None) -> Imported:
-    """Put the weights in `file` into the store, as a trial with the network, the clips and the target of `config`.
+    """Store the weights in `file` as a trial with the network, the clips and the target of `config`.
 
-    The same weights make the same trial, however often and under whatever name they come; where that trial's files are
-    damaged, they are written again. `chosen` names one of several state dicts in the file. Raises StoreError with every
-    problem of the file.
+    The same weights give the same trial whatever the file's name; if that trial's files are damaged, they are written
+    again. `chosen` names one of several state dicts in the file. Raises StoreError with every problem of the file.
     """
     weights = read_foreign(file, config, chosen)
     sha256 = state_digest(weights.tensors)
@@ -76,7 +77,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str
             buffer = io.BytesIO()
             torch.save({"network": weights.tensors}, buffer)
             write_atomic(files.checkpoint, buffer.getvalue())
-            # Last, for a trial with a result is complete.
+            # Last: a trial with a result is complete.
             files.write_result(
                 {
                     "epochs": 0,
@@ -96,7 +97,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str
 
 
 def _holds(files: TrialFiles, sha256: str) -> bool:
-    """Return whether the complete trial holds these weights, undamaged."""
+    """Return whether the trial is complete and holds these weights undamaged."""
     try:
         return state_digest(trained_weights(files.fetch(files.checkpoint))) == sha256
     except StoreError:
@@ -113,11 +114,11 @@ def _file_sha256(file: Path) -> str:
 
 
 def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
-    """The lines to paste under `teachers:`, with all that the key depends on: they mean the same in every sweep."""
+    """Return the lines to paste under `teachers:`. They hold all that the key depends on, so they fit every sweep."""
     clip = {field: getattr(config.clip, field) for field in SEEN}
     loss = {"target": config.loss.target}
     plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name) and yaml.safe_load(name) == name
-    # Quoted, for some hex digits read as a number.
+    # Quoted, because some hex digits parse as a number.
     lines = [f"{name if plain else json.dumps(name)}:", f'  imported: "{imported.imported}"']
     for section, values in (("student", canonical(config)["student"]), ("clip", clip), ("loss", loss)):
         flow = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000)
@@ -129,10 +130,10 @@ def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
 
 
 def import_trial(folder: Path, store: Store) -> str:
-    """Copy the complete trial `<other store>/trials/<key>/` into `store`; returns its key.
+    """Copy the complete trial `<other store>/trials/<key>/` into `store`; return its key.
 
-    One that is already there stays, unless its files are damaged. Raises StoreError, and changes nothing, for a trial
-    that is not complete, whose files do not fit each other, or that another version of the trainer made.
+    A trial that the store already has stays, unless its files are damaged. Raises StoreError and changes nothing if the
+    trial is incomplete, its files disagree, or another version of the trainer made it.
     """
     source = TrialFiles(folder.resolve())
     result = _checked_records(source)
@@ -142,20 +143,20 @@ def import_trial(folder: Path, store: Store) -> str:
             return source.key
         here = _result(target)
         if here is not None and here["weights_sha256"] != result["weights_sha256"]:
-            # The same trial on another kind of machine: whatever was made with the one here must stay true.
+            # The same trial from another kind of machine. Trials here may have learned from the one in the store.
             what = "is in the store already, with other weights; remove it there to take this one"
             raise StoreError([Problem(str(source.folder), what)])
-        # The lock is ours: what an interrupted import left under these names belongs to nobody.
+        # We hold the lock, so files under these names are leftovers of an interrupted import.
         copy = TrialFiles(target.folder.with_name(f".{source.key}.import"))
         replaced = target.folder.with_name(f".{source.key}.replaced")
         for leftover in (copy.folder, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         try:
-            for pattern in (*NEEDED, *FURTHER):
+            for pattern in (*REQUIRED_FILES, *OPTIONAL_FILES):
                 for file in source.folder.glob(pattern):
                     write_atomic(copy.folder / file.name, file.read_bytes())
             _check_weights(copy.checkpoint, result["weights_sha256"], source.checkpoint)
-            if target.folder.exists():  # begun here, not ended
+            if target.folder.exists():  # begun here, but incomplete
                 os.replace(target.folder, replaced)
             os.replace(copy.folder, target.folder)
             target.publish()
@@ -166,7 +167,7 @@ def import_trial(folder: Path, store: Store) -> str:
 
 
 def _result(files: TrialFiles) -> dict[str, Any] | None:
-    """The result, or None of a trial that is not complete or whose result is damaged."""
+    """Return the result, or None if the trial is incomplete or its result damaged."""
     try:
         return read_result(files)
     except DamageError:
@@ -174,12 +175,15 @@ def _result(files: TrialFiles) -> dict[str, Any] | None:
 
 
 def _checked_records(source: TrialFiles) -> dict[str, Any]:
-    """The result of a trial whose records fit its name and this version. Raises StoreError with every problem."""
+    """Return the result of a trial after checking that its records fit its name and this version.
+
+    Raises StoreError with every problem.
+    """
     if not source.folder.is_dir():
-        raise StoreError([Problem(str(source.folder), "is no trial's folder")])
-    missing = [name for name in NEEDED if not (source.folder / name).is_file()]
+        raise StoreError([Problem(str(source.folder), "is not a trial's folder")])
+    missing = [name for name in REQUIRED_FILES if not (source.folder / name).is_file()]
     if missing:
-        what = f"is no complete trial: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
+        what = f"is not a complete trial: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
         raise StoreError([Problem(str(source.folder), what)])
     form, result = (_record(source.folder / name) for name in ("config.json", "result.json"))
     problems = []
@@ -188,7 +192,7 @@ def _checked_records(source: TrialFiles) -> dict[str, Any]:
     except ValueError:  # NaN, which no trial's identity has
         key = "nothing"
     if key != source.key:
-        what = f"is not this trial's: it hashes to {key}, and the folder is named {source.key}"
+        what = f"does not belong to this trial: it hashes to {key}, but the folder is named {source.key}"
         problems.append(Problem(str(source.config), what))
     for path, record, fields in (
         (source.config, form, IMPORTED_FORM if "imported" in form else TRAINED_FORM),
@@ -220,15 +224,15 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _check_weights(copy: Path, sha256: str, source: Path) -> None:
-    """Raises StoreError where a copied checkpoint does not end with the weights that the result names."""
+    """Raise StoreError if a copied checkpoint does not hold the weights that the result names."""
     try:
         weights = final_weights(copy)
         found = state_digest(weights)
     except StoreError as error:
         raise StoreError([replace(problem, where=str(source)) for problem in error.problems]) from error
     except (TypeError, RuntimeError) as error:  # tensors without plain bytes
-        raise StoreError([Problem(str(source), "is no trial's checkpoint")]) from error
+        raise StoreError([Problem(str(source), "is not a trial's checkpoint")]) from error
     if bad := not_finite_tensors(weights):
-        raise StoreError([Problem(str(source), f"its weights are not finite: {some(bad)}")])
+        raise StoreError([Problem(str(source), f"its weights are not finite: {first_names(bad)}")])
     if found != sha256:
         raise StoreError([Problem(str(source), f"holds weights with SHA-256 {found}, but the result names {sha256}")])

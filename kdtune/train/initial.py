@@ -1,4 +1,4 @@
-"""The state of a trial before its first step."""
+"""Build the state of a trial before its first step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from kdtune.train.state import TrialState
 def initial_state(
     config: TrialConfig, data: TrialData, start: Mapping[str, Tensor] | None, device: torch.device
 ) -> TrialState:
-    """The state before the first step: of the configuration, the start's weights and the size of the data alone."""
+    """Return the state before the first step: a function of the configuration, `start`'s weights and the data's size.
+
+    Raises StoreError if `start` lacks the backbone's weights.
+    """
     loss, opt = config.loss, config.optimizer
     network = build_network(config, data.classes)
     if start is not None:
@@ -40,6 +43,6 @@ def initial_state(
             projector = FeatureProjector(feature_size(config.student), feature_size(config.teacher.student)).to(device)
         learning += projector.parameters()
     optimizer = SGD(learning, lr=opt.lr, momentum=opt.momentum, weight_decay=opt.weight_decay)
-    if config.schedule_acts:  # else the evaluations that it would watch are spared, too
+    if config.schedule_acts:  # otherwise the evaluations that it watches are skipped too
         scheduler = ReduceLROnPlateau(optimizer, factor=opt.factor, patience=opt.patience, min_lr=opt.min_lr)
     return TrialState(network, bank, projector, optimizer, scheduler)

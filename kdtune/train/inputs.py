@@ -1,4 +1,4 @@
-"""From sample numbers to what a network eats: draw and read (any process), augment, transform, take residuals."""
+"""Turn sample numbers into network inputs: draw and read (in any process), augment, transform, take residuals."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples, 
 from kdtune.clips.view import EdgePadded, viewed
 from kdtune.config.trial import TrialConfig
 
-#: Evaluations ask every trial the same questions, whatever its seed.
+#: Evaluations use the same samples in every trial, whatever its seed.
 EVALUATION_SEED = 0
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B samples drawn and read: what a loader process hands over."""
+    """B samples as drawn and read by a loader process."""
 
     samples: np.ndarray  # (B,) positions in the one order
-    rows: np.ndarray  # (B,) of the store
+    rows: np.ndarray  # (B,) rows of the clip store
     draws: ClipDraws
-    clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (3 of a tuple, or 1), frame, height, width, channel
+    clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (3 in a tuple, else 1), frame, height, width, channel
 
     def pin_memory(self) -> RawBatch:
-        """With the clips in page-locked memory; torch's DataLoader calls this."""
+        """Return a copy with the clips in page-locked memory; torch's DataLoader calls this."""
         return replace(self, clips=self.clips.pin_memory())
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that was drawn, in hex: the same on every machine and device."""
+        """SHA-256 (hex) over everything that was drawn: the same on every machine and device."""
         sha = hashlib.sha256()
 
         def add(name: str, value: Any) -> None:
@@ -59,12 +59,12 @@ class RawBatch:
 class SampleBatch:
     """B samples ready for a network."""
 
-    clips: Tensor  # (B, n, 3, T, H, W) float32: sample, clip (3 of a tuple, or 1), channel, frame, height, width
+    clips: Tensor  # (B, n, 3, T, H, W) float32: sample, clip (3 in a tuple, else 1), channel, frame, height, width
     labels: Tensor  # (B,) int64, pretext labels or actions
 
 
 def read_training(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray) -> RawBatch:
-    """Draw and read the samples at the positions `samples` (B,) of the one order, in one epoch."""
+    """Draw and read the samples of one epoch at the positions `samples` (B,) of the one order."""
     rows = data.order[samples]
     draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
     return _read(config, data, samples, rows, draws)
@@ -73,7 +73,7 @@ def read_training(config: TrialConfig, data: TrialData, epoch: int, samples: np.
 def training_samples(
     config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray, device: torch.device
 ) -> SampleBatch:
-    """The augmented samples at the positions `samples` (B,) of the one order, in one epoch."""
+    """Return the augmented samples of one epoch at the positions `samples` (B,) of the one order."""
     return on_device(config, data, read_training(config, data, epoch, samples), device)
 
 
@@ -86,7 +86,7 @@ def viewed_samples(
     samples: np.ndarray,
     device: torch.device,
 ) -> SampleBatch:
-    """The samples of `training_samples` as `view` has them, read from `clips`, the same videos at the view's size."""
+    """Return the samples of `training_samples` in the format of `view`, read from `clips`: its videos at that size."""
     rows = data.order[samples]
     draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
     draws = viewed(draws, config.clip, view.clip, data.lengths[rows])
@@ -97,14 +97,14 @@ def viewed_samples(
 def evaluation_samples(
     config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device, draw: int = 0
 ) -> SampleBatch:
-    """One sample of each of `rows` (B,) of the store, the same of one `draw` (see evaluation_draw) in every trial."""
+    """Return one sample for each of `rows` (B,) of the store. A `draw` (see evaluation_draw) fixes it in all trials."""
     train = config.evaluation.transform == "train"
     draws = _draw(config, data, EVALUATION_SEED, "evaluate", draw, rows, rows, train=train)
     return on_device(config, data, _read(config, data, rows, rows, draws), device)
 
 
 def evaluation_draw(config: TrialConfig, epoch: int) -> int:
-    """Which draw of its samples an evaluation after `epoch` takes: always the first, or one for each epoch."""
+    """Return the number of the draw that an evaluation after `epoch` uses: 0, or the epoch if evaluation.draws says."""
     anew = config.evaluation.draws == "epoch" and config.evaluation.transform == "train"
     return epoch if anew else 0
 
@@ -132,7 +132,7 @@ def _read(config: TrialConfig, data: TrialData, samples: np.ndarray, rows: np.nd
 
 
 def on_device(config: TrialConfig, data: TrialData, raw: RawBatch, device: torch.device) -> SampleBatch:
-    """Apply what was drawn: augmentation, pretext transform, residual."""
+    """Move a batch to `device` and apply its draws: augmentation, pretext transform, residual."""
     draws = raw.draws
     clips = augment(raw.clips.to(device, non_blocking=True), draws.colour, config.clip.normalize)
     labels = data.labels[raw.rows]
@@ -146,9 +146,9 @@ def _modality(clips: Tensor, config: TrialConfig) -> Tensor:
 
 
 def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device) -> Tensor:
-    """`evaluation.clips` centre crops of each video of `rows` (B,) → (B, n, 3, T, H, W) float32.
+    """Return `evaluation.clips` centre crops of each video of `rows` (B,): (B, n, 3, T, H, W) float32.
 
-    Starts are those of `spaced_starts` (PCL's retrieval protocol).
+    The clips start at `spaced_starts` (PCL's retrieval protocol).
     """
     clip, n = config.clip, config.evaluation.clips
     start = spaced_starts(data.lengths[rows], clip.frames, n)
@@ -159,17 +159,17 @@ def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, 
 
 
 def spaced_starts(lengths: np.ndarray, frames: int, n: int) -> np.ndarray:
-    """First frames of `n` clips of `frames` frames in videos of `lengths` (B,) frames, (B, n) int64.
+    """Return the first frames of `n` clips of `frames` frames in videos of `lengths` (B,) frames: (B, n) int64.
 
-    Clip k starts at ⌊k · (length − frames) / (n − 1)⌋, from the first frame to the last possible one. PCL takes the
-    same fractions as floats: equal for its 10 clips at every length, while for 25 or 50 its rounding falls short of a
-    whole frame at some.
+    Clip k starts at ⌊k · (length − frames) / (n − 1)⌋, from the first frame to the last possible one. PCL computes the
+    fractions in floating point: the result is equal for its 10 clips at every length, but for 25 or 50 clips rounding
+    sometimes loses a frame there.
     """
     return np.arange(n, dtype=np.int64) * (lengths[:, None] - frames) // max(n - 1, 1)
 
 
 def batches(samples: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut (N,) samples into batches; a last one of a single sample joins the one before, for batch normalisation."""
+    """Cut (N,) samples into batches. A single last sample joins the batch before, since batch norm needs two."""
     cuts = list(range(size, len(samples), size))
     if len(cuts) > 0 and len(samples) - cuts[-1] == 1:
         cuts.pop()

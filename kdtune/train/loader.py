@@ -1,7 +1,7 @@
-"""A trial's training batches, drawn and read ahead by processes of their own, or here.
+"""Draw and read a trial's training batches, ahead in worker processes or in this one.
 
-How many processes there are changes no bit: a batch is a pure function of its epoch and samples (DESIGN 4.1), and
-torch's DataLoader hands batches over in the order in which they were asked for.
+The number of processes changes no bit: a batch is a pure function of its epoch and samples (DESIGN 4.1), and torch's
+DataLoader returns batches in the order in which they were requested.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Place = tuple[int, np.ndarray]
 
 
 class _Batches(Dataset[RawBatch]):
-    """Any batch by its place."""
+    """Maps a place to its batch."""
 
     def __init__(self, config: TrialConfig, data: TrialData) -> None:
         self.config, self.data = config, data
@@ -33,16 +33,17 @@ class _Batches(Dataset[RawBatch]):
 
 
 def steps_of_an_epoch(config: TrialConfig, data: TrialData) -> int:
+    """Return the number of training steps in an epoch."""
     return len(batches(data.train, config.optimizer.batch))
 
 
 def training_batches(
     config: TrialConfig, data: TrialData, epoch: int, step: int, workers: int, pinned: bool = False
 ) -> Iterator[RawBatch]:
-    """Every batch of the trial in order, from step `step` of `epoch` (counted from 0 and from 1) to the last epoch's.
+    """Return the trial's batches in order, from step `step` (from 0) of `epoch` (from 1) to the last epoch's last.
 
-    With `workers` 0 a batch is read when it is asked for; else so many processes read two batches each ahead. `pinned`
-    puts the clips into page-locked memory, from which a GPU copies them while it computes.
+    With `workers` 0, a batch is read when requested; otherwise each of `workers` processes reads two batches ahead.
+    `pinned` puts the clips into page-locked memory, from which a GPU copies while it computes.
     """
     loader = DataLoader(
         _Batches(config, data),
@@ -51,13 +52,13 @@ def training_batches(
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_leave_interrupts_to_the_trainer,
-        generator=torch.Generator(),  # it would seed workers that draw nothing from torch's global one
+        generator=torch.Generator(),  # else DataLoader advances torch's global generator to seed the workers
     )
     return iter(loader)
 
 
 def training_places(config: TrialConfig, data: TrialData, epoch: int, step: int) -> Iterator[Place]:
-    """Where the batches of `training_batches` stand."""
+    """Yield the places of the batches of `training_batches`."""
     while epoch <= config.epochs:
         order = shuffled(len(data.order), seed=config.seed, epoch=epoch)
         for samples in batches(order[order < data.size], config.optimizer.batch)[step:]:
@@ -66,5 +67,5 @@ def training_places(config: TrialConfig, data: TrialData, epoch: int, step: int)
 
 
 def _leave_interrupts_to_the_trainer(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the trainer ends its workers itself."""
+    """Ignore SIGINT: Ctrl-C reaches every process of a terminal, and the trainer ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

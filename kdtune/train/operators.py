@@ -1,6 +1,6 @@
-"""Which operator is not deterministic: a run is watched twice, and the first output that differs tells.
+"""Find the operator that is not deterministic: record several runs and compare their outputs operator by operator.
 
-Operators that torch refuses under deterministic algorithms are named, too, all at once.
+Also lists every operator that torch refuses under deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
 
-#: Runs that are held against the first, until one differs: what is left to chance may come out alike.
+#: Maximum number of runs compared with the first: chance may repeat a result once.
 ATTEMPTS = 3
-#: What torch says of an operator that it refuses (at::Context::alertNotDeterministic).
+#: torch's message for an operator that it refuses (at::Context::alertNotDeterministic).
 REFUSED = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
@@ -30,15 +30,15 @@ class Call:
     """One call of an operator in a run."""
 
     position: int
-    """How many were called before it."""
+    """Number of calls before it."""
     operator: str
-    """As in `aten.convolution_backward.default`."""
+    """Its name, such as `aten.convolution_backward.default`."""
     backward: bool
     module: str
-    """The innermost module that it is for, as in `C3D.layers.18`; empty outside of all."""
+    """The innermost module that calls it, such as `C3D.layers.18`; empty outside all modules."""
     digest: bytes
-    """Of every tensor that it made or wrote to. Views show what was seen before; what is only allocated may hold
-    anything: both count for nothing."""
+    """Digest of every tensor that it made or wrote to. Skips views, whose data was seen before, and allocations, whose
+    content is arbitrary."""
 
     def __str__(self) -> str:
         passes = "backward pass" if self.backward else "forward pass"
@@ -47,44 +47,45 @@ class Call:
 
 @dataclass(frozen=True)
 class Operators:
-    """Those that keep a run from repeating its bits."""
+    """The operators that keep a run from repeating its bits."""
 
     first: Call | None
-    """The first with another output in another run; None where every one repeated."""
+    """The first call whose output differed between runs; None if every output repeated."""
     refused: tuple[str, ...]
-    """Those that torch refuses, each once, by torch's names."""
+    """torch's names of the operators that it refuses, each once."""
 
     def __str__(self) -> str:
         parts = [f"torch has no deterministic {', '.join(self.refused)}"] if self.refused else []
         parts += [f"the first operator that differs is {self.first}"] if self.first else []
-        return "; ".join(parts) or "every operator repeated while watched"
+        return "; ".join(parts) or "every operator repeated while observed"
 
 
 def find_operators(run: Callable[[], object]) -> Operators:
-    """Call `run`, which begins at the same place each time, until two calls differ, and name the operators.
+    """Call `run`, which must start from the same state each time, until two calls differ, and name the operators.
 
-    torch's settings are afterwards what they were before.
+    Restores torch's settings.
     """
-    calls, refused = _watched(run)
+    calls, refused = _recorded(run)
     for _ in range(ATTEMPTS):
-        for call, again in zip(calls, _watched(run)[0], strict=False):
+        for call, again in zip(calls, _recorded(run)[0], strict=False):
             if (call.operator, call.digest) != (again.operator, again.digest):
                 return Operators(call, refused)
     return Operators(None, refused)
 
 
-def _watched(run: Callable[[], object]) -> tuple[list[Call], tuple[str, ...]]:
-    with warnings.catch_warnings(record=True) as said, _settings_kept(), ModuleTracker() as tracker:
+def _recorded(run: Callable[[], object]) -> tuple[list[Call], tuple[str, ...]]:
+    """Call `run`; return its operator calls and the operators that torch refuses."""
+    with warnings.catch_warnings(record=True) as caught, _settings_restored(), ModuleTracker() as tracker:
         warnings.simplefilter("always")
-        # In threads of its own, the backward pass would be out of sight.
-        with torch.autograd.set_multithreading_enabled(False), _Watch(tracker) as watch:
+        # A dispatch mode sees only its own thread: keep the backward pass in it.
+        with torch.autograd.set_multithreading_enabled(False), _Recorder(tracker) as recorder:
             run()
-    refusals = [match[1] for warning in said if (match := REFUSED.match(str(warning.message)))]
-    return watch.calls, tuple(dict.fromkeys(refusals))
+    refusals = [match[1] for warning in caught if (match := REFUSED.match(str(warning.message)))]
+    return recorder.calls, tuple(dict.fromkeys(refusals))
 
 
 @contextmanager
-def _settings_kept() -> Iterator[None]:
+def _settings_restored() -> Iterator[None]:
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
@@ -93,8 +94,8 @@ def _settings_kept() -> Iterator[None]:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-class _Watch(TorchDispatchMode):
-    """Sees every operator below autograd, hence those of the backward pass, too."""
+class _Recorder(TorchDispatchMode):
+    """Records every operator below autograd, including those of the backward pass."""
 
     def __init__(self, tracker: ModuleTracker) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class _Watch(TorchDispatchMode):
         self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # A trial asks for refusals as it starts, and the first would end it. Here they are warnings, to be counted.
+        # The trial makes torch raise at the first refusal; warnings let the run finish and list them all.
         torch.use_deterministic_algorithms(True, warn_only=True)
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
@@ -113,9 +114,10 @@ class _Watch(TorchDispatchMode):
 
 
 def _results(func: Any, args: Any, kwargs: Any, out: Any) -> Iterator[Tensor]:
+    """Yield the tensors that a call made or wrote to; none for views and allocations."""
     if func.is_view or "empty" in func.name() or "resize" in func.name():
         return
-    # Some only write to their arguments, and return nothing (aten._foreach_add_).
+    # Some operators only write to their arguments and return nothing (aten._foreach_add_).
     written = [
         args[place] if place < len(args) else kwargs.get(argument.name)
         for place, argument in enumerate(func._schema.arguments)

@@ -1,6 +1,6 @@
-"""The data sets of trials, decoded and opened, and what only they can tell: keys of trials, and what does not fit.
+"""Prepared data sets of trials. They determine the trials' keys and show which settings do not fit the data.
 
-Nothing here imports torch but for a head that was imported: a sweep that finds everything in the store needs none.
+torch is imported only to check an imported head: a sweep that finds every trial in the store runs without it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kdtune.train.soundness import read_result
 
 
 def source_id(data: DataConfig, clip: ClipConfig) -> str:
-    """Names a data set at a frame size and in a tier within one session, before its videos are looked at.
+    """Return a session-wide name of a data set at a frame size and tier, without reading its videos.
 
-    By the folder as it is written: a worker on another machine has another working directory.
+    Uses the folder as written in the configuration: workers on other machines have other working directories.
     """
     fields = data.model_dump(include={"dataset", "lists", "split"})
     quality = None if clip.tier == "raw" else clip.quality
@@ -35,14 +35,14 @@ def source_id(data: DataConfig, clip: ClipConfig) -> str:
 
 
 def data_sets(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """Return one trial for each data set, as stored, that `configs` and what they need read."""
+    """Return one trial for each stored data set that `configs` and the trials that they need read."""
     parts = (part for config in configs for part in config.lineage() if part.imported is None)
     return list({source_id(part.data, part.clip): part for part in parts}.values())
 
 
 @dataclass
 class Prepared:
-    """Prepared data sets and the store. Small and picklable: workers get a copy."""
+    """Prepared data sets and the store. Small and picklable: every worker gets a copy."""
 
     store: Store
     folders: dict[str, str] = field(default_factory=dict)
@@ -50,11 +50,14 @@ class Prepared:
     _opened: dict[str, ClipStore] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_opened": {}}  # memory maps stay here
+        return {**vars(self), "_opened": {}}  # memory maps cannot be pickled
 
     def prepare(self, config: TrialConfig) -> None:
-        """Make the ClipStores that `config` and its teachers need; a missing synthetic data set is made, too."""
-        # Imported here: workers find their clips prepared, and need no video decoder.
+        """Make the ClipStores that `config` and its teachers need, and a missing synthetic data set.
+
+        Raises DataError if the data cannot be read.
+        """
+        # Imported here: workers find their clips prepared and need no video decoder.
         from kdtune.clips.build import prepare_clips
         from kdtune.clips.synthetic import make_synthetic
 
@@ -66,17 +69,17 @@ class Prepared:
                 self.folders[source] = str(prepare_clips(part.data, part.clip, self.store).folder)
 
     def summary(self, part: TrialConfig) -> Summary:
-        """Return what is understood of a trial's data set; exact counts where its frames are prepared.
+        """Return the summary of a trial's data set, with exact counts once its frames are prepared.
 
-        Raises DataError where the data set cannot be read.
+        Raises DataError if the data set cannot be read.
         """
         clips = self.clips(part) if source_id(part.data, part.clip) in self.folders else None
         return summary_of(part.data, part.frames_needed, self.store, clips)
 
     def problems(self, config: TrialConfig) -> list[Problem]:
-        """What only data and store can tell of a prepared trial: heads that do not fit, too few videos, no import."""
+        """Return the problems of a prepared trial: a head that does not fit, too few videos, a missing import."""
         found: list[Problem] = []
-        for part in self._to_train(config):
+        for part in self._incomplete_parts(config):
             if part.imported is not None:
                 found += self.import_problems(part)
                 continue
@@ -88,27 +91,27 @@ class Prepared:
                 found += self._head_problems(part, part.teacher)
         return list(dict.fromkeys(found))
 
-    def _to_train(self, config: TrialConfig) -> Iterator[TrialConfig]:
-        """What of the lineage is not complete; a complete trial needs nobody any more."""
+    def _incomplete_parts(self, config: TrialConfig) -> Iterator[TrialConfig]:
+        """Yield the trials of the lineage to be trained. A complete trial no longer needs its teacher or start."""
         if not self._is_complete(config):
             yield config
             for other in config.needs:
-                yield from self._to_train(other)
+                yield from self._incomplete_parts(other)
         finetuned = config.finetuned
         if finetuned is not None and not self._is_complete(finetuned):
             yield finetuned  # it starts from this trial
             if config.finetuned_teacher is not None:
-                yield from self._to_train(config.finetuned_teacher)
+                yield from self._incomplete_parts(config.finetuned_teacher)
 
     def _is_complete(self, config: TrialConfig) -> bool:
-        """Whether the trial has a result; one that is damaged is made again."""
+        """Return whether the trial has an undamaged result."""
         try:
             return read_result(self.files(config).fetch()) is not None
         except DamageError:
             return False
 
     def _head_problems(self, config: TrialConfig, teacher: TrialConfig) -> list[Problem]:
-        """Logits are compared class by class."""
+        """Return the problem of a teacher whose head has other classes: the loss compares logits class by class."""
         own = self.clips(config).actions
         files = self.files(teacher)
         if teacher.imported is not None and self._is_complete(teacher):
@@ -124,33 +127,37 @@ class Prepared:
                 return [Problem("teacher.imported", what, "lambda: 0 with beta or gamma; or a start instead")]
         elif teacher.imported is None and config.loss.target == "action" and own != self.clips(teacher).actions:
             its = self.clips(teacher).actions
-            what = f"the teacher knows {len(its)} actions {_some(its)}, its student learns {len(own)} {_some(own)}"
+            what = f"the teacher knows {len(its)} actions {_first(its)}, its student learns {len(own)} {_first(own)}"
             return [Problem("teacher", f"{what}: with lambda > 0 they must be the same")]
         return []
 
     def import_problems(self, config: TrialConfig) -> list[Problem]:
+        """Return the problem of an import that the store lacks. Call it only for one that is missing."""
         clip = config.clip
         what = (
             f"{config.imported} is not in {self.store.root} for {config.architecture} at {clip.frames} frames of "
-            f"{clip.size}², {clip.modality}; import it with `kdtune teacher import`, or say here what it is"
+            f"{clip.size}², {clip.modality}; import it with `kdtune teacher import`, or describe here what it is"
         )
         return [Problem("imported", what)]
 
     def clips(self, config: TrialConfig) -> ClipStore:
+        """Return the open ClipStore of the trial's own data set, which must be prepared."""
         source = source_id(config.data, config.clip)
         if source not in self._opened:
             self._opened[source] = ClipStore.open(self.store.fetch_clips(Path(self.folders[source])))
         return self._opened[source]
 
     def view_clips(self, config: TrialConfig) -> ClipStore | None:
-        """The frames that the trial's teacher sees of its samples; None where they are the trial's own."""
+        """Return the ClipStore from which the teacher sees the trial's samples; None if it is the trial's own."""
         view = config.view
         return None if view is None or view.clip.stored_size == config.clip.stored_size else self.clips(view)
 
     def key(self, config: TrialConfig) -> str:
+        """Return the trial's key in the store."""
         return trial_key(config, self.manifest_of(config))
 
     def manifest_of(self, config: TrialConfig) -> ManifestOf:
+        """Return the lookup data set → manifest for the lineage. Raises ConfigError if one data set has two."""
         manifests: dict[DataConfig, str] = {}
         seen: dict[tuple[Any, ...], str] = {}
         for part in config.lineage():
@@ -166,5 +173,5 @@ class Prepared:
         return self.store.trial(self.key(config))
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _first(names: tuple[str, ...]) -> str:
     return f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

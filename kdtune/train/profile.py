@@ -1,4 +1,4 @@
-"""What bits depend on beside the configuration, and the switches that make them repeat (DESIGN 4.1)."""
+"""The machine's profile, on which bits depend besides the configuration, and deterministic settings (DESIGN 4.1)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kdtune.train.arithmetic import fingerprint, switches
 
 
 def make_deterministic(config: TrialConfig) -> None:
-    """Fix every setting of torch that bits depend on. Call it before the first CUDA operation."""
-    # cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
+    """Set every torch option that bits depend on. Call it before the first CUDA operation."""
+    # cuBLAS repeats its sums only with a fixed workspace; it reads the variable when its handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
@@ -29,24 +29,24 @@ def make_deterministic(config: TrialConfig) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
-    # oneDNN's weight gradient of a bf16 convolution reads memory that nobody wrote (seen with torch 2.15 on a CPU with
-    # AVX-512: other bits in each run, or NaN). Without oneDNN bf16 repeats on a CPU; CUDA does not ask it.
+    # oneDNN's weight gradient of a bf16 convolution reads uninitialised memory (seen with torch 2.15 on a CPU with
+    # AVX-512: different bits in each run, or NaN). Without oneDNN, bf16 repeats on a CPU; CUDA does not use it.
     torch.backends.mkldnn.set_flags(_enabled=config.precision != "bf16")
 
 
 def arithmetic(config: TrialConfig, device: torch.device) -> str:
-    """`fingerprint`, with torch set as for the trial."""
+    """Return `fingerprint` with torch set as for the trial."""
     make_deterministic(config)
     return fingerprint(device, config.threads, config.precision)
 
 
 def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict[str, Any]:
-    """Recorded with a result, never hashed: two equal trials with equal profiles have equal bits."""
+    """Return the profile: two equal trials with equal profiles have equal bits. It is recorded, but not in the key."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "device_kind": device.type,
-        "cpu": processor() if cuda else None,  # it draws, reads and evaluates
+        "cpu": processor() if cuda else None,  # the CPU draws, reads and evaluates
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "switches": switches(),
         "arithmetic": arithmetic(config, device),
@@ -63,24 +63,24 @@ def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict
 
 
 def torchvision_version(config: TrialConfig) -> str | None:
-    """torchvision's version where its code is in the network: its own networks, and the blocks of tdn_light."""
+    """Return torchvision's version if its code is in the network (its own networks, tdn_light's blocks), else None."""
     used = not config.student.has_width or config.student.backbone == "tdn_light"
     return version("torchvision").partition("+")[0] if used else None
 
 
 def profile_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Field → (then, now) of everything in which the profile `now` is another than `was`. What an earlier version did
-    not record is unknown, and no change."""
+    """Return field → (then, now) for each field of `now` that differs from `was`. A field that `was` lacks is no
+    change."""
     return {name: (was[name], value) for name, value in now.items() if name in was and was[name] != value}
 
 
 def weights_digest(network: nn.Module) -> str:
-    """`state_digest` of every parameter and buffer."""
+    """Return `state_digest` of every parameter and buffer."""
     return state_digest(network.state_dict())
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the name, type, shape and bytes of every tensor, in the state's order."""
+    """Return the SHA-256 (hex) over each tensor's name, type, shape and bytes, in the state's order."""
     sha = hashlib.sha256()
     for name, value in state.items():
         array = value.detach().cpu().contiguous().numpy()

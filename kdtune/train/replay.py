@@ -1,4 +1,4 @@
-"""Train a trial again, from nothing or from a stage, and compare it bit for bit with what the store says."""
+"""Train a trial again, from scratch or from a stage, and compare it bit for bit with its records in the store."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes, state_digest
 from kdtune.train.session import Session
 
-#: Figures of a row that tell when it was made, and what was there by then; all others are compared.
+#: Fields of a row that depend on when and beside what it was made; all others are compared.
 CLOCK = ("seconds", "at", *TARGET_COUNTS)
 
 
-#: What a profile of an earlier version says of a field that it does not have.
+#: Stands for a field that a trial's profile lacks.
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first figure that came out otherwise."""
+    """The first figure that differs."""
 
     epoch: int
     figure: str
-    """As in `evaluation.validation.knn`."""
+    """Its path in the row, such as `evaluation.validation.knn`."""
     was: Any
     is_now: Any
     profile: dict[str, tuple[Any, Any]]
-    """What of the profile is another: then and now."""
+    """Field → (then, now) of each difference between the profiles."""
 
     def __str__(self) -> str:
         lines = [f"epoch {self.epoch}, {self.figure}: was {self.was!r}, is now {self.is_now!r}"]
@@ -49,10 +49,10 @@ class Difference:
 
 
 class Replay:
-    """Replays trials of one store, in a store of its own that is gone afterwards.
+    """Replays trials of one store in a temporary store of its own.
 
-    From nothing: teachers are trained again, too. With `from_stage`, from the checkpoint that was kept there: teachers
-    are then taken as they are.
+    Trains from scratch, teachers included. With `from_stage`, trains from that stage's checkpoint and copies the
+    teachers.
     """
 
     def __init__(self, store: Store, device: torch.device, from_stage: str | None = None) -> None:
@@ -67,10 +67,10 @@ class Replay:
         self._folder.cleanup()
 
     def trial(self, key: str) -> Difference | None:
-        """None where every figure of every epoch that the trial has come to, and its weights, are the same.
+        """Replay the trial `key`; return the first difference, or None if its recorded epochs and weights repeat.
 
-        Raises StoreError for a trial that cannot be replayed: none of this key, imported, of another version, or with
-        frames, or a stage's checkpoint, that the store does not have.
+        Raises StoreError if it cannot be replayed: the key is unknown, the trial was imported or is of another version,
+        or the store lacks its frames or the stage's checkpoint.
         """
         files = self.store.trial(key).fetch()
         config = self._restore(files)
@@ -85,7 +85,7 @@ class Replay:
                 run.close()
                 return Difference(row["epoch"], figure, a, b, self._profiles(files, config))
         if result is None:
-            run.close()  # it had not come to its end
+            run.close()  # the recorded trial is incomplete: there is nothing more to compare
             return None
         for _ in run:
             pass
@@ -101,29 +101,31 @@ class Replay:
         if not checkpoint.exists():
             kept = [name for name in config.stage_epochs if files.has(files.stage_checkpoint(name))]
             what = f"has no checkpoint of a stage {stage!r}"
-            raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from nothing")])
+            raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from scratch")])
         self._check_stage(stage, files, checkpoint)
         again = self.session.files(config)
         write_atomic(again.checkpoint, checkpoint.read_bytes())
         write_jsonl(again.epochs, [row for row in files.rows() if row["epoch"] <= config.stage_epochs[stage]])
 
     def _check_stage(self, stage: str, files: TrialFiles, checkpoint: Path) -> None:
-        """Raises DamageError where the checkpoint is not the one that the stage's row speaks of: going on from it would
-        show a difference in every later epoch, and say nothing about the trial."""
+        """Raise DamageError if the stage's row names other weights than the checkpoint's.
+
+        A replay from such a checkpoint would differ in every later epoch and show nothing about the trial.
+        """
         row = next((row for row in files.rows() if row.get("stage") == stage), None)
         if row is None:
             raise DamageError([Problem(str(files.epochs), f"has no row of stage {stage}")])
         found = state_digest(kept_weights(read_checkpoint(checkpoint), checkpoint))
         if found != row["weights_sha256"]:
             what = f"holds the weights {found[:12]}…, but the row of stage {stage} names {row['weights_sha256'][:12]}…"
-            raise DamageError([Problem(str(checkpoint), f"{what}; replay it from nothing")])
+            raise DamageError([Problem(str(checkpoint), f"{what}; replay it from scratch")])
 
     def _restore(self, files: TrialFiles) -> TrialConfig:
-        """The configuration of a trial in the store, with its clips found by their manifest."""
+        """Return the configuration of a trial in the store, after finding its clips by their manifest."""
         identity = read_json(files.config)
         where = str(files.folder)
         if identity is None:
-            raise StoreError([Problem(where, "is no trial that was begun")])
+            raise StoreError([Problem(where, "is not a trial that was begun")])
         if "imported" in identity:
             raise StoreError([Problem(where, "was imported, not trained: there is nothing to replay")])
         if identity["semantics"] != TRAINER_SEMANTICS:
@@ -137,11 +139,12 @@ class Replay:
         if (view := config.view) is not None and view.clip.stored_size != config.clip.stored_size:
             self.session.folders[source_id(view.data, view.clip)] = str(self._clips(identity["data"], view, where))
         if self.session.key(config) != files.key:
-            raise StoreError([Problem(where, "does not hash to its name: its config.json is not what was trained")])
+            raise StoreError([Problem(where, "does not hash to its name: config.json was changed")])
         return config
 
     def _other(self, key: str | None) -> TrialConfig | None:
-        """A teacher or start: imported weights come along as they are, everything else is made again."""
+        """Return the configuration of a teacher or start. Imported weights are copied; the rest is trained again, or
+        copied with `from_stage`."""
         if key is None:
             return None
         files = self.store.trial(key)
@@ -162,16 +165,16 @@ class Replay:
         for folder in self.store.clip_stores():
             try:
                 found = ClipStore.open(folder).record
-            except StoreError:  # damaged, or of another codec: it may not be the one that is looked for
+            except StoreError:  # damaged or of another codec: another folder may still fit
                 continue
             if fits(found):
                 return folder
         if (copied := self.store.fetch_clips_that(fits)) is not None:
             return copied
-        raise StoreError([Problem(where, "its decoded frames are no longer in the store; `data prepare` makes them")])
+        raise StoreError([Problem(where, "its decoded frames are not in the store; `data prepare` makes them")])
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
-        """What differs between now and any profile under which the trial was trained."""
+        """Return the differences between the present profile and every profile under which the trial was trained."""
         now, result = profile(config, self.device, self.session.clips(config)), files.result()
         if result is not None:
             then = [entry["profile"] for entry in result.get("earlier_profiles", [])] + [result["profile"]]
@@ -182,10 +185,10 @@ class Replay:
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, was, is now) of everything that differs between two rows, clocks apart."""
+    """Yield (path, was, is now) for each value that differs between two rows, except the CLOCK fields."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*was, *now]):
             if path or name not in CLOCK:
                 yield from differences(was.get(name), now.get(name), f"{path}.{name}" if path else name)
-    elif was != now and not (was != was and now != now):  # NaN is NaN
+    elif was != now and not (was != was and now != now):  # two NaNs are equal here
         yield path, was, now

@@ -1,7 +1,7 @@
-"""Where a trial goes on: the last checkpoint that is whole, the trial's own, and fits its rows; else the start.
+"""Resume a trial from its last checkpoint that is intact, its own and consistent with its rows; else from the start.
 
-A checkpoint also holds the rows of its epochs, so that it can restore a file of rows that is missing or damaged. One
-note says whatever is not as it should be.
+A checkpoint also holds the rows of its epochs, so it can restore a missing or damaged file of rows. One note reports
+everything that was wrong.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from kdtune.train.state import PARTS, PLAIN, TrialState
 def resume(
     fresh: Callable[[], TrialState], files: TrialFiles, stages: Iterable[str], origins: dict[str, str]
 ) -> TrialState:
-    """Return the state from which the trial goes on. Afterwards epochs.jsonl holds the rows of its epochs, once each.
+    """Return the state from which the trial resumes, and make epochs.jsonl hold the rows of its epochs, once each.
 
     Args:
         fresh: makes the state before the first step.
-        stages: the trial's stages in their order; their checkpoints serve where the last ones are damaged.
-        origins: SHA-256 of the weights of its teacher and its start. A checkpoint that learned from others is dropped.
+        stages: the trial's stages in order; their checkpoints serve if the last two are damaged.
+        origins: SHA-256 of the weights of its teacher and start. A checkpoint that learned from others is dropped.
 
-    Raises StoreError for a checkpoint that another version wrote, and where the disk refuses to be read.
+    Raises StoreError if another version wrote a checkpoint, or the disk cannot be read.
     """
-    rows, wrong = _rows(files)
-    by_words = {"": files.checkpoint, "the one before": files.checkpoint_before}
-    by_words |= {f"stage {name}": files.stage_checkpoint(name) for name in reversed(list(stages))}
-    words, state = "the start: it is trained again", None
-    for name, place in by_words.items():
+    rows, wrong = _sound_rows(files)
+    candidates = {"": files.checkpoint, "the previous checkpoint": files.checkpoint_before}
+    candidates |= {f"stage {name}": files.stage_checkpoint(name) for name in reversed(list(stages))}
+    resumed_from, state = "the start", None
+    for name, place in candidates.items():
         if not place.exists():
             continue
         try:
@@ -45,10 +45,10 @@ def resume(
         except DamageError as error:
             wrong += [str(problem).removesuffix(f"; {ADVICE}") for problem in error.problems]
             continue
-        words, state = name, _restored(fresh(), parts, place)
+        resumed_from, state = name, _restored(fresh(), parts, place)
         state.rows = state.rows or rows[: state.epoch]
         if place == files.checkpoint_before:
-            # The next one written makes the last the one before: that must not be the damaged one.
+            # The next save moves the last checkpoint to this place: it must not be the damaged one.
             os.replace(place, files.checkpoint)
         elif place != files.checkpoint:
             write_atomic(files.checkpoint, place.read_bytes())
@@ -60,9 +60,9 @@ def resume(
             place.unlink(missing_ok=True)
     if not wrong and rows[: state.epoch] != state.rows:
         lacking = missing([row["epoch"] for row in rows[: state.epoch]], state.epoch)
-        wrong.append(f"{files.epochs}: {lacking or 'is not as it was written'}")
+        wrong.append(f"{files.epochs}: {lacking or 'differs from what was written'}")
     if wrong:
-        then = f"going on from {words}" if words else "the checkpoint has the rows, and they are written again"
+        then = f"resuming from {resumed_from}" if resumed_from else "its rows are restored from the checkpoint"
         print(f"kdtune: {'; '.join(dict.fromkeys(wrong))}; {then}", file=sys.stderr)
     if wrong or rows != state.rows:
         write_jsonl(files.epochs, state.rows)
@@ -70,8 +70,8 @@ def resume(
     return state
 
 
-def _rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
-    """The rows from the first epoch on as far as each follows the one before, and what is wrong with the file."""
+def _sound_rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
+    """Return the rows of epochs 1, 2, … up to the first gap, and the problems of the file."""
     try:
         return read_rows(files), []
     except DamageError as error:
@@ -89,26 +89,29 @@ def _rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
 
 
 def _checked(place: Path, files: TrialFiles, rows: list[Row], origins: dict[str, str]) -> dict[str, Any]:
-    """The parts of a checkpoint that belongs to this trial and fits its rows. Raises DamageError for another."""
+    """Return the parts of a checkpoint that belongs to this trial and fits its rows.
+
+    Raises DamageError if it does not, and StoreError if another version wrote it.
+    """
     parts = read_checkpoint(place)
 
     def refuse(what: str) -> DamageError:
         return DamageError([Problem(str(place), what)])
 
     if not isinstance(parts, dict) or not isinstance(parts.get("epoch"), int):
-        raise refuse("is no trial's checkpoint")
+        raise refuse("is not a trial's checkpoint")
     if absent := {*PLAIN, *PARTS, "progress"} - set(parts):
-        what = f"the checkpoint is of another version: it has no {', '.join(sorted(absent))}; {ADVICE}"
+        what = f"another version wrote the checkpoint: it has no {', '.join(sorted(absent))}; {ADVICE}"
         raise StoreError([Problem(str(place), what)])
     if parts.get("trial", files.key) != files.key:
         raise refuse(f"is the checkpoint of another trial, {parts['trial'][:12]}…")
     if parts.get("origins", origins) != origins:
-        raise refuse("the checkpoint learned from other weights than its teacher or start has now")
+        raise refuse("the checkpoint learned from other weights than its teacher or start now has")
     epoch, own = parts["epoch"], parts.get("rows")
     seen = rows[:epoch] if own is None else own
     if lacking := missing([row["epoch"] for row in seen], epoch):
         raise DamageError([Problem(str(files.epochs if own is None else place), lacking)])
-    if epoch > 0 and parts["progress"]["losses"] is None:  # else its state is beyond that row
+    if epoch > 0 and parts["progress"]["losses"] is None:  # otherwise its state is ahead of that row
         last = seen[-1]
         if last.get("samples_sha256", parts["samples"]) != parts["samples"]:
             raise refuse(f"the checkpoint has seen other samples than the row of epoch {epoch} says")

@@ -1,4 +1,4 @@
-"""From a configuration to a trained trial in the store: its teacher first, its lock, its failures."""
+"""Train a configuration into the store: its teacher first, one process at a time, failures recorded."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from kdtune.errors import DamageError, KdtuneError, LockLost, Problem, ResourceE
 from kdtune.store import TrialFiles
 from kdtune.store.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import ADVICE, IMPORT_ADVICE, out_of_memory, trained_weights
-from kdtune.train.cost import alike, epoch_seconds, trial_cost
+from kdtune.train.cost import cost_digest, epoch_seconds, trial_cost
 from kdtune.train.initial import initial_state
 from kdtune.train.prepared import Prepared
-from kdtune.train.samples import Kept, Samples
+from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.soundness import complete_rows
 from kdtune.train.targets import Targets
-from kdtune.train.trial import Stopping, never, train_trial
+from kdtune.train.trial import StopCheck, never, train_trial
 
 
 @dataclass
@@ -35,25 +35,26 @@ class Session(Prepared):
     """Trains trials on prepared data sets."""
 
     workers: int = 0
-    """Processes of a trial that draw and read its batches ahead. Their number changes no bit."""
-    kept: Kept = field(default_factory=Kept)
-    """Prepared samples that this process keeps from trial to trial. Whether they are kept changes no bit."""
+    """Number of processes that draw and read a trial's batches ahead. It changes no bit."""
+    cache: SampleCache = field(default_factory=SampleCache)
+    """Prepared samples that this process keeps from trial to trial. The cache changes no bit."""
     costs: dict[str, dict[OfCost, float]] = field(default_factory=dict)
-    """What this process has measured that trials cost: one measurement for all that are alike."""
+    """Cost digest → cost, as measured by this process."""
     trained: set[str] = field(default_factory=set)
-    """Keys of the trials that this process has begun to train or gone on with; the others were found."""
-    stopping: Stopping = never
-    """Asked after each step: where it says yes, a trial writes its checkpoint and ends before its time."""
+    """Keys of the trials that this process has started or resumed; it found the others complete."""
+    stopping: StopCheck = never
+    """Called after each step. If it returns True, the trial writes its checkpoint and stops early."""
 
     def trial(self, config: TrialConfig, device: torch.device) -> Generator[dict[str, Any], None, None]:
-        """Train `config` to the end, or as long as the caller goes on, yielding its rows (see train_trial).
+        """Train `config` to its end, or until the caller stops iterating; yield its rows (see train_trial).
 
-        A complete trial only yields what it left, and one that is told to stop ends early. A complete one whose records
-        are damaged, or do not fit each other, is made complete again. One process trains a trial at a time; others wait
-        for it. A failure is recorded with its error in plain words, and raised again.
+        A complete trial yields its recorded rows; if its records are damaged or disagree, it is completed again. One
+        process trains a trial at a time; others wait for it. Records a failure in plain words and raises it again.
+        Raises StoreError for an import that the store lacks, DataError if the data does not fit, TrialError if a figure
+        is not finite.
         """
         files = self.files(config).fetch()
-        with suppress(DamageError):  # mended below, by the holder of the lock
+        with suppress(DamageError):  # repaired below, under the lock
             rows = complete_rows(files)
             if rows is not None:
                 files.clear_failure()
@@ -63,7 +64,7 @@ class Session(Prepared):
         with self.store.lock(f"trial-{files.key}"):
             rows = self._complete_rows(config, files.fetch(files.checkpoint))
             if rows is not None:
-                files.publish()  # where that has failed
+                files.publish()  # an earlier attempt may have failed
                 yield from rows
                 return
             clear_unfinished(files.folder)
@@ -75,7 +76,7 @@ class Session(Prepared):
                 for other in config.needs:
                     for _ in self.trial(other, device):
                         pass
-                samples = Samples(config, data, device, self.workers, self.kept)
+                samples = Samples(config, data, device, self.workers, self.cache)
                 targets = start = None
                 if config.distils and (teacher := config.teacher) is not None:
                     view_clips = self.view_clips(config)
@@ -89,20 +90,20 @@ class Session(Prepared):
                 self.trained.add(files.key)
                 result = yield from train_trial(samples, targets, start, files, self.stopping)
                 if result is not None:
-                    # Only now: the memory that the training had is free again, and the measurement needs as much.
+                    # Only now is the training's memory free again; the measurement needs as much.
                     files.write_result({**result, **self._cost(samples, targets, files)})
             except LockLost:
-                raise  # the trial has not failed: another machine trains it
+                raise  # not a failure of the trial: another machine trains it
             except Exception as error:
                 with suppress(OSError):  # a full disk must not hide what went wrong first
                     files.write_failure(plain_words(error), out_of_memory=out_of_memory(error))
                 raise
 
     def weights(self, config: TrialConfig, device: torch.device) -> dict[str, Tensor]:
-        """Return the weights of the complete trial `config`, which are those that its result names.
+        """Return the weights of the complete trial `config`, as its result names them.
 
-        Where its checkpoint does not hold them, it is trained again from what is sound, to the same bits. Raises
-        DamageError for imported weights.
+        If its checkpoint does not hold them, trains it again from what is intact, to the same bits. Raises DamageError
+        if the weights are imported and damaged.
         """
         files = self.files(config)
         try:
@@ -112,17 +113,20 @@ class Session(Prepared):
                 raise
             damaged = error
         with self.store.lock(f"trial-{files.key}"):
-            try:  # what another machine has may be whole, and another process may have mended it meanwhile
+            try:  # another machine's copy may be intact, or another process may have repaired this one
                 return trained_weights(files.fetch_again(files.checkpoint))
             except DamageError:
-                _say(f"{_reason(damaged)}; it is trained again from what is sound")
+                _say(f"{_reason(damaged)}; training it again from what is intact")
                 files.withdraw_result()
         for _ in self.trial(config, device):
             pass
         return trained_weights(files)
 
     def _complete_rows(self, config: TrialConfig, files: TrialFiles) -> list[dict[str, Any]] | None:
-        """The rows of a complete trial; None where it has to be trained on, as where its records are not sound."""
+        """Return the rows of a complete trial; None if it must be trained, because it is incomplete or damaged.
+
+        Raises DamageError if the trial is imported and damaged.
+        """
         try:
             return complete_rows(files)
         except DamageError as error:
@@ -133,26 +137,26 @@ class Session(Prepared):
             if config.imported is not None:
                 problems = [replace(found, what=f"{found.what}; {IMPORT_ADVICE}") for found in damaged.problems]
                 raise DamageError(problems) from damaged
-            _say(f"{_reason(damaged)}; the trial is made complete again")
+            _say(f"{_reason(damaged)}; completing the trial again")
             files.withdraw_result()
             return None
 
     def _cost(self, samples: Samples, targets: Targets | None, files: TrialFiles) -> dict[str, Any]:
-        """What the trial cost, for its result. A measurement that fails costs no trained trial: its figures are left
-        out, and the result says why."""
+        """Return the trial's cost for its result. If the measurement fails, return the reason instead of its figures:
+        a trained trial must not be lost for it."""
         config, data, device = samples.config, samples.data, samples.device
         measured: dict[str, Any] = {"epoch_seconds": epoch_seconds(files.rows())}
-        like = alike(config, data, device)
+        same_cost = cost_digest(config, data, device)
         try:
-            if like not in self.costs:
-                self.costs[like] = trial_cost(initial_state(config, data, None, device), samples, targets)
+            if same_cost not in self.costs:
+                self.costs[same_cost] = trial_cost(initial_state(config, data, None, device), samples, targets)
         except LockLost:
             raise
         except Exception as error:
             why = plain_words(error)
-            _say(f"what trial {files.key[:12]}… costs could not be measured: {why}; it is complete without")
+            _say(f"cannot measure the cost of trial {files.key[:12]}…: {why}; the trial is complete without it")
             return {"cost": measured, "cost_unmeasured": why}
-        return {"cost": {**self.costs[like], **measured}}
+        return {"cost": {**self.costs[same_cost], **measured}}
 
 
 def _say(note: str) -> None:
@@ -160,12 +164,12 @@ def _say(note: str) -> None:
 
 
 def _reason(error: StoreError) -> str:
-    """Its problems, without the advice for who has to help himself."""
+    """Join the error's problems without the advice, which the repair makes needless."""
     return "; ".join(str(problem).removesuffix(f"; {ADVICE}") for problem in error.problems)
 
 
 def plain_words(error: BaseException) -> str:
-    """An error as one line for people; for one that kdtune did not foresee, with the place where it happened."""
+    """Return an error as one line; for an unforeseen one, with the file and line that raised it."""
     if isinstance(error, KdtuneError):
         return str(error).strip()
     if disk_full(error):
@@ -176,7 +180,7 @@ def plain_words(error: BaseException) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" → a device that is there. Raises ResourceError for one that is not."""
+    """Return the device for "auto", "cpu" or "cuda". Raises ResourceError for cuda without a GPU."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ResourceError([Problem("--device", "got cuda, but torch sees no GPU", "cpu, auto")])
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

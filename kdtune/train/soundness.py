@@ -1,6 +1,6 @@
-"""Read the records of a trial and compare them: its rows hold each epoch once, its result says what the rows say.
+"""Read a trial's records and check them: its rows hold each epoch once, and its result agrees with them.
 
-What cannot be read, or disagrees, raises DamageError; `Session.trial` then makes it again. No torch needed.
+Unreadable or contradictory records raise DamageError; `Session.trial` then makes them again. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ Row = dict[str, Any]
 
 
 def read_result(files: TrialFiles) -> dict[str, Any] | None:
-    """Return the result of a complete trial, or None.
+    """Return the result of a trial, or None if the trial is not complete.
 
-    Raises DamageError where the file cannot be used, and StoreError where it cannot be read.
+    Raises DamageError if the file is damaged, and StoreError if it cannot be read.
     """
     result = files.result()
     if result is None:
         return None
     wanted = {"epochs": int, "stages": Mapping, "weights_sha256": str}
     if wrong := [name for name, kind in wanted.items() if not isinstance(result[name], kind)]:
-        raise DamageError([Problem(str(files.result_file), f"holds {', '.join(wrong)} as another type")])
+        raise DamageError([Problem(str(files.result_file), f"holds {', '.join(wrong)} of a wrong type")])
     return result
 
 
 def read_rows(files: TrialFiles) -> list[Row]:
-    """Return the rows of a trial, which hold the epochs 1, 2, … once each.
+    """Return the rows of a trial: epochs 1, 2, …, once each.
 
-    Raises DamageError, naming the epochs that are missing or that stand there more than once, and StoreError where the
-    file cannot be read.
+    Raises DamageError naming the epochs that are missing or repeated, and StoreError if the file cannot be read.
     """
     rows = files.rows()
     if not all(isinstance(row["epoch"], int) for row in rows):
-        raise DamageError([Problem(str(files.epochs), "holds a line that is no row of an epoch")])
+        raise DamageError([Problem(str(files.epochs), "holds a line that is not an epoch's row")])
     if wrong := missing([row["epoch"] for row in rows]):
         raise DamageError([Problem(str(files.epochs), wrong)])
     return rows
 
 
 def complete_rows(files: TrialFiles) -> list[Row] | None:
-    """Return the rows of a complete trial, which fit its result; None where the trial is not complete.
+    """Return the rows of a complete trial after comparing them with its result; None if it is not complete.
 
-    Raises DamageError where a record cannot be used, or the two disagree.
+    Raises DamageError if a record is damaged or the two disagree.
     """
     result = read_result(files)
     if result is None:
@@ -66,7 +65,10 @@ def complete_rows(files: TrialFiles) -> list[Row] | None:
 
 
 def missing(epochs: Sequence[int], until: int | None = None) -> str:
-    """Return what epochs 1 to `until` (the last of `epochs` without it) lack or hold too often; empty for nothing."""
+    """Describe which of the epochs 1 to `until` are missing, extra or repeated; empty if none is.
+
+    `until` defaults to the last of `epochs`.
+    """
     known = set(epochs)
     last = max([*known, 0]) if until is None else until
     lacking = [epoch for epoch in range(1, last + 1) if epoch not in known]
@@ -82,12 +84,12 @@ def missing(epochs: Sequence[int], until: int | None = None) -> str:
         if which
     ]
     if not found and list(epochs) != sorted(epochs):
-        found.append("holds its epochs in another order")
+        found.append("holds its epochs out of order")
     return ", and ".join(found)
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """[1, 2, 3, 7] → "1 to 3, 7"."""
+    """Format ascending numbers as ranges: [1, 2, 3, 7] → "1 to 3, 7"."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and parts[-1][-1] == number - 1:
@@ -98,7 +100,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def not_finite(record: Any, path: str = "") -> Iterator[str]:
-    """Yield the path, as in `evaluation.test.knn`, of every number in `record` that is not finite."""
+    """Yield the path, such as `evaluation.test.knn`, of every number in `record` that is not finite."""
     if isinstance(record, Mapping):
         for name, value in record.items():
             yield from not_finite(value, f"{path}.{name}" if path else str(name))

@@ -1,4 +1,4 @@
-"""Everything that changes while a trial trains, and its way into a checkpoint and back."""
+"""The mutable state of a training trial, and how it is saved to a checkpoint and restored."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from kdtune.store.files import write_atomic
 from kdtune.train.checkpoint import content_digest
 from kdtune.train.profile import profile_changes
 
-#: Within an epoch a checkpoint is written when the last was so many seconds ago.
+#: Seconds between checkpoints within an epoch.
 CHECKPOINT_EVERY_S = 240.0
-#: After an epoch one is written when it takes no more than this share of the time since the last: short epochs of a
-#: large network would else spend a good part of their time on it.
+#: Maximum share of the time since the last checkpoint that one after an epoch may take; otherwise short epochs of a
+#: large network would spend much of their time on checkpoints.
 CHECKPOINT_SHARE = 0.02
-#: Bytes a second that a trial's first checkpoint is thought to take: digest, file, disk (seen: 117 MB in 0.47 s).
+#: Bytes per second assumed for a trial's first checkpoint: digest, file, disk (measured: 117 MB in 0.47 s).
 CHECKPOINT_RATE = 250e6
 
-#: What of a TrialState is a plain value, and what has a state dict.
+#: Attributes of a TrialState that are plain values (PLAIN, LATER) or have a state dict (PARTS).
 PLAIN = ("epoch", "seconds", "samples", "profiles", "best")
 #: Plain values that checkpoints of earlier versions lack.
 LATER = ("rows", "origins")
@@ -43,23 +43,23 @@ PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
 
 @dataclass
 class EpochProgress:
-    """How far the epoch under way has come."""
+    """Progress within the current epoch."""
 
     terms: tuple[str, ...] = ()
     """Names of the loss's terms."""
     losses: list[Tensor] = field(default_factory=list)
-    """Of each step: the loss and its terms, summed over the batch."""
+    """For each step, the loss and its terms, summed over the batch: (1 + terms,)."""
     hits: Tensor | int = 0
-    """Samples whose label the head has found."""
+    """Number of samples that the head classified correctly."""
     seconds: float = 0.0
-    """Spent on it, over all interruptions."""
+    """Time spent on the epoch, over all interruptions."""
     _since: float = 0.0
 
     def start_clock(self) -> None:
         self._since = time.perf_counter()
 
     def count_time(self) -> float:
-        """Add what has passed since this or the start was last called; returns the seconds so far."""
+        """Add the time since the last call of this or `start_clock`; return the seconds so far."""
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         return self.seconds
@@ -85,7 +85,7 @@ class EpochProgress:
 
 @dataclass
 class TrialState:
-    """Everything that changes while a trial trains. Random draws need no state: they are functions of the position."""
+    """Everything that changes while a trial trains. Random draws need no state: they depend only on the position."""
 
     network: PclNetwork
     bank: MemoryBank | None
@@ -93,34 +93,34 @@ class TrialState:
     optimizer: SGD
     scheduler: ReduceLROnPlateau | None
     epoch: int = 0
-    """Epochs done."""
+    """Number of finished epochs."""
     seconds: float = 0.0
-    """Spent on them, over all interruptions."""
+    """Time spent on the finished epochs, over all interruptions."""
     progress: EpochProgress = field(default_factory=EpochProgress)
-    """Of the epoch after them."""
+    """Progress in the epoch after them."""
     samples: str = ""
-    """Digest of all samples drawn so far, each batch's chained to those before."""
+    """Digest of all samples drawn so far: each batch's digest is chained to the ones before."""
     profiles: list[dict[str, Any]] = field(default_factory=list)
-    """{"epoch": the first that began or went on under it, "profile": …}: one, unless it changed before a resume."""
+    """{"epoch": the first trained under it, "profile": …}: one, plus one for each resume under a changed profile."""
     best: dict[str, Any] | None = None
-    """Where `stage.weights` is best: the lowest validation loss so far, its epoch, and the network's weights then."""
+    """With `stage.weights: best`, the lowest validation loss so far, its epoch and the network's weights then."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Of the epochs done, as in epochs.jsonl, which a checkpoint is compared with and can restore."""
+    """Rows of the finished epochs, as in epochs.jsonl. A checkpoint is compared with that file and can restore it."""
     origins: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the weights that the trial learns from: of its teacher, and of its start."""
+    """SHA-256 of the weights that the trial learns from: its teacher's and its start's."""
     _saved_at: float = field(default_factory=time.monotonic)
     _saved_epoch: int = 0
     _save_seconds: float | None = None
-    """What the last checkpoint took; None before this process has written one."""
+    """Duration of the last save; None before this process has saved."""
 
     def note_validation(self, epoch: int, loss: float) -> None:
-        """Keep the weights where the validation loss is the lowest so far."""
+        """Keep the weights if the validation loss is the lowest so far."""
         if loss < (math.inf if self.best is None else self.best["loss"]):
             weights = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best = {"loss": loss, "epoch": epoch, "network": weights}
 
     def kept_network(self) -> PclNetwork:
-        """The network that the trial would end with now: its own, or a copy with the best weights."""
+        """Return the network that the trial would end with now: its own, or a copy with the best weights."""
         if self.best is None:
             return self.network
         kept = copy.deepcopy(self.network)
@@ -128,34 +128,34 @@ class TrialState:
         return kept
 
     def note_samples(self, digest: str) -> None:
-        """Chain the digest of a batch to those before."""
+        """Chain a batch's digest to the ones before."""
         self.samples = hashlib.sha256(f"{self.samples}{digest}".encode()).hexdigest()
 
     def note_profile(self, profile: dict[str, Any]) -> None:
-        """Bits depend on it: where a resumed trial's has changed, that is said and recorded."""
+        """Record the profile. If it changed since an earlier run, print a note, because bits depend on it."""
         if self.profiles:
             changes = profile_changes(self.profiles[-1]["profile"], profile)
             if not changes:
                 return
             changed = [f"{name} {was} → {now}" for name, (was, now) in changes.items()]
-            what = f"going on under another profile ({', '.join(changed)}): the bits may be others"
+            what = f"resuming under another profile ({', '.join(changed)}): the bits may differ"
             print(f"kdtune: {what}", file=sys.stderr)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
 
     def state_dicts(self) -> dict[str, Any]:
-        """Of each of PARTS, by its name; None of one that the trial does not have."""
+        """Return the state dict of each of PARTS by name, None for one that the trial does not use."""
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: None if part is None else part.state_dict() for name, part in parts.items()}
 
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
-        """Write the checkpoint, at a `stage` to keep also as its own; the last one becomes the one before."""
+        """Write the checkpoint and rename the last one to `checkpoint_before`. With `stage`, also keep a copy."""
         started = time.monotonic()
         parts: dict[str, Any] = {name: getattr(self, name) for name in (*PLAIN, *LATER)}
         parts |= self.state_dicts() | {"trial": files.key}
         parts["progress"] = self.progress.state_dict()
         buffer = io.BytesIO()
         torch.save({**parts, "sha256": content_digest(parts)}, buffer)
-        if stage is not None:  # first, so that the trial never is beyond a stage without its checkpoint
+        if stage is not None:  # first, so that a trial past a stage always has the stage's checkpoint
             write_atomic(files.stage_checkpoint(stage), buffer.getvalue())
         if files.checkpoint.exists():
             os.replace(files.checkpoint, files.checkpoint_before)
@@ -165,27 +165,27 @@ class TrialState:
         self._save_seconds = self._saved_at - started
 
     def save_if_due(self, files: TrialFiles) -> None:
-        """Within a long epoch."""
+        """Save within an epoch if the last checkpoint is CHECKPOINT_EVERY_S old."""
         if time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
             self.save(files)
 
     def save_if_cheap(self, files: TrialFiles) -> None:
-        """After an epoch."""
+        """Save after an epoch if that takes at most CHECKPOINT_SHARE of the time since the last checkpoint."""
         seconds = self._bytes() / CHECKPOINT_RATE if self._save_seconds is None else self._save_seconds
         if seconds <= CHECKPOINT_SHARE * (time.monotonic() - self._saved_at):
             self.save(files)
 
     def _bytes(self) -> int:
-        """Of all tensors of a checkpoint, about."""
+        """Return the approximate bytes of a checkpoint: those of its tensors."""
         return sum(leaf.nbytes for leaf in tree_leaves(self.state_dicts()) if isinstance(leaf, Tensor))
 
     def save_if_behind(self, files: TrialFiles) -> None:
-        """Where the trial is stopped after an epoch: all of it is kept."""
+        """Save a trial that stops after an epoch, unless the last checkpoint already holds that epoch."""
         if self._saved_epoch < self.epoch:
             self.save(files)
 
     def restore(self, parts: dict[str, Any]) -> None:
-        """Take over the parts of a checkpoint. `rows` and `origins` stay as they are where it has none."""
+        """Load the parts of a checkpoint. Raises KeyError, ValueError or RuntimeError if they do not fit."""
         for name in PARTS:
             part = getattr(self, name)
             if part is not None:

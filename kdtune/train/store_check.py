@@ -1,7 +1,7 @@
-"""Walks a store and names whatever in it is damaged; sets aside what is made again without it.
+"""Check a store for damage, and set damaged files aside so that the next run makes them again.
 
-Every record is read, every result is held against its rows and its checkpoint, every block of targets and every stored
-frame against its digest. Whoever repairs holds the lock of the trial or sweep, so nothing is touched that is in work.
+Reads every record; compares every result with its rows and checkpoint, and every block of targets and stored frame with
+its digest. A repair holds the lock of the trial or sweep, so it never touches files in use.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kdtune.train.targets import is_block
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not what was written, or that disagrees with another."""
+    """A damaged file, or one that disagrees with another."""
 
     path: Path
     what: str
     remedy: str
     lock: str | None = None
-    """The lock of whoever may be writing it; None for the lock of nobody."""
+    """Name of the lock that its writers hold; None if they hold none."""
     mend: Callable[[], object] | None = field(default=None, compare=False)
-    """Sets it aside; None where that would help nobody."""
+    """Sets the file aside; None if that would not help."""
 
     def __str__(self) -> str:
         return f"{Problem(str(self.path), self.what)}; {self.remedy}"
 
     def repaired(self, store: Store) -> str | None:
-        """Set the file aside; return why not, or None where that was done."""
+        """Set the file aside; return None, or the reason if it was left."""
         if self.mend is None:
             return "nothing to repair here"
         try:
@@ -50,18 +50,18 @@ class Damage:
                 with store.lock(self.lock).acquire(timeout=0):
                     self.mend()
         except Timeout:
-            return "left alone, for it is in work"
+            return "left alone: it is in use"
         except OSError as error:
             return f"cannot be set aside: {error.strerror}"
         return None
 
 
 def damages(store: Store) -> Iterator[Damage]:
-    """Yield what is damaged: records, checkpoints, targets, frames; of a store behind a URL, of its copy here.
+    """Yield the damaged records, checkpoints, targets and frames of a store; behind a URL, of this machine's copy.
 
-    Raises StoreError where something cannot be read at all.
+    Raises StoreError if something cannot be read at all.
     """
-    from kdtune.clips.repair import problems_of  # it decodes videos, which the rest of the store needs nobody for
+    from kdtune.clips.repair import problems_of  # it imports a video decoder, which only this check needs
 
     bad: set[Path] = set()
     for path, kind in records(store.root):
@@ -70,8 +70,8 @@ def damages(store: Store) -> Iterator[Damage]:
             yield Damage(path, what, kind.remedy, _lock(path, store), mend_of(path, kind, store))
     for files in store.trials():
         if bad.isdisjoint((files.config, files.result_file, files.epochs)):
-            yield from _trial(files)
-        yield from _kept(files)
+            yield from _disagreements(files)
+        yield from _other_checkpoints(files)
     for path in sorted(store.root.glob("targets/*/epoch_*/*.npy")):
         if not path.name.startswith(".") and not is_block(path):
             mend = aside(path)
@@ -82,8 +82,8 @@ def damages(store: Store) -> Iterator[Damage]:
             yield Damage(Path(place), what or problem, REMEDIES["clips"])
 
 
-def _trial(files: TrialFiles) -> Iterator[Damage]:
-    """Do the result, the rows and the checkpoint of a trial agree, whose records can be read?"""
+def _disagreements(files: TrialFiles) -> Iterator[Damage]:
+    """Yield the first disagreement between result, rows and checkpoint of a trial whose records are readable."""
     identity = passed_over(lambda: read_json(files.config), None) or {}
     imported = "imported" in identity
     remedy = REMEDIES["imported" if imported else "checkpoint"]
@@ -102,8 +102,8 @@ def _trial(files: TrialFiles) -> Iterator[Damage]:
         yield Damage(where, problem.what.partition("; ")[0], remedy, lock, mend)
 
 
-def _kept(files: TrialFiles) -> Iterator[Damage]:
-    """The checkpoints that no result tells of."""
+def _other_checkpoints(files: TrialFiles) -> Iterator[Damage]:
+    """Yield the damaged checkpoints that no result covers: of incomplete trials, previous ones, those of stages."""
     incomplete = [files.checkpoint] if not files.result_file.exists() else []
     for path in [*incomplete, files.checkpoint_before, *sorted(files.folder.glob("stage_*.pt"))]:
         if not path.exists():
@@ -122,7 +122,7 @@ def _lock(path: Path, store: Store) -> str | None:
 
 
 def report(store: Store, repair: bool, say: Callable[[str], object]) -> tuple[int, int]:
-    """Say each damage, and with `repair` what was done about it; return how many there are, and how many are left."""
+    """Print each damage with `say`, and with `repair` its repair; return the numbers found and left."""
     found = left = 0
     for damage in damages(store):
         found += 1

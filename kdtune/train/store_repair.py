@@ -1,4 +1,4 @@
-"""What is wrong with one record, and what sets it aside: here and, of a store behind a URL, there."""
+"""Find what is wrong with one record, and set it aside: here and, for a store behind a URL, there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdtune.store.files import read_json, read_jsonl, set_aside, set_damaged_lin
 from kdtune.store.kinds import Kind
 from kdtune.store.seal import REMEDY
 
-#: A trial that lacks one of them, or whose one is damaged, is not complete.
+#: Files that a complete trial needs intact.
 OF_COMPLETE = ("config.json", "result.json", "epochs.jsonl")
 
 
@@ -24,25 +24,25 @@ def wrong(path: Path, kind: Kind) -> str | None:
             return None
         record = read_json(path, kind.needs) or {}
     except StoreError as error:
-        return "; ".join(_told(problem, path) for problem in error.problems)
+        return "; ".join(_without_path(problem, path) for problem in error.problems)
     if path.name == "config.json" and (digest(record) != path.parent.name):
         return "is damaged: it does not hash to the trial's key"
     return None
 
 
-def _told(problem: Problem, path: Path) -> str:
-    """A problem of `path` without its path; of a line, with its number."""
+def _without_path(problem: Problem, path: Path) -> str:
+    """Return a problem's text without `path` and advice, but with the line number if it has one."""
     line = problem.where.removeprefix(str(path)).removeprefix(":")
     what = problem.what.removesuffix(f"; {REMEDY}")
     return f"line {line} {what}" if line else what
 
 
 def mend_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
-    """Return what sets a damaged record aside, for the holder of its lock; None where that would help nobody."""
+    """Return a function that sets a damaged record aside; None if that would not help. Call it under its lock."""
     if not kind.aside:
         return None
     if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
-        return lambda: _mend_there(path, kind, store)
+        return lambda: _mend_both(path, kind, store)
     if _by_lines(path):
         return lambda: set_damaged_lines_aside(path, kind.needs)
     if path.name in OF_COMPLETE:
@@ -51,12 +51,12 @@ def mend_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None
 
 
 def _by_lines(path: Path) -> bool:
-    """Return whether the sound lines of a damaged record stay."""
+    """Return whether only the damaged lines of a record are set aside."""
     return path.suffix == ".jsonl" and path.name not in OF_COMPLETE
 
 
-def _mend_there(path: Path, kind: Kind, store: Store) -> None:
-    """Replace the copy here by what is there; where that is damaged, too, set it aside here and remove it there."""
+def _mend_both(path: Path, kind: Kind, store: Store) -> None:
+    """Replace this machine's copy with the remote one; if that is damaged too, set it aside here, remove it there."""
     mirror, folder = store.mirror, path.parent.relative_to(store.root).as_posix()
     assert mirror is not None
     set_aside(path)
@@ -75,7 +75,7 @@ def _mend_there(path: Path, kind: Kind, store: Store) -> None:
 
 
 def incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
-    """Return what sets the file aside, and the result, so that the trial is gone on with from what is sound."""
+    """Return a function that sets the file and the result aside, so that the trial resumes from what is intact."""
 
     def mend() -> None:
         for path in dict.fromkeys((files.result_file, damaged)):
@@ -87,5 +87,5 @@ def incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
 
 
 def aside(path: Path) -> Callable[[], object]:
-    """Return what sets a file aside."""
+    """Return a function that sets a file aside."""
     return lambda: set_aside(path)

@@ -1,4 +1,4 @@
-"""A trained student for use elsewhere: from a video's frames to what its head says, as the trainer computes it."""
+"""A trained student for use elsewhere: it maps a video's frames to logits exactly as the trainer does."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kdtune.train.checkpoint import trained_weights
 
 
 class Student(nn.Module):
-    """A network with its own preparation of clips, in evaluation mode.
+    """A network in evaluation mode, with its preprocessing of clips.
 
-    Frames are RGB as they are decoded: uint8 (B, n, T, H, W, 3), B samples of n clips of T frames, resized and cut to
-    H = W = `size`. n is 3 where the head knows the pretext labels, clips of one video as in a tuple, and else 1.
-    Normalisation (ImageNet's statistics) and residual frames, where the student learnt with them, are taken here.
+    Takes decoded RGB frames: uint8 (B, n, T, H, W, 3), B samples of n clips of T frames, resized and cropped to
+    H = W = `size`. n is 3 for a pretext head (the clips of a tuple, from one video), else 1. Applies normalisation
+    (ImageNet's statistics) and residual frames if the student was trained with them.
     """
 
     def __init__(self, network: PclNetwork, clip: ClipConfig, clips: int, labels: tuple[str, ...]) -> None:
@@ -31,33 +31,35 @@ class Student(nn.Module):
         self.clips, self.frames, self.size = clips, clip.frames, clip.size
         self.normalize, self.modality = clip.normalize, clip.modality
         self.labels = labels
-        """What the logits stand for, in their order; empty where that is not known."""
+        """The labels of the logits, in order; empty if they are unknown."""
         self.eval()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 (B, n, T, H, W, 3) → logits (B, classes)."""
+        """Return the logits (B, classes) of uint8 frames (B, n, T, H, W, 3)."""
         return self.network.logits(self.features(frames))
 
     def features(self, frames: Tensor) -> Tensor:
-        """uint8 (B, n, T, H, W, 3) → (B, n, F): what the backbone says of each clip."""
+        """Return the backbone's features (B, n, F) of uint8 frames (B, n, T, H, W, 3)."""
         return self.network.features(self.prepare(frames))
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """uint8 (B, n, T, H, W, 3) → (B, n, 3, T, H, W) float32, what the network was trained on."""
+        """Return the network's input (B, n, 3, T, H, W) float32 for uint8 frames (B, n, T, H, W, 3)."""
         clips = augment(frames, None, self.normalize)
         return residual(clips) if self.modality == "residual" else clips
 
 
 def trained_student(files: TrialFiles) -> Student:
-    """The student of a complete trial, on the CPU. Raises StoreError where its record or its weights are not there, or
-    the weights are not those that its result names."""
+    """Return the student of a complete trial, on the CPU.
+
+    Raises StoreError if its record or weights are missing, or the weights are not those that its result names.
+    """
     files.fetch(files.checkpoint)
     form = (read_json(files.config) or {}).get("trial")
     if form is None or files.result() is None:
-        raise StoreError([Problem(str(files.folder), "is no complete trial that was trained here")])
+        raise StoreError([Problem(str(files.folder), "is not a complete trial that was trained here")])
     if not files.checkpoint.exists():
-        raise StoreError([Problem(str(files.folder), "has no checkpoint any more")])
-    # Teacher and start change weights, not the network; whoever loads it may train all of it.
+        raise StoreError([Problem(str(files.folder), "no longer has a checkpoint")])
+    # Teacher and start change the weights, not the network. Nothing is frozen: the user may train all of it.
     config = restored({**form, "frozen": "none"}, None, None)
     weights = trained_weights(files)
     network = build_network(config, classes=len(weights["head.bias"]))

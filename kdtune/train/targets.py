@@ -1,10 +1,10 @@
-"""What a teacher says of every sample of every epoch, computed once and found by every later trial (DESIGN 4.3).
+"""The teacher's outputs for every sample of every epoch, computed once and found by every later trial (DESIGN 4.3).
 
-Logits, how the features of a tuple's clips relate, or the features themselves: whatever the loss has a weight for. They
-are computed over the one order in blocks of a fixed size, by whoever needs a block first: a value is then the same
-whoever computed it, at any data fraction, in any batch. A stream is named by what it is made from: the teacher, the
-data, the profile and everything that the samples are drawn from; neither the student nor the rest of the loss nor the
-fraction belongs to it.
+Outputs are logits, the relations of a tuple's clip features, or the features themselves: those that the loss weights.
+The first trial that needs a block computes it. Blocks cut the one order at a fixed size, so that a value is the same
+whichever trial computes it, at any data fraction and in any batch. A stream's key covers what the values depend on: the
+teacher, the data, the profile and everything that the samples are drawn from, but not the student, the rest of the loss
+or the fraction.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ from kdtune.train.profile import make_deterministic, profile, state_digest, torc
 from kdtune.train.samples import Samples, stream_digest
 from kdtune.train.soundness import read_result
 
-#: Samples in a block, and in one pass of the teacher: part of what a target is, so it never changes.
+#: Samples per block and per pass of the teacher. Part of a target's definition, so it must not change.
 BLOCK = 64
-#: Of a stream: blocks k, k + LOCKS, … share one.
+#: Number of locks per stream: blocks k, k + LOCKS, … share one.
 LOCKS = 16
 
-#: Kind → what the teacher says of a block's samples, one row each.
-Said = dict[str, np.ndarray]
+#: Kind → the teacher's outputs for the samples of a block, one row per sample.
+TeacherOutputs = dict[str, np.ndarray]
 
 
 def load_teacher(
     config: TrialConfig, weights: Mapping[str, Tensor], classes: int, head: bool, device: torch.device
 ) -> PclNetwork:
-    """The network of a teacher's trial with its `weights`, frozen and in evaluation mode; its head only where it is
-    asked for."""
+    """Return a teacher's network with its `weights`, frozen and in evaluation mode. Loads its head if `head`.
+
+    Raises StoreError if the weights do not fit the network.
+    """
     network = build_network(config, classes)
     load_part(network.backbone, weights, "backbone")
     if head:
@@ -58,11 +60,11 @@ def load_teacher(
 
 
 class Targets:
-    """The targets of one trial: finds what is in the store, computes what is not. Loads the teacher only for that.
+    """The targets of one trial: read from the store, or computed if missing. Loads the teacher only to compute.
 
-    `view_clips` holds the frames that the teacher sees (`Prepared.view_clips`), where they are not the student's.
-    `load` returns the teacher's weights; without it they are read from the store. Raises StoreError where they are not
-    those that the targets are named by: nothing is computed with others under the same name.
+    `view_clips` holds the frames that the teacher sees (`Prepared.view_clips`) if they are not the student's. `load`
+    returns the teacher's weights; by default they are read from the store. Raises StoreError if these are not the
+    weights in the targets' key, so that targets of other weights never get that key.
     """
 
     def __init__(
@@ -84,13 +86,13 @@ class Targets:
         self.kinds = tuple(kind for kind, weight in weights.items() if weight > 0)
         self._load = load or self._stored_weights
         trained = read_result(store.trial(teacher_key))
-        assert trained is not None, "a teacher is trained before its targets are asked for"
+        assert trained is not None, "a teacher is trained before its targets are requested"
         self.weights_sha256: str = trained["weights_sha256"]
         self.key = digest(
-            # By its weights rather than its key, and with the profile: machines that differ may share a store.
+            # The teacher's weights rather than its key, plus the profile: different machines may share a store.
             {"samples": stream_digest(config, self.data, "seed"), "teacher": self.weights_sha256, "block": BLOCK}
             | {name: getattr(self.teacher, name) for name in ("memory_format", "precision")}
-            # Whose network is torchvision's is the teacher's to say.
+            # The teacher's network decides whether torchvision's version matters.
             | {"profile": profile(config, self.device, self.data.clips) | {"torchvision": torchvision_version(teacher)}}
         )
         self.view, self.view_clips = config.view, view_clips or self.data.clips
@@ -101,63 +103,63 @@ class Targets:
         self._network: PclNetwork | None = None
 
     def epoch(self, epoch: int) -> dict[str, Tensor]:
-        """By kind, on the training device, one row a sample of the trial's fraction: logits (size, classes), relations
-        (size, 6), features (size, n, F), all float32.
+        """Return an epoch's targets by kind, on the training device, one row per sample of the trial's fraction.
 
-        Trials that need the same blocks at the same time share the work: each computes those that nobody is at.
+        Shape: logits (size, classes), relations (size, 6), features (size, n, F), all float32. Trials that need the
+        same blocks at the same time share the work: each computes those that no other trial is computing.
         """
         size = self.data.size
         self.store.fetch_targets(self.key, epoch)
-        blocks = {block: self._found(epoch, block) for block in range(-(-size // BLOCK))}
+        blocks = {block: self._stored(epoch, block) for block in range(-(-size // BLOCK))}
         for wait in (False, True):
-            for block in [block for block, said in blocks.items() if said is None]:
-                blocks[block] = self._made(epoch, block, wait)
-        said = [block for block in blocks.values() if block is not None]
+            for block in [block for block, outputs in blocks.items() if outputs is None]:
+                blocks[block] = self._stored_or_computed(epoch, block, wait)
+        complete = [block for block in blocks.values() if block is not None]
         return {
-            kind: torch.from_numpy(np.concatenate([block[kind] for block in said])[:size]).to(self.device)
+            kind: torch.from_numpy(np.concatenate([block[kind] for block in complete])[:size]).to(self.device)
             for kind in self.kinds
         }
 
     def counts(self) -> dict[str, int]:
-        """The TARGET_COUNTS since this was last called."""
+        """Return the TARGET_COUNTS since the last call, and reset them."""
         counts = dict(zip(TARGET_COUNTS, (self.computed, self.found), strict=True))
         self.computed = self.found = 0
         return counts
 
-    def _found(self, epoch: int, block: int) -> Said | None:
-        """What the store holds of a block, or None where a kind of it is missing or damaged."""
-        said = {kind: _read(path) for kind, path in self._paths(epoch, block).items()}
-        if any(array is None for array in said.values()):
+    def _stored(self, epoch: int, block: int) -> TeacherOutputs | None:
+        """Return a block from the store, or None if one of its kinds is missing or damaged."""
+        outputs = {kind: _read(path) for kind, path in self._paths(epoch, block).items()}
+        if any(array is None for array in outputs.values()):
             return None
-        self.found += self._asked(block)
-        return {kind: array for kind, array in said.items() if array is not None}
+        self.found += self._samples_in(block)
+        return {kind: array for kind, array in outputs.items() if array is not None}
 
-    def _made(self, epoch: int, block: int, wait: bool) -> Said | None:
-        """A block, computed where still nobody has; None where another trial is at it and we shall not `wait`."""
+    def _stored_or_computed(self, epoch: int, block: int, wait: bool) -> TeacherOutputs | None:
+        """Return a block, computed if it is still missing; None if another trial computes it and `wait` is False."""
         try:
             with self.store.lock_here(f"targets-{self.key}-{block % LOCKS}").acquire(blocking=wait):
-                said = self._found(epoch, block)
-                if said is None and all(map(self.store.fetch_file, self._paths(epoch, block).values())):
-                    said = self._found(epoch, block)  # another machine has made it meanwhile
-                if said is None:
-                    said = self._compute(epoch, block)
-                    self.computed += self._asked(block)
+                outputs = self._stored(epoch, block)
+                if outputs is None and all(map(self.store.fetch_file, self._paths(epoch, block).values())):
+                    outputs = self._stored(epoch, block)  # another machine has made it meanwhile
+                if outputs is None:
+                    outputs = self._compute(epoch, block)
+                    self.computed += self._samples_in(block)
                     for kind, path in self._paths(epoch, block).items():
                         if path.exists() and _read(path) is None:
                             print(f"kdtune: {path} was damaged; computed again", file=sys.stderr)
                         clear_unfinished(path.parent, path.name)
-                        write_atomic(path, _packed(said[kind]))
+                        write_atomic(path, _packed(outputs[kind]))
                         self.store.publish_file(path)
-                return said
+                return outputs
         except Timeout:
             return None
 
     def _check_view(self, view: TrialConfig) -> None:
-        """Raise StoreError where the frames that the teacher sees are not of the student's videos, row by row."""
-        assert view.clip.stored_size == self.view_clips.size, "the frames have the view's size"
+        """Raise StoreError unless the teacher's frames come from the student's videos, row by row."""
+        assert view.clip.stored_size == self.view_clips.size, "the frames must have the view's size"
         columns = ["video", "frames"]
         if not self.data.clips.index[columns].equals(self.view_clips.index[columns]):
-            what = f"holds other videos than {self.data.clips.folder}; remove both folders, and decode them again"
+            what = f"holds other videos than {self.data.clips.folder}; remove both folders to decode them again"
             raise StoreError([Problem(str(self.view_clips.folder), what)])
 
     def _stored_weights(self) -> Mapping[str, Tensor]:
@@ -167,51 +169,51 @@ class Targets:
     def _paths(self, epoch: int, block: int) -> dict[str, Path]:
         return {kind: self.store.targets(self.key, epoch, kind, block) for kind in self.kinds}
 
-    def _asked(self, block: int) -> int:
-        """How many of the block's samples are of this trial's fraction."""
+    def _samples_in(self, block: int) -> int:
+        """Return the number of the block's samples that are in this trial's fraction."""
         return min(BLOCK, self.data.size - block * BLOCK)
 
     @torch.no_grad()
-    def _compute(self, epoch: int, block: int) -> Said:
+    def _compute(self, epoch: int, block: int) -> TeacherOutputs:
         network = self._network
         if network is None:
-            with torch.enable_grad():  # they may be made by training
+            with torch.enable_grad():  # loading may train a damaged teacher again
                 weights = self._load()
-            make_deterministic(self.config)  # the teacher may have been trained just now, with other settings
+            make_deterministic(self.config)  # that training may have used other settings
             if state_digest(weights) != self.weights_sha256:
                 what = "the teacher was trained again, to other weights than this trial learned from; run it again"
                 raise StoreError([Problem(str(self.store.trial(self.teacher_key).folder), what)])
             network = load_teacher(self.teacher, weights, self.data.classes, "logits" in self.kinds, self.device)
             self._network = network
-        # Over the whole order, not the fraction, so that the block is complete for everybody.
+        # The whole order rather than the fraction, so that the block is complete for every trial.
         samples = np.arange(block * BLOCK, min((block + 1) * BLOCK, len(self.data.order)))
         if self.view is None:
             batch = training_samples(self.config, self.data, epoch, samples, self.device)
         else:
             view, clips = self.view, self.view_clips
             batch = viewed_samples(self.config, view, self.data, clips, epoch, samples, self.device)
-        said = {"features": network.features(batch.clips)}
+        outputs = {"features": network.features(batch.clips)}
         if "logits" in self.kinds:
-            said["logits"] = network.logits(said["features"])
+            outputs["logits"] = network.logits(outputs["features"])
         if "relations" in self.kinds:
-            said["relations"] = relations(said["features"])
-        return {kind: said[kind].cpu().numpy() for kind in self.kinds}
+            outputs["relations"] = relations(outputs["features"])
+        return {kind: outputs[kind].cpu().numpy() for kind in self.kinds}
 
 
 def is_block(path: Path) -> bool:
-    """Return whether a file of targets is what was written."""
+    """Return whether a file holds an intact block of targets."""
     return path.is_file() and _read(path) is not None
 
 
 def _packed(array: np.ndarray) -> bytes:
-    """As a .npy file, with the SHA-256 of all that at its end, where NumPy does not look."""
+    """Return the array as a .npy file followed by its SHA-256, which NumPy ignores."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest()
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """The array of a file that `_packed` made; None where there is none or it is damaged."""
+    """Return the array of a file that `_packed` made; None if the file is missing or damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

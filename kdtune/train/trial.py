@@ -1,4 +1,4 @@
-"""The training loop. Read it from top to bottom; everything it calls is a function of what it is given.
+"""The training loop, to be read from top to bottom. Everything it calls is a function of its arguments.
 
 L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta · relations + gamma · features
 """
@@ -25,7 +25,7 @@ from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.store import TrialFiles
 from kdtune.store.files import append_jsonl, write_json
-from kdtune.train.checkpoint import content_digest, not_finite_tensors, some
+from kdtune.train.checkpoint import content_digest, first_names, not_finite_tensors
 from kdtune.train.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
 from kdtune.train.initial import initial_state
 from kdtune.train.loader import steps_of_an_epoch
@@ -36,11 +36,12 @@ from kdtune.train.soundness import not_finite
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
 
-#: Asked after each step whether the trial is to end before its time.
-Stopping = Callable[[], bool]
+#: Called after each step; returns whether the trial stops early.
+StopCheck = Callable[[], bool]
 
 
 def never() -> bool:
+    """Never stop early."""
     return False
 
 
@@ -49,13 +50,13 @@ def train_trial(
     targets: Targets | None,
     start: Mapping[str, Tensor] | None,
     files: TrialFiles,
-    stopping: Stopping = never,
+    stopping: StopCheck = never,
 ) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
-    """Train from the last checkpoint to the end, yielding each epoch's row when it is on disk; returns the result.
+    """Train from the last checkpoint to the end; yield each epoch's row once it is on disk, and return the result.
 
-    `start` holds the weights whose backbone a fresh trial begins with. The caller may stop after any row, `stopping`
-    after any step (then None is returned): the next call goes on from there, to the same bits. The rows of epochs that
-    are already done come first. Raises TrialError, naming the epoch, when a loss, a figure or a weight is not finite.
+    `start` holds the weights whose backbone initialises a fresh trial. Rows of epochs that are already done come first.
+    The caller may stop after any row, and `stopping` after any step (the return value is then None); the next call
+    resumes there, to the same bits. Raises TrialError, naming the epoch, if a loss, a figure or a weight is not finite.
     """
     config, data, device = samples.config, samples.data, samples.device
     # ---- set-up --------------------------------------------------------------------------------------------------
@@ -71,14 +72,14 @@ def train_trial(
     batches = samples.training(state.epoch + 1, state.progress.steps)
 
     while state.epoch < config.epochs:
-        # ---- one epoch, or what is left of it ----------------------------------------------------------------------
+        # ---- one epoch, or the rest of it --------------------------------------------------------------------------
         epoch, progress = state.epoch + 1, state.progress
         progress.start_clock()
         rate = optimizer.param_groups[0]["lr"]
-        taught = targets.epoch(epoch) if targets is not None else {}
+        epoch_targets = targets.epoch(epoch) if targets is not None else {}
         network.train()
         for batch in islice(batches, steps - progress.steps):
-            total, terms, logits = forward(state, config, epoch, batch, taught)
+            total, terms, logits = forward(state, config, epoch, batch, epoch_targets)
 
             # ---- backward ----------------------------------------------------------------------------------------
             optimizer.zero_grad(set_to_none=True)
@@ -107,7 +108,7 @@ def train_trial(
         row["train"] = dict(zip(progress.terms, means, strict=True))
         row["train"][f"{target}_accuracy"] = int(progress.hits) / data.size
         row["samples_sha256"] = state.samples
-        fields = {"lambda": config.loss.lambda_, "tau": config.loss.tau} if "logits" in taught else {}
+        fields = {"lambda": config.loss.lambda_, "tau": config.loss.tau} if "logits" in epoch_targets else {}
         if scheduled := moving(fields, epoch, config.epochs):
             row["scheduled"] = scheduled
 
@@ -121,7 +122,7 @@ def train_trial(
                 state.note_validation(epoch, watched)
         stage = next((name for name, at_epoch in config.stage_epochs.items() if at_epoch == epoch), None)
         due = config.stage.every > 0 and epoch % config.stage.every == 0
-        own = None  # what the head says with the epoch's own weights, where that is what is asked for
+        own = None  # the head's scores with the epoch's own weights, if `stage.between` asks for them
         if due and config.stage.between == "head":
             own = head_evaluation(network, samples, epoch, row.get("validation"))
             row["evaluation"] = with_best(own, state.rows)
@@ -138,10 +139,10 @@ def train_trial(
             row["stage"] = stage
             if evaluation.classes is not None:
                 _write_classes(files.classes(stage), evaluation.classes)
-        if bad_figures := [*not_finite(row), *not_finite_tensors(network.state_dict())]:
-            raise TrialError(f"after epoch {epoch} (rate {rate:g}) these are not finite: {some(bad_figures)}; {ADVICE}")
+        if infinite := [*not_finite(row), *not_finite_tensors(network.state_dict())]:
+            raise TrialError(f"after epoch {epoch} (rate {rate:g}) these are not finite: {first_names(infinite)}; {ADVICE}")
 
-        # ---- to disk: the row first, for a row without its checkpoint is dropped at the next start -----------------
+        # ---- to disk: the row first, because a resumed trial drops a row that no checkpoint covers -----------------
         if targets is not None:
             row |= targets.counts()
         row["seconds"] = progress.count_time()
@@ -159,7 +160,7 @@ def train_trial(
             state.save_if_behind(files)
             raise
 
-    # Before the result: a trial that has one is complete, and not touched again.
+    # Before the result is written: after that the trial is complete and stays untouched.
     files.checkpoint_before.unlink(missing_ok=True)
     return {
         "epochs": state.epoch,
@@ -174,21 +175,24 @@ def train_trial(
 
 
 class Forward(NamedTuple):
-    """Of one batch of B samples."""
+    """The forward pass of one batch of B samples."""
 
     total: Tensor
     """The loss L, a scalar."""
     terms: dict[str, Tensor]
-    """Its terms by name, scalars without their weights."""
+    """The terms of the loss by name: scalars, not weighted."""
     logits: Tensor
-    """(B, classes) of the head."""
+    """The head's logits (B, classes)."""
 
 
 def forward(
-    state: TrialState, config: TrialConfig, epoch: int, batch: TrainingBatch, taught: Mapping[str, Tensor]
+    state: TrialState, config: TrialConfig, epoch: int, batch: TrainingBatch, targets: Mapping[str, Tensor]
 ) -> Forward:
-    """Pass `batch` through the network in training mode. `taught` is what the teacher says of the epoch's samples, as
-    `Targets.epoch`; empty without one. The memory bank learns the batch's projections."""
+    """Pass `batch` through the network in training mode and compute the loss.
+
+    `targets` are the epoch's, from `Targets.epoch`; empty without a teacher. Updates the memory bank with the batch's
+    projections.
+    """
     network, bank, loss, target = state.network, state.bank, config.loss, config.loss.target
     weights: dict[str, float] = {target: 1.0, "contrast": loss.alpha, "relations": loss.beta, "features": loss.gamma}
     weights["distill"] = value_at(loss.lambda_, epoch, config.epochs)
@@ -206,19 +210,19 @@ def forward(
             bank.update(first, last, at)
         else:
             terms["contrast"] = in_batch_loss(first, last, loss.temperature)
-    if "logits" in taught:
-        terms["distill"] = distillation_loss(logits, taught["logits"][at], value_at(loss.tau, epoch, config.epochs))
-    if "relations" in taught:
-        terms["relations"] = relation_loss(features, taught["relations"][at])
+    if "logits" in targets:
+        terms["distill"] = distillation_loss(logits, targets["logits"][at], value_at(loss.tau, epoch, config.epochs))
+    if "relations" in targets:
+        terms["relations"] = relation_loss(features, targets["relations"][at])
     if state.projector is not None:
-        terms["features"] = feature_loss(state.projector(features), taught["features"][at])
+        terms["features"] = feature_loss(state.projector(features), targets["features"][at])
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return Forward(total, terms, logits)
 
 
 def _write_classes(path: Path, classes: dict[str, Any]) -> None:
-    """Figures for the report alone: a trial does without them where they cannot be written."""
+    """Write the per-class figures. Only the report uses them, so a failed write does not end the trial."""
     try:
         write_json(path, classes)
     except OSError as error:
-        print(f"kdtune: {path} was not written: {error.strerror}; the trial goes on without it", file=sys.stderr)
+        print(f"kdtune: {path} was not written: {error.strerror}; the trial continues without it", file=sys.stderr)

@@ -1,8 +1,7 @@
-"""How busy a trial's machine is, epoch by epoch: MLflow's system metrics. No figure of a trial depends on them.
+"""Measure a trial's machine, epoch by epoch, as MLflow's system metrics. No figure of a trial depends on them.
 
-What cannot be measured, or written, is left out.
-
-Names are those of mlflow/system_metrics, which has none for a single process; there the shares are of one core.
+Metrics that cannot be measured or written are left out. The names are MLflow's (mlflow/system_metrics). It has none for
+a single process; the process's CPU percentage is of one core.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ MEGABYTE = 1e6
 
 
 class UsageMeter:
-    """Of this process and its machine. Shares of time are means since the last reading, but for the GPU's, which its
-    driver measures over the last moments."""
+    """Measures this process and its machine. Percentages of time are means since the last reading; only the GPU's is
+    its driver's recent sample."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._began = time.time()
         self._process: psutil.Process | None = None
-        with suppress(Exception):  # a system that does not tell
+        with suppress(Exception):  # the system may refuse to tell
             self._process = psutil.Process()
             self.read()
 
     def note(self, files: TrialFiles, row: Mapping[str, Any]) -> None:
-        """Add a line on the epoch that has just ended with `row`. One that ended before this meter began has none."""
+        """Append a line for the epoch that just ended with `row`; none for one that ended before this meter began."""
         if row["at"] < self._began:
             return
-        with suppress(Exception):  # a full disk is the trainer's to tell, and a missing figure nobody's
+        with suppress(Exception):  # the trainer reports a full disk, and no one misses a figure
             append_jsonl(files.machine, {"epoch": row["epoch"], "at": time.time(), **self.read()}, sync=False)
 
     def read(self) -> dict[str, float]:
-        """Name → value, as in `cpu_utilization_percentage`, of all that can be measured."""
+        """Return name (such as `cpu_utilization_percentage`) → value for everything that can be measured."""
         figures: dict[str, float] = {}
         for measure in (self._machine, self._own, self._gpu):
-            with suppress(Exception):  # each system refuses something else
+            with suppress(Exception):  # systems refuse different metrics
                 figures |= measure()
         return {name: round(value, 1) for name, value in figures.items()}
 
@@ -66,7 +65,7 @@ class UsageMeter:
         }
 
     def _gpu(self) -> dict[str, float]:
-        """Of the trial's GPU, which is its number 0 whatever the machine calls it; nothing without one."""
+        """Measure the trial's GPU, which the trial sees as number 0; empty without one."""
         if self.device.type != "cuda":
             return {}
         free, total = torch.cuda.mem_get_info(self.device)
@@ -74,7 +73,7 @@ class UsageMeter:
             "gpu_0_memory_usage_megabytes": (total - free) / MEGABYTE,
             "gpu_0_memory_usage_percentage": 100 * (total - free) / total,
         }
-        with suppress(Exception):  # it needs nvidia-ml-py, and a driver that tells (a part of a GPU has no figure)
+        with suppress(Exception):  # needs nvidia-ml-py and a driver that tells (a MIG slice has no figure)
             figures["gpu_0_utilization_percentage"] = torch.cuda.utilization(self.device)
             figures["gpu_0_power_usage_watts"] = torch.cuda.power_draw(self.device) / 1000
         return figures

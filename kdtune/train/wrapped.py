@@ -1,8 +1,8 @@
-"""Find the state dict in a published checkpoint: inside the containers and under the prefixes that wrappers add.
+"""Find the state dict in a published checkpoint: inside containers and under the prefixes that wrappers add.
 
-DataParallel and DDP put `module.` before every name, torch.compile `_orig_mod.`, Lightning the name of an attribute, as
-in `model.`; AveragedModel adds `n_averaged`. Trainers keep the state dict beside other things, and often that of an
-average (EMA) beside the network's own: only the user can tell which of the two is meant.
+DataParallel and DDP prefix every name with `module.`, torch.compile with `_orig_mod.`, Lightning with an attribute's
+name such as `model.`; AveragedModel adds `n_averaged`. Trainers store the state dict beside other things, and often an
+average's (EMA) beside the network's: only the user can tell which of the two is meant.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch import Tensor
 from kdtune.errors import Problem, StoreError
 from kdtune.parse import printable
 
-#: Under which names a file may hold its state dict beside other things; the first of them that is there is looked at
-#: where none fits.
+#: Names under which a file may hold its state dict, by precedence if no state dict fits.
 CONTAINERS = ("state_dict", "model", "network", "model_state_dict", "net")
-#: Prefixes that are surely a wrapper's.
+#: Prefixes that only wrappers add.
 WRAPPERS = ("module.", "_orig_mod.")
-#: Counters that a wrapper adds to the names.
+#: Counters that a wrapper adds beside the network's names.
 COUNTERS = ("n_averaged",)
-#: How deep state dicts are looked for, in containers.
+#: Maximum depth of nested containers.
 DEEPEST = 16
 
-#: Do these names belong to the network that is wanted?
+#: Returns whether these names belong to the expected network.
 Fits = Callable[[Collection[str]], bool]
 
 
@@ -36,12 +35,12 @@ class Found:
     """A state dict in a file."""
 
     path: str
-    """The containers and the name's group that it stands in, as in `state_dict` or `state_dict.ema`; empty for none."""
+    """Its containers and its group of names, such as `state_dict` or `state_dict.ema`; empty at the top level."""
     tensors: dict[str, Tensor]
     prefix: str = ""
-    """What was taken off every name."""
+    """Prefix that was removed from every name."""
     others: dict[str, Tensor] = field(default_factory=dict)
-    """Of a group: the tensors of the state dict that are not in it, under their names in the file."""
+    """For a group: the state dict's tensors outside it, under their names in the file."""
 
     def __str__(self) -> str:
         parts = [f"from {printable(self.path)}"] if self.path else []
@@ -50,14 +49,13 @@ class Found:
 
 
 def find_state(content: object, file: Path, fits: Fits, chosen: str | None = None) -> Found:
-    """Return the state dict in the `content` of `file` that fits, or the first one where none does.
+    """Return the state dict in the `content` of `file` that fits, or the first one if none does.
 
-    `chosen` is the path of one of several. Raises StoreError where there is none, or where several fit and none of them
-    is chosen.
+    `chosen` is the path of one of several. Raises StoreError if there is none, or if several fit and none is chosen.
     """
     plain = list(_states(content, ""))
     if not plain:
-        allowed = f"name → tensor, by itself or under {', '.join(CONTAINERS)}"
+        allowed = f"name → tensor, at the top level or under {', '.join(CONTAINERS)}"
         raise StoreError([Problem(str(file), "holds no state dict", allowed)])
     every = [found for state in plain for found in _unwrapped(state, fits)]
     by_path = {found.path: found for found in every}
@@ -68,17 +66,17 @@ def find_state(content: object, file: Path, fits: Fits, chosen: str | None = Non
         return by_path[chosen]
     fitting = [found for found in every if fits(found.tensors)]
     if len(fitting) > 1 and not all(_same(fitting[0], other) for other in fitting[1:]):
-        paths = ", ".join(printable(found.path) or "its own level" for found in fitting)
-        what = f"holds several state dicts of this network: {paths}; say which with --weights"
+        paths = ", ".join(printable(found.path) or "the top level" for found in fitting)
+        what = f"holds several state dicts of this network: {paths}; choose one with --weights"
         raise StoreError([Problem(str(file), what, f"--weights {' | '.join(f.path for f in fitting if f.path)}")])
     if not fitting:
         return min(every, key=lambda found: _rank(found.path))
-    # Names outside of the group are not left out in silence: whoever compares them with the network refuses them.
+    # Names outside the group are kept, so that the comparison with the network refuses them instead of dropping them.
     return replace(fitting[0], tensors=fitting[0].tensors | fitting[0].others)
 
 
 def _states(content: object, path: str, depth: int = 0) -> Iterator[Found]:
-    """Every mapping of names to tensors in `content`."""
+    """Yield every mapping of names to tensors in `content`."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     if _is_state(content):
@@ -90,7 +88,7 @@ def _states(content: object, path: str, depth: int = 0) -> Iterator[Found]:
 
 
 def _unwrapped(state: Found, fits: Fits) -> Iterator[Found]:
-    """The state dict without its wrappers; where it does not fit, also each group of its names that does."""
+    """Yield the state dict without its wrappers and, if that does not fit, each group of its names that does."""
     bare = _without_prefix(state, fits)
     yield bare
     if not fits(bare.tensors):
@@ -105,7 +103,7 @@ def _unwrapped(state: Found, fits: Fits) -> Iterator[Found]:
 
 
 def _without_prefix(state: Found, fits: Fits) -> Found:
-    """Take off prefixes that all names share until the names fit; where they never do, the wrappers' alone."""
+    """Remove prefixes that all names share until the names fit; if they never fit, only the wrappers' prefixes."""
     found = known = state
     while not fits(found.tensors):
         names = [name for name in found.tensors if name not in COUNTERS]
