@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_version_says_so(config: TrialConfig, prepared: 
     parts = read_checkpoint(files.checkpoint)
     del parts["samples"]
     torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)
-    with pytest.raises(StoreError, match="of another version: it has no samples; remove its folder"):
+    with pytest.raises(StoreError, match="another version wrote the checkpoint: it has no samples; remove its folder"):
         train(config, Store(tmp_path), prepared)
 
 

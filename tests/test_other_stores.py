@@ -114,7 +114,10 @@ WAYS: dict[str, tuple[Any, str]] = {
         lambda f: f.config.write_text(json.dumps(read_json(f.config) | {"data": math.nan})),
         "it hashes to nothing",
     ),
-    "a list of weights": (lambda f: torch.save({"network": [torch.ones(2)]}, f.checkpoint), "is not a trial's checkpoint"),
+    "a list of weights": (
+        lambda f: torch.save({"network": [torch.ones(2)]}, f.checkpoint),
+        "is not a trial's checkpoint",
+    ),
     "a list": (lambda f: (f.folder / "result.json").write_text("[1]"), "result.json: is damaged: holds a list"),
     "another config": (lambda f: write_json(f.config, read_json(f.config) | {"data": "0"}), "it hashes to "),
     "no checkpoint": (lambda f: f.checkpoint.unlink(), "is not a complete trial: checkpoint.pt is missing"),

@@ -117,7 +117,7 @@ def test_the_command_takes_one_of_several_and_says_where_it_was(
     command = ["teacher", "import", str(file), "--store", str(tmp_path / "runs")]
     command += ["--set", "student.width=4", "--set", "clip.frames=8", "--set", "clip.size=16"]
     assert main(command) == EXIT_USER_ERROR
-    assert "say which with --weights" in capsys.readouterr().err
+    assert "choose one with --weights" in capsys.readouterr().err
     assert main([*command, "--weights", "model"]) == EXIT_OK
     assert "; from model, without the prefix module." in capsys.readouterr().err
 
@@ -137,7 +137,7 @@ HOSTILE: dict[str, tuple[Callable[[State], State], str]] = {
         lambda s: {**s, "fc.bias": torch.quantize_per_tensor(torch.zeros(5), 0.1, 0, torch.qint8)},
         "fc.bias: is sparse, quantised",
     ),
-    "meta": (lambda s: {**s, "fc.bias": torch.zeros(5, device="meta")}, "fc.bias: is sparse, quantised or empty"),
+    "meta": (lambda s: {**s, "fc.bias": torch.zeros(5, device="meta")}, "fc.bias: is sparse, quantised or without"),
     "huge": (lambda s: {**s, "fc.weight": torch.zeros(1).expand(10**12, 96)}, "stores fewer numbers"),
     "repeated": (lambda s: {**s, "fc.bias": torch.zeros(1).expand(5)}, "stores fewer numbers"),
     "surrogates": (lambda s: {**s, "a\ud800": torch.zeros(2)}, "a\\ud800: is unknown"),

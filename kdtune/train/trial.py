@@ -140,7 +140,9 @@ def train_trial(
             if evaluation.classes is not None:
                 _write_classes(files.classes(stage), evaluation.classes)
         if infinite := [*not_finite(row), *not_finite_tensors(network.state_dict())]:
-            raise TrialError(f"after epoch {epoch} (rate {rate:g}) these are not finite: {first_names(infinite)}; {ADVICE}")
+            raise TrialError(
+                f"after epoch {epoch} (rate {rate:g}) these are not finite: {first_names(infinite)}; {ADVICE}"
+            )
 
         # ---- to disk: the row first, because a resumed trial drops a row that no checkpoint covers -----------------
         if targets is not None:
