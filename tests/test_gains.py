@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdtune.report.gains import (
+from kdtune.history.gains import (
     LEVEL,
     count_interval,
     gain_over,

@@ -74,7 +74,7 @@ def test_several_objectives_go_to_the_search_and_none_is_pruned(tmp_path: Path) 
 
     def both(group: TrialGroup) -> Outcome:
         end = outcome_of(group)
-        values = (end.stages.get("late", 0.5), group.configs[0].student.width / 10)
+        values = ((end.stages.get("late", 0.5),), (group.configs[0].student.width / 10,))
         return end if end.state == "failed" else Outcome("complete", values, stages=end.stages)
 
     alone = all_of(drive(sweep, tmp_path / "alone.jsonl", outcome=both))

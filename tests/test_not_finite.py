@@ -15,6 +15,7 @@ from helpers import CPU, bits, train
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
+from kdtune.history.events import Ended
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import append_jsonl, write_json, write_jsonl
 from kdtune.sweep.group import TrialGroup, outcome_in_store
@@ -124,7 +125,7 @@ def test_a_cost_that_cannot_be_measured(
     assert outcome("knn").state == "complete"
     assert outcome("knn", "gmac").state == "failed"
     assert "gmac was not measured" in outcome("knn", "gmac").error
-    json.dumps(outcome("knn", "gmac").record(), allow_nan=False)
+    json.dumps(Ended("g", outcome("knn", "gmac")).row(), allow_nan=False)
 
 
 def test_a_machine_that_tells_nothing_costs_no_trial(

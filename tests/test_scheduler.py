@@ -111,7 +111,7 @@ def test_candidates_within_the_window_are_not_learned_from(tmp_path: Path, alone
 
     def otherwise(group: TrialGroup) -> Outcome:
         if group.name == f"fraction=1.0 · candidate {changed}":
-            return Outcome("complete", (5.0,), stages={"early": 5.0, "mid": 5.0, "late": 5.0})
+            return Outcome("complete", ((5.0,),), stages={"early": 5.0, "mid": 5.0, "late": 5.0})
         return outcome_of(group)
 
     other = all_of(drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=otherwise))

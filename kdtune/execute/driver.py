@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdtune.config.metrics import column, is_cost
-from kdtune.config.search import ObjectiveConfig
-from kdtune.config.space import column_name
 from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
 from kdtune.execute.backend import Backend
 from kdtune.execute.group_queue import GroupQueue
+from kdtune.history.events import EpochEnd, Event, Outcome
+from kdtune.history.record import SweepRecord
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.store.files import write_json
 from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
-from kdtune.sweep.group import Outcome, TrialGroup
+from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.sweep.prune import reaches
@@ -134,7 +133,7 @@ def drive(
         state = "interrupted"
         try:
             journal = Journal(files.study(ledger), sweep)
-            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, watcher.ledger)
+            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, books.on_record)
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:
@@ -162,28 +161,7 @@ def _close(publisher: Publisher, state: str, store: Store, name: str) -> list[st
 def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> dict[str, Any]:
     """What `results`, `report` and `publish` need to know of a sweep beside its ledger; `config` is the file with its
     --set."""
-    return {
-        "name": sweep.name,
-        "question": sweep.question,
-        "experiment": sweep.experiment,
-        "ledger": ledger.name,
-        "blocks": {block.label: sweep.candidates(block) for block in sweep.blocks()},
-        "stages": sweep.trial.milestones,
-        "objective": [_objective_record(objective, sweep) for objective in sweep.objectives],
-        "params": list(dict.fromkeys(map(column_name, [*sweep.search.blocks, *sweep.search.space]))),
-        "epochs": sweep.trial.epochs,
-        "refit": sweep.refit,
-        "tracking": sweep.tracking.model_dump(by_alias=True, exclude={"experiment"}),
-        "commit": commit,
-        "text": text,
-        "config": sweep.model_dump(mode="json", by_alias=True, exclude_unset=True),
-    }
-
-
-def _objective_record(objective: ObjectiveConfig, sweep: SweepConfig) -> dict[str, Any]:
-    cost = is_cost(objective.metric)
-    name = objective.metric if cost else column(objective.metric, sweep.trial.stage.reduce)
-    return {**objective.model_dump(), "column": name, "cost": cost}
+    return SweepRecord.of(sweep, ledger.name, text, commit).row()
 
 
 class SweepBooks:
@@ -207,6 +185,10 @@ class SweepBooks:
         self.scheduler: SweepScheduler | None = None
         self._began = time.time()
 
+    def on_record(self, event: Event) -> None:
+        assert not isinstance(event, EpochEnd)
+        self.watcher.ledger(event.row())
+
     def on_row(self, group: TrialGroup, key: str, row: dict[str, Any], trained: bool) -> None:
         self._publish(group, key, "running", None)
         self._trains[key] = trained or self._trains.get(key, False)
@@ -216,7 +198,7 @@ class SweepBooks:
         self.watcher.epoch(group.name, key, row)
 
     def on_end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        trials = keys_of(group.record(), outcome.state)
+        trials = keys_of(group.asked().row(), outcome.state)
         for key in trials:
             self._publish(group, key, outcome.state, outcome.objective, cached)
         if group.name in self.stopping.begun:
@@ -244,5 +226,5 @@ class SweepBooks:
         return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:
-        told = tracked_trial(self.store, group.record(), key, state, objective, cached=cached, commit=self.commit)
+        told = tracked_trial(self.store, group.asked().row(), key, state, objective, cached=cached, commit=self.commit)
         self.publisher.update(told)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from kdtune.errors import KdtuneError, LockLost, Problem
-from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
+from kdtune.history.events import Outcome, Started
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
@@ -99,7 +100,7 @@ class GroupQueue:
 
     def started(self, group: TrialGroup) -> None:
         """Note that a worker has begun with the group."""
-        self.scheduler.on_record({"event": "started", "group": group.name})
+        self.scheduler.on_record(Started(group.name))
 
     def row(self, group: TrialGroup, found: EpochRow) -> None:
         """Note an epoch of one of the group's trials."""

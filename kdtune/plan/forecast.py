@@ -20,8 +20,9 @@ from kdtune.config.refit import refit_of
 from kdtune.config.space import Parameter, Scalar, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.history.events import Outcome
 from kdtune.store import Store
-from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf
 from kdtune.sweep.ledger import Ledger
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.report.gains import paired_interval
+from kdtune.history.gains import paired_interval
 from kdtune.report.plots import BLUE, GREY, ORANGE, figure_of, legend
 from kdtune.report.standing import Sweep
 from kdtune.tables import Cell, Column, Table, number

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from kdtune.history.gains import Gain
 from kdtune.report.convergence import Curve, mean_curve
-from kdtune.report.gains import Gain
 from kdtune.report.measure import Measure
 from kdtune.report.standing import Sweep
 

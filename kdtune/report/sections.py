@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from kdtune.config.space import Scalar, value_text
+from kdtune.history.gains import Gain
 from kdtune.report.convergence import Reach
-from kdtune.report.gains import Gain
 from kdtune.report.measure import Measure, label
 from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.report.stops import Stops

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kdtune.config.space import value_text
-from kdtune.report.gains import Gain, gain_over
+from kdtune.history.gains import Gain, gain_over
 from kdtune.report.measure import SIGNS, Measure
 from kdtune.store.records import objectives_of
 

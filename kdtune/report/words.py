@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from kdtune.config.metrics import majority_of
-from kdtune.report.gains import LEVEL, Gain
+from kdtune.history.gains import LEVEL, Gain
 from kdtune.report.measure import Measure
 from kdtune.report.standing import Entry, Standing, Sweep, gains_of
 

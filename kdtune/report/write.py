@@ -10,8 +10,8 @@ from typing import Any
 from kdtune import __version__
 from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.gains import LEVEL, count_interval
 from kdtune.report.convergence import Reach, curve, curve_measure, reaches
-from kdtune.report.gains import LEVEL, count_interval
 from kdtune.report.measure import Measure
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_tables

@@ -10,11 +10,11 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.sweep.group import Outcome, TrialGroup
+from kdtune.history.events import Asked, Outcome
+from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Finished, Search
 from kdtune.sweep.study import Journal
@@ -41,21 +41,21 @@ class BlockSearch:
         self.catch_up()
         return self._search.ask()
 
-    def ask_as(self, recorded: dict[str, Any]) -> dict[str, Scalar]:
-        """Return the values that a row of the ledger records for the next candidate.
+    def ask_as(self, recorded: Asked) -> dict[str, Scalar]:
+        """Return the values that the ledger records for the next candidate.
 
         They hold even if the sampler would now draw others: their trials exist and later candidates have learned from
         them.
         """
+        kept = dict(recorded.values)
 
         def asked() -> None:
-            values = self._search.ask(recorded["values"])
-            if values != recorded["values"]:
-                note = f"the search would now ask {values}; kept: {recorded['values']}"
-                self.notes.append(f"{recorded['group']}: {note}")
+            values = self._search.ask(kept)
+            if values != kept:
+                self.notes.append(f"{recorded.group}: the search would now ask {values}; kept: {kept}")
 
         self._later.append(asked)
-        return recorded["values"]
+        return kept
 
     def catch_up(self) -> None:
         """Bring the study up to date with the ledger and with what has ended."""

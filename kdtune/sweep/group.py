@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from statistics import fmean, stdev
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
 
 from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
@@ -14,13 +14,10 @@ from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.errors import DamageError
+from kdtune.history.events import Asked, Kind, Outcome, Refitted
 from kdtune.store import Store
 from kdtune.sweep.prune import reaches
 from kdtune.train.soundness import complete_rows, read_result, read_rows
-
-#: A refit is a control or a chosen candidate once more, on the whole training list.
-Kind = Literal["teacher", "control", "candidate", "refit"]
-State = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
@@ -49,22 +46,22 @@ class TrialGroup:
     refits: TrialGroup | None = None
     """Of a refit: the control or candidate that is trained again."""
 
-    def record(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
-        return {
-            "group": self.name,
-            "kind": self.kind,
-            "block": self.block.label if self.block else None,
-            "number": self.number,
-            "values": dict(self.values),
-            "seeds": list(self.seeds),
-            "keys": list(self.keys),
-            "finetuned": list(self.finetuned),
-            "params": list(self.params),
-            "thresholds": dict(self.thresholds),
-            "epochs": self.configs[0].epochs,
-            **({"refits": {"group": self.refits.name, "kind": self.refits.kind}} if self.refits is not None else {}),
-        }
+    def asked(self) -> Asked:
+        """Return the event that the sweep asks for it."""
+        return Asked(
+            group=self.name,
+            kind=self.kind,
+            block=self.block.label if self.block else None,
+            number=self.number,
+            seeds=self.seeds,
+            keys=self.keys,
+            finetuned=self.finetuned,
+            values=dict(self.values),
+            params=self.params,
+            thresholds=dict(self.thresholds),
+            epochs=self.configs[0].epochs,
+            refits=None if self.refits is None else Refitted(self.refits.name, self.refits.kind),  # type: ignore[arg-type]
+        )
 
     # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
     def __deepcopy__(self, memo: dict[int, Any]) -> TrialGroup:
@@ -72,32 +69,6 @@ class TrialGroup:
 
     def __repr__(self) -> str:
         return f"Job({self.name!r})"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a group ended."""
-
-    state: State
-    objectives: tuple[float, ...] = ()
-    """Of a complete one: each objective, mean over the seeds."""
-    spread: float | None = None
-    """Sample standard deviation of the first objective over the seeds, where there are several."""
-    stages: Mapping[str, float] = field(default_factory=dict)
-    """Stage → the first objective's metric, mean over the seeds; up to the stage where it was pruned."""
-    stage: str | None = None
-    """Where it was pruned."""
-    error: str | None = None
-
-    @property
-    def objective(self) -> float | None:
-        """The first of them."""
-        return self.objectives[0] if self.objectives else None
-
-    def record(self) -> dict[str, Any]:
-        """As the ledger keeps it: no record holds a number that is not finite."""
-        stages = {stage: value for stage, value in self.stages.items() if math.isfinite(value)}
-        return {**asdict(self), "stages": stages, "objective": self.objective, "objectives": list(self.objectives)}
 
 
 #: Of one trial, or of a group's trials by seed: split → metric → value.
@@ -160,14 +131,13 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
         if None in ends:
             return None
     if group.kind == "teacher":  # it has epochs and stages of its own
-        return Outcome("complete", (stages[first.stage],) if first.stage in stages else (), stages=stages)
+        return Outcome("complete", ((stages[first.stage],),) if first.stage in stages else (), stages)
     found = [_objective_values(group, objective, reached, store) for objective in objectives]
     for objective, values in zip(objectives, found, strict=True):
         if not values or not all(map(math.isfinite, values)):
             what = f"is {fmean(values)}" if values else _unmeasured(group, store)
             return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
-    spread = stdev(found[0]) if len(found[0]) > 1 else None
-    return Outcome("complete", tuple(fmean(values) for values in found), spread, stages)
+    return Outcome("complete", tuple(map(tuple, found)), stages)
 
 
 def _unmeasured(group: TrialGroup, store: Store) -> str:

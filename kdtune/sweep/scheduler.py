@@ -13,21 +13,21 @@ import heapq
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
 
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.events import Ended, Event, Kind, LedgerEvent, Outcome
 from kdtune.history.front import chosen
 from kdtune.store import Store
 from kdtune.sweep.block import BlockSearch
-from kdtune.sweep.group import Kind, Outcome, TrialGroup, outcome_in_store
+from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.study import Journal
 
 #: Is told of every group's end, at once, and whether it was found in the store.
 OnEnd = Callable[[TrialGroup, Outcome, bool], object]
-#: Is told of every row of the ledger, also where it was there before, and of {"event": "started"} when a group is.
-OnRecord = Callable[[dict[str, Any]], object]
+#: Is told of every event of the ledger, also where it was there before, and of every start.
+OnRecord = Callable[[Event], object]
 #: What goes first.
 RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "refit": 3}
 
@@ -140,7 +140,7 @@ class SweepScheduler:
         self._in_work.difference_update(group.keys)
         if cached:
             self.cached.add(group.name)
-        self._record({"event": "ended", "group": group.name, **outcome.record(), "cached": cached})
+        self._record(Ended(group.name, outcome, cached))
         self.on_end(group, outcome, cached)
         if group.kind == "teacher":
             for waiting in self._waiting.pop(group.keys[0], []):
@@ -186,7 +186,7 @@ class SweepScheduler:
             if teacher.name not in self.groups:
                 self._add(teacher)
         self.groups[group.name] = group
-        self._record({"event": "asked", **group.record()})
+        self._record(group.asked())
         self._place(group)
 
     def _place(self, group: TrialGroup) -> None:
@@ -202,6 +202,6 @@ class SweepScheduler:
     def _failed(self, teacher: str) -> bool:
         return self.outcomes[self._made.teachers[teacher].name].state == "failed"
 
-    def _record(self, row: dict[str, Any]) -> None:
-        self.ledger.add(row)
-        self.on_record(row)
+    def _record(self, event: LedgerEvent) -> None:
+        self.ledger.add(event)
+        self.on_record(event)

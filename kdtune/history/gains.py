@@ -8,10 +8,12 @@ looks best.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
+
+from kdtune.history.metric import MetricSpec
 
 LEVEL = 0.95
 
@@ -42,6 +44,28 @@ class Gain:
 def level_of_each(comparisons: int) -> float:
     """The level of each of so many intervals that hold together with LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
+
+
+def paired_gain(
+    metric: MetricSpec,
+    values: Mapping[int, float],
+    control: Mapping[int, float],
+    comparisons: int = 1,
+    videos: int | None = None,
+) -> Gain | None:
+    """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None where no seed has both.
+
+    Each seed is held against the control of the same seed. `comparisons` is how many intervals hold together, `videos`
+    how many videos the values are shares of, where that is known.
+    """
+    seeds = [seed for seed in values if seed in control]
+    if not seeds:
+        return None
+    ours, base = [values[seed] for seed in seeds], [control[seed] for seed in seeds]
+    largest = 1.0 if metric.percent else math.inf
+    gain = gain_over(ours, base, metric.sign, comparisons, videos if metric.is_share else None, largest)
+    low, high = (None if end is None else metric.scaled(end) for end in (gain.low, gain.high))
+    return Gain(metric.scaled(gain.mean), tuple(map(metric.scaled, gain.differences)), low, high, gain.basis)
 
 
 def gain_over(

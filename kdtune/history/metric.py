@@ -1,0 +1,156 @@
+"""One specification of a metric: its direction, unit, names and baseline, and how its figures are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kdtune.config.metrics import column, is_cost, majority_of
+from kdtune.config.search import Mode, ObjectiveConfig
+
+#: Shares of the evaluated videos; f1, precision and recall are means over the classes.
+SHARES = ("pretext", "knn", "linear", "action", "top1", "top5", "retrieval")
+MEANS = ("precision", "recall", "f1")
+#: Shares that always answering the most frequent class has a value for: one answer for each video.
+ONE_ANSWER = ("pretext", "knn", "linear", "action", "top1")
+COST_UNITS = {"gmac": "GMAC", "peak_memory": "MiB", "clip_ms": "ms", "epoch_seconds": "s", "parameters": "weights"}
+#: Names that are not the column's own.
+NAMES = {"knn": "k-NN", "f1": "F1", "gmac": "GMAC"}
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A figure of a trial, as an objective names it: the only place that knows how it reads.
+
+    A gain is a difference to a base, turned so that more is better, in `unit`: a share's in points (hundredths).
+    """
+
+    metric: str
+    """`knn`, `pretext_loss`, `gmac`, … (kdtune/config/metrics.py)."""
+    split: Literal["validation", "test"]
+    stage: str
+    mode: Mode
+    column: str
+    """The recorded figure: the metric, or its best value so far."""
+    cost: bool = False
+    """Whether it says what a trial costs. A cost has no split, stage or baseline."""
+
+    @classmethod
+    def of(cls, objective: ObjectiveConfig, reduce: str) -> MetricSpec:
+        """Return the specification of an objective; `reduce` is the trial's `stage.reduce`."""
+        cost = is_cost(objective.metric)
+        name = objective.metric if cost else column(objective.metric, reduce)
+        return cls(objective.metric, objective.split, objective.stage, objective.mode, name, cost)
+
+    def as_knn(self) -> MetricSpec:
+        """Return k-NN accuracy at the same place, which every pre-training records: for where this metric is not."""
+        return MetricSpec("knn", self.split, self.stage, "max", "knn")
+
+    # ---- direction, unit, baseline -----------------------------------------------------------------------------------
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, −1 where less is."""
+        return 1 if self.mode == "max" else -1
+
+    @property
+    def base(self) -> str:
+        """The metric without what says that it is the best so far, or of how many neighbours."""
+        return self.column if self.is_loss else self.column.removeprefix("best_").split("_")[0]
+
+    @property
+    def is_loss(self) -> bool:
+        return self.column.endswith("_loss")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of the evaluated videos."""
+        return not self.cost and self.base in SHARES
+
+    @property
+    def percent(self) -> bool:
+        """Whether its gains are in points."""
+        return self.is_share or (not self.cost and self.base in MEANS)
+
+    @property
+    def unit(self) -> str:
+        """Of a gain: points, nats, GMAC, MiB, ms, s or weights."""
+        return "points" if self.percent else COST_UNITS.get(self.column, "nats" if self.is_loss else "")
+
+    @property
+    def baseline(self) -> str | None:
+        """The column with the share that always answering the most frequent class would have; None where that says
+        nothing of this metric."""
+        return majority_of(self.column) if self.is_share and self.base in ONE_ANSWER else None
+
+    def gain(self, value: float, base: float) -> float:
+        """Return how much better `value` is than `base`, in `unit`."""
+        return self.scaled(self.sign * (value - base))
+
+    def scaled(self, difference: float) -> float:
+        """Return a difference of recorded values in `unit`."""
+        return 100 * difference if self.percent else difference
+
+    def value_of(
+        self, stages: Mapping[str, Mapping[str, Mapping[str, float]]], cost: Mapping[str, float]
+    ) -> float | None:
+        """Return the figure of a trial with these `stages` (stage → split → column → value) and `cost`, or None."""
+        if self.cost:
+            return cost.get(self.column)
+        return stages.get(self.stage, {}).get(self.split, {}).get(self.column)
+
+    # ---- names -------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """As in `k-NN accuracy`, `pretext loss`, `GMAC`."""
+        shown = NAMES.get(self.base, self.column.removeprefix("best_").replace("_", " "))
+        shown = f"best {shown}" if self.column.startswith("best_") else shown
+        return f"{shown} accuracy" if self.is_share and self.base != "retrieval" else shown
+
+    @property
+    def where(self) -> str:
+        """As in ` on validation at late`; empty for a cost."""
+        return "" if self.cost else f" on {self.split} at {self.stage}"
+
+    @property
+    def title(self) -> str:
+        """As in `k-NN accuracy on validation at late`."""
+        return f"{self.name}{self.where}"
+
+    @property
+    def axis(self) -> str:
+        """For a plot: name and unit."""
+        if self.cost:
+            return f"{self.name} ({self.unit})" if self.unit.lower() != self.name.lower() else self.unit
+        return f"{self.name} on {self.split} ({'nats' if self.is_loss else 'share of 1'})"
+
+    @property
+    def gain_head(self) -> str:
+        """The head of a column of gains: `gain (points)`."""
+        return f"gain ({self.unit})" if self.unit else "gain"
+
+    # ---- figures in words --------------------------------------------------------------------------------------------
+
+    def text(self, value: float | None, spread: float | None = None) -> str:
+        """Write a value, as in `0.412` or `0.412 ± 0.010`; empty for None."""
+        if value is None:
+            return ""
+        text = f"{value:.4g}" if self.cost else f"{value:.3f}"
+        return text if spread is None else f"{text} ± {self.text(spread)}"
+
+    def gain_text(self, gain: float | None, unit: bool = False) -> str:
+        """Write a gain with its sign, as in `+4.2` or `+4.2 points`; empty for None."""
+        if gain is None:
+            return ""
+        text = f"{gain:+.1f}" if self.percent else f"{gain:+.3g}"
+        return (text + (f" {self.unit}" if unit and self.unit else "")).replace("-", "−")
+
+    def interval_text(self, low: float | None, high: float | None) -> str:
+        """Write an interval of a gain, as in `−1.0 … +9.4`; empty where there is none."""
+        return "" if low is None or high is None else f"{self.gain_text(low)} … {self.gain_text(high)}"
+
+    def threshold_text(self, threshold: float) -> str:
+        """Write on which side of a pruning threshold a pruned value lies, as in `below 0.250`."""
+        return f"{'below' if self.mode == 'max' else 'above'} {self.text(threshold)}"

@@ -1,0 +1,75 @@
+"""How far a sweep is: the time that is left, and everything that is shown of it while it runs, in plain values."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from kdtune.history.groups import STATES, BlockHistory, GroupHistory
+from kdtune.history.sweep import SweepHistory
+
+
+def time_left(history: SweepHistory) -> float | None:
+    """Return the seconds until the last group ends if epochs continue at their pace, as many side by side as now.
+
+    None while there is nothing to go by. An estimate: candidates to come count as long as those that have ended.
+    """
+    if not history.running or history.pace.value is None:
+        return None
+
+    def seconds(block: BlockHistory, epochs: float) -> float:
+        return epochs * (block.pace.value or history.pace.value or 0)
+
+    running = [(history.block_of(group), group) for group in history.running.values()]
+    begun = [seconds(block, block.left(group)) for block, group in running]
+    waiting = sum(seconds(block, block.waiting) for block in (history.teachers, *history.blocks.values()))
+    return max(*begun, (sum(begun) + waiting) / len(begun))
+
+
+def picture(history: SweepHistory) -> dict[str, Any]:
+    """Return the state of a sweep as JSON.
+
+    {"done": ended groups, "total", "time_left": seconds or None,
+    "metric": the objective's column, or None where there are several objectives, "unit": of gains,
+    "teachers": as a block, or None where there are none,
+    "blocks": [{"block", "complete", "pruned", "failed", "running", "pending": groups,
+    "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
+    several objectives {"candidates": the Pareto set} or None}],
+    "running": [{"group", "trial": the group with the seed of the newest row, "epoch", "epochs": of that trial,
+    "stage": the last one (or epoch that was evaluated), "metric", "value": there, mean over the seeds that are there}]}
+    """
+    return {
+        "done": history.done,
+        "total": history.total,
+        "time_left": time_left(history),
+        "metric": history.metric.column if len(history.objectives) == 1 else None,
+        "unit": history.metric.unit,
+        "teachers": _block(history.teachers) if history.teachers.counts.total() else None,
+        "blocks": [_block(block) for block in history.blocks.values()],
+        "running": [_running(group) for group in history.running.values()],
+    }
+
+
+def _block(block: BlockHistory) -> dict[str, Any]:
+    best: dict[str, Any] | None = None
+    if block.best and len(block.objectives) > 1:
+        best = {"candidates": [group.number for group in block.best]}
+    elif block.best:
+        gain = block.gain(block.best[0])
+        objective = block.best[0].objective()
+        best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
+    return {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
+
+
+def _running(group: GroupHistory) -> dict[str, Any]:
+    key = group.newest or group.keys[0]
+    stage = next(reversed(group.reached), None)
+    return {
+        "group": group.name,
+        "trial": group.trial_name(key),
+        "epoch": group.epoch(group.place(key)),
+        "epochs": group.epochs,
+        "stage": stage,
+        "metric": group.shown.column if group.shown is not None else None,
+        "value": None if stage is None else fmean(group.reached[stage].values()),
+    }

@@ -1,0 +1,169 @@
+"""Reads the history of a sweep from the store: at once, or event by event while the sweep runs."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdtune.errors import DamageError, Problem
+from kdtune.history.events import (
+    LEDGER_ROW,
+    Asked,
+    Ended,
+    EpochEnd,
+    Event,
+    LedgerEvent,
+    Started,
+    epoch_row,
+    ledger_event,
+)
+from kdtune.history.groups import GroupHistory
+from kdtune.history.record import read_record
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store
+from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
+
+#: Of the groups of a block that ended since the last look, how many are read for the pace of their epochs.
+SAMPLE = 4
+
+
+def read_history(store: Store, name: str) -> SweepHistory:
+    """Return the history of a sweep, as its record, its ledger and the begun trials say.
+
+    Rows that are damaged are passed over, and a note names them. Raises StoreError for an unknown name, DamageError (a
+    StoreError) for a sweep whose record is damaged.
+    """
+    return HistoryReader(store, name).read()
+
+
+class Lines:
+    """The rows of a JSONL file that have come since the last look."""
+
+    def __init__(self, path: Path, needs: tuple[str, ...]) -> None:
+        self.path, self.needs, self._at, self._file = path, needs, 0, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Return the whole lines; a torn last one comes when it is whole. A file that was replaced begins again."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return []
+        except IsADirectoryError:
+            note_damage(DamageError([Problem(str(self.path), f"is a folder, where a file should be; {REMEDY}")]))
+            return []
+        with file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._file or found.st_size < self._at:
+                self._file, self._at = found.st_ino, 0
+            file.seek(self._at)
+            content = file.read()
+        whole = content.rfind(b"\n") + 1
+        self._at += whole
+        return [row for line in content[:whole].split(b"\n") if line and (row := self._row(line)) is not None]
+
+    def _row(self, line: bytes) -> dict[str, Any] | None:
+        return passed_over(lambda: opened(line, self.path, needs=self.needs), None)
+
+
+class HistoryReader:
+    """A sweep's files, read for whoever watches it. Raises StoreError for an unknown name.
+
+    `history` is what `read` and `poll` have told of so far.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name, self.files = store, name, store.sweep(name).fetch()
+        self._version = self._stamp()
+        self.history = SweepHistory(read_record(store, name))
+        self._ledger = Lines(self.files.folder / self.history.record.ledger, LEDGER_ROW)
+        self._followed: dict[str, tuple[Asked, dict[str, Lines]]] = {}
+        """Open groups that have begun: name → what was asked, and for each key the trial's rows."""
+
+    @property
+    def current(self) -> bool:
+        """Whether the sweep's record is the one that was read. A driver writes it when it starts."""
+        return self._stamp() == self._version
+
+    def _stamp(self) -> tuple[int, int]:
+        try:
+            found = self.files.sweep.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (found.st_ino, found.st_mtime_ns)
+
+    def read(self, begun: bool = True) -> SweepHistory:
+        """Read what is new in the ledger and, unless `begun` is False, which open groups have begun; no epochs."""
+        for event in self._ledger_events():
+            self.history.apply(event)
+        if begun:
+            self._start(self.history.apply)
+        return self.history
+
+    def poll(self, apply: Callable[[Event], object] | None = None) -> SweepHistory:
+        """Read everything that is new since the last look, epochs of open groups included.
+
+        `apply` is called with each event instead of `history.apply`, which it must call in turn.
+        """
+        apply = self.history.apply if apply is None else apply
+        self.files.fetch()
+        events = list(self._ledger_events())
+        sample = self._sample(events)
+        for event in events:
+            if isinstance(event, Ended):
+                if event.group in sample and event.group in self.history.open:
+                    self._read(self.history.open[event.group], apply)  # before its end is told
+                self._followed.pop(event.group, None)
+            apply(event)
+        self._start(apply)
+        for group in list(self.history.open.values()):
+            if group.name in self._followed:
+                self._read(group, apply)
+        return self.history
+
+    def _ledger_events(self) -> Iterator[LedgerEvent]:
+        for row in self._ledger.new():
+            event = passed_over(partial(ledger_event, row, self._ledger.path), None)
+            if event is not None:
+                yield event
+
+    def _start(self, apply: Callable[[Event], object]) -> None:
+        """Tell of each open group whose training was not seen to begin before."""
+        for group in list(self.history.open.values()):
+            known = self._followed.get(group.name)
+            if (known is None or known[0] != group.asked) and self._has_begun(group):
+                self._follow(group)
+                apply(Started(group.name))
+
+    def _has_begun(self, group: GroupHistory) -> bool:
+        files = [self.store.trial(key).fetch() for key in group.keys]
+        return any(trial.config.exists() or trial.epochs.exists() for trial in files)
+
+    def _sample(self, events: list[LedgerEvent]) -> set[str]:
+        """Return the last groups of each block that end in `events`, and those that were followed until then."""
+        asked = [*(group.asked for group in self.history.open.values()), *(e for e in events if isinstance(e, Asked))]
+        block = {event.group: event.block for event in asked}
+        last: dict[str | None, deque[str]] = {}
+        for event in events:
+            if isinstance(event, Ended) and event.group in block:
+                last.setdefault(block[event.group], deque(maxlen=SAMPLE)).append(event.group)
+        return {name for names in last.values() for name in names} | self._followed.keys()
+
+    def _follow(self, group: GroupHistory) -> dict[str, Lines]:
+        known = self._followed.get(group.name)
+        if known is None or known[0] != group.asked:  # asked anew, perhaps by other keys
+            keys = [*group.keys, *group.asked.finetuned]
+            known = group.asked, {key: Lines(self.store.trial(key).epochs, ("epoch",)) for key in keys}
+            self._followed[group.name] = known
+        return known[1]
+
+    def _read(self, group: GroupHistory, apply: Callable[[Event], object]) -> None:
+        for key, lines in self._follow(group).items():
+            self.store.trial(key).fetch()
+            for row in lines.new():
+                known = passed_over(partial(epoch_row, row, lines.path), None)
+                if known is not None:
+                    apply(EpochEnd(group.name, key, known))

@@ -1,0 +1,175 @@
+"""What the store holds of each trial of a sweep: its stages, weights, cost and profile, with what the history says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from pydantic import FiniteFloat
+
+from kdtune.config.space import Scalar
+from kdtune.history.events import EpochRow, epoch_row, parsed
+from kdtune.history.groups import GroupHistory, State
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store, TrialFiles
+from kdtune.store.seal import passed_over
+
+#: Stage → split → metric → value.
+Stages = Mapping[str, Mapping[str, Mapping[str, float]]]
+Profile = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class EarlierProfile:
+    """The profile under which a trial was trained up to an epoch, before it resumed under another one."""
+
+    profile: Profile
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """result.json, as far as a sweep is read from it."""
+
+    epochs: int
+    stages: Mapping[str, Mapping[str, Mapping[str, FiniteFloat]]]
+    weights_sha256: str
+    profile: Profile | None = None
+    earlier_profiles: tuple[EarlierProfile, ...] = ()
+    cost: Mapping[str, FiniteFloat] | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a group: one seed, with its fine-tuning."""
+
+    group: GroupHistory
+    place: int
+    """Among the group's seeds."""
+    state: State
+    """The group's; while that has not ended, `running` if this trial has begun."""
+    epochs: int
+    """How many it has trained in this sweep, fine-tuning excluded."""
+    stages: Stages
+    """Those that it reached in this sweep, fine-tuning included."""
+    seconds: float
+    """Of its epochs in this sweep, fine-tuning included."""
+    weights_sha256: str | None
+    """At the last stage that it reached."""
+    end: TrialEnd | None = field(default=None, repr=False)
+    """What it ended with; None where it was not trained to its end in this sweep."""
+
+    @property
+    def key(self) -> str:
+        return self.group.keys[self.place]
+
+    @property
+    def finetuned(self) -> str | None:
+        """The key of its fine-tuning; None where it has none, or was pruned before."""
+        return self.group.asked.finetuned[self.place] if self.group.asked.finetuned and self.state != "pruned" else None
+
+    @property
+    def seed(self) -> int:
+        return self.group.seeds[self.place]
+
+    @property
+    def block(self) -> str | None:
+        return self.group.asked.block
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a control, or the refit of one."""
+        return self.group.role == "control"
+
+    @property
+    def candidate(self) -> int | None:
+        """The number of its candidate; None of a control."""
+        return None if self.is_control else self.group.number
+
+    @property
+    def params(self) -> Mapping[str, Scalar]:
+        """student, teacher, lambda, tau, alpha, fraction and what else is searched."""
+        return self.group.asked.params[self.place]
+
+    @property
+    def values(self) -> Sequence[float]:
+        """Its value of each objective; empty unless it is complete."""
+        return [] if self.group.outcome is None else [values[self.place] for values in self.group.outcome.values]
+
+    @property
+    def objective(self) -> float | None:
+        """Its value of the first objective; None unless it is complete."""
+        return self.values[0] if self.values else None
+
+    @property
+    def cost(self) -> Mapping[str, float] | None:
+        return None if self.end is None else self.end.cost
+
+    @property
+    def profile(self) -> Profile | None:
+        """The machine and versions that it ended on; None where it did not."""
+        return None if self.end is None else self.end.profile
+
+    @property
+    def profiles(self) -> list[Profile]:
+        """Every profile that it was trained under, the last one last."""
+        if self.end is None:
+            return []
+        earlier = [found.profile for found in self.end.earlier_profiles]
+        return [*earlier, *([self.end.profile] if self.end.profile is not None else [])]
+
+    @property
+    def error(self) -> str | None:
+        return self.group.error
+
+
+def trial_records(store: Store, history: SweepHistory) -> list[TrialRecord]:
+    """Return every trial of the sweep's controls and candidates: by block, controls first, then by number and seed.
+
+    A record that is damaged counts as missing, and a note names it.
+    """
+    return _records(store, list(history.in_order()))
+
+
+def refit_records(store: Store, history: SweepHistory) -> list[TrialRecord]:
+    """Return the trials of the controls' refits and of those of the candidates that the search still chooses."""
+    return _records(store, [refit for block in history.blocks for refit in history.chosen_refits(block)])
+
+
+def _records(store: Store, groups: Iterable[GroupHistory]) -> list[TrialRecord]:
+    groups = list(groups)
+    store.fetch_trials(key for group in groups for key in (*group.keys, *group.asked.finetuned))
+    return [_record(store, group, i) for group in groups for i in range(len(group.keys))]
+
+
+def _record(store: Store, group: GroupHistory, i: int) -> TrialRecord:
+    files = store.trial(group.keys[i])
+    rows, end = epoch_rows(files), trial_end(files)
+    stage = None if group.outcome is None else group.outcome.stage
+    if stage is not None:
+        # Another sweep may have trained the trial further: here it ended at this stage.
+        last = next((row.epoch for row in rows if row.stage == stage), 0)  # 0: its row is lost
+        rows, end = [row for row in rows if row.epoch <= last], None
+    state = group.state
+    if group.outcome is None:
+        state = "running" if rows or files.config.exists() else "pending"
+    epochs = rows[-1].epoch if rows else 0
+    weights = next((row.weights_sha256 for row in reversed(rows) if row.stage is not None), None)
+    if group.asked.finetuned and state != "pruned":
+        rows = rows + epoch_rows(store.trial(group.asked.finetuned[i]))
+    stages = {row.stage: row.evaluation for row in rows if row.stage is not None and row.evaluation is not None}
+    seconds = sum(row.seconds for row in rows)
+    return TrialRecord(group, i, state, epochs, stages, seconds, weights if end is None else end.weights_sha256, end)
+
+
+def epoch_rows(files: TrialFiles) -> list[EpochRow]:
+    """Return a trial's epochs so far, in order. A damaged row is passed over, and a note names it."""
+    read = (passed_over(partial(epoch_row, row, files.epochs), None) for row in files.sound_rows())
+    return [row for row in read if row is not None]
+
+
+def trial_end(files: TrialFiles) -> TrialEnd | None:
+    """Return what a complete trial ended with; None where it is not complete, or its result is damaged."""
+    result = files.sound_result()
+    return None if result is None else passed_over(lambda: parsed(TrialEnd, result, files.result_file), None)
