@@ -1,3 +1,76 @@
-"""kdtune: sweeps over knowledge distillation of self-supervised video models, bit for bit repeatable."""
+"""Sweeps over knowledge distillation of self-supervised video models, bit for bit repeatable.
+
+>>> import kdtune
+>>> kdtune.Store("runs").sweeps()
+['tiny']
+
+The names below are loaded when they are first used, so `import kdtune` is fast and needs no torch; docs/api.md shows
+them at work. Messages go to `logging.getLogger("kdtune")`. Every error that a user can mend is a `kdtune.UserError`,
+whose `problems` say where, what was got and what is allowed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdtune.api.store import Store as Store
+    from kdtune.api.training import Training as Training
+    from kdtune.api.training import train as train
+    from kdtune.api.trial import Trial as Trial
+    from kdtune.api.trial import TrialResult as TrialResult
+    from kdtune.config.sweep import SweepConfig as SweepConfig
+    from kdtune.config.trial import TrialConfig as TrialConfig
+    from kdtune.errors import ConfigError as ConfigError
+    from kdtune.errors import DataError as DataError
+    from kdtune.errors import KdtuneError as KdtuneError
+    from kdtune.errors import StoreError as StoreError
+    from kdtune.errors import TrialError as TrialError
+    from kdtune.errors import UserError as UserError
 
 __version__ = "0.1.0"
+
+#: Public name → the module that defines it. `kdtune.train` is the package itself, which can be called.
+_DEFINED_IN = {
+    "ConfigError": "kdtune.errors",
+    "DataError": "kdtune.errors",
+    "KdtuneError": "kdtune.errors",
+    "Store": "kdtune.api.store",
+    "StoreError": "kdtune.errors",
+    "SweepConfig": "kdtune.config.sweep",
+    "Training": "kdtune.api.training",
+    "Trial": "kdtune.api.trial",
+    "TrialConfig": "kdtune.config.trial",
+    "TrialError": "kdtune.errors",
+    "TrialResult": "kdtune.api.trial",
+    "UserError": "kdtune.errors",
+}
+_PACKAGES = {"train": "kdtune.train"}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "KdtuneError",
+    "Store",
+    "StoreError",
+    "SweepConfig",
+    "Training",
+    "Trial",
+    "TrialConfig",
+    "TrialError",
+    "TrialResult",
+    "UserError",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(_PACKAGES[name])
+    if name in _DEFINED_IN:
+        value = globals()[name] = getattr(import_module(_DEFINED_IN[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,10 +14,9 @@ from kdtune.commands.utf8 import start_in_utf8_mode
 from kdtune.config.shipped import located
 from kdtune.parse import printable
 from kdtune.report.tables import FORMATS
+from kdtune.store.places import DEFAULT_STORE, default_place
 from kdtune.tracking.location import DEFAULT_PORT
 from kdtune.urls import SecretUrl, redact
-
-DEFAULT_STORE = "runs"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Sweeps over knowledge distillation of self-supervised video models, bit for bit repeatable.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    store = os.environ.get("KDTUNE_STORE") or DEFAULT_STORE
+    store = default_place()
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, does: str, example: str, into: Any = subparsers) -> argparse.ArgumentParser:

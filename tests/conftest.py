@@ -26,6 +26,7 @@ from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK
+from kdtune.messages import show_messages
 from kdtune.store import Store
 from kdtune.train.session import Session
 
@@ -34,6 +35,9 @@ os.environ["KDTUNE_DEBUG"] = "1"
 # A shell's background groups ignore SIGINT, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests read messages where a command's user does.
+show_messages()
 
 if TYPE_CHECKING:
     from kdtune.execute.driver import Ending

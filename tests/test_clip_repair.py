@@ -72,7 +72,7 @@ def test_only_the_damaged_videos_are_decoded_again(
     assert problems_of(copy.folder, 2) == [f"{copy.folder}: the frames of {name} have changed" for name in names]
     clips = prepare()
     assert sorted(decodes) == sorted(Path(name).name for name in names)
-    said = f"clips: {copy.folder}: 2 of 8 videos are damaged and decoded again: {', '.join(names)}\n"
+    said = f"kdtune: clips: {copy.folder}: 2 of 8 videos are damaged and decoded again: {', '.join(names)}\n"
     assert capsys.readouterr().err == said
     assert same_files(clips, built)
     np.testing.assert_array_equal(copy.frames(5), before)

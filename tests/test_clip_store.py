@@ -101,7 +101,7 @@ def test_refused_videos_are_left_out_and_listed(
     np.testing.assert_array_equal(clips.frames(0), eight_clips.frames(1))
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
-        f"clips: 7 videos, {clips.index['frames'].sum():,} frames, 0.00 GiB at 37×49; "
+        f"kdtune: clips: 7 videos, {clips.index['frames'].sum():,} frames, 0.00 GiB at 37×49; "
         f"refused 1 (list: {clips.folder / 'refused.csv'})"
     )
     assert "\r" not in err

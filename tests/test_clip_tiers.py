@@ -189,7 +189,7 @@ def test_auto_on_a_small_disk_keeps_jpegs_and_stays_with_them(
 ) -> None:
     clips = prepare_clips(data, CLIP, Store(small_disk))
     first, *_, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("clips: about 4.")
+    assert first.startswith("kdtune: clips: about 4.")
     assert "MiB as raw frames, the disk has 3.0 MiB free: kept as JPEG (quality 95, about " in first
     assert last.endswith("GiB at 37×49 as JPEG (quality 95)")
     assert clips.digest == jpeg.digest

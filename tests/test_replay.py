@@ -156,7 +156,7 @@ def test_what_cannot_be_replayed_is_said(store: Store, config: TrialConfig, caps
         ({**identity, "semantics": 1}, "is of semantics 1"),
         ({**identity, "data": "other"}, "frames are not in the store"),
         ({**identity, "trial": {**identity["trial"], "seed": 5}}, "does not hash to its name"),
-        ({"imported": "0" * 32}, "was imported"),
+        ({**identity["trial"], "imported": "0" * 32, "target": "pretext"}, "was imported"),
     ):
         write_json(files.config, changed)
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ from kdtune.errors import DataError, Problem, StoreError
 from kdtune.parse import printable
 from kdtune.store import Store
 from kdtune.store.files import disk_full, write_atomic
+
+log = logging.getLogger(__name__)
 
 REASONS_SHOWN = 5
 
@@ -66,7 +68,7 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     catalog, reading = understood.catalog, understood.reading
     hashes = file_hashes(catalog, root, store)
     for warning in refuse_harmful(data, same_bytes(catalog, hashes, root)):
-        print(f"warning: {warning}", file=sys.stderr)
+        log.warning(f"warning: {warning}")
     source = Source(catalog, root, digest_of(catalog, hashes), clip.stored_size, data.max_refused)
     allowed = _allowed(clip)
     # One lock for all tiers: the choice of a tier depends on which of them exist.
@@ -79,7 +81,8 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
             shutil.rmtree(folder, ignore_errors=True)
             _make(source, tier, seen or survey(source.paths, source.size, clip.quality, threads), store, threads)
             lines = (described(ClipStore.open(folder)), *reading.guesses, *reading.notes)
-            print("".join(f"clips: {printable(text)}\n" for text in lines), end="", file=sys.stderr)
+            for line in lines:
+                log.info(f"clips: {printable(line)}")
             check_and_repair(folder, root, threads)  # reads the new store once and records that it is sound
         store.publish_clips(folder.name, tier.files)
     return ClipStore.open(folder)
@@ -163,7 +166,7 @@ def _choose_tier(
     raw, jpeg = (seen.bytes(tier) for tier in allowed)
     tier, why = choose(raw, jpeg, quality, memory_bytes(), free_bytes(store.root))
     if why:
-        print(why, file=sys.stderr)
+        log.info(why)
     return tier, seen
 
 
@@ -174,7 +177,7 @@ def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) 
     try:
         writer = StoreWriter(making, source.size, tier, threads)
         if writer.rows:
-            print(f"clips: resuming after {len(writer.rows):,} of {len(source.catalog):,} videos", file=sys.stderr)
+            log.info(f"clips: resuming after {len(writer.rows):,} of {len(source.catalog):,} videos")
         needed, free = seen.bytes(tier, len(writer.rows)), free_bytes(making)
         if needed > free:
             if not writer.rows:

@@ -96,7 +96,7 @@ def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     """Return the first frame, (height, width, 3) uint8; None where it cannot be decoded."""
     try:
         with opened(path) as (container, stream):
-            return _resized(Pictures().picture(next(_frames(container, stream))), size)
+            return resized(Pictures().picture(next(_frames(container, stream))), size)
     except Exception:
         return None
 
@@ -124,7 +124,7 @@ def _check(path: Path, size: tuple[int, int]) -> _Checked:
             upright = upright and turn_of(display_matrix(frame)) == UPRIGHT
         promise.check()
         pictures = Pictures()
-        first, last = (_resized(pictures.picture(frame), size) for frame in ends)
+        first, last = (resized(pictures.picture(frame), size) for frame in ends)
         trusted = (
             len(container.streams.video) == 1
             and upright
@@ -183,7 +183,7 @@ def _with_decord(path: Path, size: tuple[int, int], checked: _Checked) -> Genera
         if len(reader) != checked.frames:
             return False
         for number in range(len(reader)):
-            pixels = _resized(reader[number].asnumpy(), size)
+            pixels = resized(reader[number].asnumpy(), size)
             for known, place in ((checked.first, 0), (checked.last, len(reader) - 1)):
                 if number == place and not np.array_equal(pixels, known):
                     return False
@@ -197,12 +197,12 @@ def _with_pyav(path: Path, size: tuple[int, int], checked: _Checked) -> Iterator
     pictures, number = Pictures(), -1
     with opened(path) as (container, stream):
         for number, frame in enumerate(_frames(container, stream)):
-            yield Frame(number, _resized(pictures.picture(frame), size), "pyav")
+            yield Frame(number, resized(pictures.picture(frame), size), "pyav")
     if number + 1 != checked.frames:
         raise Refused(f"has {checked.frames} frames when read once, {number + 1} when read again")
 
 
-def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize bilinearly with antialiasing, as PCL resizes PIL frames."""
     height, width = size
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

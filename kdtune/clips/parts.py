@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from kdtune.clips.decode import Refused, decode, header_pixels
 from kdtune.clips.tiers import Tier
 from kdtune.clips.writing import Part, write_part
+
+log = logging.getLogger(__name__)
 
 #: Memory that decoding needs per pixel of a frame, decoders' buffers included (measured: 205 MB at 1920×1080, H.264).
 BYTES_A_PIXEL = 100
@@ -99,7 +102,7 @@ class Progress:
         self.bar.set_description(f"decoding videos {self.done:,}/{total:,}", refresh=False)
         if self.piped and self.done * 10 // total > (self.done - 1) * 10 // total:
             rest = f", {self._left()} left" if self.done < total else ""
-            print(f"clips: {self.done:,} of {total:,} videos decoded{rest}", file=sys.stderr, flush=True)
+            log.info(f"clips: {self.done:,} of {total:,} videos decoded{rest}")
 
     def close(self) -> None:
         self.bar.close()

@@ -8,8 +8,8 @@ name; processes that have the old files mapped keep them unchanged.
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.store.files import disk_full, read_json, write_json
 from kdtune.store.seal import passed_over
+
+log = logging.getLogger(__name__)
 
 #: Stores up to this size are checked whenever they are prepared; larger ones only after a change to their big file.
 ALWAYS_VERIFIED_GIB = 2
@@ -42,20 +44,20 @@ def check_and_repair(folder: Path, root: Path, threads: int) -> ClipStore | None
         if other := _other_digest(clips):
             raise StoreError([Problem(str(folder), other)])
     except StoreError as error:
-        _say(f"{error.problems[0]}: all its videos are decoded again")
+        log.warning(f"clips: {error.problems[0]}: all its videos are decoded again")
         return None
     big = folder / clips.tier.file
     large = clips.record["bytes"] > ALWAYS_VERIFIED_GIB * GIB
     if not problems and large and _file_state(big) == _verified_state(folder):
         return clips
     if problems:
-        _say(f"{folder}: {problems[0]}")
+        log.warning(f"clips: {folder}: {problems[0]}")
         (folder / "verified.json").unlink(missing_ok=True)
         with big.open("ab") as file:
             file.truncate(clips.record["bytes"])
     rows = damaged_rows(clips, threads)
     if rows and (reason := _decode_again(clips, rows, root, threads)):
-        _say(f"{folder}: {reason}: all its videos are decoded again")
+        log.warning(f"clips: {folder}: {reason}: all its videos are decoded again")
         return None
     write_json(folder / "verified.json", _file_state(big))
     return clips
@@ -93,7 +95,8 @@ def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -
     """Decode the videos of these rows again into their places. Return a reason where one does not decode as before."""
     names = clips.index["video"].iloc[rows].tolist()
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    _say(f"{clips.folder}: {len(rows)} of {len(clips.index)} videos are damaged and decoded again: {shown}")
+    damaged = f"{len(rows)} of {len(clips.index)} videos are damaged and decoded again"
+    log.warning(f"clips: {clips.folder}: {damaged}: {shown}")
     spans, expected = clips.byte_spans(), clips.index["sha256"]
     videos = [
         (video_path(root, name), clips.folder / f".part_{row:06d}") for row, name in zip(rows, names, strict=True)
@@ -129,7 +132,3 @@ def _file_state(big: Path) -> dict[str, Any]:
 
 def _verified_state(folder: Path) -> dict[str, Any] | None:
     return passed_over(lambda: read_json(folder / "verified.json"), None)
-
-
-def _say(text: str) -> None:
-    print(f"clips: {text}", file=sys.stderr, flush=True)

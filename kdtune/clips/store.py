@@ -16,7 +16,7 @@ other names and are left alone.
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +30,8 @@ from pyarrow.parquet import ParquetFile
 from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DamageError, DataError, Problem, StoreError
 from kdtune.store.files import read_json, write_atomic
+
+log = logging.getLogger(__name__)
 
 #: Version of the folder's file formats. Raise it when older code could not read them, or would read them wrongly.
 FORMAT = 1
@@ -185,7 +187,7 @@ def usable(clips: ClipStore, min_frames: int) -> pd.DataFrame:
         reasons = [f"has {frames} frames, a sample needs {min_frames}" for frames in short["frames"]]
         write_atomic(path, short.assign(reason=reasons).to_csv(index=False))
         if len(short) > 0:
-            print(f"clips: too short for {min_frames} frames: {len(short):,} (list: {path})", file=sys.stderr)
+            log.info(f"clips: too short for {min_frames} frames: {len(short):,} (list: {path})")
     if not long_enough.any():
         longest = clips.index["frames"].max()
         what = f"needs videos of at least {min_frames} frames, the longest has {longest}"

@@ -22,6 +22,7 @@ from kdtune.errors import (
     TrialError,
     UserError,
 )
+from kdtune.messages import show_messages
 from kdtune.parse import printable
 from kdtune.store.files import disk_full, disk_full_words
 from kdtune.urls import SecretUrl, redact, remember_environment
@@ -33,11 +34,12 @@ AGAIN_S = 0.1
 
 
 def prepare(arguments: Sequence[str]) -> None:
-    """Make the process fit for any command: open streams that take any text, and known secrets."""
+    """Make the process fit for any command: open streams that take any text, shown messages, and known secrets."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a stream that a program put in its place need not
             stream.reconfigure(errors="backslashreplace")
+    show_messages()
     remember_environment()
     _redact_libraries()
     for argument in arguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
     trial, more = validate(TrialConfig, raw)
     if problems or more or trial is None:
         raise ConfigError(_placed(problems + more, file, places))
+    return trial
+
+
+def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
+    """Return the trial of a mapping, as a trial file holds it. Raises ConfigError with all its problems."""
+    content = dict(raw)
+    _refuse_many_trials(content, None)
+    trial, problems = validate(TrialConfig, content)
+    if problems or trial is None:
+        raise ConfigError([replace(problem, where=f"trial: {problem.where}") for problem in problems])
     return trial
 
 

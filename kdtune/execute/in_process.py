@@ -11,7 +11,6 @@ from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem
 from kdtune.execute.backend import Stuck
 from kdtune.execute.group_queue import GroupQueue
-from kdtune.execute.scoped import kept_environment
 from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prepare import check_resources, this_machine
@@ -19,9 +18,6 @@ from kdtune.sweep.stopping import LOOK_S, Stopping
 
 if TYPE_CHECKING:
     from kdtune.train.session import Session
-
-#: Variables that training sets where the user has not.
-_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "KINETO_LOG_LEVEL")
 
 
 class InProcess:
@@ -33,11 +29,12 @@ class InProcess:
         return check_resources(resources, [this_machine(resources)])
 
     def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
+        from kdtune.train.profile import settings_kept
         from kdtune.train.session import Session
 
         stop = _Stop(queue.stopping)
         session = Session(queue.prepared.store, queue.prepared.folders, queue.sweep.resources.workers, stopping=stop)
-        with kept_environment(*_VARIABLES), cancel.patient():
+        with settings_kept(), cancel.patient():
             while not stop.now() and (group := queue.next()) is not None:
                 queue.started(group)
                 queue.ended(group, _train(queue, group, session))

@@ -10,6 +10,7 @@ from ray import tune
 
 from kdtune.errors import ResourceError
 from kdtune.execute.group_run import run_group
+from kdtune.messages import show_messages
 from kdtune.sweep.stopping import StopFile
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
@@ -22,6 +23,7 @@ class TrialWorker(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        show_messages()
         prepared: Prepared = config["prepared"]
         self.lacking = [] if config["needs"] is None else config["needs"].problems()
         self.stopping = StopFile(prepared.store.sweep(config["sweep"]))

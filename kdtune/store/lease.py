@@ -24,9 +24,9 @@ A holder must not write what another machine has taken over. Three things keep i
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -37,6 +37,8 @@ from filelock import FileLock, Timeout
 
 from kdtune.errors import LockLost, Problem, StoreError
 from kdtune.store.remote import Remote
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two touches, until an untouched lock is free, and between two looks at one that is held.
 BEAT_S, EXPIRY_S, POLL_S = 5.0, 45.0, 1.0
@@ -103,7 +105,7 @@ class Lease:
                 seen, since = version, now
             if not told:
                 what = f"{self.name} is held by {holder.host}, process {holder.process}"
-                print(f"kdtune: {self.remote.url}: {what}; waiting until it is free", file=sys.stderr)
+                log.warning(f"{self.remote.url}: {what}; waiting until it is free")
                 told = True
             time.sleep(POLL_S)
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +35,8 @@ from kdtune.store.lease import SharedLock
 from kdtune.store.objects import Changed
 from kdtune.store.remote import Listing, Remote
 from kdtune.store.synced import LINES, News, Record, rank, read_lenient, read_record, stamp
+
+log = logging.getLogger(__name__)
 
 #: Between two looks at a folder that is kept up to date, in seconds.
 KEEP_S = 5.0
@@ -172,7 +174,7 @@ class Mirror:
                     self.fetch(folder)
                     self.publish(folder)
                 except (StoreError, OSError) as error:  # the last one, at the end, is raised
-                    print(f"kdtune: {folder} is not published yet: {str(error).strip()}", file=sys.stderr)
+                    log.warning(f"{folder} is not published yet: {str(error).strip()}")
 
         thread = threading.Thread(target=keep, name=f"kdtune-keep-{folder}", daemon=True)
         thread.start()

@@ -10,8 +10,15 @@ from pathlib import Path
 from kdtune.errors import Problem, StoreError, UserError
 from kdtune.urls import SecretUrl
 
+#: Where trials are kept unless `--store`, or the variable, says otherwise.
+DEFAULT_STORE, VARIABLE = "runs", "KDTUNE_STORE"
 #: What a place must be, for a problem's `allowed`.
 WRITABLE, READABLE = "a folder that can be written to, or made", "a folder that can be read"
+
+
+def default_place() -> str:
+    """Return the store that is used where none is named: the variable KDTUNE_STORE, or `runs`."""
+    return os.environ.get(VARIABLE) or DEFAULT_STORE
 
 
 def check_place(text: str, option: str, refuse: type[UserError] = StoreError) -> None:

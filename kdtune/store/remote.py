@@ -9,8 +9,8 @@ the caller holds may go to another machine while this one waits.
 from __future__ import annotations
 
 import errno
+import logging
 import os
-import sys
 import threading
 import time
 import uuid
@@ -24,6 +24,8 @@ from kdtune.names import is_name
 from kdtune.store.files import disk_full
 from kdtune.store.objects import ANY, Changed, Over, Request, connect, is_s3, version
 from kdtune.urls import SecretUrl, redact
+
+log = logging.getLogger(__name__)
 
 #: An outage is borne for so long, in seconds; before anything was ever reached, only for a moment.
 PATIENCE_S, FIRST_PATIENCE_S = 120.0, 3.0
@@ -154,7 +156,7 @@ class Remote:
                     loose = True
             if loose:
                 what = "its server ignores the conditions of a write: run one sweep and one worker at a time on it"
-                print(f"kdtune: {self.url}: {what}", file=sys.stderr)
+                log.warning(f"{self.url}: {what}")
         finally:
             with suppress(StoreError), self.patience(0.0):
                 self.remove(probe)
@@ -206,7 +208,7 @@ class Remote:
                     raise StoreError([Problem(str(self.url), what)]) from error
                 if self.reached and not told:
                     what = f"cannot be reached ({reason}); trying for {patience:.0f} s"
-                    print(f"kdtune: {self.url} {what}", file=sys.stderr)
+                    log.warning(f"{self.url} {what}")
                     told = True
                 time.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE_S)

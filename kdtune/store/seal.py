@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kdtune.errors import DamageError, Problem
 from kdtune.parse import problem_of
+
+log = logging.getLogger(__name__)
 
 #: The key of the seal.
 SEAL = "record_sha256"
@@ -93,8 +95,8 @@ def passed_over(read: Callable[[], Read], otherwise: Read) -> Read:
 
 
 def note_damage(error: DamageError) -> None:
-    """Say on standard error what is damaged and is done without, once a process."""
+    """Log what is damaged and is done without, once a process."""
     for problem in error.problems:
         if str(problem) not in _noted:
             _noted.add(str(problem))
-            print(f"kdtune: note: {problem}", file=sys.stderr)
+            log.warning(f"note: {problem}")

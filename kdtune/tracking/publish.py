@@ -8,7 +8,7 @@ command again. `import mlflow` takes seconds, hence happens in that thread; impo
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,6 +22,8 @@ from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.record import TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
 from kdtune.urls import SecretUrl
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from kdtune.tracking.view import View
@@ -200,9 +202,9 @@ class Publisher:
         """One line when MLflow stops taking results, and one when it does so again."""
         if not arrived and not self._warned:
             why = reason(self._error, self._uri) if self._error else "unknown"
-            print(f"kdtune: MLflow ({self._uri}) takes no results: {why}. Trials go on.", file=sys.stderr)
+            log.warning(f"MLflow ({self._uri}) takes no results: {why}. Trials go on.")
         elif arrived and self._warned:
-            print(f"kdtune: MLflow ({self._uri}) is back and has what it missed.", file=sys.stderr)
+            log.warning(f"MLflow ({self._uri}) is back and has what it missed.")
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
@@ -161,11 +162,26 @@ def allocated_on_cpu(run: Callable[[], object]) -> int:
     torch keeps no such count for the CPU, but reports every allocation to its profiler. Earlier allocations do not
     count.
     """
-    # Silences Kineto's stderr messages (start, end, no GPU). Kineto reads it at its first use.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(profile_memory=True, use_kineto=True) as watched:
+    with _quiet_profiler(), profile(profile_memory=True, use_kineto=True) as watched:
         run()
     assert watched.kineto_results is not None
     changes = [event for event in watched.kineto_results.events() if event.name() == MEMORY_EVENT_NAME]
     changes.sort(key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in changes), default=0)
+
+
+@contextmanager
+def _quiet_profiler() -> Iterator[None]:
+    """Keep torch's profiler from writing to standard error that it begins, ends and finds no GPU.
+
+    It reads the variable when it is first used.
+    """
+    name = "KINETO_LOG_LEVEL"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "99"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

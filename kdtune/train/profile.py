@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,11 +20,63 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.train.arithmetic import fingerprint, switches
 
+#: cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """The process-wide settings that `make_deterministic` changes, for callers that have to put them back."""
+
+    threads: int
+    deterministic: bool
+    warn_only: bool
+    cudnn: tuple[bool, bool, bool]
+    matmul_tf32: bool
+    mkldnn: bool
+    cublas: str | None
+
+    @classmethod
+    def now(cls) -> TorchSettings:
+        """Return the settings in force."""
+        cudnn = torch.backends.cudnn
+        return cls(
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
+            torch.backends.cuda.matmul.allow_tf32,
+            bool(torch.backends.mkldnn.enabled),
+            os.environ.get(CUBLAS),
+        )
+
+    def apply(self) -> None:
+        """Put these settings in force."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        cudnn = torch.backends.cudnn
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = self.cudnn
+        torch.backends.cuda.matmul.allow_tf32 = self.matmul_tf32
+        torch.backends.mkldnn.set_flags(_enabled=self.mkldnn)
+        if self.cublas is None:
+            os.environ.pop(CUBLAS, None)
+        else:
+            os.environ[CUBLAS] = self.cublas
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put torch's settings back as they were when the `with` ends."""
+    before = TorchSettings.now()
+    try:
+        yield
+    finally:
+        before.apply()
+
 
 def make_deterministic(config: TrialConfig) -> None:
     """Set every torch option that bits depend on. Call it before the first CUDA operation."""
-    # cuBLAS repeats its sums only with a fixed workspace; it reads the variable when its handle is made.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(CUBLAS, ":4096:8")
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from kdtune.clips.store import ClipStore
-from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
-from kdtune.store.files import read_json, write_atomic, write_jsonl
+from kdtune.store.files import write_atomic, write_jsonl
 from kdtune.train.checkpoint import kept_weights, read_checkpoint
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes, state_digest
+from kdtune.train.recorded import RecordedTrial, recorded_trial
 from kdtune.train.session import Session
 
 #: Fields of a row that depend on when and beside what it was made; all others are compared.
@@ -72,8 +72,8 @@ class Replay:
         Raises StoreError if it cannot be replayed: the key is unknown, the trial was imported or is of another version,
         or the store lacks its frames or the stage's checkpoint.
         """
-        files = self.store.trial(key).fetch()
-        config = self._restore(files)
+        recorded = self._restore(key)
+        files, config = recorded.files, recorded.config
         rows, result = files.rows(), files.result()
         if self.from_stage is not None:
             self._begin_at(self.from_stage, files, config)
@@ -120,43 +120,26 @@ class Replay:
             what = f"holds the weights {found[:12]}…, but the row of stage {stage} names {row['weights_sha256'][:12]}…"
             raise DamageError([Problem(str(checkpoint), f"{what}; replay it from scratch")])
 
-    def _restore(self, files: TrialFiles) -> TrialConfig:
-        """Return the configuration of a trial in the store, after finding its clips by their manifest."""
-        identity = read_json(files.config)
-        where = str(files.folder)
-        if identity is None:
-            raise StoreError([Problem(where, "is not a trial that was begun")])
-        if "imported" in identity:
+    def _restore(self, key: str) -> RecordedTrial:
+        """Return a trial of the store, with the clips and the weights of others that training it needs."""
+        recorded = recorded_trial(self.store, key)
+        where = str(recorded.files.folder)
+        if recorded.config.imported is not None:
             raise StoreError([Problem(where, "was imported, not trained: there is nothing to replay")])
-        if identity["semantics"] != TRAINER_SEMANTICS:
-            raise StoreError([Problem(where, f"is of semantics {identity['semantics']}", str(TRAINER_SEMANTICS))])
-        others = {name: self._other(identity[name]) for name in ("teacher", "start")}
-        if "view" in identity and (teacher := others["teacher"]) is not None and teacher.imported is not None:
-            pictures = teacher.clip.model_copy(update={"resize": tuple(identity["view"])})
-            others["teacher"] = teacher.model_copy(update={"clip": pictures})
-        config = restored(identity["trial"], others["teacher"], others["start"])
-        self.session.folders[source_id(config.data, config.clip)] = str(self._clips(identity["data"], config, where))
-        if (view := config.view) is not None and view.clip.stored_size != config.clip.stored_size:
-            self.session.folders[source_id(view.data, view.clip)] = str(self._clips(identity["data"], view, where))
-        if self.session.key(config) != files.key:
+        for part in recorded.lineage():
+            if part.config.imported is None:
+                self._find_clips(part)
+            if part.config.imported is not None or (self.from_stage is not None and part is not recorded):
+                import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
+        if self.session.key(recorded.config) != recorded.files.key:
             raise StoreError([Problem(where, "does not hash to its name: config.json was changed")])
-        return config
+        return recorded
 
-    def _other(self, key: str | None) -> TrialConfig | None:
-        """Return the configuration of a teacher or start. Imported weights are copied; the rest is trained again, or
-        copied with `from_stage`."""
-        if key is None:
-            return None
-        files = self.store.trial(key)
-        identity = read_json(files.fetch(files.checkpoint).config)
-        if identity is None or "imported" not in identity:
-            config = self._restore(files)
-            if self.from_stage is not None:
-                import_trial(files.folder, self.session.store)
-            return config
-        import_trial(files.folder, self.session.store)
-        raw = {name: identity[name] for name in ("imported", "student", "clip")}
-        return TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
+    def _find_clips(self, part: RecordedTrial) -> None:
+        manifest, where = part.identity["data"], str(part.files.folder)
+        configs = filter(None, (part.config, part.config.view))
+        for source, config in {source_id(config.data, config.clip): config for config in configs}.items():
+            self.session.folders[source] = str(self._clips(manifest, config, where))
 
     def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
         def fits(record: dict[str, Any]) -> bool:

@@ -6,8 +6,8 @@ everything that was wrong.
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from kdtune.train.checkpoint import ADVICE, kept_weights, out_of_memory, read_ch
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import Row, missing, read_rows
 from kdtune.train.state import PARTS, PLAIN, TrialState
+
+log = logging.getLogger(__name__)
 
 
 def resume(
@@ -63,7 +65,7 @@ def resume(
         wrong.append(f"{files.epochs}: {lacking or 'differs from what was written'}")
     if wrong:
         then = f"resuming from {resumed_from}" if resumed_from else "its rows are restored from the checkpoint"
-        print(f"kdtune: {'; '.join(dict.fromkeys(wrong))}; {then}", file=sys.stderr)
+        log.warning(f"{'; '.join(dict.fromkeys(wrong))}; {then}")
     if wrong or rows != state.rows:
         write_jsonl(files.epochs, state.rows)
     state.origins = origins

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import traceback
 from collections.abc import Generator
 from contextlib import suppress
@@ -28,6 +28,8 @@ from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.soundness import complete_rows
 from kdtune.train.targets import Targets
 from kdtune.train.trial import StopCheck, never, train_trial
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Session(Prepared):
             try:  # another machine's copy may be intact, or another process may have repaired this one
                 return trained_weights(files.fetch_again(files.checkpoint))
             except DamageError:
-                _say(f"{_reason(damaged)}; training it again from what is intact")
+                log.warning(f"{_reason(damaged)}; training it again from what is intact")
                 files.withdraw_result()
         for _ in self.trial(config, device):
             pass
@@ -137,7 +139,7 @@ class Session(Prepared):
             if config.imported is not None:
                 problems = [replace(found, what=f"{found.what}; {IMPORT_ADVICE}") for found in damaged.problems]
                 raise DamageError(problems) from damaged
-            _say(f"{_reason(damaged)}; completing the trial again")
+            log.warning(f"{_reason(damaged)}; completing the trial again")
             files.withdraw_result()
             return None
 
@@ -154,13 +156,9 @@ class Session(Prepared):
             raise
         except Exception as error:
             why = plain_words(error)
-            _say(f"cannot measure the cost of trial {files.key[:12]}…: {why}; the trial is complete without it")
+            log.warning(f"cannot measure the cost of trial {files.key[:12]}…: {why}; the trial is complete without it")
             return {"cost": measured, "cost_unmeasured": why}
         return {"cost": {**self.costs[same_cost], **measured}}
-
-
-def _say(note: str) -> None:
-    print(f"kdtune: {note}", file=sys.stderr)
 
 
 def _reason(error: StoreError) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import logging
 import math
 import os
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from kdtune.store import TrialFiles
 from kdtune.store.files import write_atomic
 from kdtune.train.checkpoint import content_digest
 from kdtune.train.profile import profile_changes
+
+log = logging.getLogger(__name__)
 
 #: Seconds between checkpoints within an epoch.
 CHECKPOINT_EVERY_S = 240.0
@@ -139,7 +141,7 @@ class TrialState:
                 return
             changed = [f"{name} {was} → {now}" for name, (was, now) in changes.items()]
             what = f"resuming under another profile ({', '.join(changed)}): the bits may differ"
-            print(f"kdtune: {what}", file=sys.stderr)
+            log.warning(what)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
 
     def state_dicts(self) -> dict[str, Any]:

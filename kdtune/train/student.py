@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdtune.clips.augment import augment, residual
@@ -23,6 +24,13 @@ class Student(nn.Module):
     Takes decoded RGB frames: uint8 (B, n, T, H, W, 3), B samples of n clips of T frames, resized and cropped to
     H = W = `size`. n is 3 for a pretext head (the clips of a tuple, from one video), else 1. Applies normalisation
     (ImageNet's statistics) and residual frames if the student was trained with them.
+
+    >>> student = trial.load_student()
+    >>> student.labels
+    ('none', 'rotation', 'spatial', 'temporal', 'remote')
+    >>> frames = torch.zeros(2, student.clips, student.frames, student.size, student.size, 3, dtype=torch.uint8)
+    >>> student(frames).shape
+    torch.Size([2, 5])
     """
 
     def __init__(self, network: PclNetwork, clip: ClipConfig, clips: int, labels: tuple[str, ...]) -> None:
@@ -35,17 +43,29 @@ class Student(nn.Module):
         self.eval()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits (B, classes) of uint8 frames (B, n, T, H, W, 3)."""
+        """uint8 (B, n, T, H, W, 3) → logits (B, classes), in the order of `labels`. Raises ValueError for others."""
+        self._check(frames, self.clips)
         return self.network.logits(self.features(frames))
 
     def features(self, frames: Tensor) -> Tensor:
-        """Return the backbone's features (B, n, F) of uint8 frames (B, n, T, H, W, 3)."""
+        """uint8 (B, n, T, H, W, 3), any n → (B, n, F): the backbone's features of each clip."""
         return self.network.features(self.prepare(frames))
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """Return the network's input (B, n, 3, T, H, W) float32 for uint8 frames (B, n, T, H, W, 3)."""
+        """uint8 (B, n, T, H, W, 3), any n → (B, n, 3, T, H, W) float32, what the network was trained on."""
+        self._check(frames, None)
         clips = augment(frames, None, self.normalize)
         return residual(clips) if self.modality == "residual" else clips
+
+    def _check(self, frames: Tensor, clips: int | None) -> None:
+        """Raise ValueError where the frames are not of this student's shape; `clips` None allows any number of them."""
+        wanted = (clips, self.frames, self.size, self.size, 3)
+        fits = frames.ndim == 6 and all(size in (None, got) for size, got in zip(wanted, frames.shape[1:], strict=True))
+        if frames.dtype != torch.uint8 or not fits:
+            shape = ", ".join(["B", *("n" if size is None else str(size) for size in wanted)])
+            legend = "B samples of n clips of T RGB frames, (B, n, T, H, W, 3)"
+            got = f"{str(frames.dtype).removeprefix('torch.')} {tuple(frames.shape)}"
+            raise ValueError(f"frames must be uint8 ({shape}), {legend}, but got {got}")
 
 
 def trained_student(files: TrialFiles) -> Student:

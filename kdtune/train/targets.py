@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,6 +35,8 @@ from kdtune.train.inputs import training_samples, viewed_samples
 from kdtune.train.profile import make_deterministic, profile, state_digest, torchvision_version
 from kdtune.train.samples import Samples, stream_digest
 from kdtune.train.soundness import read_result
+
+log = logging.getLogger(__name__)
 
 #: Samples per block and per pass of the teacher. Part of a target's definition, so it must not change.
 BLOCK = 64
@@ -146,7 +148,7 @@ class Targets:
                     self.computed += self._samples_in(block)
                     for kind, path in self._paths(epoch, block).items():
                         if path.exists() and _read(path) is None:
-                            print(f"kdtune: {path} was damaged; computed again", file=sys.stderr)
+                            log.warning(f"{path} was damaged; computed again")
                         clear_unfinished(path.parent, path.name)
                         write_atomic(path, _packed(outputs[kind]))
                         self.store.publish_file(path)

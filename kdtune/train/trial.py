@@ -5,7 +5,7 @@ L = CE + alpha · contrast + lambda · tau² · KL(teacher ‖ student) + beta �
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from itertools import islice
@@ -35,6 +35,8 @@ from kdtune.train.samples import Samples, TrainingBatch
 from kdtune.train.soundness import not_finite
 from kdtune.train.state import EpochProgress, TrialState
 from kdtune.train.targets import Targets
+
+log = logging.getLogger(__name__)
 
 #: Called after each step; returns whether the trial stops early.
 StopCheck = Callable[[], bool]
@@ -227,4 +229,4 @@ def _write_classes(path: Path, classes: dict[str, Any]) -> None:
     try:
         write_json(path, classes)
     except OSError as error:
-        print(f"kdtune: {path} was not written: {error.strerror}; the trial continues without it", file=sys.stderr)
+        log.warning(f"{path} was not written: {error.strerror}; the trial continues without it")

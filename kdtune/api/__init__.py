@@ -1,0 +1,1 @@
+"""What `import kdtune` offers: stores, sweeps, trials and training, for notebooks and other programs."""

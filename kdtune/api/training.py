@@ -1,0 +1,154 @@
+"""`kdtune.train`: one trial, in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtune.api.store import Store, store_of
+from kdtune.api.trial import Trial
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from kdtune.train.profile import TorchSettings
+    from kdtune.train.session import Session
+
+#: One epoch of a trial, as its epochs.jsonl records it (see Trial.epochs).
+Row = dict[str, Any]
+
+
+class TrialRun(Iterator[Row]):
+    """The training of one trial: iterate over it for a row after each epoch, which then is in the store.
+
+    Between two rows torch has the caller's own settings. Whoever stops iterating loses nothing: the next training of
+    the same trial resumes from its last checkpoint, to the same bits.
+    """
+
+    def __init__(self, store: Store, session: Session, config: TrialConfig, device: torch.device) -> None:
+        self.config = config
+        self.trial = Trial(store, session.key(config))
+        self._rows: Generator[Row, None, None] = session.trial(config, device)
+        self._settings: TorchSettings | None = None
+        """Those that the trainer had when it yielded the last row."""
+
+    def __repr__(self) -> str:
+        return f"TrialRun({self.trial!r})"
+
+    def __next__(self) -> Row:
+        from kdtune.train.profile import TorchSettings, settings_kept
+
+        with settings_kept():
+            if self._settings is not None:
+                self._settings.apply()
+            row = next(self._rows)
+            self._settings = TorchSettings.now()
+            return row
+
+    def close(self) -> None:
+        """Stop: write what a resumed training needs, and free the trial for others."""
+        from kdtune.train.profile import settings_kept
+
+        with settings_kept():
+            self._rows.close()
+
+
+class Training(Iterator[Row]):
+    """What `kdtune.train` returns: iterate over it for the rows of the trial and then of its fine-tuning.
+
+    >>> training = kdtune.train("trial.yaml", store="runs")
+    >>> [row["epoch"] for row in training]
+    [1, 2]
+    >>> training.trial.state
+    'complete'
+    """
+
+    def __init__(self, runs: list[TrialRun]) -> None:
+        self.runs = tuple(runs)
+        """The trial and, where its configuration says `finetune`, its fine-tuning, which has a key of its own."""
+        self._rows = (row for run in self.runs for row in run)
+
+    def __repr__(self) -> str:
+        return f"Training({', '.join(repr(run.trial) for run in self.runs)})"
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    @property
+    def trial(self) -> Trial:
+        """The trial that is trained."""
+        return self.runs[0].trial
+
+    @property
+    def finetuned(self) -> Trial | None:
+        """Its fine-tuning; None where its configuration asks for none."""
+        return self.runs[1].trial if len(self.runs) > 1 else None
+
+    def close(self) -> None:
+        """Stop: write what a resumed training needs, and free the trials for others."""
+        for run in self.runs:
+            run.close()
+
+    def run(self) -> Trial:
+        """Train to the end and return the trial.
+
+        >>> kdtune.train("trial.yaml", store="runs").run().state
+        'complete'
+        """
+        for _ in self:
+            pass
+        return self.trial
+
+
+def train(
+    trial: TrialConfig | Mapping[str, Any] | str | Path,
+    *,
+    store: Store | str | Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+) -> Training:
+    """Prepare one trial, and return its training, which yields a row after each epoch.
+
+    Training starts with the first row that is asked for; teachers are trained first, where the store does not have them
+    yet. A trial that is complete yields the rows that it left, and one that was stopped resumes. The same trial has the
+    same bits in any process.
+
+    Args:
+        trial: a file (a trial's, or a sweep's whose `trial` is trained), its content as a mapping, or a TrialConfig.
+        store: where trials are kept: a Store, a folder or a URL. Default: the variable KDTUNE_STORE, or `runs`.
+        device: `auto`, `cpu` or `cuda`.
+        workers: processes that read batches ahead. Their number changes no bit.
+
+    Raises ConfigError with all problems of the configuration, DataError with those of the data, StoreError for a store
+    that cannot be written, ResourceError for a device that is not there; and while it trains TrialError, where a loss
+    or a weight is not finite.
+
+    >>> for row in kdtune.train({**form, "epochs": 2}, store="runs"):
+    ...     print(row["epoch"], row.get("stage"), row["train"]["loss"] > 0)
+    1 early True
+    2 late True
+    >>> kdtune.train({"epochs": 0, "student": {"width": "four"}}, store="runs")
+    Traceback (most recent call last):
+    ...
+    kdtune.errors.ConfigError:   trial: student.width: should be a valid integer, got 'four'
+      trial: epochs: should be greater than or equal to 1, got 0
+    """
+    from kdtune.config.load import check_trial, load_trial
+
+    if isinstance(trial, str | Path):
+        trial = load_trial(Path(trial))
+    config = trial if isinstance(trial, TrialConfig) else check_trial(trial)
+    place = store_of(store)
+    from kdtune.train.session import Session, choose_device
+
+    chosen = choose_device(device)
+    place.files.check()
+    session = Session(place.files, workers=workers)
+    session.prepare(config)
+    if problems := session.problems(config):
+        raise UserError(problems)
+    configs = [config] if config.finetuned is None else [config, config.finetuned]
+    return Training([TrialRun(place, session, config, chosen) for config in configs])
