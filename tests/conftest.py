@@ -47,16 +47,23 @@ CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
 class OneCluster(LoadScopeScheduling):
-    """One worker, from the start, runs all files that need the shared Ray cluster; it and its sweep are made once."""
+    """One worker, from the start, runs all files that need the shared Ray cluster; it and its sweep are made once.
+
+    What a file makes once for its tests is made by one worker, too."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if _needs_ray(file) else nodeid
+        return "ray" if _needs_ray(file) else file if _shares(file) else nodeid
 
 
 @cache
 def _needs_ray(file: str) -> bool:
     return "ray_address" in (ROOT / file).read_text()
+
+
+@cache
+def _shares(file: str) -> bool:
+    return 'scope="module"' in (ROOT / file).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)

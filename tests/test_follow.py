@@ -93,16 +93,14 @@ def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_sweep_is_watched_from_another_process(
-    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
+def test_a_real_sweep_is_watched_from_another_process(sweep_form: dict[str, Any], tmp_path: Path) -> None:
     search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
     form = {**sweep_form, "search": search, "prune": {}, "objective": {"metric": "knn"}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(form))
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     command = [sys.executable, "-m", "kdtune", "sweep", str(tmp_path / "tiny.yaml"), "--store", str(tmp_path)]
     with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen([*command, "--address", ray_address], env=environment, stderr=said, cwd=ROOT)
+        process = subprocess.Popen([*command, "--backend", "inprocess"], env=environment, stderr=said, cwd=ROOT)
     seen: list[Row] = []
     while process.poll() is None:
         time.sleep(0.1)  # leaves the sweep its core

@@ -160,13 +160,13 @@ def counted_by_hand(store: Store, keys: set[str], objectives: int) -> int:
 
 
 def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
-    server: Server, proxy: Proxy, sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
+    server: Server, proxy: Proxy, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
     file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
     file.write_text(yaml.safe_dump({**sweep_form, "tracking": {"register": "tiny-students"}}, sort_keys=False))
     before, after = (Database(tmp_path / name / "mlflow.db") for name in ("before", "after"))
     server.start(before.path)
-    command = python("-m", "kdtune", "sweep", file, "--store", store.root, "--address", ray_address)
+    command = python("-m", "kdtune", "sweep", file, "--store", store.root, "--backend", "inprocess")
     environment = {**os.environ, "MLFLOW_TRACKING_URI": proxy.address}
     with (tmp_path / "said").open("w") as said:
         sweep = subprocess.Popen(command, env=environment, stdout=said, stderr=said, cwd=ROOT)

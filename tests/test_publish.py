@@ -22,7 +22,7 @@ from kdtune.commands.report import log_report
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.execute.driver import drive
-from kdtune.execute.ray_tune import RayTune
+from kdtune.execute.in_process import InProcess
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
@@ -69,13 +69,13 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """The store, and MLflow's URI."""
     folder = tmp_path_factory.mktemp("published")
     file, uri = folder / "small.yaml", empty_database(folder / "mlflow" / "mlflow.db")
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     store = Store(folder / "runs")
-    end = drive(load_sweep(file), file.read_text(), store, RayTune(ray_address), uri, Plain(lambda _: None))
+    end = drive(load_sweep(file), file.read_text(), store, InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     assert end.notes == []
     page, unsent = log_report(store, "small", uri)  # as the command `sweep` does then
@@ -251,14 +251,14 @@ def test_files_become_artifacts_of_the_sweeps_run(swept: tuple[Store, str], tmp_
 
 @pytest.mark.slow
 def test_what_another_sweep_trained_is_shown_while_the_new_one_still_trains(
-    swept: tuple[Store, str], form: dict[str, Any], ray_address: str, tmp_path: Path
+    swept: tuple[Store, str], form: dict[str, Any], tmp_path: Path
 ) -> None:
     store, _ = swept
     database, file = Database(tmp_path / "mlflow.db"), tmp_path / "more.yaml"
     more = {**form, "name": "more", "search": {**form["search"], "candidates": 40}, "tracking": {"models": "none"}}
     file.write_text(yaml.safe_dump(more, sort_keys=False))
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{database.path}"}
-    command = python("-m", "kdtune", "sweep", file, "--store", store.root, "--address", ray_address)
+    command = python("-m", "kdtune", "sweep", file, "--store", store.root, "--backend", "inprocess")
     sweep = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     found = """SELECT count(*) FROM runs JOIN tags USING (run_uuid) WHERE status = 'FINISHED'
         AND key = 'kdtune.cached' AND tags.value = 'true'"""

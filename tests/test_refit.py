@@ -22,6 +22,7 @@ from kdtune.config.refit import refit_of
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, ConfigError
+from kdtune.execute.in_process import InProcess
 from kdtune.history.front import chosen
 from kdtune.plan.plan import plan
 from kdtune.report.accuracies import accuracies
@@ -237,13 +238,13 @@ def test_plan_counts_the_refits_until_they_are_there(told: Store, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_real_sweep_trains_its_refits_once_and_to_the_bits_of_a_trial_alone(
-    sweep_form: dict[str, Any], ray_address: str, prepared: Session, tmp_path: Path
+    sweep_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     form = {**sweep_form, "refit": True, "search": {**sweep_form["search"], "blocks": {}, "candidates": 2}}
     file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
     file.write_text(yaml.safe_dump(form))
     store.root.mkdir()
-    end, said = run(file, store.root, ray_address)
+    end, said = run(file, store.root, InProcess())
     assert end.exit_code == EXIT_OK, said
     refits = sweep_results(store, "tiny", {})["refits"]
     assert [(refit["control"], refit["state"]) for refit in refits] == [(True, "complete"), (False, "complete")]
@@ -252,5 +253,5 @@ def test_a_real_sweep_trains_its_refits_once_and_to_the_bits_of_a_trial_alone(
     alone = train(control, Store(tmp_path / "alone"), prepared)
     assert alone.key == refits[0]["key"]
     assert (alone.result() or {})["weights_sha256"] == refits[0]["weights_sha256"]
-    again, _ = run(file, store.root, ray_address)
+    again, _ = run(file, store.root, InProcess())
     assert again.trained == 0

@@ -12,6 +12,7 @@ from helpers import CPU
 
 from kdtune.commands.report import make_report
 from kdtune.errors import EXIT_OK
+from kdtune.execute.in_process import InProcess
 from kdtune.report.results import record_of, sweep_results
 from kdtune.report.stops import chosen
 from kdtune.report.videos import videos_of
@@ -23,9 +24,7 @@ from sweeps import run
 pytestmark = pytest.mark.slow
 
 
-def test_pruned_trials_are_finished_as_they_would_have_been(
-    sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
+def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str, Any], tmp_path: Path) -> None:
     search = {**sweep_form["search"], "candidates": 6}
     form = {
         **sweep_form,
@@ -35,7 +34,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(
     }
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(form, sort_keys=False))
-    end, said = run(file, tmp_path / "runs", ray_address)
+    end, said = run(file, tmp_path / "runs", InProcess())
     assert end.exit_code == EXIT_OK, said
     store = Store(tmp_path / "runs")
     before = sweep_results(store, "tiny", {})

@@ -15,7 +15,7 @@ from databases import empty_database
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.execute.driver import Ending, drive
-from kdtune.execute.ray_tune import RayTune
+from kdtune.execute.in_process import InProcess
 from kdtune.report.accuracies import accuracies
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
@@ -24,11 +24,11 @@ from kdtune.store.records import TrialFiles
 from kdtune.watch.live import Plain
 
 
-def run(form: dict[str, Any], folder: Path, address: str | None) -> Ending:
+def run(form: dict[str, Any], folder: Path) -> Ending:
     file = folder / f"{form['name']}.yaml"
     file.write_text(yaml.safe_dump(form))
     uri = empty_database(folder / "mlflow.db")
-    end = drive(load_sweep(file), file.read_text(), Store(folder), RayTune(address), uri, Plain(lambda _: None))
+    end = drive(load_sweep(file), file.read_text(), Store(folder), InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     return end
 
@@ -49,9 +49,9 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(form: dict[str, Any], ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phases")
-    run(form, folder, ray_address)
+    run(form, folder)
     return folder
 
 
@@ -95,11 +95,9 @@ def test_mlflow_shows_fine_tunings_as_runs_of_their_own(swept: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_fine_tuning_shares_the_pre_training(
-    swept: Path, form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
+def test_another_fine_tuning_shares_the_pre_training(swept: Path, form: dict[str, Any], tmp_path: Path) -> None:
     shutil.copytree(swept, tmp_path / "copy")
-    again = run(form, tmp_path / "copy", None)
+    again = run(form, tmp_path / "copy")
     trials = trials_of(swept)
     assert (again.trained, again.found) == (0, len(trials) + sum(trial["finetune"] is not None for trial in trials))
     checkpoint = tmp_path / "copy" / "trials" / trials_of(swept)[0]["key"] / "checkpoint.pt"
@@ -108,7 +106,7 @@ def test_another_fine_tuning_shares_the_pre_training(
     objective = {**form["objective"], "metric": "top1", "mode": "max", "stage": "finetune"}
     grid = {"space": {"alpha": [0.5]}, "sampler": "grid"}
     other = {**form, "name": "other", "trial": trial, "objective": objective, "search": grid, "prune": {}}
-    run(other, tmp_path / "copy", ray_address)
+    run(other, tmp_path / "copy")
     control, *_ = trials_of(tmp_path / "copy", "other")
     assert control["key"] == trials_of(swept)[0]["key"]
     assert control["finetune"] != trials_of(swept)[0]["finetune"]
@@ -138,15 +136,13 @@ def asked(folder: Path) -> list[tuple[Any, ...]]:
     return [(t["key"], json.dumps(t["params"]), t["state"], t["epochs"]) for t in trials_of(folder)]
 
 
-def test_neither_search_nor_pruning_reads_the_test_list(
-    swept: Path, form: dict[str, Any], ray_address: str, tmp_path: Path
-) -> None:
+def test_neither_search_nor_pruning_reads_the_test_list(swept: Path, form: dict[str, Any], tmp_path: Path) -> None:
     other = rewritten(swept, tmp_path / "test", "test")
-    assert run(form, other, None).trained == 0
+    assert run(form, other).trained == 0
     assert asked(other) == asked(swept)
     # Other figures on the list that they do read lead elsewhere, so the above could have failed.
     misled = rewritten(swept, tmp_path / "validation", "validation")
-    run(form, misled, ray_address)
+    run(form, misled)
     assert asked(misled) != asked(swept)
 
 
