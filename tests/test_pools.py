@@ -243,5 +243,5 @@ def test_replacing_changes_no_name_and_no_value() -> None:
 
 @pytest.mark.parametrize("setting", [{"dilation": 2}, {"ceil_mode": True}, {"return_indices": True}])
 def test_pools_of_another_kind_are_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="dilation, ceil_mode and return_indices"):
+    with pytest.raises(ValueError, match="dilation, ceil_mode or return_indices"):
         replace_max_pools(nn.Sequential(nn.ReLU(), nn.Sequential(nn.MaxPool3d(2, **setting))))

@@ -24,7 +24,7 @@ def in_batch_loss(first: Tensor, last: Tensor, temperature: float) -> Tensor:
 
 
 class MemoryBank(nn.Module):
-    """One remembered projection per view and training video; a buffer, so it travels with the checkpoint."""
+    """One stored projection per view and training video, kept in buffers so that checkpoints include them."""
 
     first: Tensor
     last: Tensor
@@ -32,13 +32,13 @@ class MemoryBank(nn.Module):
     def __init__(self, videos: int, dimension: int, negatives: int, momentum: float, temperature: float, seed: int):
         super().__init__()
         self.negatives, self.momentum, self.temperature, self.seed = negatives, momentum, temperature, seed
-        bound = (3 / dimension) ** 0.5  # PCL: 1/√(D/3), which gives entries of about unit length
+        bound = (3 / dimension) ** 0.5  # PCL's 1/√(D/3), which gives entries of about unit length
         for view in ("first", "last"):
             u = uniforms(videos * dimension, seed=seed, purpose=f"bank/{view}").reshape(videos, dimension)
             self.register_buffer(view, torch.from_numpy(((2 * u - 1) * bound).astype(np.float32)))
 
     def draw_negatives(self, epoch: int, samples: np.ndarray) -> Tensor:
-        """(B,) samples → (B, K) entries drawn uniformly with replacement, the same in any batch."""
+        """(B,) samples → (B, K) int64 entries, drawn uniformly with replacement, the same in any batch."""
         drawn = [
             uniforms(self.negatives, seed=self.seed, purpose="negatives", epoch=epoch, sample=sample)
             for sample in samples.tolist()
@@ -49,20 +49,23 @@ class MemoryBank(nn.Module):
         """Softmax cross-entropy of each view against the *other* view's bank, both directions summed.
 
         Shape: first and last (B, D), samples (B,) int64, negatives (B, K) int64 → scalar. The positive is the video's
-        own entry in the other bank. The bank is left as it is: call `update` after the step's loss is taken.
+        own entry in the other bank. The bank does not change: call `update` after computing the step's loss.
         """
         entries = torch.cat((samples.unsqueeze(1), negatives), 1)
         target = torch.zeros(len(first), dtype=torch.long, device=first.device)
         total = first.new_zeros(())
         for view, bank in ((first, self.last), (last, self.first)):
-            remembered = bank.index_select(0, entries.flatten()).view(*entries.shape, -1)
-            similarity = torch.bmm(remembered, view.unsqueeze(2)).squeeze(2) / self.temperature
+            stored = bank.index_select(0, entries.flatten()).view(*entries.shape, -1)
+            similarity = torch.bmm(stored, view.unsqueeze(2)).squeeze(2) / self.temperature
             total = total + F.cross_entropy(similarity, target)
         return total
 
     @torch.no_grad()
     def update(self, first: Tensor, last: Tensor, samples: Tensor) -> None:
-        """entry ← normalise(momentum · entry + (1 − momentum) · view), for the batch's videos."""
+        """Set entry ← normalise(momentum · entry + (1 − momentum) · view) for the batch's videos.
+
+        Shape: first and last (B, D), samples (B,) int64.
+        """
         for view, bank in ((first, self.first), (last, self.last)):
             mixed = self.momentum * bank.index_select(0, samples) + (1 - self.momentum) * view
             bank.index_copy_(0, samples, F.normalize(mixed, dim=1))

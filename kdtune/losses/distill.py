@@ -1,4 +1,4 @@
-"""Knowledge distillation on logits (Hinton et al., arXiv 1503.02531; KD Eqs. 3–7 with their misprints mended)."""
+"""Knowledge distillation on logits (Hinton et al., arXiv 1503.02531; KD Eqs. 3–7 with their misprints corrected)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
-    """tau² · KL(softmax(teacher / tau) ‖ softmax(student / tau)), mean over the batch.
+    """Return tau² · KL(softmax(teacher / tau) ‖ softmax(student / tau)), averaged over the batch.
 
     Shape: student and teacher logits (B, classes) → scalar, in nats. The teacher gets no gradient.
     """

@@ -1,1 +1,1 @@
-"""The networks: backbones and the heads on them."""
+"""The networks: backbones and their heads."""

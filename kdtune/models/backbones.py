@@ -1,9 +1,9 @@
-"""The backbones by name; here R3D, R(2+1)D and C3D: clips (B, 3, T, H, W) in, pooled features (B, 8·width) out.
+"""Build backbones by name. R3D, R(2+1)D and C3D are here: clips (B, 3, T, H, W) in, pooled features (B, 8·width) out.
 
-The residual networks are Tran et al.'s (arXiv 1711.11248) with a width, and with one block a stage at depth 10 (the
-papers) or two at depth 18. Parameter names are those of torchvision's VideoResNet. R3D is torchvision's and PCL's;
-R(2+1)D is PCL's: each convolution has its own inner width, and the shortcuts are factorised, too. C3D is Tran et al.,
-arXiv 1412.0767, with batch normalisation and its last pool replaced by the global average (PCL).
+The residual networks are Tran et al.'s (arXiv 1711.11248) with a configurable width and one block per stage at depth 10
+(the papers) or two at depth 18. Parameter names follow torchvision's VideoResNet. R3D equals torchvision's and PCL's.
+R(2+1)D follows PCL: each convolution has its own inner width, and shortcuts are factorised, too. C3D is Tran et al.,
+arXiv 1412.0767, with batch normalisation and the global average instead of its last pool (PCL).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Conv2Plus1D(nn.Sequential):
     """The factorised convolution of R(2+1)D: 1×3×3 in space, then 3×1×1 in time; in a shortcut both are 1×1×1."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = 3) -> None:
-        # As many parameters as in the full convolution (arXiv 1711.11248, section 3.5), for each convolution by itself
-        # as in PCL; torchvision takes the first one's number for both of a block.
+        # As many parameters as the full convolution has (arXiv 1711.11248, section 3.5), computed for each convolution
+        # as in PCL; torchvision uses the first convolution's number for both of a block.
         area, pad = kernel * kernel, kernel // 2
         middle = (inputs * outputs * kernel * area) // (inputs * area + kernel * outputs)
         super().__init__(
@@ -69,7 +69,7 @@ def _r3d_stem(width: int) -> nn.Sequential:
 
 
 def _r21d_stem(width: int) -> nn.Sequential:
-    middle = (3 * 49 * 3 * width) // (49 * 3 + 3 * width)  # 83 at width 64, as PCL; torchvision has 45
+    middle = (3 * 49 * 3 * width) // (49 * 3 + 3 * width)  # 83 at width 64, as in PCL; torchvision has 45
     return nn.Sequential(
         nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
         nn.BatchNorm3d(middle),
@@ -127,11 +127,11 @@ class C3D(nn.Module):
 
 
 def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
-    """The network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)); weights from torch's generator.
+    """Return the network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)).
 
-    Only MViT is built for the clips' shape: it learns something for each position.
+    Its weights are drawn from torch's generator. `clip` matters to MViT alone, which learns a weight per position.
     """
-    # torchvision takes two seconds to import: the papers' networks go without.
+    # Import torchvision only where it is needed: that takes two seconds.
     if config.backbone in TORCHVISION_FEATURES:
         from kdtune.models.torchvision_networks import build_torchvision
 
@@ -155,7 +155,7 @@ def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
 def draw_kaiming(network: nn.Module) -> None:
     """Draw the convolutions' weights as torchvision does: normal by fan-out (arXiv 1502.01852), biases 0.
 
-    Grouped convolutions keep theirs: those are filters with initial weights of their own (tdn_light).
+    Grouped convolutions keep their weights: they are filters with their own initialisation (tdn_light).
     """
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Conv3d) and part.groups == 1:
@@ -165,12 +165,12 @@ def draw_kaiming(network: nn.Module) -> None:
 
 
 def feature_size(config: NetworkConfig) -> int:
-    """Dimension of the pooled features."""
+    """Return the dimension of the pooled features."""
     return config.features
 
 
 def weights_to_channels_last(network: nn.Module) -> None:
-    """Lay the convolutions' weights out channels last, in place; `Module.to` alone refuses 2D ones beside 3D ones."""
+    """Convert convolution weights to channels last, in place. `Module.to` refuses networks with both 2D and 3D ones."""
     for part in network.modules():
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)

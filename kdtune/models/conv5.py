@@ -1,8 +1,8 @@
 """The features of PCL's retrieval: the last convolution's output ("conv5"), max-pooled in space and flattened.
 
 Source: PCL's models/r3d.py, r21d.py and c3d.py with `return_conv=True`, as retrieve_clips.py builds them: MaxPool3d of
-1×2×2, 9,216 features of a clip of 16 frames at 112². Its R3D-18 (models/network.py) has no such switch: there the
-published figures are of the pooled 512 features.
+1×2×2, 9,216 features for a clip of 16 frames at 112². PCL's R3D-18 (models/network.py) lacks that option: its
+published figures use the 512 pooled features.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ WINDOW = (1, 2, 2)
 
 
 def with_conv5(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `backbone` says of clips (B, 3, T, H, W), and its conv5 features.
+    """Return the pooled and the conv5 features of clips (B, 3, T, H, W).
 
-    The first, (B, F), has the bits of `backbone(x)`; the second is (B, D), D = channels · frames · ⌊side/2⌋² of the
-    last stage. `config.network.has_conv5` names the backbones, `smallest_conv5` their smallest clips.
+    The pooled features (B, F) have the bits of `backbone(x)`. The conv5 features are (B, D), where
+    D = channels · frames · ⌊side/2⌋² of the last stage. `config.network.SMALLEST_CONV5` lists the possible backbones.
     """
     seen: list[Tensor] = []
     last = backbone.get_submodule("layers" if hasattr(backbone, "layers") else "layer4")

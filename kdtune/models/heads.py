@@ -1,4 +1,4 @@
-"""The PCL network: one backbone on a sample's clips, a linear head on all of them, a projector on the outer two."""
+"""The PCL network: one backbone for a sample's clips, a linear head on all of them, a projector on the outer two."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 class PclNetwork(nn.Module):
     """Backbone, head Linear(n·F → classes) on the n clips of a sample, projector F → F → ReLU → D (PCL's vcopn.py).
 
-    n is 3 and classes are the five pretext labels where `loss.target` is pretext; else n is 1, the classes are actions
-    and there is no projector.
+    With `loss.target` pretext, n is 3 and the classes are the five pretext labels. With action, n is 1, the classes are
+    the actions and there is no projector.
     """
 
     def __init__(self, config: TrialConfig, classes: int) -> None:
         super().__init__()
         size = feature_size(config.student)
-        # Its name: torch's own object is pickled by a search through whatever modules a process has loaded.
+        # Keep the name: torch pickles its own object by searching the modules that a process has loaded.
         self.memory_format = config.memory_format
         self.mixed = config.precision == "bf16"
         self.backbone = build_backbone(config.student, config.clip)
@@ -42,29 +42,31 @@ class PclNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> PclNetwork:
-        """Set the mode. A frozen backbone learns nothing and keeps its batch statistics, whatever the mode."""
+        """Set the mode. A frozen backbone stays in evaluation mode and keeps its weights and batch statistics."""
         super().train(mode)
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
         return self
 
     def features(self, clips: Tensor) -> Tensor:
-        """(B, n, 3, T, H, W) → (B, n, F): n passes, so that batch statistics are those of one position in the tuple."""
+        """(B, n, 3, T, H, W) → (B, n, F). Each position of the tuple is one pass with its own batch statistics."""
         return torch.stack([self.clip_features(clips[:, c]) for c in range(clips.shape[1])], dim=1)
 
     def clip_features(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) → (B, F) float32, whatever the precision within."""
+        """(B, 3, T, H, W) → (B, F) float32, in any precision setting."""
         return self._through(self.backbone, clip).float()
 
     def _through(self, network: Callable[[Tensor], T], clip: Tensor) -> T:
-        """Return what `network` makes of a clip, in this network's layout and precision."""
+        """Return `network(clip)`, computed in this network's memory layout and precision."""
         layout = torch.channels_last_3d if self.memory_format == "channels_last" else torch.contiguous_format
         with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.mixed):
             return network(clip.contiguous(memory_format=layout))
 
     def evaluation_features(self, clips: Tensor, conv5: bool) -> tuple[Tensor, Tensor]:
-        """(B, n, 3, T, H, W) → (B, n, F), as `features`, and (B, n, D), what k-NN and retrieval compare (D = F unless
-        `conv5`)."""
+        """(B, n, 3, T, H, W) → `features` (B, n, F), and the features that k-NN and retrieval compare (B, n, D).
+
+        They are the same unless `conv5` is set.
+        """
         if not conv5:
             features = self.features(clips)
             return features, features
@@ -77,13 +79,13 @@ class PclNetwork(nn.Module):
         return self.head(features.flatten(1))
 
     def projections(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, F) → two views (B, D) of unit length: clips 0 and 2, the untransformed ones."""
+        """(B, 3, F) → two views (B, D) of unit length, of the untransformed clips 0 and 2."""
         first, last = (F.normalize(self.projector(features[:, c]), dim=1) for c in (0, 2))
         return first, last
 
 
 def build_network(config: TrialConfig, classes: int = PRETEXT_CLASSES) -> PclNetwork:
-    """A network on the CPU with weights that depend on `config.seed` and the architecture alone."""
+    """Return a network on the CPU whose weights depend only on `config.seed` and the architecture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = PclNetwork(config, classes)

@@ -1,7 +1,7 @@
-"""Max-pooling whose gradients repeat on CUDA, the same in every version of torch.
+"""Max-pooling with deterministic gradients on CUDA, the same in every version of torch.
 
-torch's own backward there adds the gradients of overlapping windows atomically, in the order in which threads come; its
-older versions refuse to do so under `use_deterministic_algorithms`. On the CPU its gradients repeat, and are used.
+On CUDA, torch's own backward adds the gradients of overlapping windows atomically, in the order of threads; older
+versions refuse that under `use_deterministic_algorithms`. On the CPU torch's gradients are deterministic and are used.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Of time, height and width.
+#: Values for time, height and width.
 Triple = tuple[int, int, int]
 
 
 class OrderedMaxPool3d(torch.autograd.Function):
-    """F.max_pool3d of (B, C, T, H, W) or (C, T, H, W), its gradient summed over the window's offsets one by one.
+    """F.max_pool3d of (B, C, T, H, W) or (C, T, H, W), with the gradient summed over the window's offsets one by one.
 
-    At one offset no two windows lie over the same position of the input, so nothing depends on the order of threads.
-    The last offset comes first: each position then gets its windows' gradients in the order of the windows, which is
-    how torch adds them on the CPU, so that the sums have the same bits.
+    At one offset, no two windows cover the same position of the input, so the order of threads does not matter. The
+    last offset comes first: each position then receives its windows' gradients in the order of the windows, as torch
+    adds them on the CPU, so that the sums have the same bits.
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class OrderedMaxPool3d(torch.autograd.Function):
         size, count = ctx.shape[-3:], indices.shape[-3:]
         _, height, width = size
 
-        # Positions are counted along the flattened T·H·W: how far behind its window's first one does a maximum lie?
+        # Distance of each maximum from the first position of its window, counted along the flattened T·H·W.
         starts = [
             torch.arange(n, device=indices.device) * s - p for n, s, p in zip(count, stride, padding, strict=True)
         ]
@@ -51,7 +51,7 @@ class OrderedMaxPool3d(torch.autograd.Function):
         around = [n + 2 * p for n, p in zip(size, padding, strict=True)]
         padded = gradient.new_zeros((*ctx.shape[:-3], *around)).contiguous(memory_format=ctx.layout)
         for offset in reversed(list(itertools.product(*map(range, kernel)))):
-            # A place in the padding has the number of another place; what it gets for that is cut off below.
+            # Positions in the padding share the numbers of others; what they receive is cut off below.
             here = behind == (offset[0] * height + offset[1]) * width + offset[2]
             t, h, w = (slice(first, first + n * s, s) for first, n, s in zip(offset, count, stride, strict=True))
             padded[..., t, h, w].add_(gradient.where(here, 0))
@@ -60,7 +60,7 @@ class OrderedMaxPool3d(torch.autograd.Function):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """torch's in every value; on CUDA the gradient is OrderedMaxPool3d's. Without dilation and ceil_mode."""
+    """torch's MaxPool3d, without dilation and ceil_mode; on CUDA it uses OrderedMaxPool3d's gradient."""
 
     kernel_size: Triple
     stride: Triple
@@ -82,15 +82,15 @@ class MaxPool3d(nn.MaxPool3d):
 
 
 def replace_max_pools(network: nn.Module) -> None:
-    """Put our MaxPool3d in the place of each of torch's below `network`. They hold no tensors: state dicts stay.
+    """Replace each nn.MaxPool3d in `network` by our MaxPool3d. Pools hold no tensors, so state dicts do not change.
 
-    Raises ValueError for one with dilation, ceil_mode or return_indices.
+    Raises ValueError for a pool with dilation, ceil_mode or return_indices.
     """
     for parent in list(network.modules()):
         for name, pool in list(parent.named_children()):
             if type(pool) is nn.MaxPool3d:
                 if _triple(pool.dilation) != (1, 1, 1) or pool.ceil_mode or pool.return_indices:
-                    raise ValueError(f"only pools without dilation, ceil_mode and return_indices are known, got {pool}")
+                    raise ValueError(f"pools must not use dilation, ceil_mode or return_indices, got {pool}")
                 setattr(parent, name, MaxPool3d(pool.kernel_size, pool.stride, pool.padding))
 
 

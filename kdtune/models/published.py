@@ -1,12 +1,12 @@
-"""The names under which others publish weights of these networks, and ours for the same tensors. Names only, no torch.
+"""Map the tensor names of published weights to kdtune's names. Names only, no torch.
 
-pcl          PCL's and VCOP's code: `base_network.` before the backbone, the pretext head `fc` and the `projector` after
-             pre-training (models/pcl_net.py); the classifier `linear` after fine-tuning (ft_classify.py), without that
-             prefix or, for torchvision's networks (models/network.py), with it. Its networks for other pretext tasks
-             (PC_VideoNet) have `fc_seq` and `fc_speed`, which are left out.
-             Backbones: R3DNet, R2Plus1DNet and C3D, and torchvision's r3d_18 and r2plus1d_18 as an nn.Sequential, which
-             numbers their parts: 0 is the stem, 1 to 4 are the stages.
-torchvision  torchvision's video models, whose names our backbones keep; their classifiers are left out.
+pcl          PCL's and VCOP's code. After pre-training (models/pcl_net.py), the backbone has the prefix `base_network.`,
+             and there are a pretext head `fc` and a `projector`. After fine-tuning (ft_classify.py), there is a
+             classifier `linear`; only torchvision's networks (models/network.py) keep the prefix. The heads `fc_seq`
+             and `fc_speed` of its networks for other pretext tasks (PC_VideoNet) are left out.
+             Backbones: R3DNet, R2Plus1DNet and C3D, and torchvision's r3d_18 and r2plus1d_18 as an nn.Sequential with
+             numbered parts: 0 is the stem, 1 to 4 are the stages.
+torchvision  torchvision's video models, whose names our backbones keep. Their classifiers are left out.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from typing import get_args
 
 from kdtune.config.network import NetworkConfig, Torchvision
 
-#: A tensor that only one of PCL's backbones has, and what we call that backbone.
+#: Tensor that only one of PCL's backbones has → our name of that backbone.
 PCL_BACKBONES = {
     "conv1.temporal_spatial_conv.weight": "r3d",
     "conv1.spatial_conv.weight": "r21d",
     "conv3a.weight": "c3d",
 }
-#: The parts of torchvision's networks by PCL's numbers, and a tensor that r2plus1d_18 alone has.
+#: Part of torchvision's networks → PCL's number.
 PCL_NUMBERED = {"stem": "0", **{f"layer{stage}": str(stage) for stage in range(1, 5)}}
+#: A tensor of both numbered networks, and one that only r2plus1d_18 has.
 PCL_NUMBERED_MARK, PCL_FACTORISED_MARK = "0.0.weight", "0.3.weight"
-#: What only PCL's fine-tuned networks have, and its heads for other pretext tasks, which no import keeps.
+#: A tensor that only PCL's fine-tuned networks have, and PCL's heads for other pretext tasks, which are not imported.
 PCL_CLASSIFIER, PCL_OTHER_HEADS = "linear.weight", ("fc_seq", "fc_speed")
-#: Our heads' modules and PCL's: of a pre-trained network, and of a fine-tuned one.
+#: Module of our heads → PCL's, in a pre-trained and in a fine-tuned network.
 PRETEXT_HEADS = {"head": "fc", "projector.0": "projector.mlp.0", "projector.2": "projector.mlp.2"}
 ACTION_HEADS = {"head": "linear"}
-#: Where torchvision's models keep their classifiers.
+#: Names of the classifiers in torchvision's models.
 CLASSIFIERS = ("fc", "classifier", "head")
-#: The places of C3D's convolutions in our nn.Sequential, and PCL's numbers; the normalisation of each comes next.
+#: Position of each C3D convolution in our nn.Sequential → PCL's number. Its normalisation comes next.
 C3D_CONVOLUTIONS = {0: "1", 4: "2", 8: "3a", 11: "3b", 15: "4a", 18: "4b", 22: "5a", 25: "5b"}
 
 
@@ -44,16 +45,16 @@ class Layout:
     name: str
     """pcl or torchvision."""
     backbone: str
-    """The backbone that the names belong to, as we call it."""
+    """The backbone that the names belong to, by our name."""
     modules: dict[str, str] = field(default_factory=dict)
     """pcl: our module → theirs."""
     target: str | None = None
-    """pcl: the loss.target that heads in this file learned."""
+    """pcl: the loss.target of the heads in this file."""
     parts: dict[str, str] = field(default_factory=dict)
-    """pcl: how names begin here → how they begin there, for parts whose inner names are the same."""
+    """pcl: our prefix → theirs, for parts with the same inner names."""
 
     def theirs(self, name: str) -> str | None:
-        """Their name of our tensor `name`, or None where they have none."""
+        """Return their name of our tensor `name`; None where they have none."""
         if self.name == "torchvision":
             return name.removeprefix("backbone.") if name.startswith("backbone.") else None
         module, _, tensor = name.rpartition(".")
@@ -63,14 +64,15 @@ class Layout:
         return next(parts, None)
 
     def drops(self, name: str) -> bool:
-        """Return whether their `name` belongs to a head that no import keeps."""
+        """Return whether their tensor `name` belongs to a head that is not imported."""
         return name.split(".")[0] in (CLASSIFIERS if self.name == "torchvision" else PCL_OTHER_HEADS)
 
 
 def layout_of(names: Collection[str], student: NetworkConfig) -> Layout | None:
-    """The layout of a file with these tensors, or None where they are neither PCL's nor, for `student`, torchvision's.
+    """Return the layout of a file with tensors of these names; None if they are neither PCL's nor torchvision's.
 
-    PCL's may belong to another backbone than the student's: compare them.
+    Names of torchvision's are recognised only for a `student` with torchvision's shapes. PCL's names may belong to
+    another backbone than the student's: compare them.
     """
     wrapped = any(name.startswith("base_network.") for name in names)
     prefix = "base_network." if wrapped else ""
@@ -82,28 +84,28 @@ def layout_of(names: Collection[str], student: NetworkConfig) -> Layout | None:
             modules = {f"backbone.{ours}": prefix + theirs for ours, theirs in pairs}
             return Layout("pcl", backbone, modules | heads, target)
     if prefix + PCL_NUMBERED_MARK in names:
-        # Our r3d at depth 18 has the names and shapes of torchvision's.
+        # Our r3d at depth 18 has the names and shapes of torchvision's r3d_18.
         backbone = "r2plus1d_18" if prefix + PCL_FACTORISED_MARK in names else "r3d_18"
         if student.backbone == "r3d" and backbone == "r3d_18":
             backbone = "r3d"
         parts = {f"backbone.{ours}.": f"{prefix}{number}." for ours, number in PCL_NUMBERED.items()}
         return Layout("pcl", backbone, dict(heads), target, parts)
-    # Among our own, r3d alone has torchvision's shapes.
+    # Of our own networks, only r3d has torchvision's shapes.
     if student.backbone in (*get_args(Torchvision), "r3d") and not wrapped:
         return Layout("torchvision", student.backbone)
     return None
 
 
 def _c3d_modules() -> Iterator[tuple[str, str]]:
-    """Our module and PCL's, for each module of C3D that has tensors."""
+    """Yield our name and PCL's for each module of C3D that has tensors."""
     for place, number in C3D_CONVOLUTIONS.items():
         yield f"layers.{place}", f"conv{number}"
         yield f"layers.{place + 1}", f"bn{number}"
 
 
 def _residual_modules(backbone: str) -> Iterator[tuple[str, str]]:
-    """The same for R3DNet and R2Plus1DNet, with as many blocks as any depth has."""
-    # What stands for one convolution: there always a module of parts, here the convolution or a sequence of parts.
+    """Yield our name and PCL's for each module of R3DNet or R2Plus1DNet, with enough blocks for every depth."""
+    # PCL makes each convolution a module of parts; ours is the convolution itself or a sequence of parts.
     if backbone == "r3d":
         parts, stem, stem_norm = {"": "temporal_spatial_conv"}, "stem.0", "stem.1"
     else:
@@ -111,7 +113,7 @@ def _residual_modules(backbone: str) -> Iterator[tuple[str, str]]:
     convolutions = [(stem, "conv1")]
     yield stem_norm, "bn1"
     for stage in range(1, 5):
-        # Their first block of a stage stands by itself, the further ones in a list.
+        # PCL keeps the first block of a stage separate and the others in a list.
         for block, name in enumerate(("block1", "blocks.0")):
             ours, theirs = f"layer{stage}.{block}", f"conv{stage + 1}.{name}"
             for number in (1, 2):
