@@ -1,7 +1,7 @@
-"""Turn what a library raises on a named file into problems with their places.
+"""Turn a library's errors on a file into problems with their places.
 
-Whoever reads a file that a user names or may have edited does it within `parsing`. So every file of that kind is
-refused in the same words, with its path and, where the library tells it, the line.
+Code that reads a file that a user names or may have edited does so within `parsing`. All such files are then refused in
+the same words, with the path and, where the library reports it, the line.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from kdtune.errors import KdtuneError, Problem, UserError
 
-#: Longest reason shown, in characters: a library may quote the whole file.
+#: Maximum characters of a reason: a library may quote the whole file.
 LONGEST = 200
 
 
 @contextmanager
 def parsing(path: Path | str, refuse: type[UserError], kind: str = "") -> Iterator[None]:
-    """Raise `refuse` with the file's place for anything that reading or parsing `path` raises.
+    """Raise `refuse`, with the file as the place, for any error in reading or parsing `path`.
 
     Args:
         path: the file; shown as the place.
         refuse: the error to raise.
-        kind: what the file should be, as in "YAML"; the message says that it is none.
+        kind: the expected format, such as "YAML"; the message says that the file is not of that format.
 
-    Errors of kdtune's own, a full memory and an interruption pass.
+    kdtune's own errors, MemoryError and interrupts pass through.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def parsing(path: Path | str, refuse: type[UserError], kind: str = "") -> Iterat
 
 
 def problem_of(path: Path | str, error: Exception, kind: str = "") -> Problem:
-    """Return the problem that `error`, raised while `path` was read or parsed, tells of."""
+    """Return the problem behind `error`, which was raised while `path` was read or parsed."""
     where = printable(str(path))
     if isinstance(error, UnicodeDecodeError):
         line = error.object[: error.start].count(b"\n") + 1
@@ -53,20 +53,20 @@ def problem_of(path: Path | str, error: Exception, kind: str = "") -> Problem:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to a readable length; its type where it has none."""
-    text = getattr(error, "problem", None) or str(error)  # yaml's marked errors: the reason without the excerpt
+    """Return the first line of an error's text, shortened to a readable length; its type where it has no text."""
+    text = getattr(error, "problem", None) or str(error)  # yaml's marked errors hold the reason without the excerpt
     line = next((line for line in str(text).strip().splitlines() if line.strip()), type(error).__name__)
     line = printable(line)
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """Return `text` with what no terminal can print (control characters, lone surrogates) escaped."""
+    """Return `text` with unprintable characters (control characters, lone surrogates) escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
 
 
 def _line(error: Exception) -> int | None:
-    """The line that an error of yaml, json or pandas names."""
+    """Return the line that an error of yaml, json or pandas names; None where it names none."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return mark.line + 1

@@ -1,9 +1,9 @@
-"""URLs that may hold secrets, and texts without them.
+"""Hold URLs with secrets, and remove secrets from texts.
 
-A user names a database, a server or a store by a URL, and may put a password into it. Whoever takes such a URL makes a
-`SecretUrl` of it: as text it has no secret, and only `reveal()` gives what a library needs to connect. Libraries quote
-URLs in their errors, so what becomes a message or a record of such an error goes through `redact`, which knows every
-secret of this process: those of each SecretUrl and those that the environment holds (`remember_environment`).
+A user names a database, a server or a store by a URL, which may contain a password. Code that accepts such a URL wraps
+it in a `SecretUrl`: its text has no secret, and only `reveal()` returns what a library needs to connect. Libraries
+quote URLs in their errors, so messages and records of such errors go through `redact`, which knows all secrets of this
+process: those of each SecretUrl and those in the environment (`remember_environment`).
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import threading
 from collections.abc import Mapping
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
-#: What stands where a secret was.
+#: Replacement of a secret.
 HIDDEN = "***"
 
-#: Parameters of a query whose values are shown. Every other value is hidden: nobody knows all names of tokens.
+#: Query parameters whose values are shown. All other values are hidden, because the names of tokens are endless.
 PLAIN_PARAMETERS = re.compile(
     "application_name|cache|charset|connect_timeout|driver|encoding|mode|pool_size|port|region|sslmode|timeout|tls|"
     "version|workspace",
     re.IGNORECASE,
 )
-#: Parts of names whose values are secrets, of parameters and of environment variables.
+#: Parts of the names of parameters and environment variables whose values are secrets.
 _SECRET_WORDS = r"pass|pwd|token|secret|sig(?:nature)?|key|cred|auth|sas"
 _PARAMETER_IN_TEXT = re.compile(rf"(?i)(?<=[?&;])([\w.-]{{0,60}}(?:{_SECRET_WORDS})[\w.-]{{0,60}}=)[^&;\s\"'<>#]+")
 _SECRET_VARIABLE = re.compile(r"(?:^|_)(?:PASSWORD|PASSWD|PASS|TOKEN|SECRET|KEY)$")
 _URL_VARIABLE = re.compile(r"(?:^|_)(?:PROXY|URI|URL|STORE)$", re.IGNORECASE)
-#: A lone name before the @ that is longer is taken for a token.
+#: A longer name before the @, without a password, counts as a token.
 _LONGEST_USER = 30
-#: Parts of a password shorter than this are not looked for in texts: they would hide half of each message.
+#: Shorter parts of a password are not searched for in texts: they would hide half of each message.
 _SHORTEST_PART = 4
-#: A shorter word is hidden only where it stands alone.
+#: A shorter secret word is hidden only as a whole word.
 _SHORT_WORD = 8
-#: The value of a parameter with an innocent name is looked for in other texts from this length on.
+#: Minimum length at which the value of a parameter with an innocent name is searched for in other texts.
 _LONG_VALUE = 16
 
 
 class SecretUrl:
-    """A URL, a path, or what a user gave for one. `str`, `repr` and formats have no secret in them."""
+    """A URL or path as a user gave it. `str`, `repr` and formats do not contain its secrets."""
 
     __slots__ = ("_shown", "_text")
 
@@ -51,21 +51,21 @@ class SecretUrl:
 
     @classmethod
     def of(cls, url: SecretUrl | str) -> SecretUrl:
-        """Return `url` itself, or one made of its text."""
+        """Return `url` itself, or a SecretUrl of its text."""
         return url if isinstance(url, SecretUrl) else cls(url)
 
     def reveal(self) -> str:
-        """Return the URL as it was given, for the library that connects. Print or keep it nowhere."""
+        """Return the URL as it was given, for the library that connects. Never print or store it."""
         return self._text
 
     @property
     def is_secret(self) -> bool:
-        """Whether the URL holds what must not be shown."""
+        """Whether the URL contains a secret."""
         return self._shown != self._text
 
     @property
     def hostname(self) -> str:
-        """The host as messages name it, with its port; empty where there is none."""
+        """Host and port, as messages show them; empty where there is none."""
         try:
             return urlsplit(self._shown).netloc.rpartition("@")[2]
         except ValueError:
@@ -73,7 +73,7 @@ class SecretUrl:
 
     @property
     def username(self) -> str | None:
-        """The name to log in with, where there is one."""
+        """Login name; None where there is none, or it is a secret."""
         found = re.match(r"[^:/]*://([^:/?#@]+)@", self._shown)
         return None if found is None or found[1] == HIDDEN else unquote(found[1])
 
@@ -93,14 +93,14 @@ class SecretUrl:
         return hash(self._text)
 
     def __reduce__(self) -> tuple[type[SecretUrl], tuple[str]]:
-        """Another process learns the secrets, too."""
+        """Pickle the text, so that another process knows the secrets, too."""
         return SecretUrl, (self._text,)
 
 
 # ---- one URL ---------------------------------------------------------------------------------------------------------
 
-#: A login with a password, up to the last @ of all. Parsers disagree on where a password with @, / or # ends, so the
-#: longest that any of them could see is taken.
+#: A login with a password, up to the very last @. Parsers disagree on where a password with @, / or # ends, so the
+#: longest possible one is assumed.
 _LOGIN = re.compile(r"(?P<scheme>(?:[A-Za-z][A-Za-z0-9+.-]*)?://+)(?P<user>[^:/?#]*):(?P<password>.*)@", re.DOTALL)
 #: The same without a scheme, or with one that lacks a slash: `user:password@host`, `http:/…`.
 _BARE_LOGIN = re.compile(
@@ -119,7 +119,7 @@ def _shown(text: str) -> str:
     if login is not None:
         user = HIDDEN if _is_token(login["user"], login["password"]) else login["user"]
         text = f"{login['scheme']}{user}@{text[login.end() :]}"
-    if ":/" not in text:  # a path or an address: only what is named as a secret is one
+    if ":/" not in text:  # a path or an address: only parameters named like secrets are hidden
         return _PARAMETER_IN_TEXT.sub(rf"\g<1>{HIDDEN}", text)
     head, mark, fragment = text.partition("#")
     head = re.sub(r"(?<=[?&;])([^=&;]*)=([^&;]*)", _shown_parameter, head) if "?" in head else head
@@ -132,12 +132,12 @@ def _shown_parameter(found: re.Match[str]) -> str:
 
 
 def _is_token(user: str, password: str) -> bool:
-    """Whether a login's name is the secret: services take tokens there, with no password or a fixed one."""
+    """Return whether a login's name is the secret: some services accept a token there, with no or a fixed password."""
     return len(user) > _LONGEST_USER or password in ("x-oauth-basic", "x-token-auth", "x-access-token")
 
 
 def _secrets(text: str) -> set[str]:
-    """Every secret of a URL as any parser may see it."""
+    """Return all secrets of a URL, as any parser may read it."""
     found: set[str] = set()
     login = _login(text)
     if login is not None:
@@ -161,7 +161,7 @@ _known: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 _lock = threading.Lock()
 
-#: A login in a URL that nobody made a SecretUrl of; `host:port/…@` is none.
+#: A login in a URL that is no SecretUrl. `host:port/…@` is not a login.
 _URL_IN_TEXT = re.compile(
     r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?!\[?[\w.-]{1,255}\]?:\d+[/?#])"
     r"(?P<user>[^\s:/?#\"'<>]{0,255}):[^\s\"'<>]*@"
@@ -169,7 +169,7 @@ _URL_IN_TEXT = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return `text` without passwords and tokens: those that this process knows, and what looks like one in a URL."""
+    """Return `text` without passwords and tokens: those known to this process, and anything like them in a URL."""
     with _lock:
         pattern = _compiled()
     if pattern is not None:
@@ -179,9 +179,9 @@ def redact(text: str) -> str:
 
 
 def remember_environment(variables: Mapping[str, str] | None = None) -> None:
-    """Have `redact` know the environment's passwords, keys and tokens, and the secrets in its URLs."""
+    """Tell `redact` the environment's passwords, keys and tokens, and the secrets in its URLs."""
     for name, value in (os.environ if variables is None else variables).items():
-        is_file = os.path.isabs(value) and os.path.exists(value)  # of a key, say
+        is_file = os.path.isabs(value) and os.path.exists(value)  # the path of a key file is no secret
         if _SECRET_VARIABLE.search(name) and not is_file:
             _remember({value})
         elif "://" in value or (_URL_VARIABLE.search(name) and "@" in value):
@@ -189,7 +189,7 @@ def remember_environment(variables: Mapping[str, str] | None = None) -> None:
 
 
 def forget() -> None:
-    """Let `redact` know no secret any more, for tests: each of them has secrets of its own."""
+    """Make `redact` forget all secrets. For tests, each of which has its own secrets."""
     global _pattern
     with _lock:
         _known.clear()
@@ -206,7 +206,7 @@ def _remember(secrets: set[str]) -> None:
 
 
 def _forms(secret: str) -> set[str]:
-    """The secret as libraries may print it: decoded, encoded, within a string of Python's or JSON's."""
+    """Return the secret in all forms that libraries may print: decoded, encoded, within a Python or JSON string."""
     plain = {secret, unquote(secret)}
     encoded = {
         form(each) for each in plain for form in (_quoted, lambda text: quote_plus(text, errors="surrogatepass"))
@@ -219,7 +219,7 @@ def _quoted(text: str) -> str:
 
 
 def _compiled() -> re.Pattern[str] | None:
-    """The pattern of all known secrets, the longest first; call it with the lock held."""
+    """Return the pattern of all known secrets, the longest first. The caller must hold the lock."""
     global _pattern
     if _pattern is None and _known:
         _pattern = re.compile("|".join(map(_matching, sorted(_known, key=lambda text: (-len(text), text)))))
@@ -228,5 +228,5 @@ def _compiled() -> re.Pattern[str] | None:
 
 def _matching(secret: str) -> str:
     word = len(secret) < _SHORT_WORD and secret.isalnum()
-    # In a quoted URL a word follows what an escape like %3A ends with.
+    # In a quoted URL, a word may directly follow an escape such as %3A.
     return rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)" if word else re.escape(secret)

@@ -129,7 +129,7 @@ def test_from_a_stage_only_what_follows_is_trained_again(
     finally:
         files.stage_checkpoint("early").write_bytes(other)
     assert main(["replay", files.key, "--store", str(store.root), "--from", "late"]) == EXIT_USER_ERROR
-    assert "--from: got late, but no checkpoint of it was kept" in capsys.readouterr().err
+    assert "--from: got late, but no checkpoint of that stage was kept" in capsys.readouterr().err
     with (
         pytest.raises(StoreError, match=r"no checkpoint of a stage 'mid'.*early"),
         Replay(store, CPU, "mid") as replays,

@@ -119,7 +119,7 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(tmp_path: Path) ->
     said = refused(kdtune("status", "three", store=tmp_path))
     assert said.startswith("kdtune: 1 problem\n")
     assert "holds no sweep named 'three' (allowed: one, two)" in said
-    assert "--follow: watches one sweep" in refused(kdtune("status", "--follow", store=tmp_path))
+    assert "--follow: shows one sweep" in refused(kdtune("status", "--follow", store=tmp_path))
 
 
 def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What each command does: call, print, exit code. Everything heavy is imported by the command that needs it."""
+"""The commands: call the library, print the result, return the exit code. Heavy modules are imported where needed."""

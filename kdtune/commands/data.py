@@ -46,5 +46,5 @@ def verify(options: argparse.Namespace) -> int:
     print("".join(f"{problem}\n" for problem in damaged), end="")
     print(f"{len(folders)} clip stores checked, {len(damaged)} problems")
     if damaged:
-        say("the next `data prepare` or sweep on their videos decodes again what is damaged")
+        say("the next `data prepare` or sweep on their videos decodes the damaged ones again")
     return EXIT_FAILED_TRIALS if damaged else EXIT_OK

@@ -1,4 +1,4 @@
-"""`submit`, `logs` and `stop`: a sweep as a Ray job on a cluster."""
+"""`submit`, `logs` and `stop`: run a sweep as a Ray job on a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def submit(options: argparse.Namespace) -> int:
     from kdtune.config.load import parse_sweep
     from kdtune.config.reader import read_text
 
-    text = read_text(options.file)  # once: what the job reads is what was checked
+    text = read_text(options.file)  # read once, so that the job reads the text that was checked
     sweep = parse_sweep(text, options.file, options.set)
     from kdtune.execute.cluster.handover import withheld
     from kdtune.execute.cluster.ray_jobs import submit_sweep
@@ -23,8 +23,8 @@ def submit(options: argparse.Namespace) -> int:
     store = writing(options)
     job = submit_sweep(sweep, text, options.file, options.set, store, options.address, Path.cwd())
     for variable in withheld():
-        say(f"note: {variable} stays here, for Ray shows a job's environment; the cluster's head needs it, too")
-    print(f"{sweep.name} runs on {options.address} as job {job}; it needs this machine no more.")
+        say(f"note: {variable} stays here, because Ray shows a job's environment; the cluster's head needs it, too")
+    print(f"{sweep.name} runs on {options.address} as job {job}; it no longer needs this machine.")
     print(f"Watch it:    python -m kdtune status {sweep.name}")
     print(f"Its output:  python -m kdtune logs {sweep.name} --follow")
     print(f"Stop it:     python -m kdtune stop {sweep.name}")

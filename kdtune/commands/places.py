@@ -1,4 +1,4 @@
-"""The store that a command's options name, checked before any work."""
+"""Open the store that a command's options name, and check it before any work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reading(options: argparse.Namespace) -> Store:
-    """Return the store to read. Raises StoreError where `--store` names something else than a folder or a URL."""
+    """Return the store to read. Raises StoreError where `--store` is neither a folder nor a URL."""
     from kdtune.store import Store
 
     check_place(options.store, "--store")

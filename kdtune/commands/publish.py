@@ -1,4 +1,4 @@
-"""`publish`."""
+"""`publish`: bring MLflow up to date from the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def publish(options: argparse.Namespace) -> int:
 
     store, uri, name = writing(options), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
-    store.sweep_record(name)  # refuses an unknown name, before anything is made for it
+    store.sweep_record(name)  # refuse an unknown name before anything is made for it
     with nobody_runs(store, name), files.kept():
         ending = SweepEnding(store, name)
         store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])

@@ -1,4 +1,4 @@
-"""`report`."""
+"""`report`: write a sweep's page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def report(options: argparse.Namespace) -> int:
-
     store = reading(options) if options.out is not None and not options.regret else writing(options)
     for path in make_report(store, options.sweep, options.out, options.regret, options.device):
         print(path)
@@ -25,9 +24,9 @@ def report(options: argparse.Namespace) -> int:
 
 
 def make_report(store: Store, name: str, out: Path | None = None, regret: int = 0, device: str = "auto") -> list[Path]:
-    """Write the report of a sweep to `out`, or into the store; returns its files, the page first.
+    """Write the report of a sweep to `out`, or into the store. Return its files, the page first.
 
-    `regret` pruned candidates are trained to their end before, on `device`. Raises UserError for what cannot be done.
+    First train `regret` pruned candidates to the end, on `device`. Raises UserError for what cannot be done.
     """
     from kdtune.report.results import record_of
     from kdtune.report.write import write_report
@@ -47,7 +46,7 @@ def log_report(store: Store, name: str, uri: SecretUrl) -> tuple[Path, list[str]
     """Write the report of a sweep, and log its page and plots as artifacts of the sweep's run in MLflow at `uri`.
 
     Returns:
-        The page, and what could not be sent, in plain words; that is empty if MLflow has them.
+        The page, and what could not be sent, in plain words; empty if everything was sent.
     """
     from kdtune.tracking.artifacts import publish_files
 
@@ -57,7 +56,7 @@ def log_report(store: Store, name: str, uri: SecretUrl) -> tuple[Path, list[str]
 
 
 def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) -> None:
-    """Train pruned candidates to their end, in the store, where the next report finds them."""
+    """Train `count` pruned candidates to the end, into the store, where the report finds them."""
     from kdtune.report.stops import chosen
 
     found = list(chosen(store, record, count))
@@ -68,11 +67,9 @@ def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) 
         for key, config in trials:
             session.prepare(config)
             if session.key(config) != key:
-                what = (
-                    f"{group} would be another trial now: its videos or this version have changed since it was trained"
-                )
+                what = f"{group} would now be another trial: its videos or kdtune have changed since it was trained"
                 raise StoreError([Problem("--regret", what)])
             if session.files(config).fetch().result() is None:
-                say(f"{group}: trial {key} goes on to epoch {config.epochs}")
+                say(f"{group}: trial {key} continues to epoch {config.epochs}")
                 for _ in session.trial(config, device):
                     pass

@@ -1,4 +1,4 @@
-"""Where commands speak to people: what they print for programs goes to standard output alone."""
+"""Print messages for people to standard error; standard output is for results."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 
 def say(text: str) -> None:
-    """A line on standard error, at once."""
+    """Print a line to standard error and flush it."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`store check`: is everything in the store what was written?"""
+"""`store check`: find damaged files in the store."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def check(options: argparse.Namespace) -> int:
     found, left = report(store, options.repair, lambda line: print(line, flush=True))
     print(f"{found} damaged" + (f", {found - left} set aside" if options.repair else ""))
     if found and not options.repair:
-        say("`store check --repair` sets aside what is made again")
+        say("`store check --repair` sets damaged files aside that can be made again")
     return EXIT_FAILED_TRIALS if left else EXIT_OK

@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _train_one(session: Session, config: TrialConfig, device: torch.device) -> dict[str, Any]:
-    """Train a trial with a line for each epoch, tell MLflow, and return its key with its result."""
+    """Train a trial, print a line for each epoch, publish it to MLflow, and return its key and result."""
     from kdtune.config.space import flat_params
     from kdtune.tracking.commit import commit_tags
     from kdtune.tracking.location import tracking_uri
@@ -68,7 +68,7 @@ def _train_one(session: Session, config: TrialConfig, device: torch.device) -> d
 
 
 def _figures(evaluation: dict[str, float]) -> str:
-    """The best-known figures of a stage; all of them are in the result."""
+    """Return the main figures of a stage, as text; the result holds all of them."""
     shown = (name for name in ("pretext", "top1", "knn", "linear") if name in evaluation)
     return ", ".join(f"{name} {evaluation[name]:.3f}" for name in shown)
 
@@ -85,10 +85,10 @@ def replay(options: argparse.Namespace) -> int:
         keys = [t.key for t in trials if stays_below(stage) and "/" not in stage and t.has(t.stage_checkpoint(stage))]
         shown = stage if is_name(stage) else quoted(stage)
         if not keys:
-            raise UserError([Problem("--from", f"got {shown}, but no checkpoint of it was kept")])
+            raise UserError([Problem("--from", f"got {shown}, but no checkpoint of that stage was kept")])
         say(f"{len(keys)} of {len(trials)} trials have a checkpoint of stage {shown}")
     if options.sample is not None:
-        # Other ones each time: an audit that is known beforehand is none.
+        # Drawn anew each time: an audit must not be predictable.
         keys = random.sample(keys, min(options.sample, len(keys)))
     same = 0
     with Replay(store, device, options.from_stage) as replays:

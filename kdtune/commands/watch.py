@@ -1,4 +1,4 @@
-"""`status`."""
+"""`status`: show the progress of sweeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def status(options: argparse.Namespace) -> int:
 
     store = reading(options)
     if options.follow and (options.sweep is None or options.format == "json"):
-        what = "watches one sweep as a table" + (", and none is named" if options.sweep is None else ", got json")
+        what = "shows one sweep as a table" + (", but none is named" if options.sweep is None else ", got json")
         raise UserError([Problem("--follow", what, ", ".join(store.sweeps()) if options.sweep is None else "table")])
     if options.follow:
         report.follow(store, options.sweep, sys.stdout)
