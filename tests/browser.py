@@ -27,14 +27,14 @@ FLAGS = (
 
 
 def missing() -> str | None:
-    """Why no browser can be started here, or None."""
+    """Return why no browser can be started here, or None."""
     absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"{' and '.join(absent)} not found" if absent else None
 
 
 @contextmanager
 def browser() -> Iterator[Chrome]:
-    """A headless Chromium with a profile of its own."""
+    """Start a headless Chromium with its own profile."""
     with tempfile.TemporaryDirectory() as profile:
         options = ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
@@ -42,7 +42,7 @@ def browser() -> Iterator[Chrome]:
             options.add_argument(flag)
         driver = Chrome(options=options, service=ChromeService(shutil.which("chromedriver")))
         try:
-            # The window's size is the outer one; the picture is the page's.
+            # The window size includes the frame; the picture covers the page alone.
             driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride",
                 {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False},
@@ -53,5 +53,5 @@ def browser() -> Iterator[Chrome]:
 
 
 def page_text(driver: Chrome) -> str:
-    """What a person can read on the page."""
+    """Return the visible text of the page."""
     return str(driver.execute_script("return document.body.innerText"))

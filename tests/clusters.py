@@ -1,4 +1,4 @@
-"""What tests of clusters share: our commands, nodes of `ray start`, waiting, and a whole store's trials to compare."""
+"""Shared by tests of clusters: commands, nodes of `ray start`, waiting, and the figures of a whole store."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """For a command of ours: MLflow's database in `folder`, and no Ray cluster but the one that is named."""
+    """Return the environment of a kdtune command: MLflow's database in `folder`, and only the named Ray cluster."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "RAY_ADDRESS"))}
-    # As in an activated environment: a job's `python` is the one that runs the tests.
+    # As in an activated environment, a job's `python` must be the one that runs the tests.
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     return {**ours, **paths, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", **more}
 
@@ -36,7 +36,7 @@ def kdtune(*arguments: object, env: Mapping[str, str], cwd: Path = ROOT) -> subp
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """What a refusal says, which is one message and no traceback."""
+    """Return the text of a refusal, which must be one message without a traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("kdtune: ") == 1, done.stderr
@@ -44,7 +44,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class Said:
-    """A command in a process of its own; what it says goes to a file that can be read while it runs."""
+    """A command in its own process. Its output goes to a file that can be read while it runs."""
 
     def __init__(self, command: Sequence[object], folder: Path, env: Mapping[str, str]) -> None:
         self.path = folder / f"said_{time.monotonic_ns()}.txt"
@@ -61,7 +61,7 @@ class Said:
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """Kill it and all that it has started."""
+        """Kill the command and everything that it started."""
         if self.process.poll() is None:
             family = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
             for each in family:
@@ -71,7 +71,7 @@ class Said:
 
 
 def until(condition: Callable[[], object], what: str, said: Said | None = None, seconds: float = 240) -> None:
-    """Wait until `condition` holds; where a command is given, no longer than it runs."""
+    """Wait until `condition` holds. Fail if the given command ends first."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"after {seconds} s still not: {what}\n{said and said.text}"
@@ -81,7 +81,7 @@ def until(condition: Callable[[], object], what: str, said: Said | None = None, 
 
 @contextmanager
 def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: Sequence[object] = ()) -> Iterator[Said]:
-    """`ray start` with `arguments` until the context ends, run by the command `within` where one is given."""
+    """Run `ray start` with `arguments` until the context ends, through the command `within` if one is given."""
     start = [
         *within,
         sys.executable,
@@ -89,7 +89,7 @@ def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: S
         "ray.scripts.scripts",
         "start",
         *arguments,
-        f"--dashboard-agent-listen-port={free_port()}",  # another cluster here may have the usual one
+        f"--dashboard-agent-listen-port={free_port()}",  # another cluster here may use the default one
         "--block",
         "--disable-usage-stats",
     ]
@@ -102,7 +102,7 @@ def ray_node(*arguments: object, folder: Path, env: Mapping[str, str], within: S
 
 
 def longer(sweep_form: dict[str, Any], folder: Path) -> Path:
-    """A file of that sweep with trials long enough for nodes to come and go: sixteen epochs."""
+    """Write that sweep's file with trials of sixteen epochs, long enough for nodes to come and go."""
     trial = {**sweep_form["trial"], "epochs": 16, "stages": {"early": 2, "late": 16}}
     file = folder / "longer.yaml"
     file.write_text(yaml.safe_dump({**sweep_form, "trial": trial}, sort_keys=False))
@@ -110,22 +110,22 @@ def longer(sweep_form: dict[str, Any], folder: Path) -> Path:
 
 
 def sweep(file: Path, folder: Path, env: Mapping[str, str], *more: object, within: Sequence[object] = ()) -> Said:
-    """The command `sweep`, begun, with its store in `folder`."""
+    """Start the command `sweep` with its store in `folder`."""
     command = [*within, sys.executable, "-m", "kdtune", "sweep", file, "--store", folder / "runs", *more]
     return Said(command, folder, env)
 
 
 def in_work(raylet: int) -> list[str]:
-    """The keys of the trials that workers of the node with this raylet are training: each holds its trial's lock."""
+    """Return the keys of the trials that workers of this raylet's node are training, by the locks that they hold."""
     held = []
     for worker in _family(raylet):
-        with suppress(psutil.Error):  # it has just ended
+        with suppress(psutil.Error):  # the process has just ended
             held += [Path(file.path).name for file in worker.open_files()]
     return [name.removeprefix("trial-").removesuffix(".lock") for name in held if name.startswith("trial-")]
 
 
 def in_the_midst(raylet: int, folder: Path) -> bool:
-    """Is one of those trials between two of its epochs?"""
+    """Return whether one of those trials is between two of its epochs."""
     trials = (Store(folder / "runs").trial(key) for key in in_work(raylet))
     return any(files.rows() and files.result() is None for files in trials)
 
@@ -138,18 +138,18 @@ def _family(process: int) -> list[psutil.Process]:
 
 
 def raylet_of(node: Said) -> int:
-    """The process of the raylet that a `ray start` began."""
-    # A worker that the raylet has just forked bears its name, too, until it becomes another program.
+    """Return the process of the raylet that a `ray start` started."""
+    # A worker that the raylet has just forked has the raylet's name until it executes its own program.
     born = {}
     for each in _family(node.process.pid):
-        with suppress(psutil.NoSuchProcess):  # it has just ended
+        with suppress(psutil.NoSuchProcess):  # the process has just ended
             if each.name() == "raylet":
                 born[each.create_time()] = each.pid
     return born[min(born)]
 
 
 def records(folder: Path) -> dict[str, tuple[list[dict[str, Any]], dict[str, Any] | None]]:
-    """Of every trial of a store all figures of all epochs, and what it ended with: bits, and nothing of the clock."""
+    """Return all figures of all epochs and the result of every trial in a store, without times."""
     found = {}
     for files in Store(folder / "runs").trials():
         rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]

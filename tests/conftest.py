@@ -1,4 +1,4 @@
-"""What tests share: one tiny set of real video files, trials and sweeps on it that take seconds, one Ray cluster."""
+"""Shared fixtures: one tiny set of real video files, trials and sweeps on it that take seconds, one Ray cluster."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from kdtune.messages import show_messages
 from kdtune.store import Store
 from kdtune.train.session import Session
 
-# An exception that is a bug is raised, in processes that tests start, too, rather than told in a line.
+# Raise exceptions that are bugs, also in processes that tests start, instead of reporting them in a line.
 os.environ["KDTUNE_DEBUG"] = "1"
-# A shell's background groups ignore SIGINT, and so would all processes that tests start.
+# A shell's background groups ignore SIGINT, and all processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests read messages where a command's user does.
+# Tests read messages where a command's user reads them.
 show_messages()
 
 if TYPE_CHECKING:
     from kdtune.execute.driver import Ending
 
-#: Facts that several tests lean on: 4 motions × 5 groups × 2 clips, of which 1 group is the test list's.
+#: Facts that several tests use: 4 motions × 5 groups × 2 clips; 1 group is the test list's.
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
@@ -81,7 +81,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trial_form(videos: Path) -> dict[str, Any]:
-    """A raw trial of two epochs that takes about two seconds."""
+    """A raw trial of two epochs, which takes about two seconds."""
     return {
         "data": {"dataset": "synthetic", "root": str(videos), "validation": 0.3},
         "clip": {"frames": 8, "size": 32},
@@ -137,7 +137,7 @@ def sweep_file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def eight_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8 real video files, for what is done to the files rather than learned from them."""
+    """A folder of 8 real video files, for tests that change files instead of training on them."""
     root = tmp_path_factory.mktemp("eight") / "set"
     make_synthetic(root, classes=("SpinLeft", "Rise"), groups=2, clips=2)
     return root
@@ -151,25 +151,25 @@ def eight(eight_videos: Path) -> DataConfig:
 
 @pytest.fixture(scope="session")
 def eight_clips(eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    """Their raw frames of 37×49, built once and only read by the tests."""
+    """Raw frames of those videos at 37×49, built once; tests only read them."""
     return prepare_clips(eight, SMALL_CLIP, Store(tmp_path_factory.mktemp("built")))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty one."""
+    """An empty store."""
     return Store(tmp_path / "runs")
 
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """Of an MLflow database that has no runs yet."""
+    """The URI of an MLflow database without runs."""
     return empty_database(tmp_path / "mlflow" / "mlflow.db")
 
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The videos that were decoded, by name."""
+    """Record the names of the videos that are decoded."""
     names: list[str] = []
 
     def counted(path: Path, size: tuple[int, int]):
@@ -182,7 +182,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A real file system of 4 MiB, or of so many as the test's parameter says."""
+    """A real file system of 4 MiB, or of the size in the test's parameter."""
     folder = tmp_path / "disk"
     folder.mkdir()
     size = f"size={getattr(request, 'param', 4)}m"
@@ -197,11 +197,14 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all processes here are told, Ray's workers included: where the working copies of stores behind URLs are, and
-    in which file an S3 server is named; it still is empty."""
+    """Set the environment of all processes here, Ray's workers included.
+
+    It names the folder of the working copies of stores behind URLs, and a file with the S3 server's settings, still
+    empty.
+    """
     folder = tmp_path_factory.mktemp("machine")
     os.environ.update(KDTUNE_CACHE=str(folder / "cache"), AWS_CONFIG_FILE=str(folder / "aws"))
-    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # the tests ask nobody outside this machine
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # tests contact nothing outside this machine
     (folder / "aws").touch()
     return folder
 
@@ -221,13 +224,13 @@ def s3_server(machine: Path) -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server) -> str:
-    """A URL on it, for this test alone."""
+    """A URL on that server for this test alone."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def on(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
-    """The store at that URL, for machines that each have a working copy of their own."""
+    """A function that opens the store at that URL as a machine with its own working copy."""
 
     def store(machine: str) -> Store:
         monkeypatch.setenv("KDTUNE_CACHE", str(tmp_path / machine))
@@ -238,7 +241,7 @@ def on(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
 
 @pytest.fixture(scope="session")
 def ray_address(machine: Path) -> Iterator[str]:
-    """One small Ray cluster for every test that needs one: two cores, whatever the machine has; it asks for a token."""
+    """One small Ray cluster for all tests that need one: two cores, whatever the machine has. It requires a token."""
     from clusters import TOKEN
     from ray.cluster_utils import Cluster
 
@@ -255,7 +258,7 @@ def ray_address(machine: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def swept(sweep_file: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ending]:
-    """The store and the end of that sweep, undisturbed, two workers side by side."""
+    """The store and the result of that sweep, undisturbed, with two workers in parallel."""
     from sweeps import run
 
     store = tmp_path_factory.mktemp("swept") / "runs"

@@ -1,4 +1,4 @@
-"""A store with a small sweep that was really trained, without Ray, and everything that can happen to a file of it."""
+"""A store with a small sweep that was really trained, without Ray, and ways to damage its files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from kdtune.sweep.study import Journal
 from kdtune.train.session import Session
 from kdtune.train.usage import UsageMeter
 
-#: What is done to a file; `at` is a share of its length.
+#: Ways to damage a file; `at` is a position as a share of its length.
 WAYS = ("truncated", "a flipped bit", "another type", "a folder", "empty", "deleted", "binary")
 OTHERS = ("[]", "3", '"text"', "{}", "null", '{"event": 1}', "[" * 5000)
 
 
 def damaged(path: Path, way: str, at: float) -> None:
-    """Replace the file at `path`."""
+    """Damage the file at `path` in one of WAYS."""
     content = path.read_bytes()
     place = min(int(at * len(content)), len(content) - 1)
     path.unlink()
@@ -50,7 +50,7 @@ def damaged(path: Path, way: str, at: float) -> None:
 
 
 class Snapshot:
-    """A store as it was. `restored` brings it back, times included, for they tell a driver that lives."""
+    """A snapshot of a store. `restored` restores it, including the times, which tell whether a driver is alive."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -58,7 +58,7 @@ class Snapshot:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """After the block every file is what it was, and no other is there."""
+        """Restore every file, and remove any other, at the end of the block."""
         try:
             yield
         finally:
@@ -90,7 +90,7 @@ def sweep_form(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path:
-    """Train that sweep in a copy of the session's store below `folder`; return its file."""
+    """Train that sweep in a copy of the session's store below `folder`. Return its file."""
     form = sweep_form(trial)
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump(form))
@@ -118,12 +118,12 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
     write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
     write_json(files.group, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
     write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})
-    os.utime(files.driver, (1.0, 1.0))  # it died long ago
+    os.utime(files.driver, (1.0, 1.0))  # the driver died long ago
     store.claim()
     return file
 
 
 def files_of(root: Path) -> list[Path]:
-    """Every file of the store that holds JSON or Parquet, or Optuna's journal."""
+    """Return every file of the store that holds JSON, Parquet or Optuna's journal."""
     found = (path for pattern in ("*.json", "*.jsonl", "*.parquet", "*.log") for path in root.rglob(pattern))
     return sorted(path for path in found if path.is_file() and path.stat().st_size > 0)

@@ -1,4 +1,4 @@
-"""MLflow databases for tests: making one takes MLflow's whole history of migrations, so it is done once."""
+"""MLflow databases for tests. A new one runs MLflow's whole history of migrations, so one is made and copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _empty() -> bytes:
 
 
 def empty_database(path: Path) -> str:
-    """Put a database without runs at `path`, where there is none, and return its URI."""
+    """Create a database without runs at `path`, unless there is one, and return its URI."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_empty())

@@ -1,5 +1,4 @@
-"""Whole sweeps whose trials' figures are a function of the test's own: real campaigns, ledgers, journals and records,
-and nothing trained."""
+"""Sweeps whose figures are a function from the test: real schedulers, ledgers, journals and records, no training."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.study import Journal
 
-#: Of a group, the place of one of its seeds, and an epoch (fine-tuning's counted on): the validation accuracy there;
+#: Function of a group, the index of one of its seeds and an epoch (including fine-tuning's) to the validation accuracy.
 #: None makes the group fail.
 Figure = Callable[[TrialGroup, int, int], float | None]
 PROFILE = {"device": "a CPU", "torch": "2.15", "threads": 1}
@@ -27,7 +26,7 @@ FLOOR = 0.1
 
 
 def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None) -> SweepScheduler:
-    """Run the sweep's scheduler, one group at a time; after `ends` of them it is left as a killed driver would."""
+    """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, sweep_record(sweep, "", ledger, {}))
@@ -39,7 +38,7 @@ def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None
 
 
 def finish(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> None:
-    """Give a pruned group its end, as `--regret` does."""
+    """Train a pruned group to the end, as `--regret` does."""
     last = list(group.configs[0].stage_epochs.values())[-1]
     for i, key in enumerate(group.keys):
         rows = _rows(group, i, figure, last)
@@ -135,9 +134,12 @@ def sweep_of(search: dict[str, Any] | None = None, **changes: Any) -> SweepConfi
 
 
 def usual_figure(group: TrialGroup, i: int, epoch: int) -> float | None:
-    """With all of the data candidate 1 is 10 points over the control, give or take half a point a seed, and the others
-    are as good as it; with a quarter every candidate is far from it, now above, now below. Candidates 3 and 4 are weak
-    at the first stage."""
+    """Return a validation accuracy with a clear answer in the block with all data, and none in the other.
+
+    With all data, candidate 1 is 10 points above the control, ± half a point per seed, and the others equal the
+    control. With a quarter of the data every candidate is far from the control, above or below. Candidates 3 and 4 are
+    weak at the first stage.
+    """
     base = 0.2 + 0.05 * epoch + 0.03 * group.seeds[i]
     if group.kind != "candidate" or group.number is None or group.block is None:
         return base

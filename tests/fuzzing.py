@@ -1,4 +1,4 @@
-"""How tests fuzz: few examples in every run, many in the slow ones; a call that hangs fails."""
+"""Fuzzing: few examples in every run, many in the slow tests. A call that hangs fails."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy, tuples
 
-#: A call that uses more processor time than this, in seconds, hangs. A busy machine changes nothing.
+#: Processor time of a call, in seconds, above which it counts as hanging. A busy machine does not matter.
 HANGS_S = 5
-#: Examples in every run, and in the slow ones.
+#: Number of examples in every run, and in the slow tests.
 FEW, MANY = 50, int(os.environ.get("KDTUNE_FUZZ", "10000"))
 
 #: Parametrizes a test with `examples`, the number of examples.
@@ -26,7 +26,7 @@ fuzzed = pytest.mark.parametrize(
 
 
 def fuzz(check: Callable[..., None], *strategies: SearchStrategy[Any], examples: int) -> None:
-    """Call `check` with `examples` values drawn from `strategies`; the same ones in each run of few."""
+    """Call `check` with `examples` values drawn from `strategies`. Runs with few examples always draw the same."""
 
     @settings(
         max_examples=examples,
@@ -36,7 +36,7 @@ def fuzz(check: Callable[..., None], *strategies: SearchStrategy[Any], examples:
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
-    @given(tuples(*strategies))  # one argument, for Hypothesis has no place for `*drawn`
+    @given(tuples(*strategies))  # a single argument, because Hypothesis does not support `*drawn`
     def run(drawn: tuple[Any, ...]) -> None:
         with no_hang():
             check(*drawn)
@@ -46,7 +46,7 @@ def fuzz(check: Callable[..., None], *strategies: SearchStrategy[Any], examples:
 
 @contextmanager
 def no_hang(seconds: float = HANGS_S) -> Iterator[None]:
-    """Fail where the block uses more than `seconds` of this process's processor time (main thread only)."""
+    """Fail if the block uses more than `seconds` of this process's processor time (main thread only)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

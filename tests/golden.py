@@ -1,12 +1,12 @@
-"""Golden values: tiny trials of everything that the trainer can do, and the figures that they gave when last recorded.
+"""Golden values: tiny trials of everything that the trainer can do, and their figures when last recorded.
 
     python tests/golden.py      # from the repository's root, with kdtune installed: trains them all, writes golden.json
 
-Do that when a change of results is meant, after raising TRAINER_SEMANTICS. The recorded profile is the one of whoever
-does it. Where the profile is the same, every figure must come out to the bit. Elsewhere, on another CPU or with another
-torch, what only the data decides must still be the same, and losses and shares may differ by another rounding.
+Run this when results change on purpose, after raising TRAINER_SEMANTICS. It records this machine's profile. With the
+same profile, every figure must be equal to the bit. With another CPU or torch, figures that depend on the data alone
+must be equal, and losses and shares may differ by rounding.
 
-The videos are rendered, so no codec's version plays a part.
+The videos are rendered, so no codec's version matters.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from kdtune.train.replay import differences
 from kdtune.train.session import Session
 
 FILE = Path(__file__).with_name("golden.json")
-#: torchvision's networks have up to 88 million weights, and such checkpoints up to 0.7 GB.
+#: torchvision's networks have up to 88 million weights, and their checkpoints up to 0.7 GB.
 LARGE = get_args(Torchvision)
 
 # ---- the trials ------------------------------------------------------------------------------------------------------
 
-#: 16 videos each for validation and test, and 24, half of the rest, to train on: three steps an epoch.
+#: 16 videos each for validation and test, and 24, half of the rest, for training: three steps per epoch.
 VIDEOS: dict[str, Any] = {"classes": ("SpinLeft", "Rise", "Grow", "Shake"), "groups": 10, "clips": 2}
 
-#: Rates are this low because fresh networks are chaotic: at 0.01 the last bits of the first step change a loss of the
-#: sixth by up to a tenth, and no tolerance could tell another trainer from another CPU. The decay is this high to show
-#: beside them.
+#: Learning rates are this low because fresh networks are chaotic: at 0.01 the last bits of the first step change the
+#: sixth loss by up to a tenth, and no tolerance could tell another trainer from another CPU. The weight decay is high
+#: enough to show at these rates.
 OPTIMIZER: dict[str, Any] = {"batch": 8, "lr": 1e-4, "weight_decay": 10.0}
 TINY: dict[str, Any] = {
     "data": {"dataset": "synthetic", "root": "rendered", "fraction": 0.5},
@@ -57,7 +57,7 @@ TINY: dict[str, Any] = {
 }
 SHORT: dict[str, Any] = {"epochs": 1, "stages": {"late": 1}}
 IN_BATCH = {"loss": {"contrast": "in_batch"}}
-#: What students change, their teacher says itself: all students of a target share one, and what it taught.
+#: Fields that students change are explicit in their teachers, so that all students of a target share one teacher.
 TAUGHT = {
     "teacher": {
         **SHORT,
@@ -68,8 +68,8 @@ TAUGHT = {
 }
 
 
-#: Of the more chaotic networks: where many normalised layers follow each other, or each normalises few values. S3D's
-#: last ones have a single value a clip.
+#: For the more chaotic networks, in which many normalised layers follow each other, or each normalises few values.
+#: S3D's last layers have a single value per clip.
 RATES = {"r21d": 1e-6, "r2plus1d_18": 1e-6, "s3d": 1e-9}
 
 
@@ -89,7 +89,7 @@ def _trials() -> dict[str, TrialConfig]:
         "r3d depth 18": [TAUGHT, _network("r3d", 18), IN_BATCH, SHORT],
         "r21d depth 18": [TAUGHT, _network("r21d", 18), IN_BATCH, SHORT],
         "no contrast": [TAUGHT, {"loss": {"alpha": 0.0}}],
-        # Each term has a weight of its own: exchanged ones show.
+        # Each term has its own weight, so that swapped weights show.
         "relations": [TAUGHT, {"loss": {"beta": 2.0}}],
         "features": [TAUGHT, {"loss": {"gamma": 3.0}}],
         "bf16": [SHORT, {"precision": "bf16"}],
@@ -97,8 +97,8 @@ def _trials() -> dict[str, TrialConfig]:
         "rgb": [SHORT, {"clip": {"modality": "rgb"}}],
         "start": [SHORT, {"start": SHORT}],
         "augmented per frame": [SHORT, {"augment": {"per": "frame"}}],
-        # With this seed and these initial weights the validation loss rises from the first epoch on: the rate is 1e-4
-        # twice, 2e-5, and then not 4e-6 but the least; and the first weights are the best.
+        # With this seed and these initial weights, the validation loss rises from the first epoch on: the rate is 1e-4
+        # twice, 2e-5, and then the minimum instead of 4e-6; and the first weights are the best.
         "plateau": [
             {"student": {"init": "kaiming"}},
             {"seed": 3, "optimizer": {"patience": 0, "factor": 0.2, "min_lr": 5e-6}},
@@ -127,7 +127,7 @@ TRIALS = _trials()
 
 
 def rendered_session(folder: Path) -> Session:
-    """A session whose videos, rendered now, and whose store are in `folder`."""
+    """A session with rendered videos, whose store is in `folder`."""
     first = next(iter(TRIALS.values()))
     clips = rendered_clips(folder / "clips", first.clip.stored_size, **VIDEOS)
     return Session(Store(folder / "store"), {source_id(first.data, first.clip): str(clips.folder)})
@@ -135,11 +135,11 @@ def rendered_session(folder: Path) -> Session:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a trial gave, here and now."""
+    """The trial's figures on this machine."""
 
     profile: dict[str, Any]
     figures: dict[str, Any]
-    """{"epoch 1": its row, clocks apart, …, "weights_sha256": at the end}."""
+    """Return {"epoch 1": its row without times, …, "weights_sha256": at the end}."""
 
     @classmethod
     def of(cls, name: str, session: Session) -> Trained:
@@ -155,7 +155,7 @@ class Trained:
 
 
 def record() -> dict[str, Any]:
-    """What golden.json holds: semantics, profile, the digest of the rendered frames, and each trial's figures."""
+    """Return golden.json's content: semantics, profile, digest of the rendered frames, and each trial's figures."""
     with tempfile.TemporaryDirectory(prefix="kdtune-golden-") as folder:
         session = rendered_session(Path(folder))
         trials = {name: Trained.of(name, session) for name in tqdm(TRIALS, unit="trial")}
@@ -166,7 +166,7 @@ def record() -> dict[str, Any]:
 
 
 def as_json(value: Any, indent: str = "") -> str:
-    """Sorted, a line for each innermost dictionary: a diff shows which part of which row changed."""
+    """Format with sorted keys and one line per innermost dictionary, so that a diff shows what changed."""
     if not isinstance(value, dict) or not any(isinstance(part, dict) for part in value.values()):
         return json.dumps(value, sort_keys=True)
     inner = f"{indent} "
@@ -176,17 +176,17 @@ def as_json(value: Any, indent: str = "") -> str:
 
 # ---- comparing with what is recorded ---------------------------------------------------------------------------------
 
-#: How far a loss may be off under another profile: by this share of it or, where it is below 1, by this much.
-#: Tried on one CPU with AVX-512, in ten ways: as others compute (ATEN_CPU_CAPABILITY default and avx2, with or without
-#: ONEDNN_MAX_CPU_ISA from SSE41 to AVX512_CORE and MKL_CBWR COMPATIBLE or AVX2), without oneDNN, with two threads.
-#: Not tried at their present size and rate: torchvision's networks.
-#: The most that was seen was 1e-5, in R(2+1)D; in the others 3e-6; in bf16 6e-4, which is as far as fp32 is from it.
+#: Tolerance of a loss under another profile: this share of it or, below 1, this much. Tried on one CPU with AVX-512 in
+#: ten settings: as other CPUs compute (ATEN_CPU_CAPABILITY default and avx2, with or without ONEDNN_MAX_CPU_ISA from
+#: SSE41 to AVX512_CORE and MKL_CBWR COMPATIBLE or AVX2), without oneDNN, with two threads. torchvision's networks were
+#: not tried at their present size and rate. The largest difference seen was 1e-5, in R(2+1)D; in the others 3e-6; in
+#: bf16 6e-4, which is as far as fp32 is from it.
 LOSS = {"fp32": 1e-4, "bf16": 5e-3}
-#: How far an accuracy: one of 16 videos. Not one was seen to change.
+#: Tolerance of an accuracy: one of 16 videos. None was seen to change.
 SHARE = 1 / 16
-#: How far these, means over four classes, of which one video may move one by 1.
+#: Tolerance of means over four classes, one of which a single video may change by 1.
 PER_CLASS, SHARE_PER_CLASS = ("precision", "recall", "f1"), 1 / 4
-#: Figures named in a complaint.
+#: Maximum number of figures named in a complaint.
 SHOWN = 5
 
 ADVICE = (
@@ -196,15 +196,15 @@ ADVICE = (
 
 
 def complaint(golden: dict[str, Any], name: str, got: Trained) -> str:
-    """What of a trial is not as recorded, for the developer who changed it; empty where all is."""
+    """Return which figures of a trial differ from the record, for the developer who changed them; empty if none."""
     now = {field: value for field, value in got.profile.items() if field != "frames"}
     then = {**golden["profile"], "precision": TRIALS[name].precision}
-    # A field that is not recorded is unknown: the others tell whether it is the recorded machine.
+    # A field that is not recorded is unknown; the other fields tell whether this is the recorded machine.
     others = [f"{field} was {a!r}, is {b!r}" for field, a, b in differences(then, now) if field in then]
     mode = f"tolerant: {'; '.join(others)}" if others else "exact: the profile is the recorded one"
     found = [
         f"  {', '.join(path.split('.', 1))}: recorded {a!r}, got {b!r}"
-        for path, b, a in differences(got.figures, golden["trials"][name])  # in the order in which they came about
+        for path, b, a in differences(got.figures, golden["trials"][name])  # in the order in which they were made
         if not (others and _near(path, a, b, TRIALS[name].precision))
     ]
     if len(found) > SHOWN:
@@ -213,7 +213,7 @@ def complaint(golden: dict[str, Any], name: str, got: Trained) -> str:
 
 
 def _near(path: str, recorded: Any, got: Any, precision: str) -> bool:
-    """May another profile give `got`? Never other data, nor other rates: those are not rounded by a network."""
+    """Return whether another profile may give `got`: not for data or learning rates, which no network rounds."""
     figure = path.split(".")[-1].removeprefix("best_")
     if isinstance(recorded, str) and isinstance(got, str):
         return figure.endswith("_sha256") and figure != "samples_sha256"

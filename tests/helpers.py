@@ -1,4 +1,4 @@
-"""What several test files need: the tree's places, other processes, and videos without a ClipStore."""
+"""Shared by several test files: paths of the tree, other processes, and videos without a ClipStore."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARED = ROOT.parent / "shared"
 
 
 def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a fresh interpreter in the repository root, with its own salt of Python's hash()."""
+    """Run `code` in a fresh interpreter in the repository root, with another salt of Python's hash()."""
     env = dict(os.environ)
     if hash_seed is not None:
         env["PYTHONHASHSEED"] = str(hash_seed)
@@ -46,26 +46,26 @@ def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subp
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """What a refusal says; it is never a traceback."""
+    """Return the text of a refusal, which must not be a traceback."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
 CPU = torch.device("cpu")
-#: Of the quick start's size: frames are stored at 37×49.
+#: The clip of the quick start: frames are stored at 37×49.
 SMALL_CLIP = ClipConfig(frames=8, size=32)
 
 
 def copied(clips: ClipStore, store: Store) -> ClipStore:
-    """A copy that a test may damage, where `prepare_clips` finds it in `store`."""
+    """Copy a ClipStore to where `prepare_clips` finds it in `store`, so that a test may damage it."""
     folder = store.clips(clips.folder.name)
     shutil.copytree(clips.folder, folder)
     return ClipStore.open(folder)
 
 
 def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
-    """Every figure of every epoch, and the weights."""
+    """Return every figure of every epoch, and the digest of the weights."""
     rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
     result = files.result()
     assert result is not None
@@ -73,12 +73,12 @@ def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
 
 
 def clocks(files: TrialFiles) -> list[float]:
-    """When each epoch was trained."""
+    """Return when each epoch was trained."""
     return [row["at"] for row in files.rows()]
 
 
 def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
-    """Train `config` to its end in `store`, with clips that `prepared` has decoded."""
+    """Train `config` to the end in `store`, with clips that `prepared` has decoded."""
     session = Session(store, dict(prepared.folders))
     for _ in session.trial(config, CPU):
         pass
@@ -97,7 +97,7 @@ def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) ->
 
 
 def decoded(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """A whole video's frames (n, h, w, 3), and who decoded them."""
+    """Return all frames of a video (n, h, w, 3), and the decoder."""
     frames: list[np.ndarray] = []
     by = ""
     for number, pixels, decoder in decode(path, size):
@@ -116,14 +116,14 @@ def flip_a_byte(path: Path, at: int) -> None:
 
 
 def fill_disk(folder: Path, leave: int) -> Path:
-    """A file that fills the disk of `folder` but for about so many bytes."""
+    """Fill the disk of `folder`, except for about `left` bytes."""
     filler = folder / "filler"
     filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
     return filler
 
 
 class FakeClips:
-    """Stands in for a ClipStore where frames are only read: random videos of the given lengths."""
+    """A stand-in for a ClipStore, for reading frames: random videos of the given lengths."""
 
     def __init__(self, lengths: list[int], height: int, width: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -138,17 +138,17 @@ class FakeClips:
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
-    """Σ (observed − expected)² / expected, divided by its degrees of freedom: near 1 for a true expectation."""
+    """Return Σ (observed − expected)² / expected over its degrees of freedom: near 1 for a true expectation."""
     counts, expected = np.asarray(counts, float), np.asarray(expected, float)
     return float(((counts - expected) ** 2 / expected).sum() / max(1, len(counts) - 1))
 
 
-#: Of the sweep below, in each of its two blocks.
+#: Candidates of the sweep below, in each of its two blocks.
 CANDIDATES, WINDOW = 9, 3
 
 
 def sweep_of(**search_part: object) -> SweepConfig:
-    """A sweep with every kind of parameter but `int`; `search_part` goes over its `search` section."""
+    """Return a sweep with every kind of parameter except `int`. `search_part` replaces parts of section `search`."""
     return SweepConfig.model_validate(
         {
             "name": "s",
@@ -199,7 +199,7 @@ search:
 
 
 def write_sweep(tmp_path: Path, *changes: tuple[str, str]) -> Path:
-    """SWEEP as a file, with the lines `old` replaced by `new`."""
+    """Write SWEEP as a file, with the lines `old` replaced by `new`."""
     text = SWEEP
     for old, new in changes:
         assert text.count(f"{old}\n") == 1

@@ -1,9 +1,9 @@
-"""Trains a trial in a process for each attempt, and kills it at the line where it is asked to (see lives.py).
+"""Train a trial in one process per attempt, and kill it at a given line (see lives.py).
 
     python killed.py TRIAL FOLDERS      its configuration and a Session's folders, both as JSON
 
-Each line on stdin asks for an attempt, each line on stdout says what became of it. The processes are forked from one
-that has imported torch and has run nothing of it.
+Each line on stdin requests an attempt; each line on stdout reports its result. The processes are forked from one that
+has imported torch but has not used it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kdtune.train.state import TrialState
 
 PACKAGE = f"{Path(kdtune.__file__).parent}{os.sep}"
 
-#: A line is of the kind of the innermost of these files and functions on the stack; where there is none, of "session".
+#: A line's kind is that of the innermost of these files and functions on the stack; "session" if there is none.
 KINDS = {
     "train/targets.py": "targets",
     "train/evaluate.py": "evaluation",
@@ -58,7 +58,7 @@ def file_of(frame: FrameType) -> str:
 
 
 def moment(frame: FrameType | None) -> dict[str, Any]:
-    """Which trial it is, the teacher or its student, its epoch, and the steps of that epoch that are done."""
+    """Return the trial (the teacher or its student), its epoch, and the number of finished steps in that epoch."""
     while frame is not None and frame.f_code.co_qualname != "train_trial":
         frame = frame.f_back
     values = {} if frame is None else frame.f_locals
@@ -67,7 +67,7 @@ def moment(frame: FrameType | None) -> dict[str, Any]:
 
 
 def attempt(config: TrialConfig, folders: dict[str, str], ask: dict[str, Any], report: int) -> None:
-    """Train to the end, or until killed: by itself, or by the one who reads on the pipe `report` where it has come."""
+    """Train to the end, or until killed by itself or by the reader of the pipe `report`, which gets its place."""
     passed: Counter[str] = Counter()
 
     def say(place: str | None, frame: FrameType | None) -> None:

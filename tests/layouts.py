@@ -1,4 +1,4 @@
-"""Folders of files that are named like videos, for tests that read names alone."""
+"""Folders of files that are named like videos, for tests that only read names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(root: Path, **fields: object) -> Understood:
 
 
 def counts(catalog: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """(class, split) → videos."""
+    """Return (class, split) → videos."""
     return catalog.groupby(["action", "split"]).size().to_dict()
 
 
@@ -63,7 +63,7 @@ def check(understood: Understood, root: Path) -> None:
 
 
 def check_outcome(root: Path) -> None:
-    """Assert that a folder is a valid catalog, or refused in print with at least one problem."""
+    """Assert that a folder is a valid catalog, or is refused in printable text with at least one problem."""
     try:
         understood = read(root)
     except DataError as error:
@@ -77,7 +77,7 @@ def check_outcome(root: Path) -> None:
 
 @contextmanager
 def unprivileged() -> Iterator[Path]:
-    """An empty folder, and a process whose reading is subject to permissions, also where root runs the tests."""
+    """An empty folder, in a process that is subject to permissions even if root runs the tests."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         user = os.geteuid()

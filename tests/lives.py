@@ -1,4 +1,4 @@
-"""Attempts at a trial, killed at lines that are drawn at random, and all that a store's files say afterwards."""
+"""Attempts at a trial that are killed at random lines, and the content of a store's files afterwards."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kdtune.store.seal import SEAL
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import CLOCK
 
-#: What is going on at a line (tests/killed.py says which): in each of them trials are killed.
+#: What runs at a line (see tests/killed.py). Trials are killed in each of these kinds.
 KINDS = ("session", "resume", "targets", "training", "evaluation", "cost", "rows", "checkpoint")
-#: What of a store is other each time: all figures that a clock says.
+#: Content of a store that differs each time: all times.
 TIMES = (*CLOCK, "epoch_seconds", "clip_ms")
 
 
 def left(store: Store) -> dict[str, Any]:
-    """All that a store's files say, by path; but for clocks, and for the temporary files of writes that were killed."""
+    """Return the content of a store's files by path, without times and without the temporary files of killed writes."""
     found: dict[str, Any] = {}
     for path in sorted(store.root.rglob("*")):
         name = str(path.relative_to(store.root))
@@ -36,7 +36,7 @@ def left(store: Store) -> dict[str, Any]:
             found[name] = content_digest(parts)
         elif path.suffix in (".json", ".jsonl"):
             text = re.sub(rf'"({"|".join(TIMES)})": [\d.e+-]+', "", path.read_text())
-            found[name] = re.sub(rf'"{SEAL}": "\w+"', "", text)  # it is of the times, too
+            found[name] = re.sub(rf'"{SEAL}": "\w+"', "", text)  # the digest covers times, too
         else:
             found[name] = path.read_bytes()
     return found
@@ -44,18 +44,18 @@ def left(store: Store) -> dict[str, Any]:
 
 @dataclass
 class Lives:
-    """Attempts at one trial, killed at lines drawn at random. From an empty store to the end of the trial is a life."""
+    """Attempts at one trial, killed at random lines. A life leads from an empty store to the end of the trial."""
 
     process: subprocess.Popen[str]
     draws: random.Random
     passed: Counter[str] = field(default_factory=Counter)
-    """Lines as `kind file:line`, each with how often one attempt at most has come to it."""
+    """Lines as `kind file:line` → how often a single attempt has reached it, at most."""
     kills: list[dict[str, Any]] = field(default_factory=list)
     damaged: int = 0
     _kinds: list[str] = field(default_factory=list)
 
     def attempt(self, store: Store, place: str | None = None, n: int = 1, **how: Any) -> dict[str, Any]:
-        """One attempt, killed when it comes to the line `place` for the n-th time; returns what became of it."""
+        """Make one attempt, killed when it reaches the line `place` for the n-th time. Return its result."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         ask = {"store": str(store.root), "place": place, "n": n, "every_s": None, "from_outside": False, **how}
@@ -68,7 +68,7 @@ class Lives:
         return said
 
     def attempt_anywhere(self, store: Store, **how: Any) -> dict[str, Any]:
-        """Every kind comes in its turn, and any of its lines; early passages more often, for longer lives."""
+        """Draw a line: the kinds in turn, any line of a kind, and early passages more often, for longer lives."""
         if not self._kinds:
             self._kinds = self.draws.sample(KINDS, len(KINDS))
         kind = self._kinds.pop()
@@ -76,7 +76,7 @@ class Lives:
         return self.attempt(store, place, self.draws.randint(1, self.draws.randint(1, self.passed[place])), **how)
 
     def live(self, store: Store, damaging: float = 0.0, **how: Any) -> None:
-        """Attempts, until one comes to the end. After a kill the last checkpoint is damaged with that probability."""
+        """Make attempts until one ends the trial. After a kill, damage the checkpoint with probability `damaging`."""
         how["every_s"] = self.draws.choice([None, 0.0])
         while self.attempt_anywhere(store, **how)["exit"] != 0:
             for files in store.trials():
@@ -85,7 +85,7 @@ class Lives:
                     self.damage(files.checkpoint)
 
     def damage(self, path: Path) -> None:
-        """Tear off its end or turn over one of its bits, wherever it may be."""
+        """Cut off the end of a file, or flip one of its bits, at a random place."""
         content = bytearray(path.read_bytes())
         at = self.draws.randrange(len(content))
         if self.draws.random() < 0.5:
@@ -96,7 +96,7 @@ class Lives:
         self.damaged += 1
 
     def counts(self) -> dict[str, int]:
-        """Kills, the different lines that they struck, those in the different steps of the trials, kills by kind."""
+        """Return the numbers of kills, of lines hit, of lines hit in different steps, and of kills by kind."""
         lines = {kill["place"] for kill in self.kills}
         moments = {tuple(kill[name] for name in ("place", "trial", "epoch", "step")) for kill in self.kills}
         kinds = Counter(kill["place"].split()[0] for kill in self.kills)

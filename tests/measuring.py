@@ -19,14 +19,14 @@ from kdtune.train.session import Session
 
 
 def trial_of(form: dict[str, Any], **sections: Any) -> TrialConfig:
-    """`form` with these sections, each over what `form` says there."""
+    """Return `form` with these sections merged into its own."""
     return TrialConfig.model_validate(merge(form, sections))
 
 
 def measured(
     config: TrialConfig, prepared: Session, cache: SampleCache | None = None, device: torch.device = CPU
 ) -> dict[OfCost, float]:
-    """Of a trial that was not trained."""
+    """Return the cost of a trial that was not trained."""
     make_deterministic(config)
     data = TrialData.of(config, prepared.clips(config))
     fresh = initial_state(config, data, None, device)

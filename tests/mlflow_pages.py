@@ -32,7 +32,7 @@ PARENT = "mlflow.parentRunId"
 
 @dataclass
 class Seen:
-    """The text of each page, and the pictures, by page: table, runs, charts, compare, trial, metrics, artifacts."""
+    """Texts and pictures by page: table, runs, charts, compare, trial, metrics, artifacts."""
 
     folder: Path
     texts: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Seen:
 
 
 def call(address: str, path: str, **query: str | list[str]) -> dict:
-    """The answer of MLflow's REST interface to a GET (no body) or, for a search, a POST."""
+    """Return the response of MLflow's REST API to a GET (without body) or, for a search, a POST."""
     url = f"{address}/api/2.0/mlflow/{path}"
     if path.endswith("search"):
         request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
@@ -60,9 +60,9 @@ def tags(run: dict) -> dict[str, str]:
 
 
 def comparable(run: dict, params: Sequence[str], metric: str) -> bool:
-    """Whether every axis of the chart has a value for this run.
+    """Return whether every axis of the chart has a value for this run.
 
-    A control has no lambda and no tau, which would turn their axes into lists of words; a pruned run has no late
+    A control has no lambda and no tau, which would turn their axes into lists of words. A pruned run has no late
     accuracy, and MLflow draws it at the axis' upper end, as if it were the best.
     """
     values = {param["key"]: param["value"] for param in run["data"].get("params", [])}
@@ -71,18 +71,18 @@ def comparable(run: dict, params: Sequence[str], metric: str) -> bool:
 
 
 def axes(driver: Chrome) -> set[str]:
-    """Titles of the axes of the parallel-coordinates charts that are drawn."""
+    """Return the titles of the axes of the parallel-coordinates charts that are drawn."""
     found = driver.find_elements(By.CSS_SELECTOR, ".parcoords .axis-title, .parcoords .label")
     return {element.text for element in found if element.text}
 
 
 class Pages:
-    """One browser on one MLflow; each method returns when its page shows what it must."""
+    """One browser on one MLflow. Each method returns when its page shows what it must."""
 
     def __init__(self, driver: Chrome, address: str) -> None:
         self.driver, self.address = driver, address
         self.wait = WebDriverWait(driver, WAIT_S)
-        # What MLflow asks a person once, and would lay over every page: that this is no language model's experiment.
+        # MLflow asks once, over every page, whether this experiment is for a language model. It is not.
         driver.get(f"{address}/health")
         asked = {
             "mlflow.workflowType_v1": "machine_learning",
@@ -93,8 +93,8 @@ class Pages:
             driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", name, json.dumps(value))
 
     def open(self, page: str, texts: Sequence[str]) -> None:
-        """Go to `page` and wait for the texts."""
-        self.driver.get("about:blank")  # else a new #fragment is no new page
+        """Open `page` and wait for the texts."""
+        self.driver.get("about:blank")  # otherwise a new #fragment would not load the page
         self.driver.get(page if page.startswith("http") else f"{self.address}/#/{page}")
         self.shows(texts)
 
@@ -105,7 +105,7 @@ class Pages:
         self.wait.until(element_to_be_clickable((By.XPATH, xpath)), xpath).click()
 
     def compare(self, experiment_id: str, run_ids: Sequence[str], params: Sequence[str], metric: str) -> None:
-        """The comparison of these runs, with parallel coordinates of these params and metric."""
+        """Open the comparison of these runs, with parallel coordinates of these params and metric."""
         query = urllib.parse.urlencode(
             {"runs": json.dumps(list(run_ids)), "experiments": json.dumps([experiment_id])},
             quote_via=urllib.parse.quote,
@@ -161,13 +161,13 @@ def _look(
     named = call(pages.address, "experiments/get", experiment_id=experiment)["experiment"]["name"]
     pages.open("experiments", [named])
     seen.keep(driver, "experiments")
-    # The table as it opens by itself: the sweep, and below it, one click away, its trials.
+    # The table as it opens by default: the sweep and, one click away, its trials below it.
     pages.open(f"experiments/{experiment}/runs", [parent["info"]["run_name"]])
     name = parent["info"]["run_name"]
     pages.click(f"//*[@role='gridcell'][.//a[normalize-space()='{name}']]//button")
     pages.shows(names)
     seen.keep(driver, "table")
-    # The view that kdtune saves with the experiment: nothing was clicked.
+    # The view that kdtune saves with the experiment; nothing was clicked.
     pages.open(link, [*names, *params, "late"])
     seen.keep(driver, "ranking")
     pages.open(f"{link}&compareRunsMode=CHART", ["Parallel Coordinates"])
@@ -179,7 +179,7 @@ def _look(
     pages.open(run, [best["info"]["run_name"], *params])
     seen.keep(driver, "trial")
     pages.open(f"{run}/model-metrics", [stage])
-    # The search box takes a regular expression: the curve over the stages, without each stage's own point.
+    # The search box takes a regular expression: select the curve over the stages, without each stage's own point.
     driver.find_element(By.CSS_SELECTOR, "input[placeholder='Search metric charts']").send_keys("^" + "/".join(series))
     pages.wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, ".scatterlayer .point")) == points)
     seen.keep(driver, "metrics")

@@ -1,4 +1,4 @@
-"""Networks and clips for them."""
+"""Networks for tests, and clips for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def network(
 ) -> nn.Module:
     if seed is not None:
         torch.manual_seed(seed)
-    # Clips too short for a tuple's transforms are for tests alone.
+    # Only tests use clips that are too short for a tuple's transforms.
     clip = ClipConfig.model_construct(frames=shape[0], size=shape[1])
     return build_backbone(NetworkConfig(backbone=backbone, depth=depth, width=width), clip)
 

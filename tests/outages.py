@@ -1,5 +1,6 @@
-"""A real MLflow server that tests stop, freeze and start again, a proxy before it that is slow or loses answers, and
-what is in its database, counted."""
+"""A real MLflow server that tests stop, freeze and restart; a proxy that is slow or loses answers; and counts of what
+the server's database holds.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +30,11 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, database: Path) -> None:
-        """On this database, which is made where it is missing; returns when the server answers."""
+        """Start on this database, creating it if missing, and return when the server answers."""
         database.parent.mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{database}"
         command = ui_command(uri, port=self.port)
-        # A session of its own: the server's helpers are stopped with it.
+        # Its own session, so that the server's helpers are stopped with it.
         self._process = subprocess.Popen(
             [*command, "--allowed-hosts", "*"],
             env={**SERVER_SETTINGS, **os.environ, **ui_environment(uri)},
@@ -44,7 +45,7 @@ class Server:
         wait_until(lambda: answers(f"{self.address}/health", self._process), "MLflow's server answers")
 
     def freeze(self) -> None:
-        """Its processes stand still; the system still takes connections for it."""
+        """Freeze its processes. The system still accepts connections for it."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -63,14 +64,14 @@ class Server:
 
 
 class Proxy:
-    """Passes connections on to a port of this machine: late by `delay_s`, or without the answers to some requests."""
+    """Forwards connections to a port of this machine: late by `delay_s`, or dropping the answers to some requests."""
 
     def __init__(self, port: int) -> None:
         self._to = port
         self.delay_s = 0.0
-        """Before each part of an answer."""
+        """Delay before each part of an answer, in seconds."""
         self.loses: Counter[str] = Counter()
-        """Words of a request → how many of the answers to such requests are lost: the server has carried them out."""
+        """Words of a request → number of answers to lose. The server has carried these requests out."""
         self._listener = socket.create_server((DEFAULT_HOST, 0))
         self.address = f"http://{DEFAULT_HOST}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -113,7 +114,7 @@ class Proxy:
 
 
 class Database:
-    """What MLflow keeps, counted in its tables: a client would hide what is there twice."""
+    """Counts in MLflow's tables. A client would hide duplicates."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,16 +125,16 @@ class Database:
         try:
             with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=60)) as connection:
                 return connection.execute(query).fetchall()
-        except sqlite3.OperationalError:  # the tables are being made just now
+        except sqlite3.OperationalError:  # the tables are being created
             return []
 
     def count(self, table: str, where: str = "1") -> int:
-        """Rows of a table of the runs that are not deleted."""
+        """Count rows of a table that belong to runs that are not deleted."""
         of = f"run_uuid IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active') AND {where}"
         return int(self.ask(f"SELECT count(*) FROM {table} WHERE {of}")[0][0])
 
     def tag(self, name: str) -> list[str]:
-        """The values that runs have for a tag, sorted."""
+        """Return the values of a tag over all runs, sorted."""
         of = "(SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active')"
         return sorted(
             value for (value,) in self.ask(f"SELECT value FROM tags WHERE key = '{name}' AND run_uuid IN {of}")
@@ -144,5 +145,5 @@ class Database:
 
 
 def python(*arguments: str | Path) -> list[str]:
-    """A command of this interpreter."""
+    """Return a command of this interpreter."""
     return [sys.executable, *map(str, arguments)]

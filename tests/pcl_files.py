@@ -29,7 +29,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A torchvision network without its classifier, numbered by nn.Sequential, and the heads of one script."""
+    """A torchvision network without its classifier, numbered by nn.Sequential, with the heads of one script."""
 
     def __init__(self, model: nn.Module, heads: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def write(folder: Path, layout: str) -> None:
     torch.manual_seed(3)
     net = network(layout).eval()
     for part in net.modules():
-        if isinstance(part, nn.BatchNorm3d):  # statistics of its own: a tensor in the wrong place is noticed
+        if isinstance(part, nn.BatchNorm3d):  # other statistics than the default, so that a misplaced tensor is noticed
             for tensor, low in ((part.running_mean, -0.5), (part.running_var, 0.5), (part.weight, 0.5)):
                 tensor.copy_(low + torch.rand(tensor.shape))
     torch.save(net.state_dict(), folder / f"{layout}.pt")

@@ -1,4 +1,4 @@
-"""What the tests of `plan` share."""
+"""Shared by the tests of `plan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdtune.train.session import Session
 
 
 def knowing(prepared: Session, root: Path) -> Store:
-    """A store that knows the tiny data set and nothing else."""
+    """Return a store that knows only the tiny data set."""
     for part in ("clips", "manifests"):
         shutil.copytree(prepared.store.root / part, root / part)
     return Store(root)

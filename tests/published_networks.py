@@ -1,7 +1,7 @@
-"""PCL's and VCOP's networks again, written from their description with their names: what imported weights must equal.
+"""PCL's and VCOP's networks, rewritten from their description with their names, as a reference for imported weights.
 
 Sources: BestJuly/Pretext-Contrastive-Learning (models/vcopn.py), xudejing/video-clip-order-prediction (models/r3d.py),
-BestJuly/IIC (models/r21d.py, c3d.py). Theirs have width 64; the width here is for tests' sake.
+BestJuly/IIC (models/r21d.py, c3d.py). Theirs have width 64; tests use smaller widths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kdtune.errors import StoreError
 
 
 class Full(nn.Module):
-    """R3DNet's convolution, in a module of its own."""
+    """R3DNet's convolution, in its own module."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Full(nn.Module):
 
 
 class Factorised(nn.Module):
-    """R2Plus1DNet's: in space, normalised, in time; with as many parameters as the full one."""
+    """R2Plus1DNet's convolution: space, normalisation, time, with as many parameters as the full convolution."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Layer(nn.Module):
 
 
 class Residual(nn.Module):
-    """R3DNet or R2Plus1DNet; with `classes`, as ft_classify.py has it; `return_conv` is for retrieve_clips.py."""
+    """R3DNet or R2Plus1DNet. `classes` is for ft_classify.py, `return_conv` for retrieve_clips.py."""
 
     return_conv = False
 
@@ -146,7 +146,7 @@ class Projector(nn.Module):
 
 
 class VCPN(nn.Module):
-    """PCL's pre-training: one backbone on three clips, the pretext head on all, the projector on the outer two."""
+    """PCL's pre-training network: one backbone on three clips, pretext head on all, projector on the outer two."""
 
     def __init__(self, base: nn.Module, size: int, outputs: int = 5, projection: int | None = 128) -> None:
         super().__init__()
@@ -161,14 +161,14 @@ class VCPN(nn.Module):
 
 
 def base_network(backbone: str, depth: int = 10, width: int = 4, classes: int | None = None) -> nn.Module:
-    """What they call r3d, r21d or c3d, with random weights and statistics, in evaluation mode."""
+    """Return their r3d, r21d or c3d with random weights and statistics, in evaluation mode."""
     if backbone == "c3d":
         return C3D(width, classes)
     return Residual(Full if backbone == "r3d" else Factorised, 1 if depth == 10 else 2, width, classes)
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Batch normalisation with statistics and weights of its own: a tensor in the wrong place is then noticed."""
+    """Give batch normalisation random statistics and weights, so that a misplaced tensor is noticed."""
     generator = torch.Generator().manual_seed(5)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm3d):

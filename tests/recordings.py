@@ -1,6 +1,6 @@
-"""Small videos as cameras, editors and recorders write them, made with the ffmpeg command, and what that command shows.
+"""Small videos as cameras, editors and recorders write them, made with the ffmpeg command.
 
-The command is the reference: kdtune's frames are to be those that FFmpeg's own player path gives.
+The command is the reference: kdtune's frames must equal those of FFmpeg's own player path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
-#: Height and width of the frames that are compared.
+#: Height and width of the compared frames.
 SIZE = (48, 64)
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 #: Arguments of ffmpeg for each codec, by the names that the tests use.
@@ -198,7 +198,7 @@ def trimmed(path: Path, codec: str, *, end: str = "") -> None:
 
 
 def recipes() -> Iterator[Recipe]:
-    """Yield the whole matrix of containers, codecs and what else a file may say."""
+    """Yield the whole matrix of containers, codecs and other properties of a file."""
     for suffix, codecs in CONTAINERS.items():
         for codec in codecs:
             yield _encoded(codec, suffix, codec)
@@ -252,7 +252,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def latin_1(path: Path, codec: str) -> None:
-    """Make a video whose title is no UTF-8, as older software writes it."""
+    """Make a video whose title is not UTF-8, as older software writes it."""
     command = [b"ffmpeg", b"-v", b"error", b"-y", *(part.encode() for part in (*pattern(), *CODECS[codec]))]
     subprocess.run([*command, b"-metadata", b"title=caf\xe9", str(path).encode()], check=True, capture_output=True)
 

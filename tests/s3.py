@@ -15,21 +15,21 @@ from servers import free_ports
 
 from kdtune.store import Store
 
-#: Makes the store as a machine of this name sees it, with a working copy of its own.
+#: Function that opens the store as a machine of this name, with its own working copy.
 Machines = Callable[[str], Store]
 
 BUCKET, SECRET = "kdtune", "a-secret-of-the-tests"
-#: Who may do what.
+#: The server's users and permissions.
 WRITER, READER = "writer", "reader"
 
 
 def weed() -> str | None:
-    """Where the server's program is, or None: the extra `dev` installs it."""
+    """Return the path of the server's program, or None. The extra `dev` installs it."""
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
 
 class S3Server:
-    """What it holds outlives `stop`."""
+    """The server. Its content survives `stop`."""
 
     def __init__(self, folder: Path, program: str) -> None:
         self.folder, self.program = folder, program
@@ -46,7 +46,7 @@ class S3Server:
         (folder / "s3.json").write_text(json.dumps({"identities": identities}))
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server and return when it answers."""
         options = {
             "dir": self.folder / "data",
             "ip": "127.0.0.1",
@@ -80,30 +80,30 @@ class S3Server:
                     fs.mkdir(BUCKET)
                 fs.pipe_file(f"{BUCKET}/ready", b"yes")  # its volume server has joined
                 return
-            except Exception:  # of botocore, of aiohttp, of the system
+            except Exception:  # errors of botocore, aiohttp and the system
                 assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
                 time.sleep(0.1)
 
     def stop(self) -> None:
-        """At once, as by a power cut."""
+        """Kill the server, as in a power cut."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def files(self) -> fsspec.AbstractFileSystem:
-        """A client of its own."""
+        """Return a separate client."""
         return s3_files(self.endpoint, WRITER, SECRET)
 
     def settings(self, user: str = WRITER) -> str:
-        """A file for AWS_CONFIG_FILE."""
+        """Return the content of a file for AWS_CONFIG_FILE."""
         lines = [f"aws_access_key_id = {user}", f"aws_secret_access_key = {SECRET}", "region = us-east-1"]
         return "\n".join(["[default]", *lines, f"endpoint_url = {self.endpoint}", ""])
 
 
 def s3_files(endpoint: str, key: str, secret: str) -> fsspec.AbstractFileSystem:
-    """A client of the server at `endpoint` that remembers nothing and does not try again."""
+    """Return a client of the server at `endpoint` that does not cache or retry."""
     fs = fsspec.filesystem(
         "s3",
         key=key,

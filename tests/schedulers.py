@@ -1,4 +1,4 @@
-"""Campaigns without trials: what a group comes out as is a function of the group."""
+"""Schedulers without trials: a group's outcome is a function of the group."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def key_of(config: TrialConfig) -> str:
 
 
 def outcome_of(group: TrialGroup) -> Outcome:
-    """A function of the group alone, as the trainer is: some fail, weak ones stop at the first threshold they miss."""
+    """Return a group's outcome, a function of the group: some fail, weak ones stop at the first threshold missed."""
     sweep = sweep_of()
     luck = random.Random(
         f"{group.name} {sorted(group.values.items())}"
-    )  # not the keys: those change with every new field
+    )  # not the keys, which change with every new field
     if group.kind == "candidate" and luck.random() < 0.12:
         return Outcome("failed", error="luck")
     config = group.configs[0]
@@ -52,9 +52,9 @@ def drive(
     made: dict[str, Outcome] | None = None,
     outcome: OutcomeOf = outcome_of,
 ) -> SweepScheduler:
-    """Run a scheduler as Ray would: up to `at_once` groups side by side, ending in random order.
+    """Run a scheduler as Ray would: up to `at_once` groups in parallel, ending in random order.
 
-    `made` stands for the store: what is in it is found. After `stop_after` ends all is dropped, as in a crash.
+    `made` stands for the store: groups in it are found. After `stop_after` ends everything is dropped, as in a crash.
     """
     rng, running, ends = random.Random(order), [], 0
     made = {} if made is None else made

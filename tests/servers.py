@@ -1,4 +1,4 @@
-"""Servers that tests start on this machine: free ports, waiting until they answer, and ending them."""
+"""Start servers on this machine for tests: find free ports, wait until they answer, and stop them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAIT_S = 90
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now, no two of them the same."""
+    """Return different free ports of the loopback interface."""
     with ExitStack() as open_:
         probes = [open_.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -35,10 +35,10 @@ def free_port() -> int:
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
-    """Ask until the condition holds.
+    """Poll until the condition holds.
 
     Raises:
-        TimeoutError: it did not, within `timeout_s`.
+        TimeoutError: it did not hold within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while not holds():
@@ -48,7 +48,7 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = WAIT_S) 
 
 
 def answers(url: str, server: subprocess.Popen[bytes] | None = None) -> bool:
-    """Is there a page at `url`?
+    """Return whether `url` answers with a page.
 
     Raises:
         RuntimeError: the process that should answer has ended.
@@ -64,7 +64,7 @@ def answers(url: str, server: subprocess.Popen[bytes] | None = None) -> bool:
 
 @contextmanager
 def served(uri: str, port: int, log: IO[bytes] | None = None) -> Iterator[str]:
-    """`python -m kdtune ui` on the database, for as long as the block runs; gives its address, writes into `log`."""
+    """Run `python -m kdtune ui` on the database during the block. Yield its address; write its output to `log`."""
     command = [sys.executable, "-m", "kdtune", "ui", "--port", str(port)]
     with running(command, f"http://{DEFAULT_HOST}:{port}", "/health", log, MLFLOW_TRACKING_URI=uri) as address:
         yield address
@@ -74,14 +74,14 @@ def served(uri: str, port: int, log: IO[bytes] | None = None) -> Iterator[str]:
 def running(
     command: list[str], address: str, path: str, log: IO[bytes] | None = None, **settings: str
 ) -> Iterator[str]:
-    """The server that `command` starts, from when it answers at `address` + `path` until the block ends.
+    """Run the server `command` until the block ends. Enter the block when it answers at `address` + `path`.
 
     Raises:
-        RuntimeError: it ended before it answered; with the last of what it wrote.
+        RuntimeError: it ended before it answered; the message holds the end of its output.
     """
     with tempfile.TemporaryFile() as own:
         out = own if log is None else log
-        # A session of its own: the server's helpers are ended with it.
+        # Its own session, so that the server's helpers are ended with it.
         server = subprocess.Popen(
             command, env={**os.environ, **settings}, stdout=out, stderr=out, start_new_session=True
         )
@@ -100,7 +100,7 @@ def running(
 
 
 def end(server: subprocess.Popen[bytes]) -> None:
-    """End the server with everything it started, and wait until it is gone."""
+    """End the server and everything it started, and wait until they are gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
     try:

@@ -1,4 +1,4 @@
-"""Sweeps run by a test: in this process, or by the command in one of its own."""
+"""Run sweeps in tests: in this process, or by the command in its own process."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def run(
     cancel: Cancel | None = None,
     seen: Callable[[str, str], object] = lambda event, group: None,
 ) -> tuple[Ending, list[str]]:
-    """How it ended, on a backend or the Ray at an address, and the lines it said; `seen` is told of each event and its
-    group: asked, started, epoch, ended."""
+    """Run a sweep on a backend or the Ray at an address. Return how it ended and the lines it printed.
+
+    `seen` is called with each event (asked, started, epoch, ended) and its group.
+    """
     said: list[str] = []
     uri = empty_database(store / "mlflow.db")
 
@@ -50,7 +52,7 @@ def run(
 
 
 def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> subprocess.Popen[str]:
-    """The command in a process of its own, once it has said a line with all words of `until`."""
+    """Start the command in its own process, and return once it has printed a line with all words of `until`."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": empty_database(store / "mlflow.db")}
     command = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(store), "--address", address]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -62,7 +64,7 @@ def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> su
 
 
 def outcome(store: Path, name: str = "tiny") -> list[tuple[Any, ...]]:
-    """Everything of a sweep's results that must not depend on how or when it ran."""
+    """Return everything of a sweep's results that must not depend on how or when it ran."""
     fields = ("key", "candidate", "block", "control", "seed", "params", "state", "epochs", "stages", "objective")
     trials = sweep_results(Store(store), name, {})["trials"]
     return [tuple(trial[field] for field in (*fields, "weights_sha256", "error")) for trial in trials]
