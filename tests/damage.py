@@ -116,7 +116,7 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
         scheduler.finish(group, outcome, cached=False)
     some = next(iter(scheduler.groups.values())).keys[0]
     write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
-    write_json(files.group, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
+    write_json(files.job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
     write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})
     os.utime(files.driver, (1.0, 1.0))  # the driver died long ago
     store.claim()

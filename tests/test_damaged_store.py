@@ -102,7 +102,7 @@ def test_records_of_earlier_versions_are_read_and_a_key_that_stands_twice_is_ref
     path.write_text(json.dumps(CONTENTS[1], indent=1) + "\n")
     assert read_json(path) == CONTENTS[1]
     path.write_text('{"a": 1, "a": 2}\n')
-    with pytest.raises(DamageError, match="a key stands there twice"):
+    with pytest.raises(DamageError, match="it has a key twice"):
         read_json(path)
 
 

@@ -60,14 +60,14 @@ def test_a_lock_that_outlives_its_holder_is_noticed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(doctor, "FREED_S", 0.1)
     finding = store_folder(Outlived(tmp_path))
     assert finding.state == "problem"
-    assert finding.text.endswith("a lock outlives its holder: after a crash nobody can have it")
+    assert finding.text.endswith("a lock outlives its holder: after a crash no process can take it")
 
 
 def test_torchvision_of_another_release_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # Python refuses to import it
     finding = optional_package("torchvision")
     assert finding.state == "problem"
-    assert f"cannot be imported with torch {version('torch')}; they must belong together: " in finding.text
+    assert f"cannot be imported with torch {version('torch')}; their versions must match: " in finding.text
 
 
 #: An installation without some packages: neither can they be imported nor does anything say that they are there.

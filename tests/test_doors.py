@@ -45,12 +45,12 @@ def listener(name: str, host: str, *arguments: str, **environment: str) -> Itera
 @pytest.mark.parametrize(
     ("host", "mode", "state", "words"),
     [
-        ("127.0.0.1", "token", "ok", "this machine alone, asks for a token"),
-        ("::ffff:127.0.0.1", "token", "ok", "this machine alone, asks for a token"),
-        ("127.0.0.1", "disabled", "note", "this machine alone, asks for no token"),
-        ("0.0.0.0", "token", "note", "every machine that reaches this one, asks for a token"),
-        ("0.0.0.0", "disabled", "problem", "every machine that reaches this one, asks for no token"),
-        ("::", None, "problem", "every machine that reaches this one, asks for no token"),
+        ("127.0.0.1", "token", "ok", "only from this machine, asks for a token"),
+        ("::ffff:127.0.0.1", "token", "ok", "only from this machine, asks for a token"),
+        ("127.0.0.1", "disabled", "note", "only from this machine, asks for no token"),
+        ("0.0.0.0", "token", "note", "from every machine that reaches this one, asks for a token"),
+        ("0.0.0.0", "disabled", "problem", "from every machine that reaches this one, asks for no token"),
+        ("::", None, "problem", "from every machine that reaches this one, asks for no token"),
     ],
 )
 def test_a_socket_of_ray_is_judged_by_its_address_and_its_token(

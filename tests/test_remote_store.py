@@ -98,7 +98,7 @@ def test_frames_that_are_damaged_there_are_refused(small: TrialConfig, on: Machi
         ("s3://kdtune/x", READER, None, "cannot be written: Access Denied"),
         ("s3://kdtune/x", "nobody", None, "cannot be written: "),
         ("s4://kdtune/x", None, None, "cannot be written: Protocol not known: s4"),
-        ("HTTP://127.0.0.1:9/x", None, None, "is a web server's, whose files can be neither listed nor written"),
+        ("HTTP://127.0.0.1:9/x", None, None, "belongs to a web server, whose files can be neither listed nor written"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_at_once(
@@ -128,10 +128,10 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(
 def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_stop(on: Machines) -> None:
     first, second = on("a"), on("b")
     files, seen = first.sweep("tiny"), second.sweep("tiny")
-    with files.kept(), DriverLock(first, "tiny", None):
+    with files.synced(), DriverLock(first, "tiny", None):
         files.publish()
         with (
-            seen.kept(),
+            seen.synced(),
             pytest.raises(UserError, match=r"another driver runs it \(host .*process"),
             DriverLock(second, "tiny", None),
         ):
@@ -144,7 +144,7 @@ def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_
         while not (stopping() and files.stop.exists()):
             assert time.monotonic() < deadline
     assert seen.fetch().driver.exists() is seen.stop.exists() is False
-    with seen.kept(), DriverLock(second, "tiny", None):
+    with seen.synced(), DriverLock(second, "tiny", None):
         assert not seen.stops()
 
 

@@ -157,7 +157,7 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
 @pytest.mark.parametrize(
     ("username", "password", "said"),
     [
-        (None, None, "it wants a login (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (None, None, "it needs a login (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
         ("admin", "not the password", "it refuses the login of admin (401); check MLFLOW_TRACKING_USERNAME"),
         ("nobody", "not the password", "it refuses the login of nobody (401)"),
     ],
@@ -176,12 +176,12 @@ def test_without_a_login_nothing_arrives_and_trials_go_on(
     for name, value in (("MLFLOW_TRACKING_USERNAME", username), ("MLFLOW_TRACKING_PASSWORD", password)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     (problem,) = publish(server.address, tmp_path, trials)
-    assert "has not got 5 trials" in problem
+    assert "did not receive 5 trials" in problem
     assert said in problem
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"kdtune: MLflow ({server.address}) takes no results: ")
     assert said in line
-    assert line.endswith("Trials go on.")
+    assert line.endswith("Trials continue.")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(server.address, timeout=30)
 

@@ -20,7 +20,7 @@ def publish(options: argparse.Namespace) -> int:
     store, uri, name = writing(options), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
     store.sweep_record(name)  # refuse an unknown name before anything is made for it
-    with nobody_runs(store, name), files.kept():
+    with nobody_runs(store, name), files.synced():
         ending = SweepEnding(store, name)
         store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])
         record, trials = ending.record, ending.trials()

@@ -32,7 +32,7 @@ def sweep(options: argparse.Namespace) -> int:
     backend = backend_of(options.backend, options.address)
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
-    with watcher(sys.stderr) as shown, files.kept(), Interrupts() as interrupts:
+    with watcher(sys.stderr) as shown, files.synced(), Interrupts() as interrupts:
         end = drive(sweep, text, store, backend, uri, shown, interrupts)
     results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
     print(f"\n{summary(results, store.sweep_record(sweep.name))}\n")

@@ -1,1 +1,1 @@
-"""Whether this machine is ready, and what of it others can reach."""
+"""Check whether this machine is ready for sweeps, and which of its sockets other machines can reach."""

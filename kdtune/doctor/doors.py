@@ -1,4 +1,4 @@
-"""`doctor` on what others can reach: where a sweep's Ray would put its sockets, its token, and what listens now."""
+"""`doctor`'s security findings: the folder of Ray's sockets, Ray's token, and every listening socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdtune.execute.cluster.folder import private_folder
 
 
 def doors() -> Iterator[Finding]:
-    """A finding on Ray's folder, on its token where that is not as it should be, and on each listening socket."""
+    """Yield a finding on Ray's folder, on a token that is not secure, and on each listening socket."""
     yield ray_folder()
     yield from token(Path.home() / ".ray" / "auth_token")
     found = listening()
@@ -23,18 +23,19 @@ def doors() -> Iterator[Finding]:
 
 
 def ray_folder() -> Finding:
+    """Return whether Ray's sockets can be put into a private folder."""
     try:
         with private_folder() as folder:
-            return Finding("sockets", "ok", f"{folder.parent} takes Ray's sockets")
+            return Finding("sockets", "ok", f"Ray's sockets go to {folder.parent}")
     except ResourceError as refusal:
         return Finding("sockets", "problem", str(refusal).strip())
 
 
 def token(file: Path) -> Iterator[Finding]:
-    """Yield a finding for a user's setting that turns tokens off, and for a token that other users can read."""
+    """Yield a finding if the user has turned tokens off, and if other users can read the token in `file`."""
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() == "disabled":
-        what = "a sweep's Ray asks for no token: whoever is logged in here can run code as you while it runs"
+        what = "a sweep's Ray asks for no token: any user of this machine can run code as you while it runs"
         yield Finding("token", "note", f"RAY_AUTH_MODE={mode}: {what}")
     try:
         readable = os.name == "posix" and all(path.stat().st_mode & 0o077 for path in (file, *file.parents[:2]))
@@ -45,10 +46,11 @@ def token(file: Path) -> Iterator[Finding]:
 
 
 def of_door(door: Door) -> Finding:
-    """A socket that other machines reach is a note; a problem where it lets in anybody."""
-    reach = "this machine alone" if door.local else "every machine that reaches this one"
+    """Return the finding on a listening socket: a note if other machines can reach it, a problem if it lets anyone
+    in."""
+    reach = "only from this machine" if door.local else "from every machine that reaches this one"
     key = "a login" if door.program == "MLflow" else "a token"
-    # MLflow's pages on loopback have no login by design; Ray's sockets run whatever code they are sent.
+    # MLflow's pages on loopback have no login by design; Ray's sockets run any code that they are sent.
     asks = {True: f"asks for {key}", False: f"asks for no {key.split()[1]}", None: ""}[door.guarded]
     said = ", ".join(filter(None, [reach, asks]))
     open_to_all = door.guarded is False and (not door.local or door.program != "MLflow")

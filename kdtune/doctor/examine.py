@@ -1,4 +1,4 @@
-"""Is this machine ready, and what would not be deterministic on it? torch is imported once it is known to be there."""
+"""Check this machine: packages, hardware, store, sockets, determinism. Imports torch only once it is installed."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     from kdtune.config.trial import TrialConfig
     from kdtune.doctor.repeat import Pair
 
-#: What the trainer needs.
+#: Packages that the trainer needs.
 NEEDED = ("torch", "numpy", "pandas", "pyarrow", "pydantic", "filelock", "pillow")
-#: What there is not without each of the others.
+#: Optional package → what does not work without it.
 OPTIONAL = {
-    "torchvision": "the networks tdn_light and torchvision's own cannot be trained",
-    "ray": "no sweeps; `train` and `replay` go without",
-    "optuna": "no sweeps; `train` and `replay` go without",
-    "mlflow": "no pages: `ui` does not start, and trials are not shown there",
+    "torchvision": "tdn_light and torchvision's networks cannot be trained",
+    "ray": "no sweeps; `train` and `replay` work without it",
+    "optuna": "no sweeps; `train` and `replay` work without it",
+    "mlflow": "no web pages: `ui` does not start, and trials are not shown there",
     "av": "videos can be neither made nor decoded; prepared clips can be trained on",
-    "decord": "PyAV decodes all videos alone, which takes longer",
+    "decord": "PyAV decodes every video, which takes longer",
 }
-#: With less, a trial at the papers' sizes may not have room for its checkpoints.
+#: With less free space, a trial at the papers' sizes may lack room for its checkpoints.
 LITTLE_DISK_GIB = 1
-#: How long a killed process's lock may take to be free; on a shared folder its server decides.
+#: Seconds until a killed process's lock must be free; on a shared folder its server decides.
 FREED_S = 10
-#: The names of the findings that `examine` makes of trials.
+#: Names of the findings about trials.
 TRIAL, PACKED = "trial", "packed"
 
 
 def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
-    """Every finding as soon as it is made. `device` is "auto" (all there are), "cpu" or "cuda".
+    """Yield every finding as soon as it is known. `device` is "auto" (all devices), "cpu" or "cuda".
 
-    Raises ResourceError for a device that is not there.
+    Raises ResourceError for "cuda" without a GPU.
     """
     trainer = needed_packages()
     devices = _devices(device) if trainer.state == "ok" else []
@@ -70,22 +70,24 @@ def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
 
 
 def needed_packages() -> Finding:
+    """Return whether the trainer's packages are installed, with their versions."""
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        return Finding("trainer", "problem", f"not installed: {', '.join(missing)}; nothing can be trained without")
+        return Finding("trainer", "problem", f"not installed: {', '.join(missing)}; training needs them")
     if reason := _import_fails("torch"):
         return Finding("trainer", "problem", f"torch {versions['torch']} cannot be imported: {reason}")
     return Finding("trainer", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def optional_package(name: str) -> Finding:
+    """Return the version of an optional package, or what does not work without it."""
     version = _version(name)
     if version is None:
         return Finding(name, "note", f"not installed: {OPTIONAL[name]}")
-    # The one that does not load beside every torch. The others are not the trainer's to import.
+    # Only torchvision must match torch; the trainer does not import the others.
     if name == "torchvision" and not _import_fails("torch") and (reason := _import_fails(name)):
-        what = f"{version} cannot be imported with torch {_version('torch')}; they must belong together: {reason}"
+        what = f"{version} cannot be imported with torch {_version('torch')}; their versions must match: {reason}"
         return Finding(name, "problem", what)
     return Finding(name, "ok", version)
 
@@ -100,26 +102,27 @@ def _version(package: str) -> str | None:
 def _import_fails(module: str) -> str:
     try:
         importlib.import_module(module)
-    except Exception as error:  # a library that does not fit may raise anything
+    except Exception as error:  # a library that does not match may raise anything
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return ""
 
 
 def machine() -> Finding:
+    """Return the machine's cores, memory and system."""
     parts = [f"{cores()} core{'s' if cores() != 1 else ''}", f"{memory_bytes() / GIB:.0f} GiB of memory"]
     return Finding("machine", "ok", ", ".join([*parts, f"{platform.system()} {platform.machine()}"]))
 
 
 def store_folder(store: Store) -> Finding:
-    """Can trials be kept in the store? Makes its folder where there is none."""
+    """Return whether the store can hold trials: atomic writes, locks, free space. Makes its folder if it is missing."""
     try:
         store.check()
         store.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=store.root) as scratch:
-            for content in ("first", "second"):  # renamed to a new name, then over a file that is there
+            for content in ("first", "second"):  # renamed to a new name, then over an existing file
                 write_atomic(Path(scratch) / "file", content)
                 if (Path(scratch) / "file").read_text(encoding="utf-8") != content:
-                    return Finding("store", "problem", f"{store.root}: a file that was renamed keeps its old content")
+                    return Finding("store", "problem", f"{store.root}: a renamed file keeps its old content")
             if problem := _lock_problem(store, Path(scratch).name.lstrip(".")):
                 return Finding("store", "problem", f"{store.root}: {problem}")
         free = free_bytes(store.root) / GIB
@@ -128,42 +131,43 @@ def store_folder(store: Store) -> Finding:
     except OSError as error:
         return Finding("store", "problem", f"{store.root} cannot be written to: {error.strerror or error}")
     little = free < LITTLE_DISK_GIB
-    text = f"{store.root}: files are replaced whole, locks exclude, {free:.1f} GiB free"
+    text = f"{store.root}: writes are atomic, locks work, {free:.1f} GiB free"
     return Finding("store", "note" if little else "ok", f"{text}: not much for trials" if little else text)
 
 
 def _lock_problem(store: Store, name: str) -> str:
-    """Does another process see a lock as held, and as free when its holder is killed? Empty where both are so."""
+    """Return what is wrong with locks; empty if another process sees a lock as held, and as free after its holder is
+    killed."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     holder = context.Process(target=_hold, args=(store, name, theirs), daemon=True)
     holder.start()
-    theirs.close()  # or the end of the process would go unseen
+    theirs.close()  # otherwise the process's end would go unnoticed
     lock = store.lock_here(name)
     try:
         if refusal := ours.recv():
-            return f"no lock can be had: {refusal}"
+            return f"no lock can be taken: {refusal}"
         with suppress(Timeout), lock.acquire(timeout=0):
             return "a lock does not exclude: two processes can hold it at once"
         holder.kill()
         with suppress(Timeout), lock.acquire(timeout=FREED_S):
             return ""
-        return "a lock outlives its holder: after a crash nobody can have it"
+        return "a lock outlives its holder: after a crash no process can take it"
     except EOFError:
-        return "no lock can be had: the process that asked for one died"
+        return "no lock can be taken: the process that asked for one died"
     finally:
         holder.kill()
         holder.join()
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _hold(store: Store, name: str, said: Connection) -> None:
+def _hold(store: Store, name: str, answer: Connection) -> None:
     try:
         with store.lock_here(name):
-            said.send("")
-            said.recv()  # never comes: the lock is held until this process is killed
+            answer.send("")
+            answer.recv()  # blocks: the lock is held until this process is killed
     except (OSError, NotImplementedError) as error:
-        said.send(str(error))
+        answer.send(str(error))
 
 
 # ---- the trials ------------------------------------------------------------------------------------------------------
@@ -174,19 +178,22 @@ def _devices(name: str) -> list[torch.device]:
 
     from kdtune.train.session import choose_device
 
-    choose_device(name)  # refuses a GPU that is not there
+    choose_device(name)  # refuses "cuda" without a GPU
     gpus = [torch.device("cuda", place) for place in range(torch.cuda.device_count())] if name != "cpu" else []
     return gpus if name == "cuda" else [torch.device("cpu"), *gpus]
 
 
 def determinism(devices: list[torch.device], *, full: bool) -> Iterator[Finding]:
-    """Each device, and short trials on it: every one twice, and the first (all of them, if `full`) by two processes."""
+    """Yield a finding on each device and on short trials there.
+
+    Each trial runs twice; the first one (with `full`, each one) also runs in two processes at once.
+    """
     import torch
 
     from kdtune.doctor.repeat import Pair, short_clips, short_trials
 
     if not torch.cuda.is_available():
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
         yield Finding("cuda", "note", f"torch sees no GPU; it is built for {built}")
     with tempfile.TemporaryDirectory(prefix="kdtune-doctor-") as scratch, Pair() as pair:
         clips = short_clips(Path(scratch) / "clips", full=full)
@@ -211,7 +218,7 @@ def _described(device: torch.device, config: TrialConfig, clips: ClipStore) -> F
 
 
 def of_trial(config: TrialConfig, clips: Path, device: torch.device, pair: Pair | None) -> Iterator[Finding]:
-    """Does a trial repeat its bits alone and, where it does, beside itself? With a digest to compare machines by."""
+    """Yield whether a trial repeats its bits alone and, if so, beside a copy of itself; a digest compares machines."""
     from kdtune.doctor.repeat import difference, trained_twice
 
     clip = config.clip

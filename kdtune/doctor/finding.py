@@ -1,4 +1,4 @@
-"""What `doctor` says: one line for each thing that was looked at."""
+"""A line of `doctor`'s output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: Literal["ok", "note", "problem"]

@@ -1,4 +1,4 @@
-"""What of kdtune, Ray and MLflow listens on this machine, and who can reach it. Imports neither of them."""
+"""Find the listening sockets of kdtune, Ray and MLflow and who can reach them. Imports none of the three."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import psutil
 
-#: Names of Ray's processes; the others are told by their command.
+#: Names of Ray's processes; its other processes are recognised by their command.
 _RAY_NAMES = ("gcs_server", "raylet")
 _RAY_PARTS = ("/ray/_private/", "/ray/dashboard/", "/ray/autoscaler/", "/ray/util/client/", "/execute/cluster/head.py")
-#: Levels of parents that are asked for the mode of authentication; a worker's is its raylet's, if not its own.
+#: Levels of parents searched for the authentication mode: a worker without one has its raylet's.
 _PARENTS = 4
 
 
@@ -24,23 +24,24 @@ class Door:
     program: str
     """kdtune, Ray or MLflow."""
     process: str
+    """Name of the process."""
     pid: int
     address: str
     """Host and port."""
     local: bool
     """Whether only this machine reaches it."""
     guarded: bool | None
-    """Whether it asks for a token or a login; None where that cannot be told."""
+    """Whether it asks for a token or a login; None if unknown."""
 
 
 def listening() -> list[Door]:
-    """Return the listening TCP sockets of this user's processes of kdtune, Ray and MLflow, by program and port."""
+    """Return the listening TCP sockets of this user's kdtune, Ray and MLflow processes, sorted by program."""
     return sorted(_doors(), key=lambda door: (door.program, door.local, door.pid, door.address))
 
 
 def _doors() -> Iterator[Door]:
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it may end at any time, or be another user's
+        with suppress(psutil.Error, OSError):  # the process may end at any time, or belong to another user
             if hasattr(os, "getuid") and process.uids().real != os.getuid():
                 continue
             command = process.cmdline()
@@ -48,7 +49,7 @@ def _doors() -> Iterator[Door]:
             if program is None:
                 continue
             name, guarded = process.name(), None
-            with suppress(psutil.Error, OSError):  # a parent or a child that ends hides no door
+            with suppress(psutil.Error, OSError):  # a parent or child that ends must not hide the socket
                 guarded = _mlflow_guarded(command) if program == "MLflow" else _ray_guarded(process)
             for bound in _bound(process):
                 host = _plain(bound[0])
@@ -59,7 +60,7 @@ def _doors() -> Iterator[Door]:
 def _bound(process: psutil.Process) -> set[tuple[str, int]]:
     """Return host and port of each listening socket.
 
-    Linux may leave out lines of its table that others change while it is read, so it is read twice.
+    Reads them twice, because Linux may omit lines of its table that change during the read.
     """
     found = [*process.net_connections("inet"), *process.net_connections("inet")]
     return {(each.laddr[0], each.laddr[1]) for each in found if each.status == psutil.CONN_LISTEN}
@@ -76,7 +77,7 @@ def _program(name: str, command: list[str]) -> str | None:
 
 
 def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address, without its zone; an IPv4 address that is written as one of IPv6 as what it is."""
+    """Return the address without its zone, and an IPv4-mapped IPv6 address as IPv4."""
     address = ipaddress.ip_address(host.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
 
@@ -86,18 +87,18 @@ def _mlflow_guarded(command: list[str]) -> bool:
 
 
 def _ray_guarded(process: psutil.Process) -> bool | None:
-    """Whether a process of Ray, or a driver, was started with a token asked for."""
+    """Return whether a Ray process or a driver asks for a token; None if unknown."""
     for each in [process, *process.parents()[:_PARENTS]]:
         if (mode := _ray_mode(each)) is not None:
             return mode == "token"
     if process.name() in _RAY_NAMES:
         return False
-    # A driver sets the mode for its own Ray when it runs, which only its children show.
+    # A driver sets the mode after its start, so only its children show it.
     return True if "token" in map(_ray_mode, process.children()) else None
 
 
 def _ray_mode(process: psutil.Process) -> str | None:
-    """Return Ray's mode of authentication in the process; None where it has none, has ended or may not be read."""
+    """Return the process's Ray authentication mode; None if it has none, has ended or may not be read."""
     with suppress(psutil.Error, OSError):
         if (mode := process.environ().get("RAY_AUTH_MODE")) is not None:
             return mode.lower()

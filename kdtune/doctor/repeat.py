@@ -1,4 +1,4 @@
-"""Does this machine repeat a trial's bits? Short trials through the whole trainer: twice, and two at the same time."""
+"""Check that this machine repeats a trial's bits: run short trials through the whole trainer, twice and in pairs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from kdtune.train.session import Session, plain_words
 
 NETWORKS = (("c3d", 10), ("r3d", 10), ("r3d", 18), ("r21d", 10), ("r21d", 18))
 CONTRASTS = ("memory_bank", "in_batch")
-#: On the CPU, in bfloat16: its kernels are other ones, and one network shows them.
-ONE = (("r3d", 10), "memory_bank")
+#: The only trial in bfloat16 on the CPU: one network exercises all of its kernels there.
+BF16_ON_CPU = (("r3d", 10), "memory_bank")
 
 
 def short_trials(*, full: bool, cpu: bool) -> list[TrialConfig]:
-    """The papers' networks and contrasts in fp32 and bf16: small ones, or with the papers' sizes at T = 10 and 16."""
+    """Return trials of the papers' networks and contrasts in fp32 and bf16: small, or with `full` at the papers' sizes
+    (T = 10 and 16)."""
     lengths = (10, 16) if full else (8,)
     forms = [
         {
-            # The folder is never looked at: a Session is told where the clips are.
+            # The folder is never read: the Session knows where the clips are.
             "data": {"dataset": "synthetic", "root": "rendered", "validation": 0.3},
             "clip": {"frames": frames, **({} if full else {"size": 32})},
             "student": {"backbone": backbone, "depth": depth, **({} if full else {"width": 8})},
@@ -47,13 +48,13 @@ def short_trials(*, full: bool, cpu: bool) -> list[TrialConfig]:
         }
         for precision, frames in product(("fp32", "bf16"), lengths)
         for (backbone, depth), contrast in product(NETWORKS, CONTRASTS)
-        if full or not cpu or precision == "fp32" or ((backbone, depth), contrast) == ONE
+        if full or not cpu or precision == "fp32" or ((backbone, depth), contrast) == BF16_ON_CPU
     ]
     return [TrialConfig.model_validate(form) for form in forms]
 
 
 def short_clips(folder: Path, *, full: bool) -> ClipStore:
-    """Videos for these trials, in the new `folder`: enough for two steps an epoch."""
+    """Make videos for these trials in the new `folder`: enough for two steps per epoch."""
     size = short_trials(full=full, cpu=True)[0].clip.stored_size
     classes = ("SpinLeft", "Rise", "Grow", "Shake")
     return rendered_clips(folder, size, classes=classes, groups=6 if full else 3, clips=2)
@@ -61,23 +62,23 @@ def short_clips(folder: Path, *, full: bool) -> ClipStore:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended: all that has to repeat."""
+    """How a trial ended: everything that must repeat."""
 
     rows: list[dict[str, Any]]
-    """Of each epoch, without the clock's figures."""
+    """Each epoch's row without the CLOCK fields."""
     weights: str
-    """Their SHA-256; empty where the trial failed."""
+    """SHA-256 of the weights; empty if the trial failed."""
     error: str
-    """Why it failed, in plain words; empty where it did not."""
+    """Why the trial failed, in plain words; empty if it did not."""
 
     @property
     def digest(self) -> str:
-        """The first digits of a SHA-256 over every figure of every epoch and the weights."""
+        """12 hex digits of a SHA-256 over every figure of every epoch and the weights."""
         return content_digest([self.rows, self.weights, self.error])[:12]
 
 
 def trained(config: TrialConfig, clips: Path, device: torch.device) -> Ended:
-    """Train from nothing, in a store of its own beside the clips; where the process is killed, that store stays."""
+    """Train from scratch in a temporary store beside the clips. If the process is killed, that store remains."""
     rows, weights, failure = [], "", ""
     with tempfile.TemporaryDirectory(dir=clips.parent) as folder:
         session = Session(Store(folder), {source_id(config.data, config.clip): str(clips)})
@@ -85,16 +86,16 @@ def trained(config: TrialConfig, clips: Path, device: torch.device) -> Ended:
             for row in session.trial(config, device):
                 rows.append({name: value for name, value in row.items() if name not in CLOCK})
             result = session.files(config).result()
-            assert result is not None, "a trial that ends has a result"
+            assert result is not None, "a finished trial has a result"
             weights = result["weights_sha256"]
         except Exception as error:
             failure = plain_words(error)
-    torch.cuda.empty_cache()  # the next one may be trained by another process
+    torch.cuda.empty_cache()  # another process may train the next trial
     return Ended(rows, weights, failure)
 
 
 def difference(was: Ended, now: Ended) -> str:
-    """The first figure in which two runs of a trial differ, or that one of them failed; empty where none does."""
+    """Describe the first difference between two runs of a trial, or that one failed; empty if they are equal."""
     for row, other in zip(was.rows, now.rows, strict=False):
         for figure, a, b in differences(row, other):
             return f"epoch {row['epoch']}, {figure}: was {a!r}, then {b!r}"
@@ -104,12 +105,12 @@ def difference(was: Ended, now: Ended) -> str:
 
 
 def trained_twice(config: TrialConfig, clips: Path, device: torch.device) -> tuple[Ended, str]:
-    """How a trial ended, and why it is not to be relied on, with the operators; empty where every bit repeated."""
+    """Train twice; return how the trial ended and what is wrong, with the operators; empty if every bit repeated."""
     first = trained(config, clips, device)
     problem = first.error or difference(first, trained(config, clips, device))
     if problem:
         operators = find_operators(lambda: trained(config, clips, device))
-        # Where torch refuses operators, the trial's error is the first of them, at length.
+        # If torch refuses operators, the trial's error only repeats the first of them at length.
         problem = str(operators) if operators.refused else f"{problem}; {operators}"
     return first, problem
 
@@ -127,10 +128,10 @@ class Pair:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
-            theirs.close()  # or the end of the process would go unseen
+            theirs.close()  # otherwise the process's end would go unnoticed
             self._workers.append((process, ours))
         for _, work in self._workers:
-            work.recv()  # it is there: nothing keeps the two from beginning together
+            work.recv()  # wait until it is ready, so that both begin together
 
     def _stop(self) -> None:
         for process, work in self._workers:
@@ -145,7 +146,7 @@ class Pair:
         self._stop()
 
     def trained(self, config: TrialConfig, clips: Path, device: torch.device) -> list[Ended]:
-        """How the trial ended in each of the two."""
+        """Return how the trial ended in each of the two processes; one entry with an error if a process died."""
         try:
             for _, work in self._workers:
                 work.send((config, clips, device))
@@ -157,7 +158,7 @@ class Pair:
 
 
 def _serve(work: Connection) -> None:
-    with suppress(EOFError, KeyboardInterrupt):  # the one who asks is gone
+    with suppress(EOFError, KeyboardInterrupt):  # the parent has ended
         work.send("here")
         while True:
             work.send(trained(*work.recv()))

@@ -1,4 +1,4 @@
-"""The store: every path and file name, atomic writes, locks; behind a URL as well."""
+"""The store, a folder or a URL: every path and file name, atomic writes, checksums and locks."""
 
 from kdtune.store.store import STORE_VERSION, TARGET_COUNTS, Store, SweepFiles, TrialFiles
 

@@ -1,4 +1,4 @@
-"""What is written once and never changes, between a remote store and this machine: targets' blocks, frames."""
+"""Copy files that never change between a remote store and this machine: blocks of targets, and frames."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdtune.errors import Problem, StoreError
 from kdtune.names import is_name
 from kdtune.store.remote import Remote
 
-#: The last object of a folder that is published as a whole: {"files": {name: SHA-256}}.
+#: The object that completes a folder published as a whole: {"files": {name: SHA-256}}. It is written last.
 WHOLE = "whole.json"
 THREADS = 16
 
 
 def fetch_missing(remote: Remote, folder: str, to: Path) -> None:
-    """Bring the objects of `folder` of which no file is in `to`."""
+    """Download the objects of `folder` that `to` lacks."""
     missing = [name for name in remote.listing(folder) if not (to / name).exists()]
     if missing:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -27,9 +27,9 @@ def fetch_missing(remote: Remote, folder: str, to: Path) -> None:
 
 
 def fetch_whole(remote: Remote, folder: str, to: Path) -> bool:
-    """Make `to` of a folder that was published whole, each file held against its SHA-256; False where there is none.
+    """Download a folder that was published as a whole to `to`, checking each SHA-256; return False if there is none.
 
-    Raises StoreError where the remote's objects are damaged, and OSError of the disk.
+    Raises StoreError if the remote's objects are damaged, and OSError if the disk fails.
     """
     content = remote.read(f"{folder}/{WHOLE}")
     if content is None:
@@ -39,7 +39,7 @@ def fetch_whole(remote: Remote, folder: str, to: Path) -> bool:
     try:
         for name, sha256 in _digests(content).items():
             if not remote.get(f"{folder}/{name}", copy / name) or _sha256(copy / name) != sha256:
-                what = f"its {name} is damaged; remove the folder there, and who has the videos publishes it again"
+                what = f"its {name} is damaged; remove the folder there: a machine with the videos publishes it again"
                 raise StoreError([Problem(f"{remote.url}/{folder}", what)])
         copy.rename(to)
     finally:
@@ -47,13 +47,13 @@ def fetch_whole(remote: Remote, folder: str, to: Path) -> bool:
     return True
 
 
-def publish_whole(remote: Remote, folder: str, place: Path, names: Iterable[str], telling: str) -> None:
-    """Publish these files of a folder that is finished; nothing where the remote has the same.
+def publish_whole(remote: Remote, folder: str, place: Path, names: Iterable[str], identity_file: str) -> None:
+    """Upload the files `names` of a finished folder, unless the remote already has this folder.
 
-    `telling` is the one of them by which two folders are known to be the same.
+    Two folders are the same if their `identity_file` is.
     """
     content = remote.read(f"{folder}/{WHOLE}")
-    if content is not None and _digests(content).get(telling) == _sha256(place / telling):
+    if content is not None and _digests(content).get(identity_file) == _sha256(place / identity_file):
         return
     digests = {name: _sha256(place / name) for name in names}
     remote.remove(f"{folder}/{WHOLE}")
@@ -63,7 +63,10 @@ def publish_whole(remote: Remote, folder: str, place: Path, names: Iterable[str]
 
 
 def _digests(content: bytes) -> dict[str, str]:
-    """File → SHA-256 of a folder that was published whole; a damaged list names the list itself, which is refused."""
+    """Return file → SHA-256 of a folder published as a whole.
+
+    For a damaged list, return an entry that no file can match, so that the caller refuses the folder.
+    """
     try:
         files = json.loads(content)["files"]
         if files and all(is_name(name) and isinstance(digest, str) for name, digest in files.items()):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, JSON and lines of it, what a full disk says. No torch needed."""
+"""Atomic writes, JSON records and JSON lines, and errors of a full disk. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.parse import problem_of
 from kdtune.store.seal import REMEDY, is_sealed, note_damage, opened, sealed
 
-#: Most damaged lines of a file that are named.
+#: Maximum number of damaged lines listed per file.
 SHOWN = 3
 
 
 def disk_full(error: BaseException) -> bool:
-    """Is it that the disk, or what the user may have of it, is used up?"""
+    """Return whether the error is ENOSPC or EDQUOT."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_full_words(error: BaseException) -> str:
-    """What to say of it, with the file that could not be written where that is known."""
+    """Return the message for a full disk, with the file's name if the error has one."""
     name = getattr(error, "filename", None)
     return "the disk is full" + (f": {name} could not be written" if name else "")
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """An OSError of a write knows no file name; whoever reads of a full disk wants to know which disk."""
+    """Add the file's name to an OSError. A failed write has none, but the user needs to know which disk is full."""
     try:
         yield
     except OSError as error:
@@ -41,7 +41,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write so that a reader sees the whole file or none, also after a power cut: temporary file, fsync, rename."""
+    """Write a file by temporary file, fsync and rename: readers see all of it or none, even after a power cut."""
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -58,36 +58,35 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def clear_unfinished(folder: Path, name: str = "") -> None:
-    """Remove what killed processes had not finished writing to the file `name` in `folder`, or to any: for the holder
-    of its lock alone."""
+    """Remove the temporary files of killed writers of `name` in `folder`, or of any file. Call it under the lock."""
     for unfinished in folder.glob(f".{name}*"):
         unfinished.unlink(missing_ok=True)
 
 
 def as_json(content: Any, indent: int | None = None) -> str:
-    """Return `content` as JSON. Raises ValueError for NaN and infinity: JSON has neither, and no record holds one."""
+    """Return `content` as JSON. Raises ValueError for NaN and infinity, which JSON lacks and no record may hold."""
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a record, sealed (seal.py)."""
+    """Write a record atomically, with its seal (seal.py)."""
     write_atomic(path, sealed(as_json(content, indent=1)) + "\n")
 
 
 def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any] | None:
-    """Return the record of a JSON file without its seal, or None where there is no file.
+    """Return the record of a JSON file without its seal, or None if there is no file.
 
-    Raises DamageError for one that is not what was written, is no object, or lacks a key of `needs`, and StoreError
-    where it cannot be read.
+    Raises DamageError if the content fails its checksum, is not an object, or lacks a key of `needs`; StoreError if the
+    file cannot be read.
     """
     content = _content(path)
     return None if content is None else opened(content.rstrip(b"\n"), path, needs=needs)
 
 
 def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
-    """Add a line. A crash leaves at most a torn last line, which `read_jsonl` leaves out and the next append cuts.
+    """Append a line. A crash leaves at most a torn last line: `read_jsonl` skips it and the next append removes it.
 
-    Without `sync` nobody waits for the disk: a power cut may take the last lines.
+    Without `sync` the line is not flushed to disk: a power cut may lose the last lines.
     """
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +105,10 @@ def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
 
 
 def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = False) -> list[dict[str, Any]]:
-    """Return the whole lines of a file, without their seals; a last line without its end is not one.
+    """Return the records in the lines of a file, without their seals. Skips a torn last line.
 
-    Raises DamageError, naming the lines, where some are not what was written, and StoreError where the file cannot be
-    read. With `passing_over` those lines are left out, and a note names them.
+    Raises DamageError, naming the lines, if some are damaged, and StoreError if the file cannot be read. With
+    `passing_over`, skips damaged lines and logs a note that names them.
     """
     content = _content_of_lines(path, passing_over)
     rows, problems = [], list[Problem]()
@@ -120,8 +119,8 @@ def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = Fa
                 rows.append(opened(line, path, number, needs))
             except DamageError as error:
                 problems += error.problems
-    if is_sealed(torn[:-1]):  # a torn line lacks its end, and this one has a byte too many: its end was changed
-        problems.append(Problem(f"{path}:{len(lines) + 1}", f"is damaged: its end is not what was written; {REMEDY}"))
+    if is_sealed(torn[:-1]):  # a torn line is cut short, but this one is complete: its newline was changed
+        problems.append(Problem(f"{path}:{len(lines) + 1}", f"is damaged: its end was changed; {REMEDY}"))
     if problems and not passing_over:
         raise DamageError(problems[:SHOWN])
     if problems:
@@ -140,7 +139,10 @@ def _content_of_lines(path: Path, passing_over: bool) -> bytes:
 
 
 def _content(path: Path) -> bytes | None:
-    """The bytes of a record, or None where there is none. Raises DamageError for a folder, StoreError for the rest."""
+    """Return the bytes of a file, or None if there is none.
+
+    Raises DamageError if a folder is in its place, and StoreError if it cannot be read.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -152,7 +154,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def set_damaged_lines_aside(path: Path, needs: Iterable[str] = ()) -> None:
-    """Keep the sound lines of a file that has damaged ones, and the file as it was under the name `….damaged`."""
+    """Rename a file with damaged lines to `….damaged`, and write its sound lines in its place."""
     try:
         read_jsonl(path, needs)
     except DamageError:
@@ -162,7 +164,7 @@ def set_damaged_lines_aside(path: Path, needs: Iterable[str] = ()) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder to a name that nothing reads, beside its place; return that."""
+    """Rename a damaged file or folder to a name beside it that nothing reads; return that path."""
     number = 0
     while (aside := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
         number += 1
@@ -171,5 +173,5 @@ def set_aside(path: Path) -> Path:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace all lines at once."""
+    """Write all lines of a file atomically, each with its seal."""
     write_atomic(path, "".join(sealed(as_json(row)) + "\n" for row in rows))

@@ -1,25 +1,27 @@
-"""What the records of a store are, and what brings a damaged one back: one table for `store check` and its page."""
+"""The kinds of records in a store and how to recover each: one table for `store check` and its page in docs/."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdtune.store.records import LEDGER_ROW, SWEEP_RECORD
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of record: a JSON file, or one with a JSON object in each line."""
+    """A kind of record: a JSON file, or a file with a JSON object in each line."""
 
     pattern: str
-    """Of its path in the store."""
+    """Glob pattern of its path in the store."""
     what: str
-    """What it says, for people."""
+    """Its content, in words."""
     remedy: str
-    """What brings it back, for people."""
+    """How it is recovered, in words."""
     needs: tuple[str, ...] = ()
-    """What each object in it holds at least."""
+    """Keys that each object in it must have."""
     aside: bool = True
-    """Whether a damaged one may be set aside: it is made again, or nothing needs it."""
+    """Whether a damaged one may be set aside, because it is made again or nothing needs it."""
 
 
 _TRIAL = "the sweep or `train` that made the trial makes it again"
@@ -41,13 +43,13 @@ KINDS = (
         "sweeps/*/sweep.json",
         "what a sweep is",
         "run the sweep again: it trains nothing twice",
-        ("name", "ledger", "blocks", "objective", "stages"),
+        SWEEP_RECORD,
     ),
     Kind(
         "sweeps/*/ledger_*.jsonl",
         "what a sweep asked",
         "run the sweep again: it asks again what damaged lines asked, and trains nothing twice",
-        ("event", "job"),
+        LEDGER_ROW,
     ),
     Kind("sweeps/*/mlflow.jsonl", "ids of MLflow's runs", "`publish` finds them again", ("uri", "runs")),
     Kind("sweeps/*/driver.json", "who runs a sweep", "the sweep's next run", ("host", "pid", "since", "address")),
@@ -58,20 +60,20 @@ KINDS = (
         "the next `data prepare` or sweep on its videos checks them again",
     ),
 )
-#: What brings other files back.
+#: How other files are recovered.
 REMEDIES = {
-    "checkpoint": "the sweep or `train` that made the trial trains it on from what is sound, to the same bits",
+    "checkpoint": "the sweep or `train` that made the trial resumes it from what is intact, to the same bits",
     "imported": "import it again with `teacher import`",
     "kept": "replay the trial from its start instead of from this stage",
     "targets": "the next trial that needs it computes it again",
-    "clips": "the next `data prepare` or sweep on its videos mends them, or makes them anew",
+    "clips": "the next `data prepare` or sweep on its videos repairs them or makes them again",
 }
 
 
 def records(root: Path) -> list[tuple[Path, Kind]]:
-    """Return what is in the place of each record of the store in `root`, a folder included, with its kind.
+    """Return the path of each record of the store in `root` with its kind, even if a folder is in its place.
 
-    What begins with a dot is being made, and is left out.
+    Skips names that begin with a dot, which are still being written.
     """
     found = ((path, kind) for kind in KINDS for path in sorted(root.glob(kind.pattern)))
     return [(path, kind) for path, kind in found if not any(p.startswith(".") for p in path.relative_to(root).parts)]

@@ -1,24 +1,28 @@
-"""A lock among all machines that see a remote store: an object that its holder touches every few seconds.
+"""A lock among all machines that share a remote store: an object that its holder touches every few seconds.
 
     locks/<name>/<generation>     {"copy": the holder's working copy, "host", "process", "beat": counts up, "free"}
 
-The highest generation is the lock. It is free where its object says so, where its holder had this very working copy (of
-which the caller has the file lock, so that holder is dead), or where nobody has touched it for EXPIRY_S of the waiter's
-own clock, in which it could be read all the time: no two machines' clocks are compared. Who wants it then creates the
-next generation, which only one can, and removes those below. The last object stays, saying that it is free: were it
-removed, one who had found it old could create the same generation again.
+The highest generation is the lock. It is free if
 
-A holder must not write what another machine has taken over. Three things keep it from that:
+* its object says so,
+* its holder used this working copy (the caller has the copy's file lock, so that holder is dead), or
+* it stayed untouched for EXPIRY_S on the waiter's own clock while the waiter could read it. No machine compares its
+  clock with another's.
 
-* Before each attempt to write, `check` asks whether the lock was confirmed within ASK_S; if not, it is confirmed now.
-  ASK_S and the time limit of an attempt (objects.py) together are shorter than EXPIRY_S. The age is taken by a clock
-  that counts while the machine is suspended, and by the wall clock, which is set again when a paused virtual machine
-  goes on.
-* To confirm is to touch the object and *then* to look for a higher generation. Who takes an untouched lock over creates
-  its generation and *then* looks whether the one below was touched after all; if so, it waits until the old holder
-  must have noticed. So one of the two sees the other, whatever the order of their requests.
-* A write that was sent in time and arrives late is refused by the server, for it names the version that it replaces
-  (mirror.py).
+To take a free lock, a machine creates the next generation, which only one can, and removes the ones below. A released
+lock's object stays and says that it is free: if it were removed, a machine that had seen it expire could create the
+same generation again.
+
+A holder must not write after another machine has taken over. Three rules ensure that:
+
+* Before each attempt to write, `check` confirms the lock unless it was confirmed within ASK_SHARE · EXPIRY_S. That time
+  plus the time limit of an attempt (objects.py) is shorter than EXPIRY_S. The age is measured by a clock that runs
+  while the machine is suspended, and by the wall clock, which is corrected when a paused virtual machine resumes.
+* To confirm, the holder touches the object and *then* looks for a higher generation. To take over an expired lock, a
+  machine creates its generation and *then* looks whether the one below was touched after all; if so, it waits until the
+  old holder must have noticed. So one of the two sees the other, whatever the order of their requests.
+* The server refuses a write that was sent in time but arrives late, because the write names the version that it
+  replaces (mirror.py).
 """
 
 from __future__ import annotations
@@ -40,20 +44,20 @@ from kdtune.store.remote import Remote
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two touches, until an untouched lock is free, and between two looks at one that is held.
+#: Seconds between touches, until an untouched lock is free, and between a waiter's polls.
 BEAT_S, EXPIRY_S, POLL_S = 5.0, 45.0, 1.0
-#: A write is preceded by a confirmation not older than this share of EXPIRY_S.
-ASK = 0.25
+#: Maximum age of the confirmation before a write, as a share of EXPIRY_S.
+ASK_SHARE = 0.25
 
 
 def clock() -> float:
-    """Seconds since some moment, suspension of the machine included; `time.monotonic` leaves that out on Linux."""
+    """Return monotonic seconds that include suspension, which `time.monotonic` leaves out on Linux."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass(frozen=True)
 class _Holder:
-    """What a lock's object says, and what is made of one that nobody can read."""
+    """The content of a lock's object; the defaults stand for an unreadable one."""
 
     copy: str = ""
     host: str = "another machine"
@@ -62,35 +66,36 @@ class _Holder:
 
     @classmethod
     def of(cls, content: bytes | None) -> _Holder:
-        """None: a higher generation was made just now, and this one removed."""
+        """Parse an object's content; None if a higher generation has just replaced the object."""
         try:
             found = json.loads(content or b"")
             copy, host, process, free = (found[name] for name in ("copy", "host", "process", "free"))
         except (ValueError, RecursionError, KeyError, TypeError):
-            return cls()  # damaged: its holder touches it, or it expires
+            return cls()  # damaged: its holder touches it or it expires
         return cls(str(copy), str(host), str(process), free is True)
 
 
 class Lease:
-    """One name. Raises StoreError where the remote cannot be reached."""
+    """The lock of one name. Methods raise StoreError if the remote cannot be reached."""
 
     def __init__(self, remote: Remote, name: str, copy: str) -> None:
         self.remote, self.name, self.copy = remote, name, copy
         self.lost = False
         self._generation, self._beats = 0, 0
         self._confirmed = (0.0, 0.0)
-        """When: by `clock`, and by the wall clock."""
+        """When the lock was last confirmed, by `clock` and by the wall clock."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"kdtune-lease-{name}", daemon=True)
 
     def acquire(self, blocking: bool = True) -> None:
-        """Hold it. Where another machine does: wait until it is free or, if that one shows a sign of life, Timeout."""
+        """Take the lock. Waits while another machine holds it; without `blocking`, raises Timeout once that machine
+        shows a sign of life."""
         seen, since, looked, told = "", 0.0, clock(), False
         while True:
             generation, version = self._top()
             holder = self._holder(generation)
             now = clock()
-            # Where this process could not look for a while, neither may the holder have been able to touch it.
+            # If this process could not read for a while, the holder may not have been able to touch it either.
             unchanged = version == seen and now - looked < EXPIRY_S / 2
             looked = now
             expired = unchanged and now - since > EXPIRY_S
@@ -110,30 +115,31 @@ class Lease:
             time.sleep(POLL_S)
 
     def release(self) -> None:
+        """Give the lock up. Does not wait for a remote that cannot be reached: the lock then expires."""
         self._ended.set()
         self._thread.join()
         del self.remote.guards[self.name]
         if not self.lost:
-            with suppress(StoreError), self.remote.patience(POLL_S):  # else it expires
+            with suppress(StoreError), self.remote.patience(POLL_S):  # otherwise it expires
                 self.remote.write(self._object(self._generation), self._content(free=True))
 
     def check(self, now: bool = False) -> None:
-        """Raise LockLost where another machine has the lock, and ConnectionError where that cannot be told.
+        """Raise LockLost if another machine has taken the lock, and ConnectionError if that is unknown.
 
-        What was confirmed shortly before is not asked again, but for `now`.
+        Uses a recent confirmation, unless `now` asks for a new one.
         """
-        if not self.lost and (now or self._age() > ASK * EXPIRY_S):
+        if not self.lost and (now or self._age() > ASK_SHARE * EXPIRY_S):
             self._confirm()
         if self.lost:
-            what = f"{self.name} was taken over by another machine, while this process was stopped or cut off"
+            what = f"another machine took {self.name} over while this process was stopped or cut off"
             raise LockLost([Problem(str(self.remote.url), what)])
 
     def _confirm(self) -> None:
-        """Touch the object, and look whether the lock has gone. Raises ConnectionError where that cannot be told."""
+        """Touch the object, then look for a higher generation. Raises ConnectionError if the remote is out of reach."""
         began = clock(), time.time()
         try:
             with self.remote.patience(0.0):
-                # In this order; see above.
+                # In this order: see the module's docstring.
                 self.remote.write(self._object(self._generation), self._content())
                 generation, _ = self._top()
         except StoreError as error:
@@ -142,7 +148,7 @@ class Lease:
         self._confirmed = began
 
     def _age(self) -> float:
-        """Seconds since the lock was confirmed, by whichever clock says more."""
+        """Return the seconds since the lock was confirmed, by the clock that shows more."""
         return max(clock() - self._confirmed[0], time.time() - self._confirmed[1])
 
     # ---- its objects -------------------------------------------------------------------------------------------------
@@ -151,13 +157,13 @@ class Lease:
         return f"locks/{self.name}/{generation:08d}"
 
     def _generations(self) -> dict[int, str]:
-        """Generation → the version of its object. Objects of other names are nobody's."""
+        """Return generation → version of its object. Ignores objects with other names."""
         there = self.remote.listing(f"locks/{self.name}")
         numbered = {int(name): version for name, version in there.items() if name.isascii() and name.isdecimal()}
         return {number: version for number, version in numbered.items() if f"{number:08d}" in there and number > 0}
 
     def _top(self) -> tuple[int, str]:
-        """The highest generation and the version of its object; (0, "") where there is none."""
+        """Return the highest generation and the version of its object; (0, "") if there is none."""
         return max(self._generations().items(), default=(0, ""))
 
     def _holder(self, generation: int) -> _Holder:
@@ -172,7 +178,7 @@ class Lease:
         began = clock(), time.time()
         if not self.remote.create(self._object(generation), self._content()):
             return False
-        if self._top()[0] != generation:  # it had been made, followed by the next one and removed since we looked
+        if self._top()[0] != generation:  # others made it, made the next one and removed it since we looked
             self.remote.remove(self._object(generation))
             return False
         self._generation, self._confirmed = generation, began
@@ -181,12 +187,12 @@ class Lease:
         return True
 
     def _succeed(self, generation: int, version: str | None) -> None:
-        """Take over from the holder of `generation`; one that was expired had last touched it to this `version`."""
+        """Take over from the holder of `generation`. `version` is the one at which it expired, None if it was free."""
         try:
             there = self._generations()
             if version is not None and there.get(generation, version) != version:
-                time.sleep(EXPIRY_S)  # touched just now, after all: within this time its holder finds that it has gone
-            with suppress(StoreError), self.remote.patience(0.0):  # else the next holder does
+                time.sleep(EXPIRY_S)  # it was touched after all: within this time its holder notices the loss
+            with suppress(StoreError), self.remote.patience(0.0):  # otherwise the next holder removes them
                 for below in there.keys() - {self._generation}:
                     self.remote.remove(self._object(below))
         except BaseException:
@@ -200,16 +206,17 @@ class Lease:
 
 
 class SharedLock:
-    """A lock between this machine's processes and then among all machines; used as a FileLock is."""
+    """A lock among this machine's processes and then among all machines, with the interface of FileLock."""
 
     def __init__(self, here: FileLock, remote: Remote, name: str, copy: str) -> None:
         self._here, self._lease_of = here, (remote, name, copy)
         self._held: list[ExitStack] = []
 
     def acquire(self, timeout: float = -1, blocking: bool = True) -> ExitStack:
-        """Raises Timeout where it is held and we shall not wait (`blocking` False or `timeout` 0; no other is known).
+        """Take the lock; return a context manager that releases it.
 
-        To be released, or left as the `with` of what it returns.
+        Raises Timeout if another process holds it and `blocking` is False or `timeout` 0. Other timeouts than 0 and -1
+        (wait) are not supported.
         """
         assert timeout in (-1, 0)
         with ExitStack() as stack:

@@ -1,15 +1,15 @@
-"""A remote store's working copy on this machine: which side of a folder is newer, and what is copied where.
+"""A remote store's working copy on this machine: decide which side of a folder is newer, and copy it.
 
-Frames are mapped into memory, checkpoints replaced, lines appended: all of that needs files. So a machine works in a
-copy with the store's own layout, *fetches* a folder before it looks and *publishes* it after writes that must survive.
-`mirror/<folder>.json` keeps what was last the same on both sides (synced.py).
+Memory maps, replaced checkpoints and appended lines all need files. A machine therefore works in a copy with the
+store's layout, *fetches* a folder before it reads and *publishes* it after writes that must survive.
+`mirror/<folder>.json` records the last state that was the same on both sides (synced.py).
 
-What was written here and not yet published is lost only where another machine has gone on since. For a trial that is
-decided as a whole, for its rows and its checkpoint belong together: they stay where the remote's rows are the beginning
-of the rows here. A trial's objects are published in an order in which each stands on those before, the result last.
+Unpublished writes of this machine are dropped only if another machine has continued the work since. A trial is decided
+as a whole, because its rows and its checkpoint belong together: this machine's files stay if its rows begin with the
+remote's rows. A trial's objects are published so that each depends only on earlier ones; the result comes last.
 
-Each object is published over the version that was last seen of it. One that has changed since was written by another
-machine, or by an attempt of our own whose answer was lost: while the lock of the folder is still ours, it is replaced.
+Each object is published over the version last seen. If it has changed, another machine wrote it, or our own attempt did
+and its answer was lost: while this process holds the folder's lock, it replaces the object.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from kdtune.store.synced import LINES, News, Record, rank, read_lenient, read_re
 
 log = logging.getLogger(__name__)
 
-#: Between two looks at a folder that is kept up to date, in seconds.
+#: Seconds between two updates of a folder that is kept in sync.
 KEEP_S = 5.0
 THREADS = 16
-#: How often an object may change while it is being replaced.
+#: Maximum number of attempts to replace an object that keeps changing.
 CONFLICTS = 8
 
 
@@ -53,23 +53,23 @@ class Mirror:
 
     @classmethod
     def of(cls, url: str, reached: bool) -> Mirror:
-        """That of this machine: in KDTUNE_CACHE or ~/.cache/kdtune, in a folder of its own for each URL."""
+        """Return this machine's working copy of a URL: a folder of its own in KDTUNE_CACHE or ~/.cache/kdtune."""
         remote = Remote(url, reached)
         cache = Path(os.environ.get("KDTUNE_CACHE") or "~/.cache/kdtune").expanduser().absolute()
         return cls(remote, cache / hashlib.sha256(remote.url.reveal().encode()).hexdigest()[:16])
 
     def lock(self, name: str, here: FileLock) -> SharedLock:
-        """Among this machine's processes, which have the lock `here`, and all machines that see the remote."""
+        """Return a lock among this machine's processes, which share the lock `here`, and all other machines."""
         return SharedLock(here, self.remote, name, self._copy_id())
 
     # ---- one side to the other ---------------------------------------------------------------------------------------
 
     def fetch(self, folder: str, more: Iterable[str] = (), seen: Listing | None = None) -> None:
-        """Bring what of `folder` another machine has written since: the records and, of the checkpoints, `more`.
+        """Download what other machines have written to `folder` since: its records, and the checkpoints in `more`.
 
-        A complete trial does not change any more: nothing is asked of the remote where all of it is on both sides.
-        `seen` is a listing from before: where it has nothing new, no other is made. A trial's checkpoints that are not
-        asked for, and are old by now, are removed: they do not go with the new records.
+        A complete trial no longer changes: if all of it is on both sides, no request is made. `seen` is an earlier
+        listing; a new one is made only if it shows something new. Removes outdated checkpoints of a trial that are not
+        in `more`, because they do not match the new records.
         """
         place, trial = self.root / folder, folder.startswith("trials/")
         if trial and all((place / name).exists() for name in ("result.json", *more)) and not self.unpublished(folder):
@@ -79,7 +79,7 @@ class Mirror:
             return not name.endswith(".pt") or name in more
 
         with self._record(folder) as record:
-            # Within the lock, for what a process of this machine publishes meanwhile is no news.
+            # Under the lock: what another process of this machine publishes meanwhile is no news.
             news = None if seen is None else News(record, place, seen)
             if news is None or news.changed or news.gone or any(map(wanted, news.missing)):
                 news = News(record, place, self.remote.listing(folder))
@@ -88,11 +88,11 @@ class Mirror:
                 changed -= {name for name in changed & ours if name.endswith(LINES) and self._is_ahead(folder, name)}
             elif ours and changed:
                 if self._is_ahead(folder, "epochs.jsonl"):
-                    for name in changed:  # seen, and to be published again
+                    for name in changed:  # mark it as seen, and as to be published again
                         record[name] = {"object": news.there[name], "file": None}
                     return
                 changed, gone = changed | (ours & news.there.keys()), gone | (ours - news.there.keys())
-            # Checkpoints first: where this ends half-way, the rows show that the remote is still ahead.
+            # Checkpoints first: if this is interrupted, the rows still show that the remote is ahead.
             bring = changed | set(filter(wanted, news.missing))
             for name in sorted(bring, key=lambda name: (not name.endswith(".pt"), rank(name))):
                 if wanted(name) and self.remote.get(f"{folder}/{name}", place / name):
@@ -104,17 +104,17 @@ class Mirror:
                 record.pop(name, None)
 
     def fetch_all(self, parent: str, names: Iterable[str] | None = None) -> None:
-        """`fetch` these folders in `parent`, or all, with one listing."""
+        """Fetch the folders `names` in `parent`, or all of them, with a single listing."""
         trees = self.remote.tree(parent)
         folders = trees if names is None else [f"{parent}/{name}" for name in names]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda folder: self.fetch(folder, seen=trees.get(folder, {})), folders))
 
     def publish(self, folder: str) -> None:
-        """Bring to the remote what was written here since; nothing is asked of it where nothing was.
+        """Upload what this machine has written since. Makes no request if there is nothing.
 
-        Raises LockLost where the lock of the folder, held by this process, has gone to another machine; and StoreError
-        where this process does not hold the lock of a trial and another machine has written the trial's objects.
+        Raises LockLost if this process held the folder's lock and another machine has taken it over, and StoreError if
+        this process does not hold a trial's lock and another machine has written the trial's objects.
         """
         place, guard = self.root / folder, self.remote.guards.get(_lock_of(folder))
         with self._record(folder) as record:
@@ -128,19 +128,19 @@ class Mirror:
                 self._replace(f"{folder}/{name}", path, record.get(name, {}).get("object"), guard)
             there = self.remote.listing(folder)
             if guard is not None:
-                self.remote.ask(partial(guard, False))  # so that these are the versions that were written here
+                self.remote.ask(partial(guard, False))  # so that the listed versions are our own
             for name in written:
                 record[name] = {"object": there.get(name), "file": news.files[name]}
             for name in removed:
                 record.pop(name, None)
 
     def unpublished(self, folder: str) -> bool:
-        """Return whether something was written here that the remote does not have."""
+        """Return whether this machine has written something that the remote lacks."""
         with self._record(folder) as record:
             return bool(News(record, self.root / folder, {}).ours)
 
     def _replace(self, name: str, path: Path | None, over: str | None, guard: Callable[[bool], None] | None) -> None:
-        """Make the object `name`, last seen in the version `over`, the file `path`; None removes it."""
+        """Replace the object `name`, last seen in the version `over`, with the file `path`; None removes it."""
         now = False
         for _ in range(CONFLICTS):
             held = None if guard is None else partial(guard, now)
@@ -152,19 +152,19 @@ class Mirror:
                 if guard is None and name.startswith("trials/"):
                     break
                 over, now = self.remote.version(name), True
-        what = "another machine has written it meanwhile; the same command goes on with what is there"
+        what = "another machine has written it meanwhile; run the same command to resume from there"
         raise StoreError([Problem(f"{self.remote.url}/{name}", what)])
 
     def withdraw(self, folder: str, name: str) -> None:
-        """Remove a file's object, so that no machine fetches it again; for the holder of the folder's lock."""
+        """Remove a file's object, so that no machine fetches it again. Call it under the folder's lock."""
         guard = self.remote.guards.get(_lock_of(folder))
         with self._record(folder) as record:
             self._replace(f"{folder}/{name}", None, record.get(name, {}).get("object"), guard)
             record.pop(name, None)
 
     @contextmanager
-    def kept(self, folder: str) -> Iterator[None]:
-        """Within the `with` news of a sweep's folder go to and fro every few seconds; at the end all is published."""
+    def synced(self, folder: str) -> Iterator[None]:
+        """Keep a folder in sync inside the `with`: fetch and publish it every KEEP_S, and publish at the end."""
         self.fetch(folder)
         ended = threading.Event()
 
@@ -173,7 +173,7 @@ class Mirror:
                 try:
                     self.fetch(folder)
                     self.publish(folder)
-                except (StoreError, OSError) as error:  # the last one, at the end, is raised
+                except (StoreError, OSError) as error:  # the last attempt, at the end, raises it
                     log.warning(f"{folder} is not published yet: {str(error).strip()}")
 
         thread = threading.Thread(target=keep, name=f"kdtune-keep-{folder}", daemon=True)
@@ -186,15 +186,15 @@ class Mirror:
             self.publish(folder)
 
     def _is_ahead(self, folder: str, name: str) -> bool:
-        """Has this file here all lines that its object has?"""
+        """Return whether this machine's file begins with all lines of its object."""
         path = self.root / folder / name
         return (path.read_bytes() if path.exists() else b"").startswith(self.remote.read(f"{folder}/{name}") or b"")
 
-    # ---- what is known of both sides ---------------------------------------------------------------------------------
+    # ---- the record of both sides ------------------------------------------------------------------------------------
 
     @contextmanager
     def _record(self, folder: str) -> Iterator[Record]:
-        """The record of a folder; written back at the end."""
+        """Yield the record of a folder under its lock, and write it back if it has changed."""
         path = self.root / "mirror" / f"{folder}.json"
         with self._usable(), self._lock(folder.replace("/", "-")):
             record = read_record(path)
@@ -206,7 +206,7 @@ class Mirror:
                     write_json(path, record)
 
     def _copy_id(self) -> str:
-        """Names this working copy; another one on every machine."""
+        """Return the id of this working copy, which differs on every machine."""
         path, host = self.root / "mirror" / "copy.json", socket.gethostname()
         with self._usable(), self._lock("copy"):
             found = read_lenient(path)
@@ -222,7 +222,7 @@ class Mirror:
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
-        """Raise StoreError where the working copy cannot be read or written. A full disk is the caller's."""
+        """Raise StoreError if the working copy cannot be read or written. The OSError of a full disk passes through."""
         try:
             yield
         except OSError as error:
@@ -234,6 +234,6 @@ class Mirror:
 
 
 def _lock_of(folder: str) -> str:
-    """The name of the lock that who writes a trial or drives a sweep holds: `trials/KEY` → `trial-KEY`."""
+    """Return the name of the lock that a folder's writer holds: `trials/KEY` → `trial-KEY`."""
     kind, _, name = folder.partition("/")
     return f"{kind.removesuffix('s')}-{name}"

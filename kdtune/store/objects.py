@@ -1,10 +1,10 @@
-"""Requests to the file system behind a URL: every one ends in time, and a write may depend on what it replaces.
+"""Requests to the file system behind a URL: each has a time limit, and a write may depend on what it replaces.
 
-A conditional write names the version of the object that it replaces, or says that there is none. S3 compares and writes
-in one step (If-Match, If-None-Match), so a request that was sent long ago and arrives late changes nothing that was
-written since. Other protocols have no such condition: there the object is looked at before it is written.
+A conditional write names the version that it replaces, or demands that there is none. S3 compares and writes in one
+step (If-Match, If-None-Match), so a request that arrives late changes nothing that was written since. Other protocols
+have no such condition: the object's version is compared before the write.
 
-fsspec, and what it needs for the protocol, is imported with the first connection.
+fsspec and its package for the protocol are imported with the first connection.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from kdtune.urls import SecretUrl
 
 #: Seconds to connect, until the next byte of an answer, and for a write of up to PART_BYTES with its answer.
 CONNECT_S, READ_S, WRITE_S = 5, 15, 20.0
-#: Seconds for any request before the first answer of a URL, and for a part of a large object, which changes no object.
+#: Seconds for a request before a URL's first answer, and for a part of a large object (a part changes no object yet).
 FIRST_S, PART_S = 6.0, 180.0
-#: A larger object is uploaded in parts of at least this size. S3 takes 10,000 parts.
+#: Larger objects are uploaded in parts of at least PART_BYTES. S3 accepts 10,000 parts.
 PART_BYTES, MOST_PARTS, PART_THREADS = 8 * 2**20, 9_000, 4
 
 
 class Changed(Exception):
-    """The object is not the one that the write was to replace."""
+    """The object is not in the version that the write was to replace."""
 
 
 class Anything(Enum):
+    """Type of ANY."""
+
     ANY = "any"
 
 
-#: What a write replaces: whatever is there.
+#: The write replaces any version, or none.
 ANY = Anything.ANY
-#: What a write replaces: a version as `version` returns it, None for no object, or ANY.
+#: What a write replaces: a version from `version`, None for no object, or ANY.
 Over = str | None | Literal[Anything.ANY]
 
 
@@ -50,7 +52,7 @@ def connect(url: SecretUrl) -> tuple[Any, str]:
     options = {"use_listings_cache": False, "skip_instance_cache": True, **_options(str(url))}
     fs, root = fsspec.core.url_to_fs(url.reveal(), **options)
     if hasattr(fs, "retries"):
-        fs.retries = 1  # Remote says how often
+        fs.retries = 1  # Remote repeats requests itself
     return fs, root.rstrip("/")
 
 
@@ -59,7 +61,7 @@ def is_s3(url: str) -> bool:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """For S3: one attempt at a time, and no endless waiting; the user's fsspec configuration has precedence."""
+    """Return S3 options for single attempts with time limits. The user's fsspec configuration takes precedence."""
     if not is_s3(url):
         return {}
     from fsspec.config import conf
@@ -69,15 +71,15 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def version(info: dict[str, Any]) -> str:
-    """Return a text that differs whenever the object was written."""
+    """Return a text that changes whenever the object is written."""
     marks = ("size", "ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
     found = (info[mark] for mark in marks if mark in info)
-    # An in-memory file system says the same moment in one of two types.
+    # An in-memory file system gives the same time as either of two types.
     return " ".join(str(datetime.fromtimestamp(mark, UTC) if isinstance(mark, float) else mark) for mark in found)
 
 
 class Request:
-    """One attempt at one action. Names are relative to the URL; `first` says that it has never answered yet."""
+    """One attempt at one action. Names are relative to the URL; `first` means that the URL has never answered yet."""
 
     def __init__(self, fs: Any, root: str, first: bool) -> None:
         self.fs, self.root, self._first = fs, root, first
@@ -87,7 +89,7 @@ class Request:
         return getattr(self.fs, method)(f"{self.root}/{name}", *arguments, **options, **self._limit(None))
 
     def create(self, name: str, content: bytes) -> None:
-        """Make an object. Raises Changed where there is one, as far as the protocol can tell."""
+        """Create an object. Raises Changed if one exists, as far as the protocol can tell."""
         if self._is_s3:
             return self.write(name, content, None)
         try:
@@ -96,9 +98,9 @@ class Request:
             raise Changed from error
 
     def write(self, name: str, content: bytes | Path, over: Over, ready: Callable[[], None] = lambda: None) -> None:
-        """Write an object whole. `ready` may refuse: it is asked again when a large object has been transferred.
+        """Write an object atomically. `ready` is called again after a large transfer, and may raise to cancel it.
 
-        Raises Changed where the object is not the one named by `over`.
+        Raises Changed if the object is not in the version `over`.
         """
         if self._is_s3:
             try:
@@ -106,7 +108,7 @@ class Request:
             except OSError as error:
                 if error.errno != errno.ENOSYS or not isinstance(over, str):
                     raise
-            # The server says that it knows no If-Match.
+            # The server does not support If-Match.
             if self.version(name) != over:
                 raise Changed
             return self._put(name, content, ANY, ready)
@@ -118,7 +120,7 @@ class Request:
             self.fs.pipe_file(f"{self.root}/{name}", content, **self._limit(WRITE_S))
 
     def remove(self, name: str, over: str | None = None) -> None:
-        """Remove an object, or only this version of it: else Changed. Raises FileNotFoundError where there is none."""
+        """Remove an object. Raises Changed if it is not in the version `over`, FileNotFoundError if there is none."""
         if self._is_s3:
             with _conditional():
                 self._s3("delete_object", name, **_condition(over or ANY))
@@ -128,7 +130,7 @@ class Request:
             self("rm_file", name)
 
     def version(self, name: str) -> str | None:
-        """Return the object's version, or None where there is none."""
+        """Return the object's version, or None if there is no object."""
         try:
             info = self("info", name)
         except FileNotFoundError:
@@ -171,15 +173,15 @@ class Request:
             ready()
             self._s3("complete_multipart_upload", name, UploadId=upload, MultipartUpload=parts, **_condition(over))
         except BaseException:
-            with suppress(Exception):  # else the server's own rule for abandoned uploads removes it
+            with suppress(Exception):  # otherwise the server's rule for abandoned uploads removes it
                 self._s3("abort_multipart_upload", name, UploadId=upload)
             raise
 
     def _limit(self, seconds: float | None) -> dict[str, float]:
-        """The time limit as fsspec's asynchronous file systems take it; the others have none.
+        """Return the time limit as an option for fsspec's asynchronous file systems; the others take none.
 
-        It is needed though connections have time limits of their own: aiohttp waits without any for a server that is to
-        say that it wants the body of an upload.
+        The connection's own limits do not suffice: aiohttp waits without limit for the server's "100 Continue" before
+        it sends the body of an upload.
         """
         if not getattr(self.fs, "async_impl", False):
             return {}
@@ -188,7 +190,7 @@ class Request:
 
 
 def _condition(over: Over) -> dict[str, Any]:
-    """The header for S3. A version without an ETag cannot be compared."""
+    """Return the condition as arguments for S3; none for a version without an ETag, which S3 cannot compare."""
     if over is None:
         return {"IfNoneMatch": "*"}
     tag = None if over is ANY else re.search(r'"[^"]*"', over)
@@ -197,11 +199,11 @@ def _condition(over: Over) -> dict[str, Any]:
 
 @contextmanager
 def _conditional() -> Iterator[None]:
-    """Raise Changed for S3's words that a condition does not hold. s3fs has made an OSError of them."""
+    """Raise Changed if S3 answers that a condition does not hold. s3fs turns that answer into an OSError."""
     try:
         yield
     except OSError as error:
         code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
-        if code in ("PreconditionFailed", "NoSuchKey"):  # the second: there is none of which the version could be
+        if code in ("PreconditionFailed", "NoSuchKey"):  # NoSuchKey: there is no object to compare
             raise Changed from error
         raise

@@ -1,4 +1,4 @@
-"""Folders that a user names, held against what a command needs of them before it does any work."""
+"""Check the folders that a user names before a command does any work."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 from kdtune.errors import Problem, StoreError, UserError
 from kdtune.urls import SecretUrl
 
-#: Where trials are kept unless `--store`, or the variable, says otherwise.
+#: The store that is used if neither `--store` nor the variable names one.
 DEFAULT_STORE, VARIABLE = "runs", "KDTUNE_STORE"
-#: What a place must be, for a problem's `allowed`.
+#: The kinds of place that are allowed, for a problem's `allowed`.
 WRITABLE, READABLE = "a folder that can be written to, or made", "a folder that can be read"
 
 
 def default_place() -> str:
-    """Return the store that is used where none is named: the variable KDTUNE_STORE, or `runs`."""
+    """Return the default store: the variable KDTUNE_STORE, or `runs`."""
     return os.environ.get(VARIABLE) or DEFAULT_STORE
 
 
 def check_place(text: str, option: str, refuse: type[UserError] = StoreError) -> None:
-    """Raise `refuse` for what names neither a URL nor a folder that records may name.
+    """Raise `refuse` unless `text` is a URL or a folder's name that records may contain.
 
-    That is nothing, a NUL, no UTF-8, and what holds a password but is no URL: that would be the name of a folder.
+    Refuses an empty text, a NUL, invalid UTF-8, and a text with a password that is not a URL: it would become the name
+    of a folder.
     """
     shown = str(SecretUrl(text))
     what, is_url = None, "://" in text.strip(":/") and not text.startswith("file:")
@@ -38,16 +39,16 @@ def check_place(text: str, option: str, refuse: type[UserError] = StoreError) ->
         except UnicodeEncodeError:
             what = f"is not UTF-8, got {shown!r}"
     if what is None and not is_url and shown != text:
-        what = f"{shown} holds a password or token, but is no URL"
+        what = f"{shown} holds a password or token, but is not a URL"
     if what is not None:
-        raise refuse([Problem(option, what, "a folder, or a URL as in s3://bucket/path")])
+        raise refuse([Problem(option, what, "a folder, or a URL such as s3://bucket/path")])
 
 
 def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:
-    """Raise `refuse` where there is something at `folder` that is not a folder or cannot be listed."""
+    """Raise `refuse` if `folder` exists but is not a folder or cannot be listed."""
     try:
         if folder.is_symlink():
-            folder.resolve(strict=True)  # else a link that leads nowhere passes for a folder that is not there yet
+            folder.resolve(strict=True)  # otherwise a dangling link passes for a folder yet to be made
         with os.scandir(folder):
             pass
     except FileNotFoundError as error:
@@ -58,10 +59,10 @@ def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreErr
 
 
 def check_writable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:
-    """Make `folder` and write to a file in it that has no name; raise `refuse` where that fails.
+    """Make `folder` and write to an unnamed file in it; raise `refuse` if that fails.
 
-    Permission bits alone do not tell: mounts are read-only, servers squash root, quotas are used up. Raises OSError
-    with the folder's name for a full disk, which is not the folder's fault.
+    Permission bits do not suffice: a mount may be read-only, a server may squash root, a quota may be used up. Raises
+    OSError with the folder's name for a full disk.
     """
     check_readable(folder, option, refuse)
     try:

@@ -1,4 +1,4 @@
-"""What a trial and a sweep leave in the store: files that anything can read that can read JSON (no torch needed)."""
+"""The files of a trial and of a sweep in the store. Imports no torch; any program that reads JSON can read them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def group_kind(asked: Mapping[str, Any]) -> str:
     return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]
 
 
-#: What every sweep's record says.
+#: Keys of every sweep's record.
 SWEEP_RECORD = ("name", "ledger", "blocks", "objective", "stages")
-#: What every row of a ledger says.
+#: Keys of every row of a ledger.
 LEDGER_ROW = ("event", "group")
 
 
@@ -54,30 +54,30 @@ def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """`trials/<key>/`: what a trial left, readable by anything that can read JSON."""
+    """The files in `trials/<key>/`."""
 
     folder: Path
     mirror: Mirror | None = field(default=None, repr=False, compare=False)
 
     def fetch(self, *checkpoints: Path) -> TrialFiles:
-        """Of a store behind a URL: bring the records, and these checkpoints, as far as others wrote them since."""
+        """Behind a URL, download the records and these checkpoints if other machines wrote them since; return self."""
         if self.mirror is not None:
             self.mirror.fetch(f"trials/{self.key}", tuple(path.name for path in checkpoints))
         return self
 
     def has(self, path: Path) -> bool:
-        """Is this file of the trial's here or, of a store behind a URL, there?"""
+        """Return whether this file of the trial exists, here or behind the URL."""
         there = {} if self.mirror is None else self.mirror.remote.listing(f"trials/{self.key}")
         return path.exists() or path.name in there
 
     def publish(self) -> None:
-        """Of a store behind a URL: bring there what was written here. Else files are where all see them."""
+        """Behind a URL, upload what this machine has written. In a folder every machine sees it already."""
         if self.mirror is not None:
             self.mirror.publish(f"trials/{self.key}")
 
     @property
     def unpublished(self) -> bool:
-        """Whether a store behind a URL lacks something that was written here."""
+        """Whether this machine has written something that the store behind a URL lacks."""
         return self.mirror is not None and self.mirror.unpublished(f"trials/{self.key}")
 
     @property
@@ -90,12 +90,12 @@ class TrialFiles:
 
     @property
     def data(self) -> Path:
-        """Where its videos were when it was trained, and how many of them it saw; nothing of a trial depends on it."""
+        """Where the trial's videos were when it was trained, and how many it saw. Nothing depends on it."""
         return self.folder / "data.json"
 
     @property
     def machine(self) -> Path:
-        """A line an epoch: how busy the machine was. Apart from the rows, which are the same on every machine."""
+        """How busy the machine was, a line per epoch; kept apart from the rows, which are the same on every machine."""
         return self.folder / "machine.jsonl"
 
     @property
@@ -108,30 +108,30 @@ class TrialFiles:
 
     @property
     def checkpoint_before(self) -> Path:
-        """The one before, for when the last is damaged; gone when the trial is complete."""
+        """The previous checkpoint, in case the last one is damaged; removed when the trial is complete."""
         return self.folder / "checkpoint_before.pt"
 
     def stage_checkpoint(self, stage: str) -> Path:
-        """The checkpoint as it was at a stage before the last epoch, for `replay --from`."""
+        """The checkpoint of a stage before the last epoch, for `replay --from`."""
         return self.folder / f"stage_{stage}.pt"
 
     def classes(self, stage: str) -> Path:
-        """Of an action head, by split: names of the classes, confusion matrix, precision, recall and F1 of each."""
+        """The per-class figures of an action head by split: names, confusion matrix, precision, recall and F1."""
         return self.folder / f"classes_{stage}.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row an epoch: losses, rate, seconds, and at a stage its name and accuracies.
+        """Return one row per epoch: losses, rate, seconds, and at a stage its name and accuracies.
 
-        Raises DamageError where lines are damaged.
+        Raises DamageError if lines are damaged.
         """
         return read_jsonl(self.epochs, ("epoch",))
 
     def sound_rows(self) -> list[dict[str, Any]]:
-        """Return the rows that are not damaged, for readers that train nothing; a note names the others."""
+        """Return the undamaged rows, for readers that train nothing. A note names the damaged lines."""
         return read_jsonl(self.epochs, ("epoch",), passing_over=True)
 
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Stage name → its accuracies, for the stages reached so far."""
+        """Return stage → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
     @property
@@ -139,30 +139,31 @@ class TrialFiles:
         return self.folder / "result.json"
 
     def result(self) -> dict[str, Any] | None:
-        """What a complete trial ended with, or None."""
+        """Return the result of a complete trial, or None. Raises DamageError if the file is damaged."""
         return read_json(self.result_file, ("epochs", "stages", "weights_sha256"))
 
     def sound_result(self) -> dict[str, Any] | None:
-        """Return the result, or None where there is none or it is damaged, for readers that train nothing."""
+        """Return the result, or None if it is missing or damaged, for readers that train nothing."""
         return passed_over(self.result, None)
 
     def identity(self) -> dict[str, Any] | None:
-        """Return what the trial is (config.key.identity), or None where its record is missing or damaged."""
+        """Return the trial's identity (config.key.identity), or None if its record is missing or damaged."""
         return passed_over(lambda: read_json(self.config), None)
 
     def write_result(self, result: dict[str, Any]) -> None:
+        """Write the result and publish the trial."""
         write_json(self.result_file, result)
         self.publish()
 
     def withdraw_result(self) -> None:
-        """Make a complete trial an incomplete one, since its files do not hold what the result says; for the holder of
-        its lock."""
+        """Make a complete trial incomplete, because its files do not match its result. Call it under the trial's
+        lock."""
         self.result_file.unlink(missing_ok=True)
         if self.mirror is not None:
             self.mirror.withdraw(f"trials/{self.key}", self.result_file.name)
 
     def fetch_again(self, *paths: Path) -> TrialFiles:
-        """Of a store behind a URL: replace the copies of these files, which are damaged here. Else do nothing."""
+        """Behind a URL, download these files again, because the copies here are damaged; return self."""
         if self.mirror is not None:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -170,18 +171,18 @@ class TrialFiles:
         return self
 
     def failure(self) -> str | None:
-        """Why the last attempt failed, or None."""
+        """Return why the last attempt failed, or None."""
         return (self._failure() or {}).get("error")
 
     def ran_out_of_memory(self) -> bool:
-        """Did the last attempt fail for want of memory?"""
+        """Return whether the last attempt ran out of memory."""
         return (self._failure() or {}).get("out_of_memory", False)
 
     def _failure(self) -> dict[str, Any] | None:
         return passed_over(lambda: read_json(self.folder / "failure.json", ("error",)), None)
 
     def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
-        """Says so elsewhere, too, if that does not take long."""
+        """Record a failed attempt. Behind a URL, try once to publish it."""
         write_json(self.folder / "failure.json", {"error": redact(error), "out_of_memory": out_of_memory})
         if self.mirror is not None:
             with suppress(StoreError), self.mirror.remote.patience(0.0):
@@ -193,28 +194,28 @@ class TrialFiles:
 
 @dataclass(frozen=True)
 class SweepFiles:
-    """`sweeps/<name>/`: what a sweep asked for and where MLflow shows it."""
+    """The files in `sweeps/<name>/`."""
 
     folder: Path
     mirror: Mirror | None = field(default=None, repr=False, compare=False)
 
     def fetch(self) -> SweepFiles:
-        """Of a store behind a URL: bring what others wrote since."""
+        """Behind a URL, download what other machines wrote since; return self."""
         if self.mirror is not None:
             self.mirror.fetch(f"sweeps/{self.folder.name}")
         return self
 
     def publish(self) -> None:
-        """Of a store behind a URL: bring there what was written here."""
+        """Behind a URL, upload what this machine has written."""
         if self.mirror is not None:
             self.mirror.publish(f"sweeps/{self.folder.name}")
 
-    def kept(self) -> AbstractContextManager[None]:
-        """For who runs the sweep. Of a store behind a URL: within the `with` both sides are kept the same."""
-        return nullcontext() if self.mirror is None else self.mirror.kept(f"sweeps/{self.folder.name}")
+    def synced(self) -> AbstractContextManager[None]:
+        """Behind a URL, keep both sides in sync inside the `with`. The driver of the sweep uses it."""
+        return nullcontext() if self.mirror is None else self.mirror.synced(f"sweeps/{self.folder.name}")
 
     def stops(self) -> bool:
-        """Is the sweep asked to stop? Nobody waits for the answer of a URL that cannot be reached."""
+        """Return whether the sweep is asked to stop; False at once if the URL cannot be reached."""
         if self.mirror is None:
             return self.stop.exists()
         with suppress(StoreError), self.mirror.remote.patience(0.0):
@@ -227,32 +228,32 @@ class SweepFiles:
 
     @property
     def mlflow(self) -> Path:
-        """Which runs of MLflow show its trials, a line for what is new."""
+        """The ids of the MLflow runs that show the sweep's trials."""
         return self.folder / "mlflow.jsonl"
 
     @property
     def driver(self) -> Path:
-        """Who runs the sweep: host, process, since when; touched every few seconds, and gone when it has ended."""
+        """Host, process and start of the sweep's driver; touched every few seconds, and removed when it ends."""
         return self.folder / "driver.json"
 
     @property
     def submitted(self) -> Path:
-        """The sweep file as it was last submitted, for the job to read."""
+        """The sweep file as last submitted, for the job to read."""
         return self.folder / "submitted.yaml"
 
     @property
     def job(self) -> Path:
-        """The Ray job that it was last submitted as: the cluster's address and the job's id."""
+        """The Ray job of the last submission: the cluster's address and the job's id."""
         return self.folder / "job.json"
 
     @property
     def stop(self) -> Path:
-        """There while the sweep is asked to stop: trials then write their checkpoints and end."""
+        """Exists while the sweep is asked to stop: its trials then write their checkpoints and end."""
         return self.folder / "stop"
 
     def ledger(self, digest: str) -> Path:
         return self.folder / f"ledger_{digest[:12]}.jsonl"
 
     def study(self, ledger: Path) -> Path:
-        """Optuna's journal of the search with that ledger: a view of it, for optuna-dashboard."""
+        """Optuna's journal of the search with that ledger, for optuna-dashboard."""
         return self.folder / f"{ledger.stem.replace('ledger', 'study')}.log"

@@ -1,9 +1,9 @@
-"""The objects of a store behind an fsspec URL (s3://bucket/path, …): written whole, listed, created once.
+"""The objects of a store behind an fsspec URL (s3://bucket/path, …): write them atomically, list them, create them.
 
-An attempt that fails for a moment is repeated with growing pauses for at most `patience_s`; what no patience mends (no
-such bucket, no permission, no package for the protocol) is refused at once. Both in one message that names the URL.
-Each attempt ends in time (objects.py), and an attempt to write is made only while its guard allows it: the lock that
-the caller holds may go to another machine while this one waits.
+A failed attempt is repeated with growing pauses for at most PATIENCE_S; an error that a retry cannot cure (no such
+bucket, no permission, no package for the protocol) is raised at once. Either message names the URL. Each attempt has a
+time limit (objects.py). An attempt to write needs its guard's consent, because the caller's lock may go to another
+machine while this one waits.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from kdtune.urls import SecretUrl, redact
 
 log = logging.getLogger(__name__)
 
-#: An outage is borne for so long, in seconds; before anything was ever reached, only for a moment.
+#: Seconds that an outage is tolerated: normally, and before the URL has ever answered.
 PATIENCE_S, FIRST_PATIENCE_S = 120.0, 3.0
-#: Between two attempts: at first, and at most, in seconds.
+#: Seconds between two attempts: at first, and at most.
 PAUSE_S, MAX_PAUSE_S = 0.5, 15.0
 
-#: What more attempts do not mend.
+#: Errors that a retry cannot cure.
 HOPELESS = (PermissionError, ImportError, ValueError, NotImplementedError)
 HOPELESS_ERRNO = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
 HOPELESS_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
 
-#: Name → version, which is another one whenever the object was written.
+#: Name → version, which changes whenever the object is written.
 Listing = dict[str, str]
 Made = TypeVar("Made")
-#: Raises StoreError where this process may not write any more, and ConnectionError where that cannot be told now.
+#: Raises StoreError if this process may no longer write, and ConnectionError if that is unknown for now.
 Guard = Callable[[], None]
 
 
 class Remote:
-    """One URL. Names are relative to it, with slashes."""
+    """The objects behind one URL. Names are relative to it, with slashes."""
 
     def __init__(self, url: str, reached: bool = False) -> None:
-        """Raises StoreError for a web server, which fsspec takes for an empty folder where it cannot be reached."""
+        """Raise StoreError for a web server, which fsspec takes for an empty folder if it cannot be reached."""
         self.url, self.reached = SecretUrl(url.rstrip("/")), reached
         if url.lower().startswith(("http://", "https://")):
-            what = "is a web server's, whose files can be neither listed nor written"
+            what = "belongs to a web server, whose files can be neither listed nor written"
             raise StoreError([Problem(str(self.url), what, "a folder, or a URL that fsspec can write to")])
         self._patience = _Patience()
         self.guards: dict[str, Callable[[bool], None]] = {}
-        """Of the locks that this process holds, by name: `Lease.check`."""
+        """`Lease.check` of each lock that this process holds, by the lock's name."""
         self._connection: tuple[int, Any, str] | None = None
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def listing(self, folder: str) -> Listing:
-        """The objects of a folder, without those of folders in it; empty where there is none.
+        """Return the objects directly in a folder; empty if there is none.
 
-        Objects whose names are none of ours (names.py) are left out: no name leads out of the working copy.
+        Skips names that kdtune never writes (names.py), so that no name leads out of the working copy.
         """
         try:
             found = self._try("read", lambda request: request("ls", folder, detail=True))
@@ -73,7 +73,7 @@ class Remote:
         return {name: version(info) for name, info in named if is_name(name)}
 
     def tree(self, folder: str) -> dict[str, Listing]:
-        """Every folder anywhere below `folder` → its objects, in as few requests as the protocol allows."""
+        """Return folder → its objects for every folder below `folder`, in as few requests as the protocol allows."""
 
         def ask(request: Request) -> list[tuple[str, Any]]:
             found = request("find", folder, detail=True)
@@ -88,14 +88,14 @@ class Remote:
         return listings
 
     def read(self, name: str) -> bytes | None:
-        """The content of an object, or None where there is none."""
+        """Return the content of an object, or None if there is none."""
         try:
             return self._try("read", lambda request: request("cat_file", name))
         except FileNotFoundError:
             return None
 
     def get(self, name: str, path: Path) -> bool:
-        """Copy an object to the file `path`, whole; False where there is no such object. Raises OSError of the disk."""
+        """Download an object to `path` atomically; return False if there is none. Raises OSError if the disk fails."""
         path.parent.mkdir(parents=True, exist_ok=True)
         copy = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
@@ -110,42 +110,42 @@ class Remote:
         return True
 
     def version(self, name: str) -> str | None:
-        """The version of an object, or None where there is none."""
+        """Return the version of an object, or None if there is none."""
         return self._try("read", lambda request: request.version(name))
 
     def put(self, path: Path, name: str, over: Over = ANY, guard: Guard | None = None) -> None:
-        """Make an object of a file, or write it anew: readers see the old one or the new one.
+        """Upload a file as an object. Readers see the old object or the new one.
 
-        Raises Changed where it is not the version `over` that is there, and StoreError where `guard` refuses.
+        Raises Changed if the object is not in the version `over`, and StoreError if `guard` refuses.
         """
-        path.stat()  # raises FileNotFoundError: a bucket that is missing is another matter
+        path.stat()  # a missing file raises FileNotFoundError here, so that it is not taken for a missing bucket
         self._write(lambda request: request.write(name, path, over, guard or _allow), guard)
 
     def write(self, name: str, content: bytes, over: Over = ANY, guard: Guard | None = None) -> None:
-        """`put`, of these bytes."""
+        """Upload bytes as an object, as `put` does with a file."""
         self._write(lambda request: request.write(name, content, over), guard)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object where there is none; whether it is ours now. `content` must be nobody else's.
+        """Create an object unless it exists; return whether ours exists now. `content` must be unique.
 
-        S3 does that in one step (If-None-Match); where a protocol cannot, two may both be told that they made it.
+        S3 does that in one step (If-None-Match). With other protocols two callers may both get True.
         """
         with suppress(Changed):
             self._write(lambda request: request.create(name, content))
-        # Read, for an answer that was lost makes the second attempt find the first one's object.
+        # Read it: if the first attempt's answer was lost, the second attempt finds the first one's object.
         return self.read(name) == content
 
     def remove(self, name: str, over: str | None = None, guard: Guard | None = None) -> None:
-        """Remove an object, if there is one; or only this version of it. Raises as `put` does."""
+        """Remove an object if there is one. Raises Changed and StoreError as `put` does."""
         with suppress(FileNotFoundError):
             self._try("written", lambda request: request.remove(name, over), guard)
 
     def ask(self, guard: Guard) -> None:
-        """Return when the guard allows; an outage is waited for. Raises StoreError where it refuses."""
+        """Return once the guard allows, waiting out an outage. Raises StoreError if it refuses."""
         self._try("written", lambda _: None, guard)
 
     def check_writable(self) -> None:
-        """Raises StoreError where objects cannot be made here; warns where two machines might both make the same."""
+        """Raise StoreError if objects cannot be created; warn if the server ignores the conditions of a write."""
         probe = f"locks/probe-{uuid.uuid4().hex}"
         self.create(probe, b"first")
         try:
@@ -165,7 +165,7 @@ class Remote:
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
-        """Within it this thread bears an outage for so long."""
+        """Set how long this thread tolerates an outage inside the `with`."""
         before, self._patience.seconds = self._patience.seconds, seconds
         try:
             yield
@@ -179,7 +179,10 @@ class Remote:
             raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
 
     def _try(self, verb: str, action: Callable[[Request], Made], guard: Guard | None = None) -> Made:
-        """`action` of a request. FileNotFoundError, Changed and a full disk here are the caller's."""
+        """Repeat `action` until it succeeds; return its result.
+
+        Raises StoreError when patience ends; passes FileNotFoundError, Changed and errors of a full disk on.
+        """
         began, pause, told = time.monotonic(), PAUSE_S, False
         patience = PATIENCE_S if self._patience.seconds is None else self._patience.seconds
         if not self.reached:
@@ -217,7 +220,7 @@ class Remote:
                 return made
 
     def _connected(self) -> tuple[Any, str]:
-        """The file system and the root's path in it, once for each process: connections do not survive a fork."""
+        """Return the file system and the root's path in it. Connects once per process: connections die in a fork."""
         if self._connection is None or self._connection[0] != os.getpid():
             self._connection = os.getpid(), *connect(self.url)
         return self._connection[1:]
@@ -243,7 +246,7 @@ def _hopeless(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without secrets, cut to a readable length."""
+    """Return the first line of an error without secrets, at most 200 characters."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     line = redact((str(error).strip() or type(error).__name__).splitlines()[0])

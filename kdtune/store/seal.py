@@ -1,9 +1,8 @@
-"""A record's seal: a digest of its text, as its last entry, by which a change of any bit is noticed.
+"""A record's seal: a digest of its text as its last entry, so that a change of any bit is noticed.
 
     {"epoch": 1, …, "record_sha256": "<SHA-256 of the text without this entry>"}
 
-The seal is of the bytes as they were written, so a record that was formatted anew counts as changed. Records of earlier
-versions have no seal, and are taken as they are.
+The seal covers the bytes as written, so a reformatted record counts as changed. A record without a seal is accepted.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 #: The key of the seal.
 SEAL = "record_sha256"
-#: What to do, for whoever reads of damage.
+#: Hint that ends a message about damage.
 REMEDY = "see `kdtune store check`"
 
 _TAIL = re.compile(rb',(\n |\s)"record_sha256": "([0-9a-f]{64})"(\n?)\}$')
@@ -32,7 +31,7 @@ _noted: set[str] = set()
 
 
 def sealed(text: str) -> str:
-    """Return the JSON of an object with its seal; of an empty one as it is."""
+    """Return the JSON of an object with its seal; an empty object stays as it is."""
     if text == "{}":
         return text
     sha256 = hashlib.sha256(text.encode()).hexdigest()
@@ -42,9 +41,9 @@ def sealed(text: str) -> str:
 
 
 def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the object that a record's bytes hold, without its seal.
+    """Return the object in a record's bytes, without its seal.
 
-    Raises DamageError where they are not what was written, are no object, or lack a key of `needs`.
+    Raises DamageError if the bytes fail their checksum, are not an object, or lack a key of `needs`.
     """
     where = str(path) if line is None else f"{path}:{line}"
     tail = _TAIL.search(content)
@@ -53,14 +52,14 @@ def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[
         if hashlib.sha256(content).hexdigest().encode() != tail[2]:
             raise DamageError([Problem(where, f"is damaged: it does not match its checksum; {REMEDY}")])
     try:
-        # No key stands twice in what was written; only what has no seal can tell otherwise.
+        # kdtune never writes a key twice. A seal proves that; without one it must be checked.
         record = json.loads(content.decode(), object_pairs_hook=_distinct if tail is None else None)
     except (ValueError, RecursionError) as error:
         raise DamageError([Problem(where, f"is damaged: {problem_of(path, error, 'JSON').what}; {REMEDY}")]) from error
     if not isinstance(record, dict):
-        raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, no object; {REMEDY}")])
+        raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, not an object; {REMEDY}")])
     last = next(reversed(record.values()), None)
-    # No record of an earlier version ends so: this is a seal with a flipped bit.
+    # No unsealed record ends like this: it is a seal with a flipped bit.
     if tail is None and (SEAL in record or (isinstance(last, str) and len(last) == 64)):
         raise DamageError([Problem(where, f"is damaged: its checksum cannot be read; {REMEDY}")])
     if missing := [name for name in needs if name not in record]:
@@ -69,7 +68,7 @@ def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[
 
 
 def is_sealed(content: bytes) -> bool:
-    """Return whether a line without its end has its seal, and is what was written."""
+    """Return whether a line without its newline has a seal that matches."""
     tail = _TAIL.search(content)
     sealed_part = content[: tail.start()] + b"}" if tail is not None else b""
     return tail is not None and hashlib.sha256(sealed_part).hexdigest().encode() == tail[2]
@@ -78,14 +77,14 @@ def is_sealed(content: bytes) -> bool:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("it has a key twice")
     return found
 
 
 def passed_over(read: Callable[[], Read], otherwise: Read) -> Read:
-    """Return what `read` returns, or `otherwise` where a record is damaged; then a note names it, once.
+    """Return the result of `read`; if a record is damaged, log a note that names it and return `otherwise`.
 
-    For readers of many records: one that is damaged must hide no other.
+    For readers of many records: a damaged one must not hide the others.
     """
     try:
         return read()
@@ -95,7 +94,7 @@ def passed_over(read: Callable[[], Read], otherwise: Read) -> Read:
 
 
 def note_damage(error: DamageError) -> None:
-    """Log what is damaged and is done without, once a process."""
+    """Log a note about a damaged record that is skipped, once per process."""
     for problem in error.problems:
         if str(problem) not in _noted:
             _noted.add(str(problem))

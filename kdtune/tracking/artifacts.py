@@ -1,4 +1,4 @@
-"""Files that people look at, as artifacts of a sweep's own run: a report's page, plots and tables."""
+"""Log a report's page, plots and tables as artifacts of the sweep's parent run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kdtune.urls import SecretUrl
 
 
 def publish_files(uri: SecretUrl | str, experiment: str, sweep: str, folder: str, files: Iterable[Path]) -> list[str]:
-    """Log `files` under `folder` (as in "report") among the artifacts of the sweep's run, over what is there.
+    """Log `files` under `folder` (such as "report") in the artifacts of the sweep's run, replacing earlier ones.
 
     Returns:
-        What could not be sent, in plain words; empty if MLflow has them all. Nothing is raised.
+        What could not be sent, in plain words; empty if MLflow has them all. Raises nothing.
     """
     uri = SecretUrl.of(uri)
     try:
@@ -24,9 +24,9 @@ def publish_files(uri: SecretUrl | str, experiment: str, sweep: str, folder: str
         connection = Connection(uri, experiment)
         run_id = connection.parent(sweep)
         if run_id is None:
-            return [f"MLflow ({uri}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes it"]
+            return [f"MLflow ({uri}) has no run of the sweep {sweep}: `kdtune publish {sweep}` makes one"]
         for file in files:
             connection.client.log_artifact(run_id, str(file), folder)
-    except Exception as error:  # whatever mlflow, its database or the network raise
-        return [f"MLflow ({uri}) has not got {folder}/: {reason(error, uri)}"]
+    except Exception as error:  # mlflow, its database and the network raise many kinds
+        return [f"MLflow ({uri}) did not receive {folder}/: {reason(error, uri)}"]
     return []

@@ -1,16 +1,16 @@
-"""The git commit of the working tree in which a sweep is run."""
+"""The git commit of the working tree in which a sweep runs."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-#: Seconds that git may take; on a large tree or a slow disk its answer is not worth more.
+#: Time limit for git in seconds. On a large tree or a slow disk its answer is not worth waiting longer.
 PATIENCE_S = 5.0
 
 
 def commit_tags(folder: Path) -> dict[str, str]:
-    """MLflow's tag for the commit, and whether tracked files differ from it; empty where there is no git or no tree."""
+    """Return MLflow's tag for the commit and a tag for changed tracked files; empty without git or a working tree."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return {}

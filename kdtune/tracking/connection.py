@@ -1,4 +1,4 @@
-"""MLflow's client with what all of kdtune's writing needs: tables, the experiment, a sweep's runs. Imports mlflow."""
+"""MLflow's client with the database tables, the experiment and a sweep's runs. Imports mlflow."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdtune.tracking.mlflow_private import make_tables
 from kdtune.urls import SecretUrl
 
 PARENT, SWEEP = "mlflow.parentRunId", "kdtune.sweep"
-#: A run comes with all its metrics, a quarter of a MiB in memory for a short one.
+#: Small pages: a run comes with all its metrics, a quarter of a MiB in memory for a short one.
 RUNS_PER_PAGE = 200
 
 
 class Connection:
-    """One client and one experiment, which is made where it is missing. Raises whatever mlflow or the network raise."""
+    """A client and an experiment, made if it is missing. Passes on any exception of mlflow or the network."""
 
     def __init__(self, uri: SecretUrl | str, experiment: str) -> None:
         self.uri = SecretUrl.of(uri)
@@ -30,16 +30,16 @@ class Connection:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             folder = artifact_folder(self.uri)
-            # Without the kind, MLflow's pages guess, and may open on traces of language models.
+            # Without this tag MLflow's pages guess the kind, and may open on traces of language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return self.client.create_experiment(name, None if folder is None else str(folder), tags)
         if found.lifecycle_stage == LifecycleStage.DELETED:
-            # A deleted experiment keeps its name, so no other could be made in its place.
+            # A deleted experiment still occupies its name, so a new one cannot be made.
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
     def search(self, condition: str) -> Iterator[Run]:
-        """The experiment's runs that are not deleted, latest first."""
+        """Yield the experiment's runs that are not deleted, latest first."""
         token: str | None = None
         while True:
             page = self.client.search_runs([self.experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token)
@@ -49,13 +49,13 @@ class Connection:
                 return
 
     def children(self, parent_id: str) -> Iterator[Run]:
-        """The runs below a sweep's."""
+        """Yield the runs below a sweep's parent run."""
         return self.search(f"tags.`{PARENT}` = '{parent_id}'")
 
     def parent(self, sweep: str, ours: str | None = None) -> str | None:
-        """The id of the sweep's own run, which is `ours` where that is known.
+        """Return the id of the sweep's parent run, which is `ours` if that is known; None if there is none.
 
-        Where the answer to its making got lost there are two of them: one without runs below it is deleted.
+        If the answer to its creation was lost, there are two: the one without runs below it is deleted.
         """
         found = [run.info.run_id for run in self.search(f"tags.`{SWEEP}` = '{sweep}'") if PARENT not in run.data.tags]
         if len(found) < 2:
@@ -68,7 +68,7 @@ class Connection:
 
 
 def _make_tables(uri: SecretUrl) -> None:
-    """Make a SQLite database's tables where they are missing, also when the file was deleted under this process."""
+    """Make a SQLite database's missing tables, even if the file was deleted while this process used it."""
     database = database_path(uri)
     with contextlib.nullcontext() if database is None else database_lock(database):
         if database is not None:

@@ -1,4 +1,4 @@
-"""The videos of a trial as MLflow's data sets: pure functions of the trial's records, without mlflow."""
+"""Describe a trial's videos as MLflow data sets: pure functions of the trial's records, without mlflow."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kdtune.store import TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
 
-#: Of a row of the table that MLflow's pages show.
+#: Columns of the table that MLflow's pages show.
 SCHEMA = {"mlflow_colspec": [{"type": "string", "name": name, "required": True} for name in ("video", "action")]}
-#: What of a trial's `data` decides which videos a part holds, beside the manifest of the set.
+#: Part → the fields of a trial's `data` that, with the manifest, decide which videos it holds.
 CHOSEN_BY = {
     "training": ("split", "subset_seed", "validation", "fraction"),
     "validation": ("split", "subset_seed", "validation"),
@@ -23,28 +23,30 @@ CHOSEN_BY = {
 
 @dataclass(frozen=True)
 class DataInput:
-    """A part of a data set, as MLflow wants it: everything as text."""
+    """A part of a data set in MLflow's form: everything is text."""
 
     context: str
     """training | validation | test"""
     name: str
     digest: str
-    """Of the manifest that the trial's key hashes, and of what chose the part's videos. MLflow takes 36 characters."""
+    """Digest of the manifest in the trial's key and of the fields that chose the part's videos (MLflow: at most 36
+    characters)."""
     source: str
     """JSON: the folder of the videos."""
     schema: str
+    """JSON: the columns of a row."""
     profile: str
-    """JSON: how many videos and classes, the manifest, and what chose the videos."""
+    """JSON: numbers of videos and classes, the manifest, and the fields that chose the videos."""
 
 
 def data_inputs(files: TrialFiles) -> list[DataInput]:
-    """The parts of the trial's data set; none where its records do not say which set that is."""
+    """Return the parts of the trial's data set; none if its records do not name the set."""
     identity = files.identity() or {}
     data, manifest = identity.get("trial", {}).get("data"), identity.get("data")
     if data is None or manifest is None:
         return []
     record: dict[str, Any] = passed_over(lambda: read_json(files.data) or {}, {})
-    # Shorter videos than a sample needs are left out: a matter of the clips.
+    # Videos too short for a sample are left out, so the part also depends on the clips.
     shortest = {"clip": identity["trial"]["clip"], "target": identity["trial"]["loss"]["target"]}
     found = []
     for context, names in CHOSEN_BY.items():

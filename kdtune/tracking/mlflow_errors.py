@@ -1,4 +1,4 @@
-"""Why MLflow takes no results, in a line that says what to do about it. Nothing here imports mlflow."""
+"""Turn MLflow's errors into one line that says what to do. Does not import mlflow."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 from kdtune.tracking.location import PASSWORD, USERNAME, is_server
 from kdtune.urls import SecretUrl, redact
 
-#: How MLflow's server answers a request whose Host header its --allowed-hosts does not name.
+#: MLflow's answer to a Host header that its --allowed-hosts lacks.
 UNKNOWN_HOST = "Invalid Host header"
 LONGEST = 200
 
 
 def reason(error: Exception, uri: SecretUrl | str) -> str:
-    """What stands between us and the MLflow at `uri`: a login, a permission, a name; else the error's own first line.
+    """Return why the MLflow at `uri` refuses: login, permission or host name; else the error's first line.
 
-    That may carry pages of SQL, and is cut to a readable length.
+    The line may hold pages of SQL, so it is cut to LONGEST characters.
     """
     uri = SecretUrl.of(uri)
     status = _status(error) if is_server(uri) else None
@@ -23,9 +23,9 @@ def reason(error: Exception, uri: SecretUrl | str) -> str:
     if status == 401 and user:
         return f"it refuses the login of {user} (401); check {USERNAME} and {PASSWORD}"
     if status == 401:
-        return f"it wants a login (401); set {USERNAME} and {PASSWORD}, or check ~/.mlflow/credentials"
+        return f"it needs a login (401); set {USERNAME} and {PASSWORD}, or check ~/.mlflow/credentials"
     if status == 403 and UNKNOWN_HOST in str(error):
-        return f"it does not answer to the name {uri.hostname} (403); its --allowed-hosts must hold it"
+        return f"it does not answer to the name {uri.hostname} (403); add the name to its --allowed-hosts"
     if status == 403:
         who = user or "this login"
         return f"{who} may not write there (403); ask its administrator for the permission to edit the experiment"
@@ -34,7 +34,7 @@ def reason(error: Exception, uri: SecretUrl | str) -> str:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status of an answer: MLflow's own exceptions know it, and those of the library below."""
+    """Return the HTTP status in an exception of MLflow or requests, or None."""
     of_mlflow = getattr(error, "get_http_status_code", None)
     if of_mlflow is not None:
         return int(of_mlflow())

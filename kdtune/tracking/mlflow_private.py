@@ -1,4 +1,4 @@
-"""All that is used of MLflow's private parts, with the reason."""
+"""Every use of MLflow's private parts, with the reason."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kdtune.urls import SecretUrl
 
 
 def make_tables(uri: SecretUrl, artifacts: Path | None) -> None:
-    """Make a SQLite database's tables where they are missing.
+    """Make a SQLite database's missing tables.
 
-    MLflow's client makes them once a process, for the first client of a URI alone: not again in a database file that
-    was deleted since. Only its store's constructor always looks. Raises UserError where this MLflow has none such.
+    MLflow's client makes them only for a process's first client of a URI, and not again if the file was deleted since;
+    the constructor of its store always checks. Raises UserError if this MLflow has no such store.
     """
     try:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(uri.reveal(), str(artifacts))
     except (ImportError, TypeError) as error:
-        what = f"MLflow {mlflow.__version__} is not one that kdtune knows: {error}"
+        what = f"kdtune does not know MLflow {mlflow.__version__}: {error}"
         raise UserError([Problem("MLflow", what, "the version in constraints.txt")]) from error

@@ -1,9 +1,9 @@
-"""The one writer to MLflow (DESIGN 4.7). It lives in the driver process, in a thread; trials know nothing of MLflow.
+"""The only writer to MLflow (DESIGN 4.7): a thread of the driver process. Trials know nothing of MLflow.
 
-The TrialStore is the truth and MLflow a view of it. `Publisher.update` only notes that a trial has news; the thread
-reads the trial's files and sends what MLflow lacks, about once a second. MLflow may be down, slow or deleted: nobody
-waits for it and nothing is raised, and what is missing is sent when it is back, at the latest by running the same
-command again. `import mlflow` takes seconds, hence happens in that thread; importing this module is cheap.
+The store is the truth and MLflow a view of it. `Publisher.update` only notes that a trial has news; the thread reads
+the trial's files and sends what MLflow lacks, about once a second. MLflow may be down, slow or deleted: the sweep does
+not wait and nothing is raised. Missing figures are sent when MLflow is back, at the latest when the same command runs
+again. The thread imports mlflow, which takes seconds; importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from kdtune.tracking.view import View
 
 BATCH_S = 1.0
-"""News is collected this long before it is sent."""
+"""Seconds for which news is collected before it is sent."""
 MAX_RETRY_S = 30.0
-"""Longest pause between two attempts to reach MLflow."""
+"""Maximum pause between two attempts to reach MLflow, in seconds."""
 
 __all__ = ["Publisher", "TrackedTrial", "publish_trial", "read_run_ids"]
 
 
 class Publisher:
-    """Keeps one sweep's runs in MLflow up to date: one parent run, and a run below it for each trial.
+    """Keeps a sweep's runs in MLflow up to date: a parent run, and a run below it for each trial.
 
     Args:
         uri: MLflow's tracking URI.
-        experiment: name of the MLflow experiment; made where it is missing.
-        sweep: what its parent run says; None for trials without a parent.
-        run_ids: file that is told the run ids, a line for what is new (`read_run_ids`), or None.
-        trials: what is known from the start; a parent that has to be made starts with the first of them.
+        experiment: name of the MLflow experiment, made if it is missing.
+        sweep: content of the parent run; None for trials without a parent.
+        run_ids: file to which new run ids are appended (see `read_run_ids`), or None.
+        trials: the trials known from the start; a new parent run starts with the first of them.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class Publisher:
         self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
         self._dirty: dict[str, TrackedTrial] = dict(self._trials)
         self._close_as: tuple[str, str] | None = None
-        # Below: of the thread alone.
+        # Only the thread uses the fields below.
         self._view: View | None = None
         self._parent_id: str | None = None
         self._written_ids: dict[str, str] | None = None
         self._sent = 0
-        """Trials and models that arrived: while it grows, MLflow answers."""
+        """Number of trials and models that arrived: while it grows, MLflow answers."""
         self._register: str | None = None
         self._students: Sequence[TrackedStudent] = ()
-        """Those that are still to be logged."""
+        """Students that are still to be logged."""
         self._logging = False
-        """Is one of them being written and sent just now? That takes as long as it takes."""
+        """Whether a student is being logged now, which may take long."""
         self._warned = False
         self._finished = False
         self._error: Exception | None = None
@@ -79,7 +79,7 @@ class Publisher:
         self._thread.start()
 
     def update(self, trial: TrackedTrial) -> None:
-        """Note that the trial has news. Returns at once and never raises."""
+        """Note that the trial has news. Returns at once and raises nothing."""
         with self._changed:
             self._trials[trial.key] = self._dirty[trial.key] = trial
             self._changed.notify()
@@ -87,13 +87,13 @@ class Publisher:
     def close(
         self, state: str, summary: str = "", timeout_s: float = 60.0, students: Students | None = None
     ) -> list[str]:
-        """Send what is left and end every run of the sweep: a trial that has not ended becomes KILLED.
+        """Send the rest and end every run of the sweep: a trial that has not ended becomes KILLED.
 
         Args:
             state: how the sweep ended: complete | interrupted | failed.
-            summary: is added to the parent's description.
-            timeout_s: how long to wait while nothing arrives; of an interrupted sweep, how long at all.
-            students: become models, after all else has been sent, where MLflow does not have them.
+            summary: text added to the parent's description.
+            timeout_s: seconds to wait while nothing arrives; for an interrupted sweep, seconds to wait in all.
+            students: students to log as models after everything else, unless MLflow has them.
 
         Returns:
             What could not be sent, in plain words; empty if MLflow has everything.
@@ -116,7 +116,7 @@ class Publisher:
         if self._finished:
             missing = f"the models of {len(self._students)} trials"
         return [
-            f"MLflow ({self._uri}) has not got {missing}: {cause}. "
+            f"MLflow ({self._uri}) did not receive {missing}: {cause}. "
             "The store has everything; run the same command again to send it."
         ]
 
@@ -132,13 +132,13 @@ class Publisher:
                 break
             arrived = self._round()
             pause_s = BATCH_S if arrived else min(2 * pause_s, MAX_RETRY_S)
-        # Two attempts each, for a database that vanished is noticed by the first one.
+        # Two attempts each: the first one may only find that the database has vanished.
         if self._students and any(self._round() for _ in range(2)):
             any(self._log_students() for _ in range(2))
         self._finished = any(self._round() and self._attempt(lambda view: view.finish(*ending)) for _ in range(2))
 
     def _log_students(self) -> bool:
-        """Log every student that is left; whether none is. One that fails does not stop the others."""
+        """Log the remaining students; return whether all arrived. A failure does not stop the others."""
         left, connected = [], True
         for student in self._students:
             self._logging = True
@@ -152,12 +152,12 @@ class Publisher:
         return not left
 
     def _round(self) -> bool:
-        """Send every trial that has news; whether all of it arrived. One trial's trouble does not stop the others."""
+        """Send every trial that has news; return whether all arrived. A failure does not stop the others."""
         connected = arrived = self._connect()
         with self._changed:
             batch, self._dirty = self._dirty, {}
         for key, trial in batch.items():
-            # After a failure the connection is made anew; where even that fails, MLflow is down.
+            # Reconnect after a failure; if even that fails, MLflow is down.
             connected = connected and self._connect()
             if connected and self._attempt(partial(_send, trial=trial)):
                 self._sent += 1
@@ -183,14 +183,14 @@ class Publisher:
             self._error = error
             return False
         if self._parent_id != self._view.parent_id:
-            # Another database than before: it knows none of what was sent.
+            # A new database, which has nothing of what was sent.
             self._parent_id = self._view.parent_id
             with self._changed:
                 self._dirty = {**self._trials}
         return True
 
     def _attempt(self, action: Callable[[View], None]) -> bool:
-        assert self._view is not None, "called after _connect alone"
+        assert self._view is not None, "call _connect first"
         try:
             action(self._view)
             return True
@@ -199,12 +199,12 @@ class Publisher:
             return False
 
     def _tell(self, arrived: bool) -> None:
-        """One line when MLflow stops taking results, and one when it does so again."""
+        """Log a line when MLflow stops accepting results, and one when it is back."""
         if not arrived and not self._warned:
             why = reason(self._error, self._uri) if self._error else "unknown"
-            log.warning(f"MLflow ({self._uri}) takes no results: {why}. Trials go on.")
+            log.warning(f"MLflow ({self._uri}) takes no results: {why}. Trials continue.")
         elif arrived and self._warned:
-            log.warning(f"MLflow ({self._uri}) is back and has what it missed.")
+            log.warning(f"MLflow ({self._uri}) is back and up to date.")
         self._warned = not arrived
 
     def _write_run_ids(self, view: View) -> None:
@@ -214,7 +214,7 @@ class Publisher:
         if written is None:
             written = read_run_ids(self._run_ids_file, self._uri)
         if ids.get("parent") != written.get("parent"):
-            written = {}  # of another database
+            written = {}  # they belong to another database
         fresh = {key: run_id for key, run_id in ids.items() if written.get(key) != run_id}
         if fresh:
             append_jsonl(self._run_ids_file, {"uri": str(self._uri), "runs": fresh})
@@ -233,11 +233,11 @@ def publish_trial(uri: SecretUrl | str, experiment: str, trial: TrackedTrial, ti
 
 
 def read_run_ids(path: Path, uri: SecretUrl | str) -> dict[str, str]:
-    """Trial key → MLflow run id, with the sweep's own run under "parent"; empty where nothing was sent to `uri` yet."""
+    """Return trial key → MLflow run id, with the sweep's run as "parent"; empty if nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
     for row in read_jsonl(path, ("uri", "runs"), passing_over=True):
         if str(SecretUrl(row["uri"])) == str(SecretUrl.of(uri)):
-            # A line with a parent is the first one of a database.
+            # A line with a parent is a database's first.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
     return ids
 

@@ -1,10 +1,9 @@
-"""What a trial's records in the TrialStore are called in MLflow: pure functions, without mlflow.
+"""Map a trial's records to MLflow's metrics, params and tags: pure functions, without mlflow.
 
-A row of epochs.jsonl becomes the metrics `train/loss`, …, `lr`, `epoch_seconds`, `lambda` and `tau` (where a schedule
-changes them) and `validation/pretext_loss`, with the
-epoch as step; a stage adds `validation/knn`, `test/knn`, … (a curve over the stages) and the same once more as
-`early/validation/knn`, … so that the table of runs has a column for each stage. A line of machine.jsonl becomes
-`system/…`, which MLflow's pages show apart.
+A row of epochs.jsonl becomes the metrics `train/loss`, …, `lr`, `epoch_seconds`, `validation/pretext_loss`, and
+`lambda` and `tau` if they are scheduled, with the epoch as step. A stage adds `validation/knn`, `test/knn`, … (a curve
+over the stages), and the same as `early/validation/knn`, …, so that the table of runs has a column for each stage. A
+line of machine.jsonl becomes `system/…`, which MLflow's pages show separately.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from typing import Any
 from kdtune.store import TrialFiles
 from kdtune.store.files import read_jsonl
 
-#: In every row, hence the metric that tells which epochs MLflow already has.
+#: The metric that shows which epochs MLflow already has, because every row has it.
 MARKER = "epoch_seconds"
-#: The same of the lines on the machine, which come a little later.
+#: Prefix of the machine's metrics, and the metric that shows which lines MLflow has: they arrive after the rows.
 MACHINE, MACHINE_MARKER = "system/", "system/cpu_utilization_percentage"
-#: kdtune's word for a trial's state → MLflow's run status. Pruning is an outcome and no failure, and MLflow's pages
-#: show KILLED as they show FAILED, by a red cross; so a pruned run is FINISHED and its tag kdtune.state says pruned.
+#: A trial's state → MLflow's run status. Pruning is not a failure, but MLflow's pages mark KILLED, like FAILED, with a
+#: red cross; so a pruned run is FINISHED and its tag kdtune.state says pruned.
 STATUS = {
     "pending": "SCHEDULED",
     "running": "RUNNING",
@@ -39,18 +38,18 @@ ENDED = {"FINISHED", "FAILED", "KILLED"}
 
 @dataclass(frozen=True)
 class TrackedTrial:
-    """One trial as a sweep sees it; all figures are read from its files when they are sent."""
+    """A trial as a sweep sees it. Its figures are read from its files when they are sent."""
 
     files: TrialFiles
     name: str
-    """What the table of runs shows, e.g. "fraction=1.0 · 3 · c3d"."""
+    """Name in the table of runs, e.g. "fraction=1.0 · 3 · c3d"."""
     params: Mapping[str, object]
     """Flat: teacher, lambda, tau, alpha, fraction, student, seed, control, block; None is sent as "none"."""
     tags: Mapping[str, str]
     state: str
     """pending | running | complete | pruned | failed"""
     objective: float | None = None
-    """The number that the search optimises, once it stands."""
+    """The value that the search optimises, once it is final."""
 
     @property
     def key(self) -> str:
@@ -58,12 +57,12 @@ class TrackedTrial:
 
 
 def rows_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
-    """Epoch → its row. An epoch that was trained twice around a crash counts once: the first row, as MLflow has it."""
+    """Return epoch → row. If a crash made an epoch train twice, the first row counts, which MLflow already has."""
     return _by_epoch(files.sound_rows())
 
 
 def machine_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
-    """Epoch → the line on the machine, likewise."""
+    """Return epoch → line of machine.jsonl, the first one for each epoch."""
     return _by_epoch(read_jsonl(files.machine, ("epoch",), passing_over=True))
 
 
@@ -75,12 +74,12 @@ def _by_epoch(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 def machine_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """Metric names and values of one line on the machine."""
+    """Return metric name → value for a line of machine.jsonl."""
     return {f"{MACHINE}{name}": float(value) for name, value in row.items() if name not in ("epoch", "at")}
 
 
 def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """Metric names and values of one epoch."""
+    """Return metric name → value for an epoch's row."""
     found: dict[str, Any] = {f"train/{name}": value for name, value in row.get("train", {}).items()}
     found |= {"lr": row.get("lr"), MARKER: row.get("seconds", math.nan)}
     found |= row.get("scheduled", {})
@@ -94,17 +93,17 @@ def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def metric_name(name: str) -> str:
-    """The name with every character that MLflow refuses (a stage may be called anything) as an underscore."""
+    """Replace characters that MLflow refuses by underscores (a stage's name may hold any)."""
     return re.sub(r"[^/\w.\- ]", "_", name)
 
 
 def param_values(trial: TrackedTrial) -> dict[str, str]:
-    """Params as MLflow keeps them: text."""
+    """Return the params as MLflow stores them: as text."""
     return {name: "none" if value is None else str(value) for name, value in trial.params.items()}
 
 
 def outcome_tags(trial: TrackedTrial, rows: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
-    """State, epochs, error in plain words, hash of the weights and profile, as far as the trial has come."""
+    """Return the tags for state, epochs, error, weights' digest and profile, as far as they are known."""
     result = trial.files.sound_result() or {}
     tags = {"kdtune.key": trial.key, "kdtune.state": trial.state, "kdtune.error": trial.files.failure() or ""}
     tags["kdtune.epochs"] = str(len(rows))
@@ -116,7 +115,7 @@ def outcome_tags(trial: TrackedTrial, rows: Mapping[int, Mapping[str, Any]]) -> 
 
 
 def started_ms(rows: Mapping[int, Mapping[str, Any]]) -> int:
-    """When the trial's first epoch began, in milliseconds of Unix time; now where there is none yet."""
+    """Return when the trial's first epoch began, in Unix milliseconds; the present time if there is none yet."""
     if not rows:
         return int(time.time() * 1000)
     first = rows[min(rows)]
@@ -124,5 +123,5 @@ def started_ms(rows: Mapping[int, Mapping[str, Any]]) -> int:
 
 
 def latest_ms(rows: Mapping[int, Mapping[str, Any]]) -> int:
-    """When the trial's last epoch ended, in milliseconds of Unix time; now where there is none yet."""
+    """Return when the trial's last epoch ended, in Unix milliseconds; the present time if there is none yet."""
     return int((rows[max(rows)]["at"] if rows else time.time()) * 1000)

@@ -1,7 +1,7 @@
-"""Trained students as MLflow models, and the best of them in its registry. torch is imported where one is written.
+"""Log trained students as MLflow models and register the best. Imports torch only to write a model.
 
-A model is found again by its run and its trial's key, so none is logged twice. It is READY only when all of it is
-there: what an outage left half-written is deleted, and written anew.
+A model is identified by its run and its trial's key, so none is logged twice. It becomes READY only when it is
+complete: a model that an outage left incomplete is deleted and logged again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from kdtune.tracking.record import TrackedTrial, latest_ms, param_values, row_me
 if TYPE_CHECKING:
     from kdtune.train.student import Student
 
-#: Of every model; a run has one.
+#: Name of every model; a run has one.
 NAME = "student"
 KEY, VERSIONS = "kdtune.key", "mlflow.modelVersions"
 
 
 def log_model(connection: Connection, run_id: str, trial: TrackedTrial) -> str:
-    """The id of the run's model, which is logged where it is not there yet.
+    """Log the trial's student as the run's model unless it is there; return the model's id.
 
-    Raises StoreError where the trial's weights are not in the store any more.
+    Raises StoreError if the trial's weights are no longer in the store.
     """
     client = connection.client
     models = client.search_logged_models([connection.experiment_id], f"source_run_id = '{run_id}'")
@@ -50,7 +50,7 @@ def log_model(connection: Connection, run_id: str, trial: TrackedTrial) -> str:
 
 
 def register_model(client: MlflowClient, name: str, alias: str, model_id: str, key: str) -> None:
-    """Give the model a version under `name`, once, and let `alias` point to it."""
+    """Register the model as a version of `name` unless it is one, and point `alias` to it."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     model = client.get_logged_model(model_id)
@@ -60,7 +60,7 @@ def register_model(client: MlflowClient, name: str, alias: str, model_id: str, k
     if version is None:
         made = client.create_model_version(name, source, model.source_run_id, tags={KEY: key}, model_id=model_id)
         version = str(made.version)
-    # As MLflow's own registering does: the model's page leads to the registry.
+    # MLflow's own registration sets this tag, which links the model's page to the registry.
     client.set_logged_model_tags(model_id, {VERSIONS: json.dumps([{"name": name, "version": version}])})
     client.set_registered_model_alias(name, alias, version)
 
@@ -81,7 +81,7 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
         model_id=model.model_id,
         metadata={**about, "labels": list(student.labels)},
     )
-    # It warns of pickle each time. The weights are our own, and whoever loads a model trusts who logged it.
+    # It warns of pickle each time. The weights are our own, and loading a model means trusting who logged it.
     logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="kdtune-model-") as folder:
         place = Path(folder) / NAME
@@ -99,7 +99,7 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
 
 
 def _example(student: Student) -> dict[str, Any]:
-    """A signature and an input that fits it: frames of random pixels, always the same."""
+    """Return a signature and an input example for it: frames of random pixels with a fixed seed."""
     import numpy as np
 
     shape = (student.clips, student.frames, student.size, student.size, 3)
@@ -110,13 +110,13 @@ def _example(student: Student) -> dict[str, Any]:
 
 
 def _requirements() -> list[str]:
-    """What a model needs where it is loaded. Said here, for MLflow would load it in another process to find out."""
+    """Return the packages that a model needs. Without the list MLflow would load the model in a process to find out."""
     torch, torchvision = (version(name).partition("+")[0] for name in ("torch", "torchvision"))
     return [f"kdtune=={__version__}", f"torch=={torch}", f"torchvision=={torchvision}", f"mlflow=={version('mlflow')}"]
 
 
 def _log_metrics(client: MlflowClient, run_id: str, model_id: str, trial: TrackedTrial) -> None:
-    """The last epoch's metrics once more, as the model's own: its page and the table of models show them."""
+    """Log the last epoch's metrics as the model's own, for its page and the table of models."""
     rows = rows_by_epoch(trial.files)
     if rows:
         last, at_ms = max(rows), latest_ms(rows)

@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep before any of its trials."""
+"""The content of a sweep's parent run in MLflow."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kdtune.tracking.ranking import Ranking, ranking
 
 @dataclass(frozen=True)
 class SweepText:
-    """What the parent run says of its sweep."""
+    """The content of a sweep's parent run."""
 
     name: str
-    """By it the parent run is found again."""
+    """The sweep's name, which identifies the parent run."""
     question: str = ""
-    """Becomes the parent's description."""
+    """The run's description."""
     config_text: str = ""
-    """The sweep file's text; becomes the parent's artifact sweep.yaml."""
+    """The sweep file's text, for the artifact sweep.yaml."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Of the parent."""
+    """Further tags of the run."""
     ranking: Ranking | None = None
-    """What the sweep's own view of MLflow's table shows; None for no view."""
+    """Columns and order of the sweep's view of MLflow's table; None for no view."""
 
 
 def sweep_text(record: Mapping[str, Any]) -> SweepText:
-    """Of a sweep, by its record (sweep.json)."""
+    """Return the text of a sweep from its record (sweep.json)."""
     tags = record.get("commit") or {}
     return SweepText(record["name"], record["question"], record["text"], tags, ranking(record))

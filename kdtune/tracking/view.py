@@ -1,9 +1,9 @@
-"""One connection to MLflow: finds or makes the runs of a sweep and adds what they lack. Imports mlflow: seconds.
+"""A connection to MLflow that finds or makes the runs of a sweep and adds what they lack. Imports mlflow (seconds).
 
-Everything is found again by what it is (the parent by the tag kdtune.sweep, a trial's run by kdtune.key), so a second
-process, or this one after an outage, goes on with the same runs. What a run already has is asked for once; a row whose
-answer got lost on the way may be sent twice, and MLflow keeps it once, since its time and value are the same. A run
-whose answer got lost is made twice: the one that nobody writes to is deleted.
+Tags identify the runs (the parent by kdtune.sweep, a trial's by kdtune.key), so a second process, or this one after an
+outage, continues with the same runs. What a run already has is asked for once. If the answer to a row is lost, the row
+is sent twice, and MLflow keeps it once, since its time and value are equal. If the answer to a run's creation is lost,
+the run is made twice, and the unused one is deleted.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from kdtune.tracking.sweep_text import SweepText
 from kdtune.urls import SecretUrl
 
 NOTE, KEY, CONTEXT = "mlflow.note.content", "kdtune.key", "mlflow.data.context"
-#: Of the first time: later every trial is found, and another commit's code is there.
+#: Tags that keep their first values: a later run of the sweep finds every trial cached, perhaps from another commit.
 FIRST = ("kdtune.cached", "mlflow.source.git.commit", "kdtune.git.dirty")
-#: MLflow stores a request's metrics whole or not at all; it takes 1000 entities a request, params and tags included.
+#: Metrics per request. MLflow stores all of a request's or none, and accepts 1000 entities, params and tags included.
 MAX_METRICS = 800
 
 
 @dataclass
 class _KnownRun:
-    """What MLflow has of one trial, as far as this connection knows."""
+    """What MLflow has of a trial, as far as this connection knows."""
 
     run_id: str
     status: str
@@ -54,21 +54,21 @@ class _KnownRun:
     objective: float | None
     has_data: bool
     epochs: set[int] | None = None
-    """Which it has; None until it was asked."""
+    """Epochs that MLflow has; None until it was asked."""
     machine: set[int] = field(default_factory=set)
-    """Of which epochs it knows how busy the machine was; asked with the epochs."""
+    """Epochs of which MLflow has the machine's metrics; asked for with the epochs."""
     has_config: bool = False
 
 
 class View:
-    """The runs of one sweep, or of single trials where `sweep` is None. For one thread.
+    """The runs of a sweep, or of single trials if `sweep` is None. Not thread-safe.
 
     Args:
-        known: trials known so far; a parent run that has to be made starts no later than the first of them.
+        known: trials known so far; a new parent run starts no later than the first of them.
 
     Raises:
-        Exception: whatever mlflow, its database or the network raise, here and in every method. The view is then to
-            be thrown away and a new one made, which finds out anew what is there.
+        Exception: any exception of mlflow, its database or the network, here and in every method. Then discard the
+            view and make a new one, which asks MLflow again.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class View:
         self._client, self._experiment_id = self._connection.client, self._connection.experiment_id
         self._sweep = sweep
         self._latest_ms = 0
-        """When the last epoch ended of all that was sent."""
+        """End of the last epoch that was sent, in Unix milliseconds."""
         self.parent_id = None if sweep is None else self._parent(sweep, known)
         self._runs: dict[str, _KnownRun] = {}
         if self.parent_id is not None:
@@ -88,15 +88,15 @@ class View:
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """Trial key → run id, and "parent" → the parent's."""
+        """Trial key → run id, and "parent" → the parent's run id."""
         parent = {} if self.parent_id is None else {"parent": self.parent_id}
         return parent | {key: run.run_id for key, run in self._runs.items()}
 
     def send(self, trial: TrackedTrial) -> None:
-        """Bring the trial's run up to what its files say now."""
+        """Bring the trial's run up to date with its files."""
         rows = rows_by_epoch(trial.files)
         if trial.state == "pending" and not rows:
-            return  # It has no figures yet, and a cancelled sweep would leave an empty run.
+            return  # It has no figures yet: a cancelled sweep would leave an empty run.
         self._latest_ms = max(self._latest_ms, latest_ms(rows))
         run = self._run(trial, started_ms(rows))
         params = {name: value for name, value in param_values(trial).items() if name not in run.params}
@@ -107,8 +107,8 @@ class View:
         inputs = [] if run.has_data else data_inputs(trial.files)
         ended = run.status in ENDED and run.status == STATUS[trial.state]
         if not params and not tags and not inputs and objective is None and ended:
-            return  # The tags come with the last rows, and the status after them: it has everything.
-        # First, for MLflow looks the run up for it, with the metrics that it has.
+            return  # The tags come with the last rows and the status after them, so MLflow has everything.
+        # First: MLflow looks the run up for it, with all of its metrics, which are fewest now.
         if not run.has_config and trial.files.config.exists():
             self._client.log_text(run.run_id, trial.files.config.read_text(encoding="utf-8"), "config.json")
             run.has_config = True
@@ -119,19 +119,20 @@ class View:
             run.has_data = True
         fresh = self._send_rows(run, trial, rows)
         if objective is not None:
-            # Of two values at one step and time MLflow's table shows the larger one, so a changed objective is later.
+            # MLflow's table shows the larger of two values at one step and time, so a changed objective gets a later
+            # time.
             at_ms = latest_ms(rows if run.objective is None else {})
             fresh.append(Metric("objective", objective, at_ms, max(rows, default=0)))
             run.objective = objective
-        # One request, for each is several transactions and takes longer than what is in it.
-        named, told = [Param(*param) for param in params.items()], [RunTag(*tag) for tag in tags.items()]
-        self._client.log_batch(run.run_id, fresh, named, told)
+        # One request: each one costs several transactions, more than its content.
+        new_params, new_tags = [Param(*param) for param in params.items()], [RunTag(*tag) for tag in tags.items()]
+        self._client.log_batch(run.run_id, fresh, new_params, new_tags)
         run.params |= params
         run.tags |= tags
         self._set_status(run, STATUS[trial.state], latest_ms(rows))
 
     def _send_rows(self, run: _KnownRun, trial: TrackedTrial, rows: Mapping[int, Mapping]) -> list[Metric]:
-        """Send the metrics that the run lacks, but for those that are left for the last request."""
+        """Send the metrics that the run lacks; return those that are left for the last request."""
         if run.epochs is None:
             run.epochs, run.machine = self._steps(run, MARKER), self._steps(run, MACHINE_MARKER)
         machine = machine_by_epoch(trial.files)
@@ -142,11 +143,11 @@ class View:
             at_ms, epoch = int(row["at"] * 1000), row["epoch"]
             metrics = [Metric(name, value, at_ms, epoch) for name, value in metrics_of(row).items()]
             if len(fresh) + len(metrics) > MAX_METRICS:
-                # Rows are never torn between requests, so that one metric tells which epochs are there.
+                # A row is never split between requests, so one metric shows which epochs MLflow has.
                 self._client.log_batch(run.run_id, metrics=fresh)
                 fresh = []
             fresh += metrics
-        # Where one of the requests fails, this view and what it believes are thrown away.
+        # If a request fails, this view is discarded with its beliefs.
         run.epochs |= rows.keys()
         run.machine |= machine.keys()
         return fresh
@@ -155,9 +156,9 @@ class View:
         return {entry.step for entry in self._client.get_metric_history(run.run_id, metric)}
 
     def finish(self, state: str, summary: str) -> None:
-        """Leave nothing of this sweep RUNNING: what has not ended was interrupted, and the parent ends with `state`."""
+        """End every run of the sweep: trials that have not ended become interrupted, and the parent gets `state`."""
         if self.parent_id is not None:
-            # One that was made by a request whose answer got lost runs for ever, and nobody knows it.
+            # A run whose creation's answer was lost would stay RUNNING: find it too.
             running = f"tags.`{PARENT}` = '{self.parent_id}' AND attributes.status = 'RUNNING'"
             for found in list(self._connection.search(running)):
                 if KEY in found.data.tags:
@@ -174,7 +175,7 @@ class View:
         self._client.set_terminated(self.parent_id, STATUS[state], end_time=self._latest_ms or None)
 
     def log_student(self, student: TrackedStudent, register: str | None) -> None:
-        """Log the trial's student as a model of its run, once; register it where it has an alias."""
+        """Log the trial's student as a model of its run, once; register it if it has an alias."""
         from kdtune.tracking.students import log_model, register_model
 
         trial = student.trial
@@ -217,7 +218,7 @@ class View:
             alone = [run for run in found if PARENT not in run.data.tags]
             known = _known(alone[-1]) if alone else None
         if known is not None and any(params.get(name, value) != value for name, value in known.params.items()):
-            # MLflow cannot change a param (a teacher was renamed in the sweep file, say): the run is made anew.
+            # MLflow cannot change a param (say, of a teacher renamed in the sweep file): make the run again.
             self._client.delete_run(known.run_id)
             known = None
         if known is None:
@@ -230,7 +231,7 @@ class View:
         return known
 
     def _take(self, run: Run) -> None:
-        """A run of the sweep's that was found; of two for one trial the one with fewer figures is deleted."""
+        """Adopt a run of the sweep. If a trial has two, delete the one with fewer tags."""
         key, found = run.data.tags[KEY], _known(run)
         known = self._runs.setdefault(key, found)
         if known.run_id == found.run_id:

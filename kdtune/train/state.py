@@ -134,7 +134,7 @@ class TrialState:
         self.samples = hashlib.sha256(f"{self.samples}{digest}".encode()).hexdigest()
 
     def note_profile(self, profile: dict[str, Any]) -> None:
-        """Record the profile. If it changed since an earlier run, print a note, because bits depend on it."""
+        """Record the profile. If it changed since an earlier run, log a note, because bits depend on it."""
         if self.profiles:
             changes = profile_changes(self.profiles[-1]["profile"], profile)
             if not changes:
