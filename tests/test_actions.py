@@ -1,4 +1,4 @@
-"""What learns action labels: `loss.target: action`, trials that start from others, and fine-tuning with its own key."""
+"""Action labels: `loss.target: action`, trials that start from others, and fine-tuning with its own key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trial_of(form: dict[str, Any], **changes: Any) -> TrialConfig:
 
 @pytest.fixture(scope="module")
 def finetuning(trial_form: dict[str, Any]) -> TrialConfig:
-    """Two epochs of pre-training, three of fine-tuning at a rate at which they show."""
+    """Two epochs of pre-training, and three of fine-tuning at a learning rate whose effect shows."""
     finetune = {"epochs": 3, "optimizer": {"lr": 0.05}}
     return trial_of(trial_form, student={"backbone": "r3d", "width": 4}, finetune=finetune)
 
@@ -68,7 +68,7 @@ def test_an_action_sample_is_one_clip_with_the_videos_label(finetuning: TrialCon
     batch = training_samples(config, data, 1, np.arange(6), CPU)
     assert batch.clips.shape == (6, 1, 3, 8, 32, 32)
     assert batch.labels.tolist() == data.labels[data.order[:6]].tolist()
-    # Fine-tuning crops and does nothing else, so a frame's pixels are among those of the video's frames.
+    # Fine-tuning only crops, so a frame's pixels are among those of the video's frames.
     again = training_samples(config, data, 1, np.array([5, 0]), CPU)
     assert torch.equal(again.clips, batch.clips[[5, 0]])
     assert not torch.equal(training_samples(config, data, 2, np.arange(6), CPU).clips, batch.clips)
@@ -168,7 +168,7 @@ def test_a_fine_tuning_stopped_after_any_epoch_ends_in_the_same_bits(
 def test_fine_tuning_on_another_data_set_has_that_sets_classes(
     finetuning: TrialConfig, prepared: Session, pretrained: TrialFiles, store: Store, tmp_path: Path
 ) -> None:
-    """As from UCF101 to HMDB51."""
+    """As in fine-tuning from UCF101 to HMDB51."""
     root = tmp_path / "others"
     make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=4, clips=2)
     data = {"dataset": "synthetic", "root": str(root), "validation": 0.4}
@@ -203,7 +203,7 @@ def test_action_figures_are_scikit_learns_on_the_mean_of_the_clips_logits(
     for row in rows:
         video = np.asarray(data.clips.frames(row))[:, top : top + 32, left : left + 32]
         each = []
-        for centre in np.linspace(4, len(video) - 4, config.evaluation.clips):  # as PCL's test clips
+        for centre in np.linspace(4, len(video) - 4, config.evaluation.clips):  # like PCL's test clips
             start = int(centre - 4)
             frames = (video[start : start + 8].astype(np.float32) / 255 - mean) / std
             x = torch.from_numpy(np.roll(frames, 1, 0) - frames).permute(3, 0, 1, 2)[None]
@@ -214,7 +214,7 @@ def test_action_figures_are_scikit_learns_on_the_mean_of_the_clips_logits(
     predicted = scores.argmax(1)
     figures = finetuned.stages()["finetune"][split]
     assert figures["top1"] == pytest.approx(float((predicted == truth).mean()))
-    # Of four classes the first five are all of them: the general case is tested below.
+    # With four classes the top five are all classes; the general case is tested below.
     assert figures["top5"] == 1.0
     labels = sorted(set(truth.tolist()))
     expected = precision_recall_fscore_support(truth, predicted, labels=labels, average="macro", zero_division=0)
@@ -257,7 +257,7 @@ def test_class_figures_and_retrieval_are_scikit_learns_on_random_input() -> None
 def test_action_logits_are_distilled_from_an_action_teacher(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    """KD §3.3 read literally: both start from PCL-trained backbones of their own."""
+    """KD §3.3 read literally: teacher and student start from their own PCL-trained backbones."""
     short = {"epochs": 1, "stages": {"late": 1}}
     pretext = {"loss": {**trial_form["loss"], "target": "pretext"}, **short}
     teacher = {"student": {"backbone": "c3d", "width": 4}, "start": pretext, **short}

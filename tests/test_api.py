@@ -32,7 +32,7 @@ MODULES = ("kdtune", "kdtune.api.store", "kdtune.api.trial", "kdtune.api.trainin
 
 
 def link_clips(store: Path, to: Path) -> None:
-    """Make the store `to`, with the decoded frames of `store`."""
+    """Create the store `to`, with the decoded frames of `store`."""
     to.mkdir()
     for part in ("clips", "manifests"):
         (to / part).symlink_to((store / part).resolve())
@@ -112,7 +112,7 @@ def test_what_its_documentation_says_is_true(
     assert {f"kdtune.api.{name}" for name in PUBLIC} <= documented
 
 
-#: What must have an example.
+#: Names that must have an example.
 PUBLIC = (
     "store.Store",
     "store.Store.trials",
@@ -178,13 +178,13 @@ def test_fine_tuning_follows(place: Path, trial: kdtune.Trial, trial_form: dict[
 
 
 def test_a_call_leaves_the_process_as_it_was(place: Path) -> None:
-    """In a notebook's thread, with torch's settings as they were between two rows and afterwards."""
+    """Train in a thread, as a notebook may; torch's settings are unchanged between rows and afterwards."""
     code = f"""
 import logging, os, signal, sys, threading, warnings
 import torch, kdtune
-import sympy, decord  # libraries that change the process when they are imported
+import sympy, decord  # libraries that change the process on import
 os.chdir({str(place)!r})
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # which torch would set
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # variables that torch would set
 torch.set_num_threads(2)
 
 def state():

@@ -1,4 +1,4 @@
-"""How clips look, as it is drawn: crops and colours of a clip, or of each frame as a newer torchvision would."""
+"""Draws of clips' appearance: crops and colours per clip, or per frame as a newer torchvision draws them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANY, T = 800, 10
 
 
 def draw(count: int, n: int = 3, per: str = "clip", train: bool = True) -> ClipDraws:
-    """`count` samples of n clips at KD's sizes."""
+    """Draw `count` samples of n clips at KD's sizes."""
     config = TrialConfig.model_validate({"augment": {"per": per}})
     named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(count), "lengths": np.full(count, 100)}
     return (draw_tuples if n == 3 else draw_clips)(config, **named, train=train)
@@ -30,7 +30,7 @@ def test_crops_go_to_every_edge_and_are_centred_for_an_evaluation() -> None:
     crops = draw(MANY).crop
     assert crops.reshape(-1, 2).min(0).tolist() == [0, 0]
     assert crops.reshape(-1, 2).max(0).tolist() == [128 - 112, 171 - 112]
-    # One draw a clip: the three clips of a tuple are cropped apart.
+    # One draw per clip: the three clips of a tuple are cropped independently.
     assert (crops[:, 0] != crops[:, 1]).any(1).mean() > 0.9
     for plain in (draw(20, n, per, train=False) for n in (3, 1) for per in ("clip", "frame")):
         assert plain.crop.shape == (20, plain.start.shape[1], 2)
@@ -53,7 +53,7 @@ def test_colour_is_drawn_as_simclr_says(drawn: str) -> None:
     for name, (low, high) in {**ranges, "sigma": (0.1, 2.0)}.items():
         values = getattr(colour, name)
         if drawn == "frames" and name == "sigma":
-            values = values[:, :, 0]  # one draw a clip, as the test below shows
+            values = values[:, :, 0]  # one draw per clip, as the test below shows
         assert low <= values.min() < low + 0.01 * (high - low)
         assert high >= values.max() > high - 0.01 * (high - low)
         counts = np.histogram(values, 10, (low, high))[0]
@@ -79,7 +79,7 @@ def test_frames_of_a_clip_are_drawn_apart_and_share_only_their_sigma() -> None:
     del of_frames["order"]
     for name, values in of_frames.items():
         assert values.shape == (200, 3, T), name
-        # No frame tells of the next one or of the same one of the next clip: |r| < 4/√n.
+        # No frame predicts the next one, or the same one of the next clip: |r| < 4/√n.
         for one, other in ((values[..., :-1], values[..., 1:]), (values[:, :-1], values[:, 1:])):
             assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4 / one.size**0.5, name
 
@@ -97,7 +97,7 @@ def test_drawing_for_each_frame_leaves_the_rest_as_it_is(n: int) -> None:
 
 
 def test_torchvision_draws_pcls_transforms_for_each_frame_and_only_sigma_for_the_clip() -> None:
-    """What `per: frame` reproduces, seen on PCL's own way: seed Python's generator before each frame of a clip."""
+    """What `per: frame` reproduces, shown on PCL's code: it seeds Python's generator before each frame of a clip."""
     sigmas: list[float] = []
 
     def blur(image: Image.Image) -> Image.Image:

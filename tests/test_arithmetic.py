@@ -1,4 +1,4 @@
-"""The profile tells machines and switches apart that give other bits, and takes nothing unknown for a change."""
+"""The profile distinguishes machines and switches that give other bits, and an unknown field is no change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdtune.train.arithmetic import SWITCHES, fingerprint, switches
 from kdtune.train.profile import arithmetic, profile_changes
 from kdtune.train.replay import Difference
 
-#: A convolution's bits, as a trial computes them, and what the profile says.
+#: Print the bits of a convolution, computed as in a trial, and the profile's value.
 PROGRAM = """
 import hashlib, json, sys
 import torch

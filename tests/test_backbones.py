@@ -18,7 +18,7 @@ from kdtune.models.heads import build_network
 
 torch.set_num_threads(1)
 
-#: Those that take seconds even for the smallest clips.
+#: Networks that take seconds even for the smallest clips.
 LARGE = ("mc3_18", "r2plus1d_18", "mvit_v1_b", "swin3d_s", "swin3d_b")
 
 
@@ -36,7 +36,7 @@ def deterministic() -> Iterator[None]:
 
 
 def smallest(backbone: str) -> tuple[int, int]:
-    """The smallest clip that the network takes and that a trial may have, but for the tuple's transforms."""
+    """Return the smallest clip that the network accepts and a trial may have, apart from the tuple's transforms."""
     frames, size = SMALLEST.get(backbone, (1, 1))
     return max(frames, 4), max(size, 16)
 
@@ -85,9 +85,10 @@ def test_a_narrow_tdn_light_in_channels_last_is_refused() -> None:
 
 @pytest.mark.parametrize("backbone", EVERY)
 def test_gradients_are_deterministic_on_cuda(backbone: str) -> None:
-    """There torch has none for average pools, linear interpolation and, but for its newest versions, max-pools.
+    """On CUDA, torch has no deterministic gradients for some pools and interpolations; no backbone uses these.
 
-    Whole averages are sums, and no pools. test_cuda.py tries the gradients themselves.
+    They are average pools, linear interpolation and, in older versions, max-pools. Whole averages are sums, not pools.
+    test_cuda.py tests the gradients themselves.
     """
     net = network(backbone, width=4, shape=(8, 18))
     assert not [name for name, part in net.named_modules() if type(part) is nn.MaxPool3d]
@@ -109,12 +110,12 @@ def test_channels_last_gives_the_same_features(backbone: str) -> None:
     runs = []
     for layout in ("contiguous", "channels_last"):
         raw = {"student": {"backbone": backbone, "width": 8}, "clip": {"frames": 8, "size": 18}}
-        # In evaluation, for batch statistics over two values turn rounding into something to see.
+        # In evaluation mode: batch statistics over two values would magnify rounding.
         net = build_network(TrialConfig.model_validate({**raw, "memory_format": layout})).eval()
         features = net.features(x)
         (features * towards).sum().backward()
         gradients = torch.cat([p.grad.flatten() for p in net.backbone.parameters() if p.grad is not None])
         runs.append((features.detach(), gradients))
     for plain, last in zip(*runs, strict=True):
-        # A ReLU near 0 can switch with the rounding.
+        # Rounding can switch a ReLU near 0.
         assert (plain - last).norm() < 1e-2 * plain.norm()

@@ -1,4 +1,4 @@
-"""What every backend does alike: candidates, prunings, bits, ledger, budgets, stops, resume, retries, failures."""
+"""What all backends have in common: candidates, prunings, bits, ledger, budgets, stops, resume, retries, failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sweeps import outcome, run
 
 @pytest.fixture(params=["inprocess", "ray"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """Each backend; without Ray for the one that needs none."""
+    """Each backend; without Ray for the one that does not need it."""
     if request.param == "ray":
         yield backend_of("ray", request.getfixturevalue("ray_address"))
         return
@@ -34,7 +34,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The ledger's last row on each group's question and end, but for who trained it."""
+    """Return the ledger's last row on each group's question and end, without who trained it."""
     files = Store(store).sweep("tiny")
     rows = ledger_rows(files.folder / read_json(files.sweep)["ledger"])
     return {(row["event"], row["group"]): {**row, "cached": None} for row in rows}
@@ -44,7 +44,7 @@ def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     backend: Backend, swept: tuple[Path, Ending], sweep_file: Path, tmp_path: Path
 ) -> None:
-    """The reference is a sweep through Ray that nothing disturbed."""
+    """The reference is an undisturbed sweep through Ray."""
     end, said = run(sweep_file, tmp_path, backend, ("stop.trials=3",))
     assert (end.exit_code, end.trained) == (EXIT_OK, 3), said
     assert any(note.startswith("stop.trials: 3 trainings") for note in end.notes)
@@ -70,7 +70,7 @@ def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
 
 
 def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
-    """The file of a sweep whose candidate 0 has a rate that no loss survives."""
+    """Write the file of a sweep whose candidate 0 has a learning rate that makes every loss overflow."""
     form = {**sweep_form, "name": "failing", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
     search = {"space": {"optimizer.lr": [1.0e30, 0.02]}, "sampler": "grid", "window": 2}
     file = folder / "failing.yaml"
@@ -81,7 +81,7 @@ def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
 def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_goes_on(
     backend: Backend, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
-    """A budget of trials lets what has begun be tried again."""
+    """A budget of trials does not stop retries of what has started."""
     file = failing(sweep_form, tmp_path)
     events: list[tuple[str, str]] = []
     end, said = run(file, tmp_path, backend, ("stop.trials=2",), seen=lambda *event: events.append(event))

@@ -1,4 +1,4 @@
-"""The benchmarks' other side sees what kdtune sees, and every benchmark starts. Nothing is timed here."""
+"""The benchmarks' baseline sees the same data as kdtune, and every benchmark starts. Nothing is timed here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def data(tiny: TrialConfig, prepared: Session) -> TrialData:
 
 @pytest.fixture
 def listed(data: TrialData, videos: Path) -> list[tuple[str, int]]:
-    """The validation videos as the baseline knows them."""
+    """The validation videos according to the baseline."""
     rows = data.clips.index.loc[data.validation]
     return [(str(videos / row.video), row.label) for row in rows.itertuples()]
 
@@ -116,7 +116,7 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.mark.slow
 def test_scale_measures_its_three_sides(tmp_path: Path) -> None:
-    """Real Ray, Optuna and MLflow on both sides, and the finished sweep once more."""
+    """Real Ray, Optuna and MLflow on both sides, and the finished sweep again."""
     out = tmp_path / "scale.json"
     arguments = ["--trials", "6", "--out", str(out)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is known of a sweep while it runs, against figures worked out by hand."""
+"""The state of a running sweep, against figures worked out by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_lower_value_is_best_where_the_mode_is_min_and_the_lower_number_wins
 def test_several_objectives_have_a_pareto_set() -> None:
     objectives = [OBJECTIVE, {**OBJECTIVE, "metric": "gmac", "column": "gmac", "mode": "min"}]
     board = a_board(*(asked("candidate", n) for n in range(5)), blocks={"f=1": 5}, objective=objectives)
-    values = [(0.5, 4.0), (0.4, 1.0), (0.4, 2.0), (0.6, 9.0), (0.5, 4.0)]  # the third is beaten by the second
+    values = [(0.5, 4.0), (0.4, 1.0), (0.4, 2.0), (0.6, 9.0), (0.5, 4.0)]  # the second beats the third
     for number, value in enumerate(values):
         board.take(ended(f"f=1 · candidate {number}", "complete", value[0], objectives=list(value)))
     assert board.picture()["blocks"][0]["best"] == {"candidates": [0, 1, 3, 4]}
@@ -106,7 +106,7 @@ def test_ends_that_are_said_again_count_once_and_a_job_may_end_otherwise() -> No
     assert counts(board) == [1, 0, 0, 0, 2]
     board.take(ended("f=1 · candidate 1", "failed", error="out of memory"))
     assert counts(board) == [1, 0, 1, 0, 1]
-    board.take({"event": "started", "group": "f=1 · candidate 1"})  # tried again
+    board.take({"event": "started", "group": "f=1 · candidate 1"})  # retried
     assert (counts(board), board.done) == ([1, 0, 0, 1, 1], 1)
     board.take(ended("f=1 · candidate 1", "complete", 0.75))
     assert (counts(board), board.done) == ([2, 0, 0, 0, 1], 2)
@@ -134,7 +134,7 @@ def test_a_running_trial_has_its_epoch_and_its_newest_accuracy() -> None:
     assert board.picture()["running"] == [{**running, "value": 0.25}]
     assert board.epoch(name, second, epoch(2, stage="early", knn=0.75)) == "early: knn 0.750"
     assert board.picture()["running"] == [{**running, "epoch": 2, "value": 0.5}]
-    board.epoch(name, first, epoch(3, knn=0.5))  # an evaluation beside the stages
+    board.epoch(name, first, epoch(3, knn=0.5))  # an evaluation between stages
     assert board.picture()["running"][0]["stage"] == "epoch 3"
     board.take(ended(name, "pruned", stage="early"))
     assert board.picture()["running"] == []
@@ -154,7 +154,7 @@ def test_fine_tuning_s_epochs_are_counted_on_and_its_metric_is_the_objective_s()
 
 
 def test_epochs_are_those_that_the_ledger_says() -> None:
-    """Of a trial before its fine-tuning, and a teacher's are its own."""
+    """The ledger's epochs are those before fine-tuning; a teacher has its own."""
     board = a_board(stages={"late": 8, "finetune": 12}, epochs=8)
     for row in (
         asked("candidate", 0, finetuned=["tuned"], epochs=8),
@@ -173,20 +173,20 @@ def test_time_left_by_hand() -> None:
     zero, one, two = (f"f=1 · candidate {n}" for n in range(3))
     for number in range(1, 9):
         board.epoch(zero, f"{zero}/0", epoch(number, seconds=2.0))
-    # One runs and is at its end; four are to come, of 8 epochs of 2 seconds, one at a time.
+    # One runs its last epoch; four are to come, of 8 epochs of 2 seconds, one at a time.
     assert board.time_left() == pytest.approx(4 * 8 * 2)
     board.take(ended(zero, "complete", 0.5))
     assert board.time_left() is None, "nothing runs: nobody knows how many will, side by side"
     board.take({"event": "started", "group": one})
     board.epoch(two, f"{two}/0", epoch(1, seconds=2.0))
-    # Two side by side: 8 and 7 epochs of them, and twice 8 to come.
+    # Two in parallel: 8 and 7 epochs of them, and twice 8 to come.
     assert board.time_left() == pytest.approx((8 + 7 + 2 * 8) * 2 / 2)
     board.take(ended(one, "pruned", stage="early"))
-    # Candidates now take (8 + 2) / 2 = 5 epochs on average: the one that runs has 4 left, and two are to come.
+    # Candidates now take (8 + 2) / 2 = 5 epochs on average: the running one has 4 left, and two are to come.
     assert board.time_left() == pytest.approx((4 + 2 * 5) * 2)
     for number in range(2, 7):
         board.epoch(two, f"{two}/0", epoch(number, seconds=2.0))
-    # Beyond that average it goes on to the end.
+    # Beyond that average it continues to the end.
     assert board.time_left() == pytest.approx((2 + 2 * 5) * 2)
 
 

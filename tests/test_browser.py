@@ -1,4 +1,4 @@
-"""MLflow's own pages, started as `python -m kdtune ui` does, and a report's, looked at in a real browser."""
+"""MLflow's own pages, served by `python -m kdtune ui`, and a report's page, in a real browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdtune.tracking.sweep_text import SweepText
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
-#: By name, with their epochs: the pruned one has no late accuracy.
+#: By name, with their epochs; the pruned one has no late accuracy.
 TRIALS = {
     "control": 4,
     "teacher c3d, a good one": 4,
@@ -39,7 +39,7 @@ RECORD = {
 
 
 def make_sweep(store: Store) -> list[TrackedTrial]:
-    """A control, three candidates to the end, one pruned, and their teacher. The longer its name, the better it is."""
+    """A control, three complete candidates, a pruned one, and their teacher. A longer name has a better figure."""
     trials = []
     for number, (name, epochs) in enumerate(TRIALS.items()):
         kind = "candidate" if name[0].isdigit() else name.split()[0]

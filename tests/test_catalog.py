@@ -34,7 +34,7 @@ def videos(root: Path, *names: str) -> None:
 
 @pytest.fixture
 def ucf(tmp_path: Path) -> Path:
-    """Two classes with UCF101's files; the text in the videos does not matter here."""
+    """Two classes with UCF101's files; the videos' content does not matter here."""
     root = tmp_path / "ucf"
     write(root / "classInd.txt", "1 Run\n2 Sit\n")
     write(root / "trainlist01.txt", "Run/v_Run_g02_c01.avi 1\r\nSit/v_Sit_g02_c01.avi 2\r\n")
@@ -44,7 +44,7 @@ def ucf(tmp_path: Path) -> Path:
 
 
 def listed(name: str, split: int) -> pd.DataFrame:
-    """The catalog of official lists alone; their videos are not here."""
+    """Return the catalog of the official lists alone; their videos are not here."""
     lists, problems = SHARED / "splits" / name, list[Problem]()
     read = ucf101_rows if name == "ucf101" else hmdb51_rows
     rows = read(lists, split, Names(lists), problems)
@@ -83,7 +83,7 @@ def test_parts_of_a_film_are_one_hmdb51_group() -> None:
     tail = "climb_f_cm_np1_ba_med_3.avi"
     same = ["Return_of_the_King_4", "Return_of_the_King_12", "RETURN_OF_THE_KING", "Return_of_the_King_Part_2_3"]
     assert {hmdb51_group(f"{film}_{tail}", "climb") for film in same} == {"returnoftheking"}
-    # Years stay; a class name inside a film's name is no end of it; what is only a number stays.
+    # Years stay; a class name within a film's name does not end it; a name that is only a number stays.
     assert hmdb51_group(f"Bouldern_1979_{tail}", "climb") == "bouldern1979"
     assert hmdb51_group(f"rope_climb_Olivia_{tail}", "climb") == "ropeclimbolivia"
     assert hmdb51_group(f"21_{tail}", "climb") == "21"
@@ -105,7 +105,7 @@ def test_a_folder_without_lists_is_split_by_group(tmp_path: Path) -> None:
     catalog = load_catalog(DataConfig(dataset="folder", root=str(tmp_path)))
     assert len(catalog) == 40
     assert dict(zip(catalog["action"], catalog["label"], strict=True)) == {"a": 0, "b": 1}
-    # A fixed answer: the same on every machine and in every process.
+    # A fixed result: the same on every machine and in every process.
     assert set(catalog.loc[catalog["split"] == "test", "group"]) == {"g00", "g01"}
 
 
@@ -209,7 +209,7 @@ def test_unchanged_files_are_not_read_again(ucf: Path, tmp_path: Path, monkeypat
     os.utime(touched, ns=(1, 1))
     assert manifest_digest(catalog, ucf, store) == first
     assert read == [touched.name]
-    # Another split of the same root adds to what is known and forgets nothing.
+    # Another split of the same root adds to the record and removes nothing.
     manifest_digest(catalog.iloc[:1], ucf, store)
     assert manifest_digest(catalog, ucf, store) == first
     assert read == [touched.name]

@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is noticed and said, and the one before is used, to the same bits (DESIGN 4.1)."""
+"""Checkpoints: a damaged one is noticed and reported, and the previous one is used, to the same bits (DESIGN 4.1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdtune.train.state import TrialState
 
 @pytest.fixture(scope="module")
 def config(trial_form: dict[str, Any]) -> TrialConfig:
-    """With everything that a checkpoint can hold: banks, a projector, best weights, a schedule that acts."""
+    """A trial whose checkpoint holds everything it can: banks, a projector, best weights, a schedule that acts."""
     teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
     loss = {**trial_form["loss"], "gamma": 0.5}
     more = {"epochs": 4, "stages": {"late": 4}, "optimizer": {"patience": 0}, "stage": {"weights": "best"}}
@@ -39,7 +39,7 @@ class Stop(Exception):
 
 @pytest.fixture(autouse=True)
 def after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint, however short the epoch is."""
+    """Allow a checkpoint after every epoch, however short it is."""
     monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", math.inf)
 
 
@@ -77,7 +77,7 @@ def test_what_the_first_checkpoint_would_take_follows_from_its_size(
 
 
 def saved_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """After how many epochs a checkpoint was written."""
+    """Return the epochs after which checkpoints were written."""
     epochs: list[int] = []
     save = TrialState.save
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_position(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its last step included, after which the epoch's figures are still to come."""
+    """Also stop after the epoch's last step, before its figures are computed."""
 
     def save_and_stop(state: TrialState, files: TrialFiles) -> None:
         if state.epoch == 1 and state.progress.steps == step:
@@ -154,7 +154,7 @@ def torn(path: Path) -> None:
 
 
 def one_bit(path: Path) -> None:
-    """Turn over a bit in the middle of a weight, which torch itself reads without a word."""
+    """Flip a bit in the middle of a weight; torch itself would read it without an error."""
     weights = read_checkpoint(path)["network"]["backbone.layer4.0.conv2.0.weight"].numpy().tobytes()
     content = bytearray(path.read_bytes())
     at = content.find(weights[:64])

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, their exit codes and what they print."""
+"""The command line as a user sees it: real processes, their exit codes and output."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], tmp_
 
 
 def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str, Any], tmp_path: Path) -> None:
-    """The whole command with a Ray of its own, then every format of its results."""
+    """The whole command with its own Ray, then every format of its results."""
     search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
     form = {**sweep_form, "name": "whole", "search": search, "prune": {}, "objective": {"metric": "knn"}}
     store = tmp_path / "runs"
@@ -172,7 +172,7 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     assert prepared.returncode == 0, prepared.stderr
     assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
     (frames,) = store.glob("clips/*/frames.u8")
-    # Beside finished ones: the list that a refused build leaves, and one that is being built.
+    # Two more files beside finished stores: the list of a refused build, and a store in the making.
     frames.parent.with_name("other.refused.csv").touch()
     frames.parent.with_name(".other.making").mkdir()
     assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_plain_line(videos: Path, small_disk: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real clips of ../shared are not here")
 def test_real_clips_with_two_teachers(sweep_form: dict[str, Any], tmp_path: Path) -> None:
-    """Surveillance clips whose groups are source videos, through the same group."""
+    """Surveillance clips with source videos as groups, through the same command."""
     form = json.loads(json.dumps(sweep_form))
     form |= {"name": "fight", "objective": {"metric": "linear"}, "prune": {}}
     form["trial"]["data"] = {"dataset": "folder", "root": str(SHARED / "clips" / "fight")}

@@ -1,4 +1,4 @@
-"""Building a ClipStore: the same bytes whatever threads and kills, in bounded memory, on a disk that may be full."""
+"""Building a ClipStore: the same bytes for any threads and kills, in bounded memory, on a disk that may be full."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from kdtune.store import Store
 
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
-#: A process that prepares the clips of a set, after `{patch}`; arguments: the videos, the store, the tier.
+#: A process that prepares the clips of a set after running `{patch}`; arguments: videos, store, tier.
 CHILD = """
 import sys, threading
 from kdtune.clips import parts, writing
@@ -88,7 +88,7 @@ def test_few_videos_are_on_the_disk_at_a_time(
 def test_large_videos_wait_for_each_other(
     eight: DataConfig, eight_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In memory for three videos of 320×240, never four are decoded at once; one for which there is too little is."""
+    """With memory for three videos of 320×240, never four are decoded at once; a larger video is decoded alone."""
     active, most, decode = 0, 0, parts.decode
     changing = Lock()
 
@@ -126,7 +126,7 @@ BLOCKED_AFTER_THREE = (
 def killed(
     request: pytest.FixtureRequest, eight: DataConfig, eight_videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ClipStore, Path]:
-    """A store that was built in one go, and the folder of one whose process was killed after three videos."""
+    """A store built in one go, and the folder of a build whose process was killed after three videos."""
     folder, tier = tmp_path_factory.mktemp("killed"), request.param
     whole = prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": tier}), Store(folder / "whole"))
     with start(BLOCKED_AFTER_THREE, eight_videos, folder / "killed", tier) as child:
@@ -160,7 +160,7 @@ def test_a_killed_build_goes_on(
         lines.write_bytes(lines.read_bytes() + bytes(100) + b"\n")
         os.truncate(left / whole.tier.file, whole.byte_spans()[2][1] - 1)
         kept = 2
-    # By auto: a tier that was begun stays.
+    # With `auto`, the tier that was begun stays.
     clips = prepare_clips(eight, SMALL_CLIP, store)
     assert sorted(decodes) == sorted(Path(video).name for video in whole.index["video"][kept:])
     assert clips.folder == folder
@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process so")
 def test_a_videos_length_does_not_matter_to_memory(tmp_path: Path) -> None:
-    """One of 6,000 small frames, stored at 128×171: 394 MB."""
+    """One video of 6,000 small frames, stored at 128×171: 394 MB."""
     for name, count in (("train/Walk", 6000), ("train/Sit", 60), ("test/Sit", 61)):
         (tmp_path / "set" / name).mkdir(parents=True)
         with av.open(str(tmp_path / "set" / name / "video.avi"), "w") as container:
@@ -240,7 +240,7 @@ from pathlib import Path
 from kdtune.clips.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.store import Store
-def peak():  # not getrusage's: that of a new process is its parent's
+def peak():  # not getrusage's, which in a new process is the parent's
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return 1024 * int(line.split()[1])
 before = peak()

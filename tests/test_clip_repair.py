@@ -1,4 +1,4 @@
-"""A ClipStore that was damaged on the disk is noticed, said, and mended: its damaged videos are decoded again."""
+"""A ClipStore that was damaged on the disk is noticed, reported and repaired: its damaged videos are decoded again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kdtune.errors import StoreError
 from kdtune.store import Store
 from kdtune.store.files import write_json
 
-#: What a sweep does first.
+#: What a sweep does before its first trial.
 Prepare = Callable[[], ClipStore]
 
 
@@ -39,7 +39,7 @@ def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
 
 @pytest.fixture
 def prepare(eight: DataConfig, tmp_path: Path) -> Prepare:
-    """Finds the copy."""
+    """Open the copy through `prepare_clips`."""
     return lambda: prepare_clips(eight, SMALL_CLIP, Store(tmp_path))
 
 
@@ -48,7 +48,7 @@ def big(clips: ClipStore) -> Path:
 
 
 def damage(clips: ClipStore, *rows: int) -> list[str]:
-    """Turn a bit of these videos over; their names."""
+    """Flip a bit in each of these videos. Return their names."""
     for row in rows:
         flip_a_byte(big(clips), clips.byte_spans()[row][0] + 700)
     return clips.index["video"].iloc[list(rows)].tolist()
@@ -67,7 +67,7 @@ def test_only_the_damaged_videos_are_decoded_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = built.frames(5)
-    copy.frames(5)  # mapped while it is damaged and mended
+    copy.frames(5)  # mapped while it is damaged and repaired
     names = damage(copy, 2, 5)
     assert problems_of(copy.folder, 2) == [f"{copy.folder}: the frames of {name} have changed" for name in names]
     clips = prepare()
@@ -120,7 +120,7 @@ def test_damaged_records_make_it_anew(
 def test_a_video_that_decodes_to_other_frames_makes_it_anew(
     built: ClipStore, prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A sound store of other frames, as another decoder of the same version might have made it."""
+    """Make a sound store of other frames, as another decoder of the same version might."""
     folder = Store(tmp_path).clips(built.folder.name)
     writer = StoreWriter(folder, built.size, built.tier)
     for i in range(8):
@@ -142,7 +142,7 @@ def test_large_stores_are_checked_when_their_file_was_touched(
     checks: list[Path] = []
     rows_of = repair.damaged_rows
     monkeypatch.setattr(repair, "damaged_rows", lambda clips, threads: (checks.append(1), rows_of(clips, threads))[1])
-    prepare()  # the copy is another file than the one that was checked
+    prepare()  # the copy is another file than the checked one
     prepare()
     assert (len(checks), decodes) == (1, [])
     damage(copy, 1)
@@ -164,7 +164,7 @@ def test_what_rots_unseen_is_found_by_verify_and_then_mended(
 
 
 def test_a_replaced_video_of_the_same_size_and_time_gives_a_new_store(eight_videos: Path, tmp_path: Path) -> None:
-    """As by `cp -p` or `rsync -t`."""
+    """As `cp -p` or `rsync -t` would."""
     root = tmp_path / "set"
     shutil.copytree(eight_videos, root)
     data, store = DataConfig(dataset="synthetic", root=str(root)), Store(tmp_path / "store")

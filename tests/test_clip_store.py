@@ -1,4 +1,4 @@
-"""The ClipStore: built once, whole, the same bytes whatever threads and kills; not silently used when damaged."""
+"""The ClipStore: built once, whole, with the same bytes for any threads and kills; never used silently when damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiers of a ClipStore: what a JPEG one gives is what its JPEGs hold, and `auto` chooses by size and stays."""
+"""The tiers of a ClipStore: a jpeg store returns what its JPEGs hold; `auto` chooses by size and keeps its choice."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_quality_and_tier_are_other_stores_and_other_data(
 
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_clips_are_cut_alike_from_either_tier(per_frame: bool, raw: ClipStore, jpeg: ClipStore) -> None:
-    """Overlapping clips, clips far apart, the first and the last frame: all as by slicing whole videos."""
+    """Overlapping clips, distant clips, the first and the last frame equal slices of whole videos."""
     rng = np.random.default_rng(0)
     rows, length = np.array([0, 5, 5, 7]), int(raw.index["frames"].min())
     start = np.array([[0, 3, 6], [0, 40, length - 8], [20, 22, 24], [length - 8, 0, 5]])
@@ -193,7 +193,7 @@ def test_auto_on_a_small_disk_keeps_jpegs_and_stays_with_them(
     assert "MiB as raw frames, the disk has 3.0 MiB free: kept as JPEG (quality 95, about " in first
     assert last.endswith("GiB at 37×49 as JPEG (quality 95)")
     assert clips.digest == jpeg.digest
-    # On a larger disk, and even where it is damaged, what is there is what is used.
+    # An existing store is used on a larger disk, too, and even if it is damaged.
     roomy = Store(tmp_path)
     shutil.copytree(clips.folder, roomy.clips(clips.folder.name))
     assert prepare_clips(data, CLIP, roomy).tier.name == "jpeg"

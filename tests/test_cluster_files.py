@@ -1,4 +1,4 @@
-"""cluster/: the files with which a cluster is started are valid, and name the Ray that kdtune was tested with."""
+"""cluster/: the files that start a cluster are valid, and name the Ray version that kdtune was tested with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLUSTER = ROOT / "cluster"
 
 @pytest.fixture(scope="module")
 def manifest() -> dict[str, Any]:
-    """kuberay.yaml's objects by kind."""
+    """Return kuberay.yaml's objects by kind."""
     return {each["kind"]: each for each in yaml.safe_load_all((CLUSTER / "kuberay.yaml").read_text())}
 
 

@@ -1,4 +1,4 @@
-"""Configuration: what is left out has the paper's value; what is wrong is refused, all at once, each with its place."""
+"""Configuration: defaults are the papers' values; wrong input is refused, all at once, each problem with its place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PAPER = {
 }
 
 TWO = "  seed: 0\nobjective: [{{metric: {}}}, {{metric: {}}}]"
-# (line of helpers.SWEEP, what stands there instead, the path that is named, what was got, what is allowed or the rule)
+# (line of helpers.SWEEP, its replacement, the path that is named, the value got, what is allowed or the rule)
 WRONG = [
     ("    tau: 4.0", "    tao: 4.0", "trial.loss.tao", "did you mean tau", "lambda, tau"),
     ("name: tiny", "name: tiny\nteecher: {}", "teecher", "did you mean teachers", "search"),
@@ -141,7 +141,7 @@ WRONG = [
 
 
 def line_of(file: Path, new: str) -> int:
-    """Where the last line of `new` stands."""
+    """Return the line number of the last line of `new`."""
     return file.read_text().split("\n").index(new.split("\n")[-1]) + 1
 
 
@@ -161,7 +161,7 @@ def test_bad_input_is_refused_with_its_place_what_was_got_and_what_is_allowed(
         load_sweep(file)
     told = [problem for problem in caught.value.problems if path in problem.where]
     assert told, str(caught.value)
-    # A rule that holds several values together stands at the section that holds them all.
+    # A rule across several values is reported at the section that holds them all.
     line = 3 if path == "trial" else line_of(file, new)
     assert told[0].where.startswith(f"{file}:{line}: ")
     assert got in str(told[0])

@@ -1,4 +1,4 @@
-"""Whatever a sweep file or a --set holds: a configuration that can be used, or one error with all problems."""
+"""Any sweep file and any --set gives a usable configuration, or one error with all problems."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def paths(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 class Raw(str):
-    """Text that stands in the file as it is."""
+    """Text that is written to the file as it is."""
 
 
 yaml.SafeDumper.add_representer(Raw, lambda dumper, text: dumper.represent_str(f"RAW{text.encode().hex()}RAW"))
@@ -101,7 +101,7 @@ def mutated(draw: st.DrawFn) -> str:
 
 
 def found(load: Callable[[], Loaded]) -> Loaded | None:
-    """What `load` gives; None where it refuses, with problems that each have a place and can be printed."""
+    """Return what `load` returns; None if it refuses, with problems that each have a place and can be printed."""
     try:
         return load()
     except ConfigError as error:
@@ -112,7 +112,7 @@ def found(load: Callable[[], Loaded]) -> Loaded | None:
 
 
 def used(sweep: SweepConfig) -> None:
-    """Everything that a sweep does with its file before it trains, but for the data."""
+    """Do everything that a sweep does with its file before it trains, without the data."""
     from kdtune.plan.describe import described
     from kdtune.sweep.search import Search
 
@@ -173,7 +173,7 @@ def test_whatever_set_holds(sweep: bool, examples: int) -> None:
     fuzz(check, st.lists(sets(), min_size=1, max_size=3), examples=examples)
 
 
-#: Numbers at which libraries round to nothing or overflow, beside usual ones.
+#: Numbers at which libraries round to nothing or overflow, and ordinary ones.
 NUMBERS = [
     *(5e-324, 1e-300, 1e-9, 0.0, 0.1, 0.5, 1.0, 3.0, 1e9, 1e30, 1e100, 1e308, -1, 0, 1, 2, 4, 8, 64, 1024, 10_000_000),
     *(2**31, 2**32, 2**53, 2**63 - 1, -(2**63)),

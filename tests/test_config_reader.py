@@ -1,4 +1,4 @@
-"""YAML by the core schema: each odd text is what a person means by it, or one problem with its line."""
+"""YAML by the core schema: an odd text means what a person expects, or is one problem with its line."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_huge_search_says_its_size_before_it_is_made(blocks: str | None, space
 
 
 def test_a_named_file_is_read_or_refused_whatever_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing waits for a writer, or reads without end."""
+    """Reading never waits for a writer, and always ends."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large.yaml").write_text("a: 1\n" * LARGEST_FILE)
     (tmp_path / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))

@@ -1,4 +1,4 @@
-"""`evaluation.features: conv5`: PCL's retrieval, against its networks and its way of ranking, written anew."""
+"""`evaluation.features: conv5`: PCL's retrieval, against PCL's networks and its ranking, rewritten here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial costs: in its records, once for trials alike, and nothing of the trial touched by the measuring."""
+"""A trial's costs: recorded, measured once for equal trials, and without any effect on the trial."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_fine_tuning_is_a_trial_with_costs_of_its_own(
     assert whole is not None
     assert tuple(tuned["cost"]) == OF_COST
     assert tuned["cost"]["gmac"] == whole["cost"]["gmac"], "the same backbone for the same clips"
-    # Heads of 3·F → 5 and F → 4, F being 8 times the width of 4.
+    # Heads of 3·F → 5 and F → 4, where F is 8 times the width of 4.
     assert whole["cost"]["parameters"] - tuned["cost"]["parameters"] == (3 * 32 + 1) * 5 - (32 + 1) * 4
 
 
@@ -101,7 +101,7 @@ def test_trials_that_are_alike_are_measured_once_in_a_process(
     assert cost(**other) == first, "the clock's figure, too"
     for unlike in ({}, {**taught, "optimizer": {"batch": 8}}, {"loss": {"alpha": 0.0}}):
         assert cost(**unlike)["clip_ms"] != first["clip_ms"]
-    # In a process of its own it would have measured what it was given.
+    # Another session measures anew, and the costs that do not depend on time are equal.
     session = Session(Store(tmp_path / "another"), dict(prepared.folders))
     alone = cost(**other)
     assert [alone[name] for name in OF_COST[:3]] == [first[name] for name in OF_COST[:3]]
@@ -129,7 +129,7 @@ def test_replay_does_not_compare_costs(tiny: TrialConfig, prepared: Session, tmp
 def test_measuring_changes_no_bit(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the trial, and of the next one in the same process with the same kept samples."""
+    """The bits of the trial and of the next one in the same process, with the same kept samples, do not change."""
     trials = [trial_of(trial_form, teacher=TEACHER, seed=seed) for seed in (0, 1)]
 
     def ended(store: Store) -> list[Any]:

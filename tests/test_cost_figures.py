@@ -28,7 +28,7 @@ MIB = 2**20
 
 
 def counted(network: nn.Module, clip: Tensor) -> int:
-    """Multiply-accumulates by the layers' shapes: an output of a layer takes as many as it has weights."""
+    """Count multiply-accumulates by the layers' shapes: one output of a layer takes as many as it has weights."""
     total = 0
 
     def add(layer: nn.Module, _: object, out: Tensor) -> None:
@@ -56,7 +56,7 @@ def test_multiplications_are_those_of_the_layers(backbone: str, trial_form: dict
 
 
 def test_costs_of_c3d_by_hand(trial_form: dict[str, Any], prepared: Session) -> None:
-    """Eight 3×3×3 convolutions; pools halve 32² four times and the 8 frames from the second on."""
+    """Eight 3×3×3 convolutions; pools halve 32² four times, and the 8 frames from the second pool on."""
     w = 4
     channels = [(3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w), (4 * w, 8 * w), *[(8 * w, 8 * w)] * 3]
     places = [8 * 32**2, 8 * 16**2, *[4 * 8**2] * 2, *[2 * 4**2] * 2, *[1 * 2**2] * 2]
@@ -68,7 +68,7 @@ def test_costs_of_c3d_by_hand(trial_form: dict[str, Any], prepared: Session) -> 
 
 
 def test_gmac_of_the_papers_r3d() -> None:
-    """REFERENCE.md: 13.1 GMAC for 10 frames of 112²."""
+    """REFERENCE.md: 13.1 GMAC for 10 frames at 112²."""
     config = TrialConfig(student=NetworkConfig(backbone="r3d"), clip=ClipConfig(frames=10))
     multiplications, seconds = clip_cost(build_network(config), torch.zeros(1, 3, 10, 112, 112))
     assert multiplications / 1e9 == pytest.approx(13.1, abs=0.05)
@@ -89,7 +89,7 @@ def test_allocations_are_counted_to_the_byte_whatever_else_there_is() -> None:
         first = torch.zeros(MIB, dtype=torch.uint8)
         second = torch.zeros(2 * MIB, dtype=torch.uint8)
         del first
-        held.clear()  # allocated before: that it is freed makes no room here
+        held.clear()  # allocated before: freeing it makes no room in this measurement
         third = torch.zeros(MIB // 2, dtype=torch.uint8)
         assert len(second) + len(third) == 2.5 * MIB
         assert allocated.wait(60)
@@ -112,7 +112,7 @@ def test_the_profiler_says_nothing() -> None:
 
 
 def saved_for_backward(config: TrialConfig, prepared: Session, size: int, device: torch.device = CPU) -> int:
-    """Bytes that autograd keeps of a forward pass of `size` samples: each tensor's memory once, weights apart."""
+    """Return the bytes that autograd keeps from a forward pass of `size` samples: each tensor once, without weights."""
     make_deterministic(config)
     data = TrialData.of(config, prepared.clips(config))
     network = build_network(config, data.classes).to(device)
@@ -122,7 +122,7 @@ def saved_for_backward(config: TrialConfig, prepared: Session, size: int, device
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # held, so that no other gets its place
+            found[storage.data_ptr()] = storage  # kept alive, so that no other tensor gets its address
         return tensor
 
     clips = training_samples(config, data, 1, np.arange(size), device).clips
@@ -139,7 +139,7 @@ def test_memory_is_what_a_step_needs(backbone: str, trial_form: dict[str, Any], 
         config = trial_of(trial_form, student=student, loss={"alpha": 0.0}, optimizer={"batch": batch})
         peak = MIB * measured(config, prepared)["peak_memory"]
         weights = 4 * sum(parameter.numel() for parameter in build_network(config).parameters())
-        # Weights, their gradients and momentum; the kernels need a little of their own (seen: 2 to 11 %).
+        # Weights, their gradients and momentum; the kernels need a little more (seen: 2 to 11 %).
         needed = 3 * weights + saved_for_backward(config, prepared, batch)
         assert needed < peak < 1.15 * needed
 
@@ -155,7 +155,7 @@ def test_memory_counts_the_bank_its_negatives_and_the_largest_batch(
     assert entries < more < 1.05 * entries
     data = TrialData.of(trial_of(trial_form), prepared.clips(trial_of(trial_form)))
     assert peak(optimizer={"batch": 1000}) == peak(optimizer={"batch": data.size})
-    # A last batch of one joins the one before.
+    # A last batch of one is merged into the one before.
     assert peak(optimizer={"batch": data.size - 1}) == peak(optimizer={"batch": data.size})
 
 

@@ -28,7 +28,7 @@ from kdtune.train.session import Session
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 
-#: Backbone and depth (c3d has but one).
+#: Backbone and depth (c3d has only one).
 NETWORKS = (("c3d", 10), ("r3d", 10), ("r3d", 18), ("r21d", 10), ("r21d", 18))
 PRECISIONS = ("fp32", "bf16")
 MATRIX = [
@@ -40,7 +40,7 @@ BACKBONES = itertools.product((*get_args(Own), *get_args(Torchvision)), PRECISIO
 
 
 def tiny(student: dict[str, Any], **more: Any) -> TrialConfig:
-    """A trial of two epochs on 8 training videos in two steps each, of width 8 on 32²."""
+    """A trial of two epochs on 8 training videos, two steps per epoch, with width 8 at 32²."""
     raw = {
         "data": {"dataset": "synthetic", "root": "rendered", "validation": 0.3},
         "clip": {"frames": 10, "size": 32},
@@ -56,7 +56,7 @@ def tiny(student: dict[str, Any], **more: Any) -> TrialConfig:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of a session: the clips of every trial here, rendered, so that no video decoder is needed."""
+    """Return a session's folders: the rendered clips of all trials here, so that no video decoder is needed."""
     config = tiny({})
     clips = tmp_path_factory.mktemp("rendered") / "clips"
     rendered_clips(clips, config.clip.stored_size, classes=("SpinLeft", "Rise"), groups=4, clips=2)
@@ -126,7 +126,7 @@ def test_two_processes_at_once_give_the_bits_of_one_alone(device: str, folders: 
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     with packed("left") as left, packed("right") as right:
-        # In step: both are told to train an epoch before either is asked whether it has.
+        # In lockstep: both are asked to train an epoch before either is awaited.
         for said in ("ready", "1", "2", "3"):
             for process in (left, right):
                 assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A sweep over machines with addresses of their own: network namespaces joined by a link, which is cut in mid-trial."""
+"""A sweep over machines with their own addresses: network namespaces joined by a link, which is cut during a trial."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from clusters import TOKEN, environment, in_the_midst, in_work, longer, ray_node, raylet_of, records, sweep, until
 
-#: Of the two machines.
+#: Addresses of the two machines.
 HEAD, WORKER = "10.213.77.1", "10.213.77.2"
-#: A cut-off node is given up after some three seconds rather than a minute.
+#: A cut-off node is given up after about three seconds instead of a minute.
 IMPATIENT = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "2",
 }
-#: Ends when the cluster has as many living nodes as it is told.
+#: Exit when the cluster has the given number of living nodes.
 WAITS = """
 import sys, time
 from ray._raylet import GcsClient
@@ -51,12 +51,12 @@ class Link:
 
     @property
     def head(self) -> list[str]:
-        """What runs a command on the one machine …"""
+        """Return the prefix of a command that runs on the first machine."""
         return ["ip", "netns", "exec", f"{self.name}h"]
 
     @property
     def worker(self) -> list[str]:
-        """… and on the other."""
+        """Return the prefix of a command that runs on the second machine."""
         return ["ip", "netns", "exec", f"{self.name}w"]
 
     def set(self, state: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever lies behind a store's URL or in the records of a working copy: it is used, or refused in one message."""
+"""Damaged or hostile content behind a store's URL, or in a working copy's records, is used or refused in a message."""
 
 from __future__ import annotations
 

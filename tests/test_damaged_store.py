@@ -1,4 +1,4 @@
-"""Whatever happens to a file of the store, every command ends with its answer or with a message, and names the file."""
+"""Whatever happens to a file of the store, every command ends with a result or a message, and names the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdtune.sweep.importance import importances
 from kdtune.train.session import Session
 
 CONTENTS: tuple[dict[str, Any], ...] = ({"a": 1}, {"text": "Zürich", "nested": {"list": [0.1, None, True]}})
-#: Of the commands that only look; those that load or train much are for the slow test.
+#: Commands that only read; those that load or train much are in the slow test.
 LOOKS = (("results", "small", "--format", "json"), ("status", "small", "--format", "json"), ("teacher", "list"))
 
 
@@ -41,7 +41,7 @@ class Swept:
         return self.file.parent / "runs"
 
     def run(self, *command: str) -> tuple[int, str, str]:
-        """Run a command in this process, as if in a fresh one; return its exit code and what it said."""
+        """Run a command in this process, as if in a fresh one. Return its exit code and output."""
         seal._noted.clear()
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -66,7 +66,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     session.prepare(TrialConfig.model_validate(trial))
     file = damage.trained_sweep(tmp_path_factory.mktemp("small"), session, trial)
     found = Swept(file, damage.Snapshot(file.parent / "runs"))
-    found.run("store", "check")  # makes the folder of the locks
+    found.run("store", "check")  # creates the folder of the locks
     return found
 
 

@@ -1,4 +1,4 @@
-"""A trial whose files are damaged, stale or swapped is refused, or made again to the same bits; never used as it is."""
+"""A trial with damaged, stale or swapped files is refused, or made again to the same bits; never used as it is."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TEACHER, START = CONFIG.teacher, CONFIG.start
 
 @dataclass
 class Trials:
-    """A store of a test's own in which the trial, its teacher and its start are complete."""
+    """A store for one test in which the trial, its teacher and its start are complete."""
 
     session: Session
     whole: TrialFiles
@@ -62,7 +62,7 @@ class Trials:
         return list(self.session.trial(config, CPU))
 
     def assert_same(self) -> None:
-        """The trial's rows, weights and checkpoint are those of the trial that nobody has touched."""
+        """The trial's rows, weights and checkpoint equal those of an untouched trial."""
         assert bits(self.files()) == bits(self.whole)
         result = self.files().result()
         assert result is not None
@@ -86,7 +86,7 @@ def trials(whole: Session, tmp_path: Path) -> Trials:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The backbone and epochs of whatever is trained, a step at a time."""
+    """Record the epoch of each training step, and whether the trial has a teacher."""
     taken: list[str] = []
     forward = loop.forward
 
@@ -99,7 +99,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def earlier(checkpoint: Path) -> None:
-    """Make it one that a version before rows, origins and the trial's key wrote."""
+    """Turn it into a trial from a version before rows, origins and the trial's key were recorded."""
     parts = read_checkpoint(checkpoint)
     for name in ("rows", "origins", "trial"):
         parts.pop(name, None)
@@ -261,7 +261,7 @@ def truncated(files: TrialFiles) -> None:
 
 
 def other_weights(files: TrialFiles) -> None:
-    """A whole checkpoint of this trial's form, with other weights: as of an earlier version, without a key."""
+    """A whole checkpoint of this trial's form with other weights, as from an earlier version, without a key."""
     earlier(files.checkpoint)
     parts = read_checkpoint(files.checkpoint)
     parts["network"]["head.bias"] += 1
@@ -312,7 +312,7 @@ def test_targets_that_are_there_need_no_weights(trials: Trials, steps: list[str]
 def test_a_teacher_that_comes_out_otherwise_teaches_under_another_name(
     trials: Trials, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As on another kind of machine: what was taught before is not mixed with what is taught now."""
+    """As on another kind of machine: earlier targets are not mixed with new ones."""
     teacher, files = trials.files(TEACHER), trials.files()
     run = trials.session.trial(CONFIG.model_copy(update={"seed": 7}), CPU)
     next(run)

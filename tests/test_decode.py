@@ -1,4 +1,4 @@
-"""Every file is decoded rightly or refused with its reason, whatever is wrong with it."""
+"""Every file is decoded correctly, or refused with a reason, whatever is wrong with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def video(request: pytest.FixtureRequest, made: Path) -> Path:
 
 
 def by_hand(path: Path, stream: int = 0, quarter_turns: int = 0) -> np.ndarray:
-    """The frames in the plainest way there is."""
+    """Return the frames, decoded in the simplest way."""
     with av.open(str(path)) as container:
         pictures = [np.rot90(f.to_ndarray(format="rgb24"), quarter_turns) for f in container.decode(video=stream)]
     images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]

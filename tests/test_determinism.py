@@ -22,7 +22,7 @@ from kdtune.train.session import Session
 
 @pytest.fixture(scope="module")
 def distilled(trial_form: dict[str, Any]) -> TrialConfig:
-    """With a teacher, so that targets play their part."""
+    """A trial with a teacher, so that targets play a part."""
     teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
     stages = {"early": 1, "late": 3}
     return TrialConfig.model_validate({**trial_form, "teacher": teacher, "epochs": 3, "stages": stages})
@@ -77,7 +77,7 @@ def test_frames_decoded_anew_change_no_bit(
 
 @pytest.mark.slow
 def test_the_jpeg_tier_repeats_itself(distilled: TrialConfig, reference: TrialFiles, tmp_path: Path) -> None:
-    """Decoded anew and read by loader workers: other bits than the raw tier's, but always the same."""
+    """Decoded again and read by loader workers: other bits than with the raw tier, but always the same."""
     teacher = distilled.teacher
     assert teacher is not None
     clip = distilled.clip.model_copy(update={"tier": "jpeg"})
@@ -111,7 +111,7 @@ def test_another_start_time_changes_no_bit(
 def test_beside_three_other_trials_the_bits_are_those_of_one_alone(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
 ) -> None:
-    """Four processes at once, in one store: they share the teacher and what it says."""
+    """Four processes at once in one store share the teacher and its targets."""
     loss = distilled.loss.model_copy(update={"lambda_": 0.5})
     others = [distilled.model_copy(update=update) for update in ({"seed": 1}, {"loss": loss}, {"teacher": None})]
     arguments = [str(tmp_path), json.dumps(prepared.folders)]
@@ -130,7 +130,7 @@ def test_warm_targets_change_no_bit_and_load_no_teacher(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path)
-    # Another student of the same teacher on the same data stream computes the targets.
+    # Another student of the same teacher on the same data computes the targets.
     other = distilled.model_copy(update={"student": distilled.student.model_copy(update={"backbone": "r21d"})})
     train(other, store, prepared)
     monkeypatch.setattr("kdtune.train.targets.load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
@@ -206,7 +206,7 @@ def test_two_processes_make_one_trial_once(
     assert [process.wait() for process in running] == [0, 0]
     files = Store(tmp_path).trial(reference.key)
     assert bits(files) == bits(reference)
-    # Epochs were trained by one of them alone: one row each, in time's order.
+    # Only one of them trained each epoch: one row each, in order of time.
     times = [row["at"] for row in files.rows()]
     assert times == sorted(times)
     assert len(times) == distilled.epochs

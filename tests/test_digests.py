@@ -1,4 +1,4 @@
-"""What is recorded so that two runs can be compared: digests of weights, optimiser and samples, and the profile."""
+"""Records that make two runs comparable: digests of weights, optimiser and samples, and the profile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_samples_digest_is_of_what_was_drawn_alone(tiny: TrialConfig, prepar
         return [row["samples_sha256"] for row in rows]
 
     def by_hand(**update: Any) -> str:
-        """Of the first epoch."""
+        """Return the digest of the first epoch."""
         config, digest = tiny.model_copy(update=update), ""
         data = TrialData.of(config, prepared.clips(config))
         for raw in islice(training_batches(config, data, 1, 0, 0), steps_of_an_epoch(config, data)):

@@ -1,4 +1,4 @@
-"""The end of a sweep's connection to Ray: it must not end the process."""
+"""The end of a sweep's connection to Ray must not end the process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_garbage_in_another_thread_does_not_end_the_process(ray_address: str) ->
     script = SCRIPT.replace("ADDRESS", repr(ray_address))
     end = run_python(script.replace("END", "disconnect"))
     assert "books closed True" in end.stdout, end.stderr
-    # What disconnect() is for: Ray alone ends the process, and with nothing said.
+    # What disconnect() prevents: Ray alone would end the process silently.
     bare = run_python(script.replace("END", "ray.shutdown"), check=False)
     assert bare.returncode != 0
     assert "books closed" not in bare.stdout

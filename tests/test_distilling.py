@@ -1,4 +1,4 @@
-"""Teachers: chains, self-distillation, how much they have seen, what they teach, and those that do not fit."""
+"""Teachers: chains, self-distillation, their data fractions, their targets, and teachers that do not fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_teacher_may_have_had_a_teacher(trial_form: dict[str, Any], prepared: 
     keys = [prepared.key(c) for c in (config, config.teacher, config.teacher.teacher)]
     assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == sorted(keys)
     assert all(store.trial(key).result() is not None for key in keys)
-    # The middle one learnt from the first: it is another trial than the same network from scratch.
+    # The middle one learnt from the first, so it is another trial than the same network from scratch.
     alone = trial_of(trial_form, teacher={**second, "teacher": None})
     assert bits(train(alone, store, prepared)) != bits(ended)
 
@@ -78,7 +78,7 @@ def test_a_sweeps_teacher_names_its_own_teacher(sweep_form: dict[str, Any], tmp_
     assert config.teacher is not None
     assert config.teacher.teacher is not None
     assert [config.teacher.student.width, config.teacher.teacher.student.width] == [8 // 2, 8]
-    # What `big` leaves out it takes from the sweep's trial, not from `small`.
+    # What `big` leaves out comes from the sweep's trial, not from `small`.
     assert config.teacher.teacher == sweep.teacher("big", sweep.blocks()[0])
 
 
@@ -131,7 +131,7 @@ def test_match_in_a_trial_file_is_the_trials_fraction(trial_form: dict[str, Any]
 def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    """From a wider 3D teacher to a 2D student, with β and γ and no logits."""
+    """Distil from a wider 3D teacher to a 2D student, with β and γ and no logits."""
     student = {"backbone": "tdn_light", "width": 4}
     teacher = {"student": {"backbone": "c3d", "width": 6}}
     loss = {**trial_form["loss"], "lambda": 0.0, "beta": 0.5, "gamma": 0.25}
@@ -208,7 +208,7 @@ def test_action_teachers_must_know_the_same_actions(trial_form: dict[str, Any], 
     (problem,) = session.problems(config)
     assert "knows 3 actions (" in str(problem)
     assert "learns 4 (" in str(problem)
-    # Features need no common labels.
+    # Features do not need common labels.
     features = trial_of(trial_form, loss={"target": "action", "lambda": 0.0, "gamma": 1.0}, teacher=teacher)
     assert session.problems(features) == []
 

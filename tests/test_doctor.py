@@ -1,4 +1,4 @@
-"""The doctor: what keeps a machine from training, by name, and what its command says of it."""
+"""The doctor: what keeps a machine from training, by name, and the output of its command."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kdtune.store import Store
 
 
 class Unlocked(Store):
-    """On a file system whose locks are seen by nobody else."""
+    """Simulate a file system whose locks no other machine sees."""
 
     def lock_here(self, name: str) -> FileLock:
         return super().lock_here(f"{name}-{os.getpid()}")
 
 
 class Outlived(Store):
-    """On one whose locks stay when their holder dies."""
+    """Simulate a file system whose locks stay when their holder dies."""
 
     def lock_here(self, name: str) -> Any:
         (self.root / "locks").mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def test_torchvision_of_another_release_is_a_problem(monkeypatch: pytest.MonkeyP
     assert f"cannot be imported with torch {version('torch')}; their versions must match: " in finding.text
 
 
-#: An installation without some packages: neither can they be imported nor does anything say that they are there.
+#: An installation without some packages: they cannot be imported, and have no metadata.
 WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
@@ -155,7 +155,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_looked_at(
 def test_the_whole_examination_of_this_cpu(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdtune.doctor.doors.listening", list)  # other tests' clusters may listen at this moment
+    monkeypatch.setattr("kdtune.doctor.doors.listening", list)  # other tests' clusters may be listening
     assert main(["doctor", "--device", "cpu", "--store", str(tmp_path)]) == EXIT_OK
     lines = capfd.readouterr().out.splitlines()
     assert lines[-1] == "ready: every trial repeated its bits (12/12)"

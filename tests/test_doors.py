@@ -1,4 +1,4 @@
-"""What `doctor` says of listening sockets, of the token and of the folder for Ray's sockets."""
+"""What `doctor` reports of listening sockets, the token and the folder for Ray's sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdtune.doctor.doors import of_door, ray_folder, token
 from kdtune.doctor.listening import listening
 from kdtune.execute.cluster.folder import FITS
 
-#: A process with another one's name that listens until its input closes.
+#: A process under another name that listens until its input closes.
 LISTENER = """
 import ctypes, socket, sys
 ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
@@ -30,7 +30,7 @@ with socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET) as
 
 @contextmanager
 def listener(name: str, host: str, *arguments: str, **environment: str) -> Iterator[int]:
-    """A process of that name which listens on `host`; gives its id."""
+    """Start a process of that name which listens on `host`. Return its id."""
     bare = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
     command = [sys.executable, "-c", LISTENER, name, host, *arguments]
     pipe = subprocess.PIPE

@@ -105,7 +105,7 @@ def test_an_epochs_order_is_a_permutation_of_its_own() -> None:
     for order in orders.values():
         assert sorted(order.tolist()) == list(range(200))
     assert len({order.tobytes() for order in orders.values()}) == 4
-    # Every sample comes at every place: the mean place over many epochs is the middle one.
+    # Every sample occurs at every position: its mean position over many epochs is the middle.
     places = np.stack([np.argsort(shuffled(20, seed=0, epoch=e)) for e in range(2000)])
     assert np.abs(places.mean(0) - 9.5).max() < 4 * (399 / 12 / 2000) ** 0.5
 
@@ -116,7 +116,7 @@ def test_the_order_of_a_fraction_is_the_whole_order_without_the_others() -> None
         assert shuffled(part, seed=4, epoch=9).tolist() == whole[whole < part].tolist()
 
 
-#: SHA-256 of what is drawn for 64 tuples: a change that is meant must raise TRAINER_SEMANTICS.
+#: SHA-256 of the draws for 64 tuples. An intended change must raise TRAINER_SEMANTICS.
 GOLDEN = {
     "label": "d3fe8cbc046c0ba3",
     "start": "e976663a175d9485",

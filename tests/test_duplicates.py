@@ -1,4 +1,4 @@
-"""Files with the same bytes: in two classes, in training and test, or twice in one class; and what commands say."""
+"""Files with the same bytes: in two classes, in training and test, or twice in one class; and what commands print."""
 
 from __future__ import annotations
 
