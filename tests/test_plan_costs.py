@@ -11,14 +11,13 @@ from helpers import stopped, train
 from planned import knowing, last_lines, sweep_with
 
 from kdtune.cli import main
-from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import processor
 from kdtune.config.sweep import SweepConfig
 from kdtune.plan.costs import Cost, cost_of, side_by_side
 from kdtune.plan.forecast import look_ahead
 from kdtune.plan.keys import Keys
 from kdtune.plan.plan import plan
-from kdtune.plan.speeds import Scopes, Speeds
+from kdtune.plan.speeds import FORWARD
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_jsonl
 from kdtune.train.prepared import Prepared
@@ -33,17 +32,14 @@ def store(prepared: Session, tmp_path: Path) -> Store:
 def cost(sweep: SweepConfig, store: Store) -> Cost:
     keys = Keys(Prepared(store))
     forecast = look_ahead(sweep, store, keys)
-    scopes = Scopes(keys.prepared)
-    return cost_of(forecast.works, Speeds(store, keys.identities, scopes, "cpu"), scopes)
+    return cost_of(forecast.pending, keys.prepared, keys.identities, "cpu")
 
 
-def timed(files: TrialFiles, seconds: dict[int, float], computed: dict[int, int] | None = None) -> None:
+def timed(files: TrialFiles, seconds: dict[int, float]) -> None:
     """Give a trial's epochs other times, to calculate with."""
     rows = files.rows()
     for row in rows:
         row["seconds"] = seconds[row["epoch"]]
-        if computed is not None:
-            row["targets_computed"] = computed[row["epoch"]]
     write_jsonl(files.epochs, rows)
 
 
@@ -68,12 +64,16 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
     whole, half = sweep.blocks()
     config = sweep.build(whole, {"teacher": "none"}, 0)
     files = train(config, store, prepared)
-    timed(files, {1: 4.0, 2: 10.0, 3: 14.0})  # an epoch takes 4 s, an evaluation 8 s on average
-    data = TrialData.of(config, prepared.clips(config))
-    assert data.size == 24
-    held = len(data.validation) + len(data.test)
-    ratio = (12 + held) / (24 + held)
-    full, part = 3 * 4.0 + 2 * 8.0, 3 * 2.0 + 2 * 8.0 * ratio
+    timed(files, {1: 4.0, 2: 10.0, 3: 14.0})
+    held = sum(read_json(files.data)["videos"][split] for split in ("validation", "test"))
+    assert not config.watches_validation
+
+    def work(samples: int, epochs: int, evaluations: int) -> float:
+        """In samples of three clips that are trained on."""
+        return epochs * samples + FORWARD * evaluations * (samples + held) * config.evaluation.clips / 3
+
+    sample_s = 28.0 / work(24, 3, 2)
+    full, part = 28.0, sample_s * work(12, 3, 2)
     # Still to do: with all data a control and two candidates of two seeds, with half of them two controls as well.
     found = cost(sweep, store)
     assert found.trials == pytest.approx(1 + 4 + 2 + 4)
@@ -87,7 +87,7 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
 
     # Of a trial that was stopped only the rest counts.
     stopped(sweep.build(half, {"teacher": "none"}, 0), store, prepared, epoch=2)
-    assert cost(sweep, store).seconds == pytest.approx(5 * full + 6 * part - 2 * 2.0 - 8.0 * ratio)
+    assert cost(sweep, store).seconds == pytest.approx(5 * full + 6 * part - sample_s * work(12, 2, 1))
 
 
 def test_targets_of_one_teacher_and_seed_are_computed_once(
@@ -106,19 +106,17 @@ def test_targets_of_one_teacher_and_seed_are_computed_once(
     control = train(sweep.build(block, {"teacher": "c3d", "tau": 1.0}, 0), store, prepared)
     rows = control.rows()
     assert [row["targets_computed"] for row in rows] == [24, 24, 24, 24]
-    # An epoch takes 3 s, 24 targets 6 s and an evaluation 9 s.
-    timed(control, {1: 9.0, 2: 3.0, 3: 12.0, 4: 12.0}, {1: 24, 2: 0, 3: 0, 4: 0})
-    # Seed 0's targets are there; seed 1's are computed once for its control and three candidates.
+    timed(control, {1: 9.0, 2: 3.0, 3: 12.0, 4: 12.0})
     found = cost(sweep, store)
     assert found.trials == 3 + 4
-    targets = 4 * 24
-    assert found.seconds == pytest.approx(7 * (4 * 3.0 + 2 * 9.0) + targets * 6.0 / 24)
-    logits = 5 * 4 * targets
+    # Both seeds' targets are computed once, whatever the number of candidates. A target counts a third of a sample.
+    held = sum(read_json(control.data)["videos"][split] for split in ("validation", "test"))
+    targets, evaluated = 4 * 24, 2 * (24 + held) * sweep.trial.evaluation.clips / 3
+    sample_s = 36.0 / (4 * 24 + FORWARD * (evaluated + targets))
+    assert found.seconds == pytest.approx(sample_s * (7 * (4 * 24 + FORWARD * evaluated) + 2 * FORWARD * targets))
+    logits = 5 * 4 * 2 * targets
     sizes = 7 * 2 * control.checkpoint.stat().st_size
     assert found.bytes == pytest.approx(sizes + logits, rel=0.02)
-    # Where no row tells what targets take, they count as a third of a training step.
-    timed(control, {1: 3.0, 2: 3.0, 3: 12.0, 4: 12.0}, {1: 0, 2: 0, 3: 0, 4: 0})
-    assert cost(sweep, store).seconds == pytest.approx(7 * (4 * 3.0 + 2 * 9.0) + 4 * 3.0 / 3)
 
 
 def test_shapes_that_nobody_has_measured_are_named(
@@ -150,8 +148,7 @@ def test_measure_times_every_shape_and_trains_nothing(
     assert len(measured) == 5
     for speed in measured:
         assert speed["device"] == processor()
-        assert min(speed["sample_s"], speed["video_s"], speed["checkpoint_bytes"]) > 0
-    assert sum(speed["target_s"] > 0 for speed in measured) == 2
+        assert min(speed["sample_s"], speed["checkpoint_bytes"]) > 0
     assert store.trials() == []
     assert {path.name for path in store.root.iterdir()} == {"clips", "locks", "manifests", "measured", "store.json"}
     (line,) = (line for line in said.out.splitlines() if line.startswith("to train"))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import canonical, restored, trial_key
 from kdtune.config.load import load_sweep
+from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
 from kdtune.models.heads import build_network
-from kdtune.plan.shapes import kinds
 from kdtune.store import Store
 from kdtune.tracking.record import row_metrics
 from kdtune.train.checkpoint import load_part, trained_weights
@@ -64,7 +64,8 @@ def test_a_schedule_counts_where_its_largest_value_does() -> None:
     assert key_of(off) == key_of({"lambda": 0.0}) == key_of({}, teacher=None)
     rising = TrialConfig.model_validate({"teacher": TEACHER, "loss": {"lambda": {"from": 0, "to": 1}}})
     assert rising.distils
-    assert kinds(canonical(rising)) == ["logits"]
+    constant = TrialConfig.model_validate({"teacher": TEACHER, "loss": {"lambda": 1.0}})
+    assert shape_of(rising, "cpu") == shape_of(constant, "cpu") != shape_of(constant, "cuda")
     assert key_of({"lambda": LAMBDA, "tau": TAU}, teacher=None) == key_of({}, teacher=None)
 
 

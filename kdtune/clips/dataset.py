@@ -40,14 +40,13 @@ class TrialData:
         return np.array_equal(self.validation, self.test)
 
     @property
-    def evaluated(self) -> int:
-        """Number of videos in an evaluation: gallery, validation and test."""
-        return self.size + len(self.test) + (0 if self.validation_is_test else len(self.validation))
+    def videos(self) -> dict[str, int]:
+        """Number of videos by use."""
+        return {"training": self.size, "validation": len(self.validation), "test": len(self.test)}
 
     def record(self, folder: str) -> dict[str, Any]:
         """Return the record for people and MLflow: the folder, the number of videos by use, and the actions."""
-        videos = {"training": self.size, "validation": len(self.validation), "test": len(self.test)}
-        return {"folder": str(Path(folder).absolute()), "videos": videos, "actions": list(self.actions)}
+        return {"folder": str(Path(folder).absolute()), "videos": self.videos, "actions": list(self.actions)}
 
     @classmethod
     def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:

@@ -1,72 +1,78 @@
-"""What trials that are still to be trained cost: seconds of a worker, and bytes on the disk."""
+"""What the trials that are still to be trained cost: seconds of one worker, and bytes on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import GIB, cores, gpus, memory_bytes
-from kdtune.config.key import canonical
+from kdtune.config.key import canonical, digest
+from kdtune.config.schedules import largest
 from kdtune.config.search import ResourceConfig
+from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.plan.forecast import PendingTrial
-from kdtune.plan.shapes import bank_bytes, stream, target_bytes
-from kdtune.plan.speeds import Scopes, Speeds
+from kdtune.plan.speeds import FORWARD, Speeds, Work, bank_bytes
+from kdtune.train.prepared import Prepared
 
-#: An epoch's row with its accuracies.
+#: Size of an epoch's row with its accuracies.
 ROW_BYTES = 2000
 
 
 @dataclass
 class Cost:
-    """Of several works, all of them trained to their ends."""
+    """The cost of several trials that are all trained to their ends."""
 
     seconds: float = 0.0
     """Of one worker."""
     bytes: float = 0.0
     trials: float = 0.0
-    """How many of them these figures are of."""
+    """Number of trials that the figures cover."""
     devices: set[str] = field(default_factory=set)
-    """Where their speeds were measured."""
+    """Devices that the speeds come from."""
     unmeasured: dict[str, TrialConfig] = field(default_factory=dict)
-    """Shape → a trial of it, for those of which the store does not know how long they take."""
+    """Shape → a trial of it, for the shapes whose speed is unknown."""
 
 
-def cost_of(works: Iterable[PendingTrial], speeds: Speeds, scopes: Scopes) -> Cost:
-    """Pruning is not foreseen, so that this is at most what they cost. Targets of one stream count once."""
-    cost = Cost()
-    trained = [(work, canonical(work.config)) for work in works if work.config.imported is None]
-    # First of all, for records are understood by the data of what is asked for.
-    scoped = [(work, form, scopes.of(work.config, form)) for work, form in trained]
-    computed, wanted = speeds.computed(), dict[str, tuple[int, float, int]]()
-    for work, form, scope in scoped:
-        config = work.config
-        shape = speeds.shape(config)
-        speed = speeds.of(shape)
-        if speed is None:
-            cost.unmeasured.setdefault(shape, config)
+def cost_of(
+    pending: Iterable[PendingTrial], prepared: Prepared, identities: Mapping[str, Mapping[str, Any]], kind: str
+) -> Cost:
+    """Return the most that the trials cost: pruning is not foreseen, and no target is taken to be in the store.
+
+    `identities` are those of the store's trials by key, `kind` is "cpu" or "cuda". Raises DataError if the data leave a
+    trial too few videos.
+    """
+    cost, speeds = Cost(), Speeds(prepared.store, identities, kind)
+    sizes, targets = dict[str, TrialData](), dict[str, tuple[int, float, int]]()
+    for trial in pending:
+        config = trial.config
+        if config.imported is not None:
             continue
-        epochs = config.epochs - work.done
-        evaluations = sum(work.done < epoch for epoch in _evaluated(config))
-        seconds = epochs * scope.load * speed.sample_s + evaluations * scope.evaluated * speed.video_s
-        size = speed.checkpoint_bytes + bank_bytes(form, scope.samples)
-        cost.seconds += work.times * seconds
-        cost.bytes += work.times * (_checkpoints(work) * size + epochs * ROW_BYTES)
-        cost.trials += work.times
+        speed = speeds.of(name := shape_of(config, kind))
+        if speed is None:
+            cost.unmeasured.setdefault(name, config)
+            continue
+        form, clips, epochs = canonical(config), prepared.clips(config), config.epochs - trial.done
+        split = digest([clips.manifest, form["data"], form["clip"], config.loss.target])
+        data = sizes.setdefault(split, sizes.get(split) or TrialData.of(config, clips))
+        size = speed.checkpoint_bytes + bank_bytes(form, data.size)
+        cost.seconds += trial.times * speed.sample_s * _work(trial).samples(form, data.videos)
+        cost.bytes += trial.times * (_checkpoints(trial) * size + epochs * ROW_BYTES)
+        cost.trials += trial.times
         cost.devices.add(speed.device)
-        if config.distils and config.teacher is not None:
-            name = stream(form, scopes.manifest(config), scopes.prepared.key(config.teacher))
-            there = computed.get(name, work.done * scope.samples)
-            asked = max(wanted.get(name, (0,))[0], config.epochs * scope.samples - there)
-            wanted[name] = asked, speed.target_s, target_bytes(form, config, scope.classes)
-    for asked, target_s, size in wanted.values():
-        cost.seconds += max(0, asked) * target_s
-        cost.bytes += max(0, asked) * size
+        if config.distils and config.teacher is not None:  # trials of one teacher and seed share its targets
+            stream = digest([name, clips.manifest, form.get("pretext"), config.seed, prepared.key(config.teacher)])
+            samples = max(targets.get(stream, (0,))[0], epochs * data.size)
+            targets[stream] = samples, speed.sample_s, _target_bytes(config, data.classes)
+    cost.seconds += sum(samples * FORWARD * sample_s for samples, sample_s, _ in targets.values())
+    cost.bytes += sum(samples * size for samples, _, size in targets.values())
     return cost
 
 
 def side_by_side(resources: ResourceConfig) -> int:
-    """How many trials fit on this machine at once."""
+    """Return how many trials fit on this machine at once."""
     fits = [cores() / resources.cpu]
     if resources.gpu > 0:
         fits.append(gpus() / resources.gpu)
@@ -75,14 +81,38 @@ def side_by_side(resources: ResourceConfig) -> int:
     return int(min(fits))
 
 
-def _evaluated(config: TrialConfig) -> set[int]:
-    """The epochs after which the student is evaluated as a whole."""
-    every = config.stage.every if config.stage.between == "all" else 0
-    return {*config.stage_epochs.values(), *(range(every, config.epochs + 1, every) if every else ())}
+def shape_words(config: TrialConfig) -> str:
+    """Return a trial's shape in words."""
+    taught = f" taught by {config.teacher.architecture}" if config.distils and config.teacher is not None else ""
+    clip = f"{config.clip.frames} frames of {config.clip.size}²"
+    target = ", actions" if config.loss.target == "action" else ""
+    return f"{config.architecture}{taught} ({clip}, batch {config.optimizer.batch}{target})"
 
 
-def _checkpoints(work: PendingTrial) -> int:
-    """Files that come to those that are there: the last one, and those of stages."""
-    config = work.config
-    stages = [epoch for epoch in config.stage_epochs.values() if work.done < epoch < config.epochs]
-    return (work.done == 0) + (len(stages) if config.stage.keep else 0)
+def _work(trial: PendingTrial) -> Work:
+    """Return what is still to be done for a trial, apart from its targets."""
+    config, stage = trial.config, trial.config.stage
+    left = range(trial.done + 1, config.epochs + 1)
+    due = {epoch for epoch in left if stage.every > 0 and epoch % stage.every == 0}
+    stages = {epoch for epoch in config.stage_epochs.values() if epoch in left}
+    return Work(
+        epochs=len(left),
+        watched=len(left) if config.watches_validation else 0,
+        head=len(due - stages) if stage.between == "head" else 0,
+        whole=len(stages if stage.between == "head" else stages | due),
+    )
+
+
+def _checkpoints(trial: PendingTrial) -> int:
+    """Return how many checkpoint files a trial adds: the last one and those of its stages."""
+    config = trial.config
+    stages = [epoch for epoch in config.stage_epochs.values() if trial.done < epoch < config.epochs]
+    return (trial.done == 0) + (len(stages) if config.stage.keep else 0)
+
+
+def _target_bytes(config: TrialConfig, classes: int) -> int:
+    """Return the size of a sample's targets in one epoch, float32: logits, 6 relations, features of every clip."""
+    assert config.teacher is not None
+    loss, features = config.loss, config.clips * config.teacher.student.features
+    sizes = ((loss.lambda_, classes), (loss.beta, 6), (loss.gamma, features))
+    return 4 * sum(size for weight, size in sizes if largest(weight) > 0)

@@ -61,7 +61,7 @@ class Forecast:
     """What these may be."""
 
     @property
-    def works(self) -> list[PendingTrial]:
+    def pending(self) -> list[PendingTrial]:
         """All that is to be trained, if what is unasked turns out to be new."""
         return [*self.continued.values(), *self.new.values(), *self.imagined]
 

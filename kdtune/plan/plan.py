@@ -98,18 +98,16 @@ def _costs(
 ) -> Iterator[str]:
     """Hours, of one worker and of as many as fit here, and disk; and what of it nobody can tell."""
     from kdtune.clips.machine import amount, processor
-    from kdtune.plan.costs import cost_of, side_by_side
-    from kdtune.plan.shapes import described as shape_described
-    from kdtune.plan.speeds import Scopes, Speeds
+    from kdtune.plan.costs import cost_of, shape_words, side_by_side
 
-    kind, scopes = "cuda" if sweep.resources.gpu > 0 else "cpu", Scopes(keys.prepared)
-    cost = cost_of(forecast.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+    kind = "cuda" if sweep.resources.gpu > 0 else "cpu"
+    cost = cost_of(forecast.pending, keys.prepared, keys.identities, kind)
     if measuring is not None and cost.unmeasured:
         from kdtune.plan.calibrate import measure
         from kdtune.train.session import choose_device
 
         measure(cost.unmeasured, keys.prepared, choose_device(kind), sweep.resources.workers, measuring)
-        cost = cost_of(forecast.works, Speeds(keys.prepared.store, keys.identities, scopes, kind), scopes)
+        cost = cost_of(forecast.pending, keys.prepared, keys.identities, kind)
     line = f"to train     {_trials(sweep, forecast)}"
     if cost.seconds:
         line += f": about {duration(cost.seconds)} of one worker"
@@ -122,7 +120,7 @@ def _costs(
     if cost.unmeasured:
         what = "and what takes those that" if cost.seconds else "how long they take,"
         yield f"             {what} nobody has measured here (`plan --measure` does):"
-        yield from _some([shape_described(config) for config in cost.unmeasured.values()])
+        yield from _some([shape_words(config) for config in cost.unmeasured.values()])
 
 
 def _some(lines: list[str]) -> Iterator[str]:

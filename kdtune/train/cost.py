@@ -24,9 +24,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdtune.clips.dataset import TrialData
-from kdtune.config.key import canonical, digest
+from kdtune.config.key import digest
 from kdtune.config.metrics import OfCost
-from kdtune.config.schedules import largest
+from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
 from kdtune.train.inputs import batches, training_samples
@@ -37,22 +37,11 @@ from kdtune.train.trial import forward
 
 #: Timed passes of one clip.
 RUNS = 5
-#: Weights of the loss. Only whether one is zero affects the cost.
-LOSS_WEIGHTS = ("alpha", "lambda", "beta", "gamma")
 
 
 def cost_digest(config: TrialConfig, data: TrialData, device: torch.device) -> str:
-    """Return a digest that is equal for trials of equal cost.
-
-    It covers the canonical form without seed and τ (of the loss's weights only whether each is zero), the size of the
-    data, the teacher's network and the kind of device.
-    """
-    form = canonical(config)
-    del form["seed"], form["data"]
-    form["loss"].pop("tau", None)
-    form["loss"] |= {name: largest(form["loss"][name]) > 0 for name in LOSS_WEIGHTS if name in form["loss"]}
-    teacher = canonical(config.teacher)["student"] if config.distils and config.teacher is not None else None
-    return digest([form, data.size, data.classes, teacher, device.type])
+    """Return a digest that is equal for trials of equal cost: their shape and the size of their data."""
+    return digest([shape_of(config, device.type), data.size, data.classes])
 
 
 def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> dict[OfCost, float]:
@@ -120,10 +109,7 @@ def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, tar
     """Return the peak bytes of device memory of a training step on `batch`, with `targets` those of its epoch."""
 
     def step(batch: TrainingBatch) -> None:
-        total = forward(state, config, 1, batch, targets).total
-        state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        state.optimizer.step()
+        training_step(state, config, batch, targets)
 
     # A small step first: the measured one then finds momentum and gradients, as every step but a trial's first does.
     small = replace(batch, clips=batch.clips[:2], labels=batch.labels[:2], samples=batch.samples[:2])
@@ -138,6 +124,14 @@ def step_bytes(state: TrialState, config: TrialConfig, batch: TrainingBatch, tar
         state.optimizer.state.clear()
 
     return _bytes_before(state, batch, targets) + allocated_on_cpu(both)
+
+
+def training_step(state: TrialState, config: TrialConfig, batch: TrainingBatch, targets: Mapping[str, Tensor]) -> None:
+    """Train `state` on one batch of the first epoch, as the trainer does."""
+    total = forward(state, config, 1, batch, targets).total
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    state.optimizer.step()
 
 
 def _bytes_before(state: TrialState, batch: TrainingBatch, targets: Mapping[str, Tensor]) -> int:
