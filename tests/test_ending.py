@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep as a whole, from ledgers written by hand: the result, the models, what was found."""
+"""What MLflow gets for a whole sweep, from ledgers written by hand: the result, the models, and what was found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKS = {"fraction=1.0": 2, "fraction 1/0": 1}
 
 
 class Book:
-    """A sweep's record and ledger."""
+    """Write a sweep's record and ledger."""
 
     def __init__(self, folder: Path, mode: str = "max", **record: Any) -> None:
         self.store = Store(folder)
@@ -32,7 +32,7 @@ class Book:
         )
 
     def group(self, kind: str, block: str | None, number: int | None, *objectives: float, keys: str = "") -> None:
-        """Asked and, for each objective, ended with it: the first time trained, then found."""
+        """Return rows that ask a group and end it with a value for each objective: first trained, then found."""
         name = f"{block} {kind} {number}"
         seeds = keys or f"{number}a {number}b"
         row = {
@@ -64,7 +64,7 @@ def whole(book: Book) -> SweepEnding:
         )
     book.group("candidate", first, 0, 0.45, keys="k0 l0")
     book.group("candidate", first, 1, 0.50, 0.50, keys="k1 l1")
-    book.group("candidate", first, 2, 0.90, keys="k2 l2")  # of an earlier run that asked for more
+    book.group("candidate", first, 2, 0.90, keys="k2 l2")  # from an earlier run with more candidates
     book.group("candidate", second, 0, 0.30, keys="k3 l3")
     return book.ending()
 

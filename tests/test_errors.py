@@ -1,4 +1,4 @@
-"""Errors between processes."""
+"""Errors that are passed between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile texts in every form of a table: what a reader of that form finds is the text, and nothing but text."""
+"""Hostile texts in every form of a table: a reader of that form finds the text, and nothing but text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def is_figure(text: str) -> bool:
 
 
 def check_csv(rows: list[tuple[str, ...]]) -> None:
-    """Every cell comes back, and none begins as a formula does."""
+    """Assert that every cell comes back, and none begins like a formula."""
     text = csv_text([HEADS, *rows])
     back = list(csv.reader(io.StringIO(text)))
     assert len(text.splitlines()) == len(back) == 1 + len(rows)
@@ -65,13 +65,13 @@ def test_formulas_become_texts_in_csv(text: str) -> None:
 
 
 def plain(tokens: list) -> str:
-    """The text of inline tokens, of which each must be text, an escape or an entity."""
+    """Return the text of inline tokens, each of which must be text, an escape or an entity."""
     assert {token.type for token in tokens} <= {"text", "text_special"}, [token.type for token in tokens]
     return "".join(token.content for token in tokens)
 
 
 def check_markdown(rows: list[tuple[str, ...]]) -> None:
-    """A parser finds one table of as many cells, each with the given text and no markup."""
+    """Assert that a parser finds one table with as many cells, each with the given text and no markup."""
     tokens = MARKDOWN.parse(render(Table.of(HEADS, rows), "markdown"))
     assert [token.type for token in tokens].count("table_open") == 1
     assert tokens[-1].type == "table_close"
@@ -85,7 +85,7 @@ def test_markdown_tables(examples: int) -> None:
 
 
 def check_paragraph(text: str) -> None:
-    """A parser finds one paragraph, of text and code."""
+    """Assert that a parser finds one paragraph of text and code."""
     tokens = MARKDOWN.parse(markdown_text(text))
     kinds = [token.type for token in tokens]
     assert kinds in ([], ["paragraph_open", "inline", "paragraph_close"]), kinds
@@ -112,7 +112,7 @@ COMMAND = re.compile("|".join(re.escape(command) for command in sorted(UNESCAPED
 
 
 def check_latex(rows: list[tuple[str, ...]]) -> None:
-    """Each line has its cells and ends as a row; a cell's commands, taken back, are the text; no special is left."""
+    """Assert that each line has its cells and ends as a row, unescaped cells are the text, and no special remains."""
     begin, top, head, rule, *body, bottom, end = render(Table.of(HEADS, rows), "latex").split("\n")
     assert (begin, end) == ("\\begin{tabular}{lll}", "\\end{tabular}")
     assert (top, rule, bottom) == ("\\toprule", "\\midrule", "\\bottomrule")
@@ -132,7 +132,7 @@ def test_latex(examples: int) -> None:
 
 
 def check_table(title: str, rows: list[tuple[str, ...]]) -> None:
-    """A table with emphasis, links and a note in all its forms, and the page around it."""
+    """Assert all forms of a table with emphasis, links and a note, and the page around it."""
     cells = [[Cell(first, strong=True), *map(Cell, rest)] for first, *rest in rows]
     columns = [Column(HEADS[0]), *map(number, HEADS[1:])]
     table = Table(columns, cells, title, [title], name="<s>", keys=[['<k">']] * len(rows))

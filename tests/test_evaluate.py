@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def features(rows: int, size: int, seed: int) -> np.ndarray:
-    """As after a ReLU: not negative."""
+    """Random features as after a ReLU: not negative."""
     return np.abs(np.random.default_rng(seed).normal(size=(rows, size))).astype(np.float32)
 
 
@@ -23,7 +23,7 @@ def knn_by_hand(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neig
     predictions = []
     for query in queries.astype(float):
         cosines = [float(query @ x / np.sqrt((query @ query) * (x @ x))) for x in train.astype(float)]
-        # Ties: the video that comes first in the one order.
+        # Ties go to the video that comes first in the one order.
         nearest = sorted(range(len(train)), key=lambda i: (-round(cosines[i], 12), i))[:neighbors]
         votes: dict[int, float] = {}
         for i in nearest:
@@ -40,7 +40,7 @@ def knn(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, neighbors: i
 @pytest.mark.parametrize("k", [1, 7, 50, 200])
 def test_nearest_is_the_head_of_a_stable_sort_however_many_tie(k: int) -> None:
     rng = np.random.default_rng(k)
-    # Few different vectors, so that most similarities are tied, at the k-th place too.
+    # Few different vectors, so that most similarities are tied, including the k-th.
     train = torch.from_numpy(rng.integers(-1, 2, (120, 3)).astype(np.float32))
     queries = torch.from_numpy(rng.integers(-2, 3, (60, 3)).astype(np.float32))
     order, values = nearest(train, queries, k)
@@ -57,7 +57,7 @@ def test_knn_is_the_vote_of_the_nearest_by_cosine(neighbors: int) -> None:
     expected = knn_by_hand(train, labels, queries, neighbors)
     assert knn(train, labels, queries, neighbors, 6) == expected
     assert expected != knn_by_hand(train, labels, queries, 6 - neighbors)
-    # Lengths do not count.
+    # The length of a feature does not matter.
     assert knn(train * features(60, 1, 3), labels, queries * 7, neighbors, 6) == expected
 
 
@@ -66,7 +66,7 @@ def test_knn_settles_ties_by_the_one_order() -> None:
     train, labels = np.repeat(one, 9, 0), np.array([2, 1, 1, 0, 0, 0, 1, 2, 2])
     assert knn(train, labels, one, 1, 3) == [2]
     assert knn(train, labels, one, 3, 3) == [1]
-    # Of equal votes the lowest class has it: 1 and 2 have two each.
+    # Among equal votes the lowest class wins: 1 and 2 have two each.
     assert knn(train[[0, 1, 2, 7]], labels[[0, 1, 2, 7]], one, 4, 3) == [1]
 
 
@@ -86,7 +86,7 @@ def test_the_nearest_decides_alone_also_where_nothing_is_similar() -> None:
 
 
 def optimum(train: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
-    """Scores of the minimum of mean CE + 1e-3/2 · ‖W‖² on standardised features, found by SciPy in NumPy."""
+    """Return the scores at the minimum of mean CE + 1e-3/2 · ‖W‖² on standardised features, by SciPy and NumPy."""
     mean, scale = train.mean(0), np.maximum(train.std(0), 1e-8)
     x, q = (train - mean) / scale, (queries - mean) / scale
     truth = np.eye(classes)[labels]
@@ -115,7 +115,7 @@ def test_the_probe_is_the_regularised_optimum(rows: int, size: int, classes: int
     queries = train.std(0) * rng.normal(size=(400, size))
     scores = optimum(train, labels, queries, classes)
     ranked = np.sort(scores, 1)
-    clear = ranked[:, -1] - ranked[:, -2] > 0.05  # where both are as good, either answer is right
+    clear = ranked[:, -1] - ranked[:, -2] > 0.05  # where both are equally good, either answer is right
     assert clear.mean() > 0.8
     got = probe_predictions(*(torch.from_numpy(x) for x in (train, labels, queries)), classes).numpy()
     assert (got == scores.argmax(1))[clear].all()
@@ -146,5 +146,5 @@ def test_a_last_batch_of_one_joins_the_one_before(size: int) -> None:
 
 
 def test_two_percent_of_ucf101_is_twelve_batches() -> None:
-    # REFERENCE.md, "Traps found": 193 videos would be 12 batches of 16 and one of 1.
+    # REFERENCE.md, "Traps found": 193 videos would give 12 batches of 16 and one of 1.
     assert [len(batch) for batch in batches(np.arange(193), 16)] == [16] * 11 + [17]

@@ -1,4 +1,4 @@
-"""Fine-tuning in other ways: the head alone, other clips, with a teacher; keys, bits and refusals."""
+"""Variants of fine-tuning: the head alone, other clips, with a teacher; keys, bits and refusals."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def run(config: TrialConfig, folder: Path, prepared: Session) -> tuple[Session, 
 def test_the_head_alone_learns_what_is_computed_on_still_features(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    """One step over all videos, computed again in double precision from the start's features."""
+    """Compute one step over all videos again, in double precision, from the start's features."""
     optimizer = {"batch": 1000, "lr": 0.5, "momentum": 0.0, "weight_decay": 0.0}
     config = finetuned(trial_form, {"frozen": "backbone", "optimizer": optimizer})
     session, weights = run(config, tmp_path, prepared)
@@ -178,7 +178,7 @@ def test_a_fine_tuned_teacher_teaches_its_actions_on_other_clips(
 def test_a_plan_counts_the_teachers_that_are_fine_tuned(sweep_form: dict[str, Any]) -> None:
     form = {**sweep_form, "trial": {**sweep_form["trial"], "finetune": {"distil": {"lambda": 1.0}}}}
     sweep = SweepConfig.model_validate(form)
-    # In each of 2 blocks 1 control and 4 candidates, and 2 teachers of each.
+    # In each of 2 blocks: 1 control, 4 candidates and 2 teachers.
     text = "\n".join(described(sweep))
     assert " + 12 fine-tunings" in text
     forecast = look_ahead(sweep, Store("nowhere"), None)

@@ -1,4 +1,4 @@
-"""Folders as people have them: split folders, wrappers, links, junk, other endings; and names that cannot be stored."""
+"""Folders as people have them: split folders, wrappers, links, junk, other suffixes; and names that are refused."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ NAMES = st.sampled_from([
 ])
 # fmt: on
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
-#: What a tree holds: a file or a pipe at a path, or a link from a path to another one, to nowhere, or upwards.
+#: Content of a tree: a file or a pipe at a path, or a link from a path to another one, to nowhere, or upwards.
 ENTRIES = st.tuples(st.sampled_from(["file"] * 6 + ["pipe", "link"]), PATHS, PATHS | st.sampled_from(["", "..", "/"]))
 
 
@@ -256,7 +256,7 @@ def test_what_cannot_be_read_in_a_test_folder_is_named() -> None:
         assert f"{folder}/notes: cannot be read: Permission denied" in text
 
 
-#: What may be a data set, if nothing else is in the tree.
+#: Names that may be a data set if the tree holds nothing else.
 PLAIN = st.tuples(
     st.sampled_from([[""], ["train/", "test/"], ["Training/", "valid/", "test/"], ["train/", "val/"], ["sit/"]]),
     st.sampled_from([["run", "sit"], ["run", "caf\u00e9", "a b"], ["run"]]),
@@ -280,7 +280,7 @@ def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None
 
 
 def plant(root: Path, entries: list[tuple[str, str, str]]) -> None:
-    """Make what can be made of `entries`: a name may be taken, stand below a file, or lead through a link."""
+    """Create what can be created of `entries`: a name may be taken, lie below a file, or lead through a link."""
     make: dict[str, Callable[[Path, str], Any]] = {
         "file": lambda path, _: path.touch(),
         "pipe": lambda path, _: os.mkfifo(path),

@@ -1,4 +1,4 @@
-"""`status --follow`, in a pipe and on a terminal; and a sweep that really runs, watched from another process."""
+"""`status --follow`, in a pipe and on a terminal; and a real running sweep, watched from another process."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 @contextmanager
 def following(root: Path, out: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, which does not outlive the block."""
+    """Run the command, and end it with the block."""
     command = [sys.executable, "-m", "kdtune", "status", "tiny", "--follow", "--store", str(root)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # a terminal's size is asked of stdin, too
+    process = subprocess.Popen(command, cwd=ROOT, stdin=out, stdout=out)  # the terminal's size is also read from stdin
     try:
         yield process
     finally:
@@ -55,7 +55,7 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
         wait_until(lambda: "candidate 1 · early: knn 0.125" in out.read_text(), "a stage")
         append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "pruned", stage="early"))
         wait_until(lambda: "2/4] all · candidate 1 · pruned at early: below 0.250" in out.read_text(), "an end")
-        # The same sweep is run again with more candidates: its record is written anew.
+        # The same sweep runs again with more candidates: its record is rewritten.
         a_sweep(tmp_path, "tiny", asked("candidate", 4, "all"), blocks={"all": 6})
         append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 2", "failed", error="luck"))
         files.driver.unlink()
@@ -103,7 +103,7 @@ def test_a_real_sweep_is_watched_from_another_process(sweep_form: dict[str, Any]
         process = subprocess.Popen([*command, "--backend", "inprocess"], env=environment, stderr=said, cwd=ROOT)
     seen: list[Row] = []
     while process.poll() is None:
-        time.sleep(0.1)  # leaves the sweep its core
+        time.sleep(0.1)  # leaves the sweep a core
         if Store(tmp_path).sweeps():
             seen.append(report.status(Store(tmp_path), "tiny"))
     assert process.returncode == 0, (tmp_path / "said").read_text()

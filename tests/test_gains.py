@@ -1,4 +1,4 @@
-"""The statistics of a report: against worked examples, published ones, scipy's own tests, and simulated sweeps."""
+"""The statistics of a report: against worked and published examples, SciPy's own tests, and simulated sweeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdtune.history.gains import (
 
 
 def test_a_paired_interval_by_hand() -> None:
-    """Mean 2, s = 1, n = 3; Student's t with 2 degrees of freedom leaves 2.5 % above 4.3027."""
+    """Mean 2, s = 1, n = 3: Student's t with 2 degrees of freedom leaves 2.5 % above 4.3027."""
     low, high = paired_interval([1.0, 2.0, 3.0], 1) or (0.0, 0.0)
     assert (low, high) == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-4)
 
@@ -45,8 +45,11 @@ def test_more_comparisons_widen_the_interval() -> None:
 
 
 def test_whichever_looks_best_is_called_better_in_one_sweep_of_twenty_at_most() -> None:
-    """Sweeps of 6 candidates that are no better than their control, whose noise they share: the share with any verdict
-    at all stays below 1 − LEVEL, give or take three standard errors; uncorrected intervals find something in more."""
+    """In sweeps of 6 candidates that equal their control, false verdicts are rarer than 1 − LEVEL.
+
+    The candidates share the control's noise. The share of sweeps with any verdict is at most 1 − LEVEL, within three
+    standard errors; uncorrected intervals find something in more sweeps.
+    """
     rng = np.random.default_rng(0)
     found = uncorrected = 0
     for _ in range(400):
@@ -64,7 +67,7 @@ def test_whichever_looks_best_is_called_better_in_one_sweep_of_twenty_at_most() 
     [(9, 3, 10, 0.1705, 0.8090), (10, 0, 10, 0.6075, 1.0), (0, 0, 10, -0.2775, 0.2775)],
 )
 def test_a_difference_of_shares_is_newcombe_s(hits: int, others: int, n: int, low: float, high: float) -> None:
-    """Two of the examples of Newcombe's Table II, method 10; the third follows from Wilson's interval of 0 of 10."""
+    """Two examples of Newcombe's Table II, method 10; the third follows from Wilson's interval of 0 of 10."""
     assert shares_interval(hits / n, others / n, n, 1) == pytest.approx((low, high), abs=2e-4)
 
 
@@ -75,7 +78,7 @@ def test_wilson_s_interval_is_scipy_s() -> None:
 
 
 def test_of_the_papers_test_list_one_standard_error_is_less_than_a_point() -> None:
-    """REFERENCE: 0.8 points of one share; of a difference of two √2 times as much, and the interval ± 1.96 of those."""
+    """REFERENCE: 0.8 points for one share, √2 times as much for a difference; the interval is ± 1.96 of those."""
     low, high = shares_interval(0.45, 0.45, 3783, 1)
     assert (high - low) / 2 / 1.96 / math.sqrt(2) == pytest.approx(0.008, abs=2e-4)
 
@@ -107,6 +110,6 @@ def test_no_share_gains_more_than_all_there_is() -> None:
 
 
 def test_a_count_s_interval_by_hand() -> None:
-    """None of three: nobody can say that it is less than 1 − 0.025^(1/3) = 0.708."""
+    """None of three: the upper bound is 1 − 0.025^(1/3) = 0.708."""
     assert count_interval(0, 3) == pytest.approx((0.0, 1 - 0.025 ** (1 / 3)))
     assert count_interval(3, 3) == pytest.approx((0.025 ** (1 / 3), 1.0))

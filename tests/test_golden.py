@@ -1,4 +1,4 @@
-"""Golden values: a change of results is noticed, and meant, with the semantics raised, or mended (DESIGN 4.2)."""
+"""Golden values: a change of results is noticed; it is intended, with the semantics raised, or fixed (DESIGN 4.2)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANEW = "record anew with `python tests/golden.py`"
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """One store for all trials: its teachers are trained once."""
+    """One store for all trials, so that their teachers are trained once."""
     return rendered_session(tmp_path_factory.mktemp("golden"))
 
 
@@ -48,7 +48,8 @@ def test_the_record_is_of_these_trials_semantics_and_videos(session: Session) ->
     assert set(RECORDED["trials"]) == set(TRIALS), ANEW
     now = Trained.of("no contrast", session).profile
     assert RECORDED["frames"] == now.pop("frames"), f"the videos are rendered otherwise; if that is meant, {ANEW}"
-    # With other fields no profile would be the recorded one, and nothing exact any more. Later ones are unknown there.
+    # With other fields no profile would equal the recorded one, and nothing would be exact. Later fields are unknown
+    # there.
     assert set(RECORDED["profile"]) | LATER == set(now), ANEW
 
 
@@ -63,7 +64,7 @@ def test_every_backbone_every_contrast_and_both_targets_have_a_trial() -> None:
 
 
 def test_the_trials_go_where_they_are_meant_to() -> None:
-    """What plateau and best weights depend on is as their comment says, else they test nothing."""
+    """The plateau and the best weights occur as their comments say; otherwise they would test nothing."""
     epochs = RECORDED["trials"]["plateau"]
     assert [epochs[f"epoch {epoch}"]["lr"] for epoch in (1, 2, 3, 4)] == pytest.approx([1e-4, 1e-4, 2e-5, 5e-6])
     figures = RECORDED["trials"]["best weights"]
@@ -125,7 +126,7 @@ GOLDEN = {"semantics": 2, "profile": PROFILE, "frames": "dd", "trials": {NAME: F
 
 
 def got(path: str, value: Any, **profile: Any) -> Trained:
-    """What was recorded, with one figure changed (gone where it is None) or added."""
+    """Return the recorded figures with one changed, added, or removed (None)."""
     figures = copy.deepcopy(FIGURES)
     below: Any = figures
     *parts, last = path.split("/")
@@ -137,7 +138,7 @@ def got(path: str, value: Any, **profile: Any) -> Trained:
     return Trained({**PROFILE, "frames": "dd", **profile}, figures)
 
 
-#: A figure, and what no profile may give for it.
+#: A figure, and values that no profile may give for it.
 WRONG = [
     ("epoch 1/train/loss", 4.0005),
     ("epoch 1/train/loss", float("nan")),
@@ -157,7 +158,7 @@ WRONG = [
     ("epoch 2", {"epoch": 2}),
     ("epoch 1", None),
 ]
-#: A figure, and what another profile may give for it.
+#: A figure, and values that another profile may give for it.
 ROUNDED = [
     ("epoch 1/train/loss", 4.0 - 1e-15),
     ("epoch 1/train/loss", 4.0003),
@@ -176,7 +177,7 @@ ROUNDED = [
 def test_under_the_recorded_profile_every_bit_counts(path: str, value: Any) -> None:
     assert complaint(GOLDEN, NAME, got("epoch 1/lr", 0.01)) == ""
     assert "(exact: the profile is the recorded one)" in complaint(GOLDEN, NAME, got(path, value))
-    # A field that was not recorded is unknown, and no other profile.
+    # A field that was not recorded is unknown; it does not make another profile.
     assert "(exact: the profile is the recorded one)" in complaint(GOLDEN, NAME, got(path, value, new=1))
 
 

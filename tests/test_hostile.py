@@ -17,7 +17,7 @@ from kdtune.urls import forget
 
 SECRET = "SEKRIT"
 SWEEP = "swept"
-#: What an ended command may return.
+#: Exit codes that a command may return.
 CODES = (0, 1, 2, 130)
 PIECES = [
     *("..", ".", "/", "\0", "\n", "\t", " ", "-", "%s", "{0}", "~", "*", "?", "x", "s", "é", "\\", "'", '"', "$(id)"),
@@ -26,7 +26,7 @@ PIECES = [
 
 
 def below(text: str) -> str:
-    """A path as it is where it leads to a file, else a relative one: nothing is made at the root of the machine."""
+    """Return a path unchanged if it leads to a file, else a relative one, so that nothing is created at the root."""
     if not text.startswith("/"):
         return text
     there = "\0" not in text and Path(text.encode(errors="replace").decode()).is_file()
@@ -71,7 +71,7 @@ BY_PATH: dict[str, Callable[[str], list[str]]] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with a store `runs` of one sweep, and things that are no store."""
+    """A working directory with a store `runs` of one sweep, and things that are no stores."""
     folder = tmp_path_factory.mktemp("doors") / "below" / "cwd"
     folder.mkdir(parents=True)
     fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}, name=SWEEP), usual_figure)
@@ -83,11 +83,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.chdir(folder)
         patched.setenv("KDTUNE_STORE", "runs")
         patched.setenv("KDTUNE_CACHE", str(folder / "runs" / "cache"))
-        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # nobody is there
+        patched.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # nobody listens there
         patched.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        patched.setenv(process.DEBUG, "1")  # a bug is raised
+        patched.setenv(process.DEBUG, "1")  # bugs are raised
         patched.setattr(remote, "FIRST_PATIENCE_S", 0.0)
-        # What takes seconds, and stands behind the doors.
+        # Replace what takes seconds and runs only after the checks.
         patched.setattr("kdtune.report.write.write_report", lambda store, record, folder, shares: [folder / "page"])
         patched.setattr("kdtune.sweep.importance.importances", lambda files, record: {})
         patched.setattr("os.execve", lambda *_: None)
@@ -95,17 +95,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def ended(arguments: list[str]) -> int:
-    """The exit code; 0 where `ui` would have become MLflow's server."""
+    """Return the exit code; 0 where `ui` would have become MLflow's server."""
     try:
         return main(arguments) or 0
-    except SystemExit as refusal:  # by argparse
+    except SystemExit as refusal:  # raised by argparse
         return int(refusal.code or 0)
     finally:
         forget()
 
 
 def written(place: Path) -> set[Path]:
-    """What is around the store, and the names of what is in it."""
+    """Return what is around the store, and the names in it."""
     around = {path for path in place.parents[1].rglob("*") if not path.is_relative_to(place / "runs")}
     return around | set((place / "runs").glob("*/*"))
 

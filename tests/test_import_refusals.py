@@ -17,7 +17,7 @@ from kdtune.train.imports import import_checkpoint
 
 
 class Bomb:
-    """What a hostile file does to a loader that runs code."""
+    """What a hostile file does to a loader that executes code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Weights from outside (teacher import): what comes in gives the same outputs as where it came from, or is refused."""
+"""Imported weights (teacher import) give the same outputs as in their original network, or are refused."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_an_interrupted_import_is_made_again(tmp_path: Path, store: Store) -> No
 
 
 def pasted(lines: str, trial: dict[str, Any], folder: Path) -> TrialConfig:
-    """The teacher of a sweep file with these lines in it."""
+    """Return the teacher of a sweep file with these lines in it."""
     form = {"name": "s", "trial": trial, "search": {"space": {"tau": [4.0]}, "sampler": "grid"}}
     file = folder / "sweep.yaml"
     file.write_text(f"{yaml.safe_dump(form)}teachers:\n{lines}\n")

@@ -1,4 +1,4 @@
-"""From videos to batches: the samples of training and evaluation, put together by hand."""
+"""From videos to batches: the samples of training and evaluation, assembled by hand."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_evaluation_sees_normalised_centre_crops(data: TrialData, modality: s
 
 
 def pcl_starts(length: int, frames: int, n: int) -> list[int]:
-    """The starts of PCL's test clips: their centres are spread by linspace and cut to whole frames (ucf101.py)."""
+    """Return the starts of PCL's test clips, whose centres linspace spreads and cuts to whole frames (ucf101.py)."""
     centres = np.linspace(frames / 2, length - frames / 2, n)
     return [int(centre - frames / 2) for centre in centres]
 
@@ -111,7 +111,7 @@ def test_an_evaluation_may_be_augmented_as_in_training(data: TrialData) -> None:
     for i, c in ((0, 0), (3, 2)):
         video, (top, left) = data.clips.frames(i), draws.crop[i, c]
         part = video[draws.start[i, c] :][:FRAMES, top : top + SIDE, left : left + SIDE]
-        # Its own draws alone, which test_transforms.py compares with torchvision.
+        # The draws alone; test_transforms.py compares them with torchvision.
         own = {f.name: getattr(draws.colour, f.name) for f in fields(draws.colour)}
         alone = replace(draws.colour, **{n: a[i : i + 1, c : c + 1] for n, a in own.items() if n != "blur_radius"})
         plain = augment(torch.from_numpy(part[None, None]), alone)[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""Interrupts where Python itself swallows what they raise: heard all the same, and not printed."""
+"""Interrupts that Python itself would swallow are handled all the same, and not printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdtune.commands.interrupts import Interrupts
 
 
 class Finalised:
-    """Calls `do` when it is thrown away; what that raises Python can only print."""
+    """Calls `do` when it is garbage-collected; Python can only print what that raises."""
 
     def __init__(self, do: Callable[[], object]) -> None:
         self.do = do

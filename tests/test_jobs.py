@@ -1,4 +1,4 @@
-"""`submit`, `logs` and `stop` against a real Ray cluster that asks for a token, as a user types them."""
+"""`submit`, `logs` and `stop` against a real Ray cluster with a token, as a user types them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Records = dict[str, Any]
 
 @dataclass(frozen=True)
 class Head:
-    """A cluster of one node whose dashboard asks for a token."""
+    """A cluster of one node whose dashboard requires a token."""
 
     dashboard: str
     gcs: str
@@ -31,7 +31,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
-    # Not in pytest's folder: Ray's sockets want a short path.
+    # Not in pytest's folder: Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="kd", ignore_cleanup_errors=True) as folder:
         arguments = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
         arguments += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
@@ -41,7 +41,7 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def alone(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """What the sweep comes to without a cluster."""
+    """The results of the sweep without a cluster."""
     folder = tmp_path_factory.mktemp("alone")
     run = sweep(sweep_file, folder, environment(folder))
     try:
@@ -102,12 +102,12 @@ def test_a_submitted_sweep_needs_nobody_and_comes_to_the_same_bits(
     head: Head, alone: Records, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
     env, runs = environment(tmp_path, **TOKEN), tmp_path / "runs"
-    # The folder in which the command is typed is the job's, too: what is relative is relative to it.
+    # The job's working directory is the one in which the command is typed, so relative paths agree.
     (tmp_path / "videos").symlink_to(sweep_form["trial"]["data"]["root"])
     trial = {**sweep_form["trial"], "data": {**sweep_form["trial"]["data"], "root": "videos"}}
     file = tmp_path / "mine.yaml"
     form = {**sweep_form, "trial": trial, "search": {**sweep_form["search"], "candidates": 1}}
-    text = yaml.safe_dump(form, sort_keys=False)  # the order of the parameters is that of their draws
+    text = yaml.safe_dump(form, sort_keys=False)  # parameters are in the order of their draws
     file.write_text(text)
     submit = ("submit", "mine.yaml", "--set", "search.candidates=4", "--address", head.dashboard, "--store", "runs")
     done = kdtune(*submit, env=env, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Optuna's journal of a sweep, as others read it: from the file alone."""
+"""Optuna's journal of a sweep as others read it, from the file alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdtune.sweep.group import Outcome, TrialGroup
 
 
 def studies(journal: Path, sweep: SweepConfig) -> dict[str, list[FrozenTrial]]:
-    """As optuna-dashboard reads it: from the file alone."""
+    """Load the study as optuna-dashboard does, from the file alone."""
     storage = JournalStorage(JournalFileBackend(str(journal)))
     names = optuna.get_all_study_names(storage)
     return {
@@ -59,7 +59,7 @@ def test_a_harmed_journal_is_written_anew(tmp_path: Path, harm: str) -> None:
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join([*lines[:7], lines[7][:9], *lines[8:]]))
     else:
-        journal.with_name("ledger.log.lock").symlink_to(journal)  # Optuna's, of a process that was killed
+        journal.with_name("ledger.log.lock").symlink_to(journal)  # Optuna's file from a process that was killed
     drive(sweep, tmp_path / "ledger.jsonl", made=made)
     again = studies(journal, sweep)
     assert {block: [(t.state, t.params, t.values) for t in trials] for block, trials in again.items()} == {

@@ -60,7 +60,7 @@ def test_what_is_written_out_is_what_was_left_out(a: dict, b: dict) -> None:
         ({"imported": "0" * 32}, {"imported": "0" * 32, "student": {"init": "kaiming"}}),
         ({"optimizer": {"schedule": "constant"}}, {"optimizer": {"schedule": "constant", "patience": 3}}),
         ({"optimizer": {"schedule": "constant"}}, {"optimizer": {"schedule": "constant", "factor": 0.5, "min_lr": 0}}),
-        # A plateau of 50 epochs cannot be seen in 8: the trainer makes no scheduler, so none of its fields has effect.
+        # A plateau of 50 epochs cannot occur in 8: the trainer makes no scheduler, so none of its fields has an effect.
         ({"epochs": 8}, {"epochs": 8, "optimizer": {"patience": 60}}),
         ({"epochs": 8}, {"epochs": 8, "optimizer": {"schedule": "constant"}}),
         ({}, {"data": {"root": "/elsewhere"}}),
@@ -142,7 +142,7 @@ def test_the_data_are_named_by_their_manifest_also_the_teachers() -> None:
         return lambda data: {1: "one", 2: of_split_2}[data.split]
 
     assert trial_key(raw, manifest("two")) != trial_key(raw, manifest("other"))
-    # A teacher without effect is not asked for its data.
+    # The data of a teacher without effect is not needed.
     scratch = TrialConfig.model_validate({"teacher": {"data": {"split": 2}}, "loss": {"lambda": 0.0}})
     assert trial_key(scratch, manifest("two")) == trial_key(scratch, manifest("other"))
 
@@ -170,7 +170,7 @@ def test_a_record_of_semantics_3_is_read_with_the_initial_weights_that_it_had() 
 
 # ---- keys do not change by accident ----------------------------------------------------------------------------------
 
-#: If these change, every store that exists loses its trials: only with TRAINER_SEMANTICS, and on purpose.
+#: If these change, every existing store loses its trials: change them only on purpose, with TRAINER_SEMANTICS.
 GOLDEN = {
     "scratch": ({}, "36b5e8085a150fb2e79effc5a25e6902"),
     "distilled": (

@@ -1,4 +1,4 @@
-"""The tree's layout and layers (DESIGN 3): what may be where, and who imports what."""
+"""The tree's layout and layers (DESIGN 3): which files may be where, and which modules import which."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_folder_mlflow_holds_no_python() -> None:
 
 
 def test_mlflow_is_the_package_from_the_repository_root() -> None:
-    # An empty first entry of sys.path is the working directory: here, where the folder mlflow/ is.
+    # An empty first entry of sys.path is the working directory: here, the one with the folder mlflow/.
     code = """
 import importlib.util, json, sys
 spec = importlib.util.find_spec("mlflow")
@@ -87,7 +87,7 @@ print("imported", len({names!r}))
 def test_the_trainer_runs_without_ray_optuna_mlflow_and_decoders(videos: tuple[str, ...]) -> None:
     layers = ("clips", "models", "losses", "train")
     names = [name_of(file) for file in MODULES if file.relative_to(ROOT).parts[1] in layers]
-    if "av" in videos:  # a machine that trains on prepared clips has no video files to read or write
+    if "av" in videos:  # a machine that trains on prepared clips does not read or write video files
         makers = ("build", "decode", "duplicates", "geometry", "motion", "opening", "parts", "promise", "repair")
         makers += ("survey", "synthetic")
         names = [name for name in names if name.rsplit(".", 1)[-1] not in makers]
@@ -101,7 +101,7 @@ def test_configuration_store_and_data_need_no_torch() -> None:
         name_of(file)
         for file in MODULES
         if file.relative_to(ROOT).parts[1] in ("config", "errors.py", "files.py", "store.py", "clips")
-        and file.name not in ("augment.py", "pretext.py")  # torch from there up
+        and file.name not in ("augment.py", "pretext.py")  # torch is imported from there up
     ]
     done = run_python(importing(names, ("torch", "torchvision", "ray", "optuna", "mlflow")))
     assert done.stdout == f"imported {len(names)}\n"

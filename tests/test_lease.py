@@ -1,4 +1,4 @@
-"""Locks among machines that see a store behind a URL, on a real S3 server."""
+"""Locks between machines that see a store behind a URL, on a real S3 server."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from kdtune.store.remote import Remote
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks that expire after a second and a half."""
+    """Make locks expire after a second and a half."""
     for name, value in {"BEAT_S": 0.2, "EXPIRY_S": 1.5, "POLL_S": 0.05}.items():
         monkeypatch.setattr(module, name, value)
 
 
 def stores(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Store]:
-    """The same store as several machines see it, each with a working copy of its own."""
+    """The same store as several machines see it, each with its own working copy."""
 
     def on(machine: str) -> Store:
         monkeypatch.setenv("KDTUNE_CACHE", str(folder / machine))
@@ -38,7 +38,7 @@ def stores(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 def elsewhere(url: str, cache: Path, code: str, lock: str = "thing") -> subprocess.Popen[str]:
-    """Another process that holds a lock and says so; then it runs `code`."""
+    """Start another process that holds a lock, reports that, and then runs `code`."""
     code = f"""
 import os, time
 os.environ["KDTUNE_CACHE"] = {str(cache)!r}
@@ -137,7 +137,7 @@ def test_a_process_that_was_stopped_for_too_long_publishes_nothing_more(
 def test_an_outage_frees_no_lock(
     s3: str, s3_server: S3Server, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits cannot tell a dead holder from a dead network: it begins to count anew."""
+    """A waiting machine cannot tell a dead holder from a dead network, so it starts counting again."""
     on = stores(s3, tmp_path, monkeypatch)
     first, second = on("first"), on("second")
     with ThreadPoolExecutor(1) as pool:

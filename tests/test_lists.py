@@ -1,4 +1,4 @@
-"""Lists and groups.csv as editors, spreadsheets and other systems save them, and what contradicts itself in them."""
+"""Lists and groups.csv as editors, spreadsheets and other systems save them, and contradictions in them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def save(root: Path, change: Callable[[str, str], str] = lambda _, text: text, encoding: str = "utf-8") -> None:
-    """Lay the lists into `root`, changed and encoded."""
+    """Write the lists into `root`, changed and encoded."""
     for name, text in LISTS.items():
         write(root / name, change(name, text).encode(encoding))
 
@@ -187,7 +187,7 @@ def test_lists_that_may_not_be_read_are_named() -> None:
         assert f"{root}/trainlist01.txt: cannot be read: Permission denied" in refusal(root)
 
 
-#: Columns are given by `,`.
+#: Commas separate the columns here.
 GROUPS = "video,group\n" + "".join(f"{video},film{number % 3}\n" for number, video in enumerate(VIDEOS))
 
 
@@ -275,7 +275,7 @@ ANY = st.one_of(PIECED, st.binary(max_size=60))
 
 
 def or_nearly(text: str) -> st.SearchStrategy[bytes]:
-    """The text itself, with something in place of a part of it, or anything."""
+    """Return the text unchanged, with a part replaced, or arbitrary text."""
     raw = text.encode()
     cuts = st.tuples(st.integers(0, len(raw)), st.integers(0, 8), PIECED | st.just(b""))
     nearly = cuts.map(lambda c: raw[: c[0]] + c[2] + raw[c[0] + c[1] :])

@@ -1,4 +1,4 @@
-"""The Ray that kdtune starts on this machine: asks for a token, is bound to loopback, starts late or says why not."""
+"""The Ray that kdtune starts on this machine: it requires a token, is bound to loopback, starts late or says why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kdtune.execute.cluster.reason import reason
 
 @pytest.fixture
 def heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `first.py` and `second.py` take the place of head.py, one an attempt; `ran` has the patience of each."""
+    """Replace head.py by `first.py`, then `second.py`, one per attempt. The file `ran` records each one's patience."""
     chosen = tmp_path / "head.py"
     chosen.write_text(
         "import os, sys, pathlib\n"
@@ -48,7 +48,7 @@ HANGS = "sys.stdin.read()"
 
 
 def started(tmp_path: Path, first: str, second: str = "") -> tuple[str, list[str], str]:
-    """The address or the refusal, what was said, and the patience of each attempt."""
+    """Return the address or the refusal, the messages, and the patience of each attempt."""
     (tmp_path / "first.py").write_text(first)
     (tmp_path / "second.py").write_text(second)
     folder = tmp_path / "folder"
@@ -162,7 +162,7 @@ def test_a_ray_that_has_moved_its_private_parts_is_named(monkeypatch: pytest.Mon
 
 # ---- a real one ------------------------------------------------------------------------------------------------------
 
-#: Start Ray in vain, then really; have a worker; say what listens, and whom Ray refuses.
+#: Start Ray in vain, then really; start a worker; report what listens, and whom Ray refuses.
 REAL = """
 import json, os, subprocess, sys
 import psutil, ray

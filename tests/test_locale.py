@@ -1,4 +1,4 @@
-"""Text is UTF-8 whatever the locale says: files, names of videos, and so keys; output falls back."""
+"""Text is UTF-8 in any locale: files, names of videos, and so keys; output falls back to escapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(ascii(list(found["video"])))
 
 @pytest.fixture(scope="module")
 def latin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a locale whose encoding is ISO-8859-1, without Python's own switches."""
+    """Return the environment of a locale with the encoding ISO-8859-1, without Python's own variables."""
     folder = tmp_path_factory.mktemp("locales")
     if shutil.which("localedef") is None:
         pytest.skip("no localedef is installed: no other locale can be made")
@@ -66,7 +66,7 @@ def test_a_video_has_the_same_name_in_every_locale(latin: dict[str, str], tmp_pa
 
 
 def test_all_text_is_read_and_written_as_utf_8() -> None:
-    """Beside what ruff's PLW1514 finds by a value's type: every call of these names, and every child process."""
+    """Beyond ruff's PLW1514, which goes by a value's type, check all calls of these names and all child processes."""
     missing = []
     for file in sorted((ROOT / "kdtune").rglob("*.py")):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Where MLflow's database is, how it is served, and what must not import it."""
+"""MLflow's database: its place, how it is served, and which modules must not import MLflow."""
 
 from __future__ import annotations
 

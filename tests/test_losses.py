@@ -72,7 +72,7 @@ def test_distillation_is_nothing_where_both_agree_and_stays_finite_where_they_ca
     sure = torch.tensor([[1000.0, 0, 0, 0, 0]])
     loss = distillation_loss(sure.flip(1), sure, 1.0)
     assert loss.item() == pytest.approx(1000.0)
-    # Relative entropy is not symmetric: KL(teacher ‖ student), not the other way round.
+    # Relative entropy is not symmetric: KL(teacher ‖ student), not the reverse.
     assert distillation_loss(s, s * 2, 1.0).item() != pytest.approx(distillation_loss(s * 2, s, 1.0).item(), rel=1e-3)
 
 
@@ -96,7 +96,7 @@ def test_in_batch_contrast_is_cross_entropy_over_the_other_views() -> None:
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, rel=1e-10)
     loss.backward()
-    # Cross-entropy's gradient on the scores is probability − target; each score is a product of two views.
+    # The cross-entropy's gradient at the scores is probability − target; each score is a product of two views.
     on_scores = (softmax(a @ b.T / 0.07) - np.eye(B)) / B / 0.07 + (softmax(b @ a.T / 0.07) - np.eye(B)).T / B / 0.07
     assert first.grad is not None
     assert last.grad is not None
@@ -122,7 +122,7 @@ def test_the_memory_bank_over_several_steps(momentum: float) -> None:
         views = {"first": unit(rng, B, dimension), "last": unit(rng, B, dimension)}
         drawn = bank.draw_negatives(step, samples)
         expected, slopes = 0.0, {}
-        # Each view against the other view's memory: its own video's entry first, then the negatives.
+        # Each view against the other view's memory: first its own video's entry, then the negatives.
         for view, other in (("first", "last"), ("last", "first")):
             entries = [[samples[i], *drawn[i].tolist()] for i in range(B)]
             scores = np.array([memory[other][entries[i]] @ views[view][i] for i in range(B)]) / 0.07
@@ -136,7 +136,7 @@ def test_the_memory_bank_over_several_steps(momentum: float) -> None:
         for name, view in (("first", first), ("last", last)):
             assert view.grad is not None
             np.testing.assert_allclose(view.grad.numpy(), slopes[name], rtol=1e-9, atol=1e-12)
-            # The bank is written by `update` alone.
+            # Only `update` writes to the bank.
             np.testing.assert_allclose(getattr(bank, name).numpy(), memory[name], rtol=1e-12, atol=1e-14)
         bank.update(first, last, torch.from_numpy(samples))
         for name in memory:
@@ -154,7 +154,7 @@ def test_a_fresh_bank_depends_on_its_seed_and_has_entries_of_about_unit_length()
     assert not torch.equal(banks[0].first, banks[0].last)
     assert banks[0].first.norm(dim=1).mean() == pytest.approx(1.0, abs=0.02)
     assert banks[0].first.abs().max() <= (3 / 128) ** 0.5
-    assert set(banks[0].state_dict()) == {"first", "last"}  # so a checkpoint holds it
+    assert set(banks[0].state_dict()) == {"first", "last"}  # so that a checkpoint holds it
 
 
 def test_negatives_are_uniform_and_a_samples_own() -> None:

@@ -34,7 +34,7 @@ SIZES = {
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Batch normalisation with statistics and weights of its own, so that a layer left out is noticed."""
+    """Give batch normalisation random statistics and weights, so that a layer left out is noticed."""
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm3d):
@@ -54,7 +54,8 @@ def test_sizes_are_the_papers(backbone: str, depth: int) -> None:
             with FlopCounterMode(display=False) as counter:
                 out = net(torch.empty(1, 3, frames, 112, 112))
             assert out.shape == (1, 512)
-            # The counter counts a multiplication and an addition as two, and convolutions without their bias.
+            # The counter counts a multiplication and an addition as two operations, and convolutions without their
+            # biases.
             assert counter.get_total_flops() / 2 / 1e9 == pytest.approx(gmac, abs=0.08)
 
 
@@ -71,7 +72,7 @@ def test_r3d_18_is_torchvisions(training: bool) -> None:
 
 
 def variances(net: nn.Module) -> list[tuple[tuple[int, ...], float, float]]:
-    """Shape, variance and largest weight of each convolution, in an order that names do not change."""
+    """Return shape, variance and largest weight of each convolution, in an order that does not depend on names."""
     weights = [part.weight.detach() for part in net.modules() if isinstance(part, nn.Conv3d)]
     return sorted((tuple(w.shape), float(w.var(correction=0)), float(w.abs().max())) for w in weights)
 
@@ -118,7 +119,7 @@ def test_r21d_factorises_every_convolution_at_its_cost() -> None:
             assert space.bias is None
             assert time.bias is None
             cost = space.weight.numel() + time.weight.numel()
-            step = 9 * space.in_channels + 3 * time.out_channels  # what one more channel in between would cost
+            step = 9 * space.in_channels + 3 * time.out_channels  # the cost of one more channel in between
             assert conv.weight.numel() - step < cost <= conv.weight.numel()
 
 

@@ -1,4 +1,4 @@
-"""A cluster's nodes: real raylets that are killed, added, cut off or see no store; the results are one machine's."""
+"""A cluster's nodes: real raylets are killed, added, cut off or see no store; the results equal one machine's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdtune.train.session import Session
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder for Ray, whose sockets want a short path."""
+    """A folder for Ray, whose sockets need a short path."""
     with tempfile.TemporaryDirectory(prefix="kd", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -35,7 +35,7 @@ def short() -> Iterator[Path]:
 
 @pytest.fixture
 def needs(prepared: Session, tmp_path: Path) -> Needs:
-    """Of a sweep in a store with one prepared data set."""
+    """Return the environment of a sweep in a store with one prepared data set."""
     store = Store(tmp_path / "runs")
     (folder,) = set(prepared.folders.values())
     copy = shutil.copytree(folder, store.clips(Path(folder).name))
@@ -89,7 +89,7 @@ def test_a_node_must_fail_to_get_a_lock_that_the_driver_holds(needs: Needs) -> N
         assert lacking(asked) == []
         lock = asked.store.root / "locks" / f"{asked.held_lock}.lock"
         assert lock.exists()
-        # What a node with locks of its own sees: no holder.
+        # A node with its own locks sees no holder.
         lock.rename(lock.with_name("elsewhere"))
         (problem,) = lacking(asked)
         assert f"gets a lock in {needs.store.root} that the driver holds" in problem
@@ -102,7 +102,7 @@ def test_a_node_must_fail_to_get_a_lock_that_the_driver_holds(needs: Needs) -> N
 def test_a_mount_that_shares_files_and_no_locks_is_refused(
     sweep_form: dict[str, Any], short: Path, tmp_path: Path
 ) -> None:
-    """As of NFS with local_lock: the node sees the store, and has a folder of locks of its own."""
+    """As with NFS and local_lock: the node sees the store, but has its own folder of locks."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and `unshare`")
     file, env = longer(sweep_form, tmp_path), environment(tmp_path, RAY_AUTH_MODE="disabled")
@@ -152,14 +152,14 @@ def test_a_node_added_later_and_one_killed_in_mid_trial_change_no_bit(
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         stack.callback(cluster.shutdown)
         first = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
-        # That a node dies is no failure of its trial's: it needs none of its retries.
+        # A node's death is not its trial's failure and uses none of its retries.
         run = sweep(file, tmp_path, env, "--address", cluster.address, "--set", "resources.retries=0")
         stack.callback(run.end)
         until(lambda: in_work(first.pid), "a node trains", run)
         added = cluster.add_node(num_cpus=1).all_processes["raylet"][0].process
         until(lambda: in_work(added.pid) and in_the_midst(first.pid, tmp_path), "both train, one in mid-trial", run)
         first.kill()
-        first.wait()  # as a zombie it would seem alive to its workers
+        first.wait()  # a zombie would seem alive to its workers
         assert run.ended() == 0, run.text
         assert "12 trials trained, 0 found" in run.text
     assert records(tmp_path) == records(tmp_path / "alone")
@@ -169,7 +169,7 @@ def test_a_node_added_later_and_one_killed_in_mid_trial_change_no_bit(
 def test_a_node_without_the_store_is_refused_and_gets_no_trial_when_it_joins_later(
     sweep_form: dict[str, Any], short: Path, tmp_path: Path
 ) -> None:
-    """It is in a mount namespace of its own, with an empty store and a kdtune of another version."""
+    """The node is in its own mount namespace, with an empty store and another version of kdtune."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and `unshare`")
     file = longer(sweep_form, tmp_path)
@@ -194,7 +194,7 @@ def test_a_node_without_the_store_is_refused_and_gets_no_trial_when_it_joins_lat
         assert all(words in run.text for words in lacks)
         assert "Traceback" not in run.text
         assert Store(tmp_path / "runs").trials() == [], "refused before a trial began"
-        # The node has gone again, and comes back while a sweep runs that may not fail once.
+        # The node is gone again, and comes back while a sweep runs that tolerates no failure.
         run = sweep(file, tmp_path, env, "--address", address, "--set", "resources.retries=0")
         stack.callback(run.end)
         until(lambda: "early" in run.text, "a trial runs", run)

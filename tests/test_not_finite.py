@@ -1,4 +1,4 @@
-"""A trial that leaves the finite numbers fails and says where; a measurement that fails costs no trained trial."""
+"""A trial whose values overflow fails and says where; a failed measurement does not lose a trained trial."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kdtune.train.usage import UsageMeter
 
 
 def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialFiles, str]:
-    """A trial that fails in its training, and what its record says."""
+    """Train a trial that must fail. Return its files and the error that its record holds."""
     session = Session(store, dict(prepared.folders))
     with pytest.raises(TrialError) as raised:
         list(session.trial(config, CPU))
@@ -42,7 +42,7 @@ def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialF
 
 
 def test_weights_that_the_last_step_blows_up(tiny: TrialConfig, prepared: Session, store: Store) -> None:
-    """The losses of all steps, taken before it, are finite."""
+    """The losses of all earlier steps are finite."""
     optimizer = tiny.optimizer.model_copy(update={"lr": 1e30, "batch": 64})
     config = tiny.model_copy(update={"optimizer": optimizer, "epochs": 1, "stages": {"late": 1}})
     files, said = failed(config, prepared, store)
