@@ -1,4 +1,4 @@
-"""Objects behind a URL: written whole, on a condition, in time."""
+"""Objects behind a URL: written whole, conditionally, and within a time limit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_write_replaces_the_version_that_it_names_and_no_other(
     protocol: str, parts: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = Remote(request.getfixturevalue("s3") if protocol == "s3" else f"memory://{tmp_path.name}-{parts}")
-    size = 5 * 2**20  # the least that S3 takes for a part that is not the last
+    size = 5 * 2**20  # the minimum size that S3 accepts for a part, except for the last
     monkeypatch.setattr(objects, "PART_BYTES", size)
     file = tmp_path / "file"
 
@@ -76,7 +76,7 @@ def test_a_write_replaces_the_version_that_it_names_and_no_other(
 def test_a_server_that_is_silent_is_refused_in_seconds(
     answers: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In one attempt: the time of that is limited, also where a server is to ask for the body of an upload."""
+    """A single attempt has a time limit, even if the server has yet to ask for the body of an upload."""
     pytest.importorskip("s3fs")
     (tmp_path / "aws").touch()
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
@@ -87,7 +87,7 @@ def test_a_server_that_is_silent_is_refused_in_seconds(
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
         port = server.getsockname()[1]
         if answers != "never":
-            for _ in range(3):  # nobody takes them, and then the system takes no more
+            for _ in range(3):  # nobody accepts them, and then the system accepts no more
                 waiting = stack.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(("127.0.0.1", port))

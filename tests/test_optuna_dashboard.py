@@ -34,7 +34,7 @@ SHOTS = ROOT / "build" / "screenshots"
 
 
 def importance_bars(driver: Chrome) -> list[str]:
-    """The parameters in the importance chart that is drawn, the least important first."""
+    """Return the parameters in the importance chart that is drawn, the least important first."""
     card = "//*[contains(@class, 'MuiCard')][.//*[contains(text(), 'Hyperparameter Importance')]]"
     labels = driver.find_elements(By.XPATH, f"{card}//*[local-name()='g'][@class='ytick']")
     return [label.text for label in labels]

@@ -18,7 +18,7 @@ SIZES = {"ucf101": (9537, 3783), "hmdb51": (3570, 1530)}  # REFERENCE.md, "Train
 
 
 def official(name: str) -> tuple[list[tuple[str, str, str]], int]:
-    """(video, class, group) of split 1's training list, read without kdtune, and the number of test videos."""
+    """Return (video, class, group) of split 1's training list, read without kdtune, and the number of test videos."""
     folder = SHARED / "splits" / name
     if not folder.is_dir():
         pytest.skip(f"the official lists of {name} are not in {folder}")
@@ -81,7 +81,7 @@ def test_fractions_are_stratified_and_nested(lists: tuple[str, pd.DataFrame, int
         counts = np.bincount(part["label"], minlength=len(sizes))
         assert np.abs(counts - fraction * sizes).max() <= 1
     assert below == set(train["video"])
-    # Any other fraction is stratified, too: every prefix is.
+    # Any other fraction is stratified, too, because every prefix is.
     one_hot = ordered["label"].to_numpy()[:, None] == np.arange(len(sizes))
     share = np.arange(1, len(ordered) + 1)[:, None] / len(ordered)
     assert np.abs(one_hot.cumsum(0) - share * sizes).max() <= 1
@@ -102,13 +102,13 @@ def test_the_order_depends_on_names_and_seed_alone() -> None:
     for seed in range(3):
         assert one_order(train.sample(frac=1, random_state=seed), 0)["video"].tolist() == order
     assert one_order(train, 1)["video"].tolist() != order
-    # Which rows are taken first differs between seeds within a class, too, not only between classes.
+    # The first rows differ between seeds within a class, too, not only between classes.
     firsts = {next(v for v in one_order(train, seed)["video"] if v.startswith("a/")) for seed in range(10)}
     assert len(firsts) > 3
 
 
 def test_the_order_stays() -> None:
-    # Golden: another order makes other training sets, so it may change with TRAINER_SEMANTICS only.
+    # Golden: another order makes other training sets, so it may change only with TRAINER_SEMANTICS.
     names = "\n".join(one_order(small(), 0)["video"])
     assert hashlib.sha256(names.encode()).hexdigest()[:16] == "ebab1a590db463f7"
     carved = "\n".join(small()["video"][carve_validation(small(), 0.2, 0)])
@@ -126,7 +126,7 @@ def test_validation_is_carved_by_group_near_the_asked_share(
     assert set(train["group"][held_out]).isdisjoint(train["group"][~held_out])
     largest = train["group"].value_counts().max() / len(train)
     assert abs(held_out.mean() - share) <= max(0.01, largest / 2 + 0.01)
-    # Every action can be learned and asked for.
+    # Every action can be learned and evaluated.
     for part in (train[held_out], train[~held_out]):
         assert part["label"].nunique() == train["label"].nunique()
 

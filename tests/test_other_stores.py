@@ -1,4 +1,4 @@
-"""Trials of other stores (teacher import FOLDER), the list of what can teach, and imported weights at work."""
+"""Trials of other stores (teacher import FOLDER), the list of possible teachers, and imported weights in use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Trained, Published, Taught = dict[bool, TrialFiles], dict[str, Imported], tuple[
 
 @pytest.fixture(scope="module")
 def trained(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Two trials with action heads; the second keeps its best weights, and training has gone on after them."""
+    """Two trials with action heads; the second keeps its best weights, and its last weights are different."""
     store, form = Store(tmp_path_factory.mktemp("elsewhere")), {**trial_form, **SHORT, "loss": {"target": "action"}}
     forms = (TrialConfig.model_validate({**form, "stage": {"weights": weights}}) for weights in ("last", "best"))
     last, best = (train(each, store, prepared) for each in forms)
@@ -48,7 +48,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 @pytest.fixture(scope="module")
 def taught(trial_form: dict[str, Any], published: Published, prepared: Session) -> Taught:
-    """An r3d that started from PCL's and learned from PCL's c3d, both as the printed lines name them."""
+    """An r3d that started from PCL's r3d and learned from PCL's c3d, both named as in the printed lines."""
     raw = yaml.safe_load("\n".join(yaml_lines(found, config(n, clip=CLIP), n) for n, found in published.items()))
     loss, slow = {**trial_form["loss"], "lambda": 1.0, "beta": 1.0, "gamma": 1.0}, {"lr": 1e-9}
     form = {**trial_form, **SHORT, "loss": loss, "optimizer": slow, "teacher": raw["c3d"], "start": raw["r3d"]}
@@ -57,7 +57,7 @@ def taught(trial_form: dict[str, Any], published: Published, prepared: Session) 
 
 
 def copied(files: TrialFiles, folder: Path, **fields: Any) -> TrialFiles:
-    """A copy to break; with other `fields` in its configuration it is named by them."""
+    """Copy a trial, to break it. Other `fields` in its configuration change its name."""
     form = read_json(files.config) | fields
     copy = TrialFiles(shutil.copytree(files.folder, folder / digest(form)))
     write_json(copy.config, form)
@@ -71,26 +71,26 @@ def spoil(files: TrialFiles) -> None:
 
 
 def begin(files: TrialFiles) -> None:
-    """What an interrupted training leaves."""
+    """Leave what an interrupted training leaves."""
     files.write_failure("out of memory")
     write_json(files.config, {})
 
 
 def held(store: Store) -> dict[str, bytes | None]:
-    """Every file and folder below trials/."""
+    """Return every file and folder below trials/."""
     trials = store.root / "trials"
     return {str(p.relative_to(trials)): p.read_bytes() if p.is_file() else None for p in trials.rglob("*")}
 
 
 def bring(files: TrialFiles, store: Store) -> None:
-    """Import it: then the store has this trial, whole, and nothing else."""
+    """Import a trial. The store must then hold this trial, whole, and nothing else."""
     assert import_trial(files.folder, store) == files.key
     wanted = {f"{files.key}/{p.name}": p.read_bytes() for p in files.folder.iterdir() if p.name != "failure.json"}
     assert held(store) == {files.key: None, **wanted}
 
 
 def refused(folder: Path, store: Store) -> str:
-    """Why it is not imported; nothing is written."""
+    """Return why a trial is not imported; nothing may be written."""
     before, said = held(store), refusal(lambda: import_trial(folder, store))
     assert (str(folder) in said, held(store)) == (True, before)
     return said
@@ -104,7 +104,7 @@ def test_a_trial_comes_whole_and_once(best: bool, trained: Trained, tmp_path: Pa
     bring(source, store)
     before = held(store)
     assert {f"{source.key}/{name}" for name in ("epochs.jsonl", "classes_late.json")} < set(before)
-    source.epochs.unlink()  # nothing is taken a second time
+    source.epochs.unlink()  # nothing is imported twice
     assert import_trial(source.folder, store) == import_trial(store.trial(source.key).folder, store) == source.key
     assert held(store) == before
 

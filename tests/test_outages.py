@@ -1,5 +1,7 @@
-"""MLflow behind HTTP that is stopped, frozen, slow, emptied or loses answers: nothing is missing or doubled at the end,
-counted in the server's own database, and a sweep trains on meanwhile."""
+"""MLflow over HTTP that is stopped, frozen, slow, emptied or loses answers: nothing is missing or doubled at the end.
+
+The tests count in the server's own database, while a sweep keeps training.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,19 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request to a server that stands still fails soon."""
+    """Let a request to a frozen server fail soon."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
 
 
 def metrics_of(trial: TrackedTrial) -> int:
-    """By hand: five losses, the rate and the seconds each epoch; three accuracies of two splits, twice, at a stage."""
+    """Count by hand: five losses, rate and seconds per epoch; at a stage, three accuracies of two splits, twice."""
     epochs = {row["epoch"] for row in trial.files.rows()}
     return 7 * len(epochs) + 12 * len(epochs & STAGES.keys()) + (trial.objective is not None)
 
 
 def assert_whole(database: Database, trials: list[TrackedTrial]) -> None:
-    """The sweep's run and one for each trial, each with all of its rows, once."""
+    """Assert that MLflow has the sweep's run and one per trial, each with all of its rows exactly once."""
     assert database.count("runs") == len(trials) + 1
     assert database.tag("kdtune.key") == sorted(trial.key for trial in trials)
     assert database.count("metrics") == sum(map(metrics_of, trials))
@@ -72,7 +74,7 @@ def is_there(database: Database, *trials: TrackedTrial) -> bool:
 
 
 def test_lost_answers_double_nothing(server: Server, proxy: Proxy, store: Store, tmp_path: Path) -> None:
-    """What a server carried out without saying so is done again: a run, a batch, the sweep's own run."""
+    """What a server carried out without answering is sent again: a run, a batch, the sweep's own run."""
     server.start(tmp_path / "db" / "mlflow.db")
     database, trials = Database(tmp_path / "db" / "mlflow.db"), [make_trial(store, n, "complete", 4) for n in (1, 2, 3)]
     proxy.loses = Counter({"runs/create": 7, "log-batch": 5, "experiments/create": 1, "runs/update": 3, "set-tag": 1})
@@ -101,7 +103,7 @@ def test_a_frozen_server_holds_up_nobody_and_gets_everything_once(
             write_epoch(trial, epoch)
             sender.update(trial)
     wait_until(lambda: said.append(capsys.readouterr().err) or "takes no results" in "".join(said), "it is noticed")
-    server.thaw()  # and now does what was asked of it while nobody waits for the answers
+    server.thaw()  # and now carries out the requests whose answers nobody awaits any more
     done = [replace(trial, state="complete", objective=0.4) for trial in trials]
     for trial in done:
         sender.update(trial)
@@ -112,7 +114,7 @@ def test_a_frozen_server_holds_up_nobody_and_gets_everything_once(
 def test_a_slow_server_gets_everything_once(
     server: Server, proxy: Proxy, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Slower than the client's patience, then slow only."""
+    """The server is first slower than the client's timeout, then only slow."""
     server.start(tmp_path / "db" / "mlflow.db")
     database, trials = Database(tmp_path / "db" / "mlflow.db"), [make_trial(store, n, "complete", 4) for n in (1, 2)]
     sender = publisher(proxy.address, tmp_path)
@@ -149,13 +151,13 @@ def test_a_server_that_comes_back_empty_gets_everything_again(server: Server, st
 
 
 def counted_by_hand(store: Store, keys: set[str], objectives: int) -> int:
-    """Metrics of these trials' files: every number of the rows, an accuracy of a stage once more under its name."""
+    """Count the metrics in these trials' files: each number of the rows, and a stage's accuracies again by its name."""
     total = objectives
     for key in keys:
         for row in store.trial(key).rows():
-            total += len(row["train"]) + len(row.get("validation", {})) + 2  # the rate and the seconds
+            total += len(row["train"]) + len(row.get("validation", {})) + 2  # rate and seconds
             total += sum(map(len, row.get("evaluation", {}).values())) * (2 if "stage" in row else 1)
-        total += sum(len(line) - 2 for line in read_jsonl(store.trial(key).machine))  # without epoch and instant
+        total += sum(len(line) - 2 for line in read_jsonl(store.trial(key).machine))  # without epoch and time
     return total
 
 

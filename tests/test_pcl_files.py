@@ -1,4 +1,4 @@
-"""PCL's checkpoints of torchvision's networks, written by a program that knows nothing of kdtune (pcl_files.py)."""
+"""PCL's checkpoints of torchvision's networks, written by a program that does not know kdtune (pcl_files.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdtune.train.imports import import_checkpoint
 
 torch.set_num_threads(1)
 
-#: Layout, our backbone, target, the heads that come along.
+#: Layout, our backbone, target, imported heads.
 LAYOUTS = [
     ("r18", "r3d", "pretext", ("head", "projector")),
     ("r18", "r3d_18", "pretext", ("head", "projector")),

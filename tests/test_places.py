@@ -1,4 +1,4 @@
-"""Places that cannot be used are refused in one message before any work: nothing is decoded, trained or left behind."""
+"""Unusable places are refused in one message before any work: nothing is decoded, trained or left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdtune.cli import main
 from kdtune.store import Store
 
 SEARCH = {"space": {"student.width": [4, 8]}, "sampler": "grid"}
-#: Commands that write to the store, and such as only read it.
+#: Commands that write to the store, and commands that only read it.
 WRITING = (["data", "prepare", "trial.yaml"], ["train", "trial.yaml"], ["report", "s"], ["publish", "s"])
 READING = (["status"], ["results", "s"], ["teacher", "list"], ["plan", "sweep.yaml"])
 
@@ -39,7 +39,7 @@ def work(eight_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A file system that is mounted read-only, with a store of one sweep."""
+    """A read-only file system with a store of one sweep."""
     folder = tmp_path / "ro"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
@@ -56,7 +56,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Within it this process has no more rights to files than anyone; skips where it cannot give any up."""
+    """Give up root's rights to files within the block; skip where that is impossible."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     os.setegid(65534)
@@ -69,7 +69,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def problem(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one problem of a refusal."""
+    """Return the only problem of a refusal."""
     capsys.readouterr()
     assert main(arguments) == 2
     said = capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_the_report_of_a_store_that_cannot_be_written(work: Path, read_only: Pat
 
 
 def test_somebody_else_s_store(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--store", "mine"]) == 0  # what is imported is, before the rights are gone
+    assert main(["status", "--store", "mine"]) == 0  # imports happen before the rights are given up
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         store = Path(folder) / "runs"
@@ -215,13 +215,13 @@ def test_streams(command: str, code: int, said: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_may_not_grow(tmp_path: Path) -> None:
-    """Of a process that may write 4 KiB to a file, no traceback is seen."""
+    """A process that may write only 4 KiB to a file shows no traceback."""
     import resource
 
     form = {"data": {"dataset": "synthetic"}, "clip": {"frames": 8, "size": 32}}
     (tmp_path / "trial.yaml").write_text(yaml.safe_dump(form))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as a child has it, too
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as in a child process, too
     try:
         done = kdtune("data", "prepare", str(tmp_path / "trial.yaml"), cwd=tmp_path, store=tmp_path / "runs")
     finally:

@@ -1,4 +1,4 @@
-"""What `plan` finds, goes on with and begins, against trials that were really trained."""
+"""What `plan` finds, resumes and starts, against trials that were really trained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seen(sweep: SweepConfig, store: Store) -> Forecast:
 
 
 def run(sweep: SweepConfig, store: Store, prepared: Session) -> SweepScheduler:
-    """The whole sweep, in this process."""
+    """Run the whole sweep in this process."""
     key_of = Session(store, dict(prepared.folders)).key
     scheduler = SweepScheduler(sweep, key_of, Ledger(store.sweep(sweep.name).ledger(sweep.ledger)))
     while (group := scheduler.next_to_train(store)) is not None:
@@ -55,7 +55,7 @@ def trained(group: TrialGroup, sweep: SweepConfig, store: Store, prepared: Sessi
 
 
 def listing(store: Store) -> dict[str, int]:
-    """Every file, but for the list of too short videos that whoever first looks at a ClipStore leaves."""
+    """List every file except for the list of too short videos, which the first reader of a ClipStore writes."""
     files = [path for path in sorted(store.root.rglob("*")) if path.is_file() and "too_short" not in path.name]
     return {str(path): path.stat().st_mtime_ns for path in files}
 
@@ -73,7 +73,7 @@ def test_what_is_there_what_was_begun_and_what_is_not(
     assert forecast.found == {control.key}
     assert [(work.name, work.done) for work in forecast.continued.values()] == [("teacher c3d", 1)]
     assert set(forecast.continued) == {teacher.key}
-    # With a window of one the second point of the grid is asked later, but it is known.
+    # With a window of one, the second point of the grid is asked later, but it is already known.
     assert [(work.name, work.done) for work in forecast.new.values()] == [
         ("all · candidate 0", 0),
         ("all · candidate 1", 0),
@@ -99,7 +99,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     longer = sweep_with(sweep_form, name="longer", search={**search, "candidates": 7})
     forecast = seen(longer, store)
     assert forecast.found == shared
-    # Candidates 3 and 4 can be asked, for 1 and 2 have ended; 5 and 6 cannot.
+    # Candidates 3 and 4 can be asked, because 1 and 2 have ended; 5 and 6 cannot.
     assert [work.name for work in forecast.new.values()] == ["all · candidate 3", "all · candidate 4"]
     assert (forecast.unasked, forecast.trials) == (2, 4)
     assert last_lines(plan(longer, store))[0] == (
@@ -107,7 +107,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     )
     assert not store.sweep("longer").folder.exists()
 
-    # One more epoch: the same candidates, but other trials. One more control: everything else is there.
+    # One more epoch: the same candidates, but other trials. One more control: everything else is found.
     form = {**sweep_form, "trial": {**sweep_form["trial"], "epochs": 3, "stages": {"late": 3}}}
     assert not seen(sweep_with(form, search=search), store).found
     more = sweep_with(sweep_form, search={**search, "controls": [{"teacher": "none"}, {"alpha": 0.0}]})
@@ -115,7 +115,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     assert forecast.found == shared
     assert [work.name for work in forecast.new.values()] == ["all · control 1"]
 
-    # The look ahead has asked what the sweep then asks.
+    # The plan has asked what the sweep then asks.
     expected = set(seen(longer, store).new)
     again = run(longer, store, prepared)
     assert expected <= {key for group in again.groups.values() for key in group.keys}
@@ -146,7 +146,7 @@ def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, 
 def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Session, store: Store) -> None:
     space = {"optimizer.lr": {"log": [1e-3, 1e-1]}}
     search = {"space": space, "sampler": "random", "candidates": 5, "window": 1}
-    prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # who is not the best so far
+    prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # a candidate that is not the best so far
     sweep = SweepConfig.model_validate({**sweep_form, "search": search, "prune": prune})
     scheduler = run(sweep, store, prepared)
     states = Counter(outcome.state for outcome in scheduler.outcomes.values())
@@ -171,7 +171,7 @@ def test_data_that_are_not_prepared_or_have_changed_are_named(
     assert said[0] == f"in the store {copy} is not prepared, or was changed since: no trial on it can be found"
     assert said[1] == "             0 found, 0 continued, 1 new, 3 still to be asked, when others have ended"
     assert said[2].startswith("to train     at most 4 trials; `plan --measure` says")
-    # Prepared there, the trial is found: it is the same videos.
+    # Prepared there, the trial is found: the videos are the same.
     prepare_clips(moved.trial.data, moved.trial.clip, store)
     assert len(seen(moved, store).found) == 1
 

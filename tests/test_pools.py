@@ -1,6 +1,6 @@
-"""Our max-pool against torch's: the same bits forward and backward, and nothing in it that could come in another order.
+"""Our max-pool against torch's: the same bits forward and backward, and nothing that depends on the order of threads.
 
-On the CPU the module leaves pooling to torch, so what runs on CUDA is called here directly.
+On the CPU the module uses torch's pooling, so the CUDA code is called directly here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def pooled(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and the input's gradient, for random gradients of the output."""
+    """Return the output, and the input's gradient for random gradients of the output."""
     x = x.detach().requires_grad_()
     y = pool(x)
     (gradient,) = torch.autograd.grad(y, x, random(*y.shape, seed=1).to(y))
@@ -59,13 +59,13 @@ def ours(case: Case) -> Any:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Also of zeros with another sign and of NaN."""
+    """Compare bits, including the sign of zero and NaN."""
     return a.dtype == b.dtype and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> Iterator[None]:
-    """As in every trial: what has no deterministic algorithm raises."""
+    """Raise for operations without a deterministic algorithm, as in every trial."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield
@@ -82,7 +82,7 @@ def _deterministic() -> Iterator[None]:
 def test_values_and_gradients_have_the_bits_of_torchs(
     case: Case, dtype: torch.dtype, layout: torch.memory_format, ties: bool
 ) -> None:
-    """Where windows overlap, rounding tells the order in which their gradients are added."""
+    """Where windows overlap, rounding reveals the order in which their gradients are added."""
     x = random(2, 3, *case[0]).to(dtype, memory_format=layout)
     x = x.relu() if ties else x
     y, gradient = pooled(ours(case), x)
@@ -93,7 +93,7 @@ def test_values_and_gradients_have_the_bits_of_torchs(
 
 
 def test_a_position_gets_its_gradients_in_the_order_of_the_windows() -> None:
-    """The test above leans on rounding; here 1 + tiny is 1, so that another order would give another sum."""
+    """The test above relies on rounding. Here 1 + tiny is 1, so another order would give another sum."""
     tiny = torch.finfo(torch.float32).eps / 2
     x = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 1, 5).requires_grad_()
     y = OrderedMaxPool3d.apply(x, (1, 1, 3), (1, 1, 1), (0, 0, 0))
@@ -113,10 +113,10 @@ def test_nan_and_infinity_go_where_torch_lets_them_go(case: Case) -> None:
     kind = torch.randint(0, 6, x.shape, generator=torch.Generator().manual_seed(2))
     for value, what in ((math.nan, 0), (-math.inf, 1), (-math.inf, 2), (math.inf, 3)):
         x[kind == what] = value
-    x[0, 0] = -math.inf  # windows without anything larger than what the search begins with
+    x[0, 0] = -math.inf  # windows whose values are all at most the initial value of the search
     runs = [pooled(pool, x) for pool in (ours(case), nn.MaxPool3d(*case[1:]))]
     assert all(same_bits(a, b) for a, b in zip(*runs, strict=True))
-    # An infinite gradient stays where it belongs: times zero it would be NaN everywhere else.
+    # An infinite gradient stays at its position: times zero it would be NaN everywhere else.
     x = random(1, 1, *case[0]).requires_grad_()
     y = OrderedMaxPool3d.apply(x, *case[1:])
     (gradient,) = torch.autograd.grad(y, x, torch.full_like(y, math.inf))
@@ -151,7 +151,7 @@ def test_an_input_that_needs_no_gradient_gets_none() -> None:
 
 
 def test_under_autocast_it_works_in_the_type_that_it_gets() -> None:
-    """As torch's on CUDA; on the CPU torch's goes back to float32 there."""
+    """Like torch's on CUDA; on the CPU, torch's returns to float32."""
     case = CASES["S3D's branches"]
     x = random(2, 3, *case[0]).bfloat16()
     expected = pooled(nn.MaxPool3d(*case[1:]), x)
@@ -161,7 +161,7 @@ def test_under_autocast_it_works_in_the_type_that_it_gets() -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Notes what is computed within."""
+    """Records the operations that are computed within."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_the_gradient_scatters_nothing() -> None:
-    """Elementwise work on views and copies has one thread for each result: no order to depend on, on any device."""
+    """Elementwise work on views and copies has one thread per result, so no order matters on any device."""
     case = CASES["S3D's halving"]
     x = random(2, 3, *case[0]).requires_grad_()
     y = ours(case)(x)
@@ -189,7 +189,7 @@ def test_the_gradient_scatters_nothing() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_on_cuda_it_repeats_and_has_the_cpus_bits(case: Case, dtype: torch.dtype, layout: torch.memory_format) -> None:
-    # Many channels, so that many threads work at once.
+    # Many channels, so that many threads work in parallel.
     x = random(2, 256, *case[0]).relu().to(dtype, memory_format=layout)
     expected = pooled(nn.MaxPool3d(*case[1:]), x)
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_on_cuda_it_repeats_and_has_the_cpus_bits(case: Case, dtype: torch.dtype
     ("device", "step"), [("cpu", "MaxPool3DWithIndicesBackward0"), ("cuda", "OrderedMaxPool3dBackward")]
 )
 def test_ours_is_for_cuda_and_torchs_for_the_cpu(device: str, step: str) -> None:
-    with FakeTensorMode():  # tensors that only say that they are on a GPU
+    with FakeTensorMode():  # tensors that only claim to be on a GPU
         y = MaxPool3d(2)(torch.empty(1, 3, 4, 8, 8, device=device, requires_grad=True))
     assert y.grad_fn is not None
     assert y.grad_fn.name() == step

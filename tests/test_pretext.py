@@ -24,7 +24,7 @@ def drawn(labels: list[int], **variant: str) -> TupleDraws:
 
 
 def rotated(clip: np.ndarray, turns: int) -> np.ndarray:
-    """Counter-clockwise quarter turns of (C, T, S, S): what stands at (y, x) comes from (x, S−1−y)."""
+    """Turn (C, T, S, S) counter-clockwise by quarter turns: position (y, x) gets the value of (x, S−1−y)."""
     for _ in range(turns):
         y, x = np.mgrid[: clip.shape[-2], : clip.shape[-1]]
         clip = clip[:, :, x, clip.shape[-1] - 1 - y]
@@ -91,7 +91,7 @@ def test_the_fixed_quadrants_change_places_across_the_middle() -> None:
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_any_order_of_quadrants(order: tuple[int, ...]) -> None:
-    # One pixel a quadrant: A B over C D are 0 1 over 2 3.
+    # One pixel per quadrant: A B over C D are 0 1 over 2 3.
     clips = torch.arange(4.0).reshape(1, 1, 1, 1, 2, 2).expand(1, 3, 1, 1, 2, 2)
     out = transform_middle(clips, replace(drawn([2]), quadrants=np.array([order])))
     assert out[0, 1].flatten().tolist() == list(order)

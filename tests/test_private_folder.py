@@ -1,4 +1,4 @@
-"""The folder for Ray's sockets: short enough whatever the environment says, private, and never somebody else's."""
+"""The folder for Ray's sockets: short enough in any environment, private, and never another user's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def short() -> Iterator[Path]:
 
 
 def deep(place: Path, length: int) -> Path:
-    """A new folder in `place` whose path has so many characters."""
+    """Create a folder in `place` whose path has `length` characters."""
     folder = place / ("x" * (length - len(str(place)) - 1))
     folder.mkdir()
     assert len(str(folder)) == length
@@ -55,7 +55,7 @@ def test_the_folder_is_for_its_user_alone(short: Path) -> None:
 
 @pytest.fixture(params=["long", "file", "full"])
 def unfit(request: pytest.FixtureRequest, short: Path) -> tuple[Path, str]:
-    """A place that does not serve, and the words for it."""
+    """An unusable place, and its reason."""
     if request.param == "long":
         return deep(short, 105), f"has 105 characters, and {FITS} fit"
     place = short / request.param

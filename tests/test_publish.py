@@ -1,4 +1,4 @@
-"""A real sweep as MLflow shows it, and `kdtune publish`, which shows the same from the store alone."""
+"""A real sweep in MLflow, and `kdtune publish`, which recreates the same from the store alone."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
 from kdtune.watch.live import Plain
 
-#: Of a run, what a second making of it cannot have.
+#: Tags of a run that differ when it is made again.
 OWN = ("mlflow.parentRunId", "mlflow.user", "mlflow.runName")
 
 
 def shown(uri: str, name: str = "small") -> dict[str, dict[str, Any]]:
-    """All that MLflow has of a sweep: its own run under its name, each trial's under its key."""
+    """Return all that MLflow has of a sweep: its own run by its name, each trial's by its key."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
@@ -78,14 +78,14 @@ def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tup
     end = drive(load_sweep(file), file.read_text(), store, InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     assert end.notes == []
-    page, unsent = log_report(store, "small", uri)  # as the command `sweep` does then
+    page, unsent = log_report(store, "small", uri)  # as the command `sweep` does at the end
     assert (page.name, unsent) == ("report.html", [])
     return store, uri
 
 
 @pytest.fixture(scope="module")
 def runs(swept: tuple[Store, str]) -> dict[str, dict[str, Any]]:
-    """What MLflow has when the driver has ended."""
+    """What MLflow has after the driver has ended."""
     return shown(swept[1])
 
 
@@ -129,7 +129,7 @@ def test_data_sets_are_inputs_named_by_what_is_in_them(
             assert profile["manifest"] == identity["data"], "what the trial's key hashes"
             assert profile["num_rows"] == record["videos"][context]
             assert profile["classes"] == 4
-        # 40 videos of five groups, of which the lists hold back one.
+        # 40 videos in five groups, one of which the lists hold back.
         assert sum(record["videos"].values()) == 40
         assert record["videos"]["test"] == 8
     assert len({str(run["data"]) for key, run in runs.items() if key != "small"}) == 1, "one set for all trials"
@@ -184,10 +184,10 @@ def test_publish_shows_what_the_driver_showed(
 ) -> None:
     store, _ = swept
     other = f"sqlite:///{tmp_path}/mlflow/mlflow.db"
-    for _ in range(2):  # and once more what is there already
+    for _ in range(2):  # the second time everything is there already
         assert publish(store, other, monkeypatch) == EXIT_OK
     first = min(run["start"] for key, run in runs.items() if key != "small")
-    runs["small"]["start"] = first  # of the driver itself it is the store that does not tell
+    runs["small"]["start"] = first  # the store does not record when the driver started
     assert shown(other) == runs
     assert "MLflow has 7 trials of small, 2 students as models, and its report." in capsys.readouterr().out
 
@@ -215,7 +215,7 @@ def test_publish_refuses_what_it_cannot_do(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert publish(store, f"http://127.0.0.1:{free_port()}", monkeypatch) == EXIT_USER_ERROR
     assert "did not receive 7 trials" in capsys.readouterr().err
-    # What was refused has left no lock behind.
+    # The refused commands have left no lock behind.
     assert publish(store, uri, monkeypatch) == EXIT_OK
 
 

@@ -1,4 +1,4 @@
-"""Pixels, frames and promises of odd recordings are those of FFmpeg's own player; what is cut off is refused."""
+"""Pixels, frames and promises of odd recordings equal those of FFmpeg's own player; cut-off files are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Make the video of a name once; encode a pattern where nothing else is said."""
+    """Make the video of a name once. It encodes a pattern unless the arguments say otherwise."""
     folder = tmp_path_factory.mktemp("recordings")
 
     def made(name: str, codec: str, *arguments: str, seconds: float = 1) -> Path:
@@ -47,7 +47,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def assert_as_shown(path: Path) -> np.ndarray:
-    """Compare with the ffmpeg command; return the frames."""
+    """Compare with the ffmpeg command. Return the frames."""
     frames, expected = decoded(path, SIZE)[0], shown(path)
     assert len(frames) == len(expected)
     pictures = {
@@ -58,7 +58,7 @@ def assert_as_shown(path: Path) -> np.ndarray:
     }
     difference = {name: np.abs(frames.astype(int) - other).mean() for name, other in pictures.items()}
     assert min(difference, key=lambda name: difference[name]) == "as shown", difference
-    assert difference["as shown"] < 6, difference  # swscale's versions interpolate the colours of 10 bits differently
+    assert difference["as shown"] < 6, difference  # versions of swscale interpolate the colours of 10 bits differently
     return frames
 
 
@@ -67,7 +67,7 @@ def test_the_whole_matrix(recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / f"video.{recipe.suffix}"
     recipe.make(path)
     frames = len(assert_as_shown(path))
-    # Where the header counts no frames, its seconds times the rate are an estimate; two seconds too many at most.
+    # Where the header counts no frames, its seconds times the rate are an estimate, at most two seconds too long.
     assert frames - 10 <= header_frames(path) <= frames + 50
 
 
@@ -80,7 +80,7 @@ def test_every_display_matrix(matrix: str, make: Make, tmp_path: Path) -> None:
 
 
 def test_turns_are_those_of_ffmpegs_filters() -> None:
-    """Named as in fftools: clock, cclock, hflip, vflip; every matrix that has its corners right is told apart."""
+    """Names follow fftools: clock, cclock, hflip, vflip; every matrix with right-angled corners is told apart."""
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     turned = {name: turn_of((a, b, 0, c, d, 0, 0, 0, 1))(pixels) for name, (a, b, c, d) in EIGHT.items()}
     expected = {
@@ -106,7 +106,7 @@ def test_an_angle_that_is_no_quarter_turn_is_kept() -> None:
 
 
 def test_side_data_that_pyav_does_not_know(tmp_path: Path) -> None:
-    """A camera's EXIF says how Motion JPEG is turned; PyAV 18 cannot list the side data of such a frame."""
+    """A camera's EXIF gives the orientation of Motion JPEG; PyAV 18 cannot list the side data of such a frame."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a title"  # orientation: turned by 90°
     for number in range(3):
@@ -199,7 +199,7 @@ CUT = {"mp4": "mpeg4", "mov": "mjpeg", "mkv": "mpeg4", "webm": "vp8", "avi": "mp
 @pytest.mark.parametrize("suffix", CUT)
 @pytest.mark.parametrize("share", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.1, 0.6, 0.85, 0.95))])
 def test_what_is_cut_off_is_refused(suffix: str, share: float, make: Make, tmp_path: Path) -> None:
-    # mp4 and mov with their index in front, as for the web; else nothing of a cut file can be opened
+    # mp4 and mov have their index in front, as for the web; otherwise nothing of a cut file can be opened
     web = ("-movflags", "faststart") if suffix in ("mp4", "mov") else ()
     whole, cut = make(f"whole.{suffix}", CUT[suffix], *web, seconds=4), tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])

@@ -1,4 +1,4 @@
-"""`refit: true`: what a search has chosen, and its controls, are trained again on the whole training list."""
+"""`refit: true`: the chosen candidates and the controls are trained again on the whole training list."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def refits(found: dict[str, tuple]) -> list[str]:
 def test_refits_are_the_same_at_any_parallelism_and_after_a_crash(tmp_path: Path) -> None:
     sweep = refitting()
     alone = all_of(drive(sweep, tmp_path / "alone.jsonl"))
-    # 2 blocks × (3 controls, one a seed, and the chosen candidate), after everything that they follow
+    # 2 blocks × (3 controls, one per seed, and the chosen candidate), after everything that they depend on
     assert len(refits(alone)) == 2 * (3 + 1)
     assert [name for name in alone if name.startswith("teacher") and "whole list" in name]
     for at_once, order in ((2, 0), (8, 1)):
@@ -231,7 +231,7 @@ def test_watchers_and_mlflow_are_told(told: Store) -> None:
 def test_plan_counts_the_refits_until_they_are_there(told: Store, tmp_path: Path) -> None:
     sweep = refitting()
     lines = list(plan(sweep, Store(tmp_path / "empty")))
-    # 2 teachers, 6 controls, 10 candidates of 3 seeds; again the teachers, the controls, and the chosen of 2 blocks
+    # 2 teachers, 6 controls, 10 candidates of 3 seeds; then the teachers, the controls and the chosen of 2 blocks again
     assert "refits       12 on the whole training list: 6 controls, 6 chosen, with their teachers" in lines
     assert any(line.startswith(f"to train     at most {2 + 6 + 30 + 2 + 6 + 6} trials") for line in lines)
 

@@ -1,4 +1,4 @@
-"""`report` of a sweep that was really run: how many videos its figures stand on, and `--regret` on real trials."""
+"""`report` of a sweep that was really run: the number of videos behind its figures, and `--regret` on real trials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
     assert end.exit_code == EXIT_OK, said
     store = Store(tmp_path / "runs")
     before = sweep_results(store, "tiny", {})
-    # 4 groups of 4 motions × 2 clips are the training list's, of which a third is kept for validation: one or two.
+    # The training list has 4 groups of 4 motions × 2 clips; a third is kept for validation: one or two groups.
     videos = videos_of(store, record_of(store, "tiny"), "late")
     share = before["trials"][0]["stages"]["late"]["validation"]["pretext"]
     assert all(found["test"] == 8 for found in videos.values()), "one group of five"

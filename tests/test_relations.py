@@ -21,7 +21,7 @@ def features(seed: int, size: int = F) -> np.ndarray:
 
 
 def by_hand(tuples: np.ndarray) -> np.ndarray:
-    """The six relations of each tuple, one number at a time."""
+    """Compute the six relations of each tuple, one number at a time."""
     rows = []
     for clips in tuples:
         pairs = [(clips[i], clips[j]) for i, j in combinations(range(3), 2)]
@@ -37,7 +37,7 @@ def loss_by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
 
 
 def slope(of: Callable[[np.ndarray], float], at: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """The gradient by central differences."""
+    """Compute the gradient by central differences."""
     gradient = np.empty_like(at)
     for index in np.ndindex(at.shape):
         away = np.zeros_like(at)
@@ -76,7 +76,7 @@ def test_the_loss_and_its_gradient_by_hand_for_any_width_and_scale_of_the_teache
 
 
 def test_nothing_is_left_to_learn_where_the_relations_agree() -> None:
-    # A turned, mirrored and enlarged copy in a wider space relates as the original does.
+    # A rotated, mirrored and scaled copy in a wider space has the same relations.
     own = features(3)
     basis, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(20, F)))
     student = torch.tensor(own, requires_grad=True)
@@ -133,7 +133,7 @@ def test_degenerate_features_give_finite_losses_and_tame_gradients(of: Callable[
     loss.backward()
     assert student.grad is not None
     assert student.grad.isfinite().all()
-    assert student.grad.abs().max() < 10  # no division by what is left of a length
+    assert student.grad.abs().max() < 10  # no division by a rounding error
     assert 0 <= loss.item() <= 4 + 1.5**2
 
 
@@ -143,6 +143,6 @@ def test_relations_of_degenerate_tuples() -> None:
     same = relations(all_equal(x))
     torch.testing.assert_close(same[:, :3], torch.ones(B, 3))
     assert (same[:, 3:] == 0).all()
-    # At 1, 2 and −3 along a line: distances 1, 4 and 5, the widest that there are over their mean.
+    # At 1, 2 and −3 on a line: distances 1, 4 and 5, the largest possible ones over their mean.
     expected = torch.tensor([1, -1, -1, 0.3, 1.2, 1.5])
     torch.testing.assert_close(relations(collinear(x)), expected.expand(B, 6))

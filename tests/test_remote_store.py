@@ -1,4 +1,4 @@
-"""A store behind a URL, on a real S3 server: what one machine makes another finds."""
+"""A store behind a URL, on a real S3 server: one machine finds what another made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdtune.train.session import Session
 
 @pytest.fixture
 def small(tiny: TrialConfig, eight: DataConfig) -> TrialConfig:
-    """On 8 videos, for what is done to their frames."""
+    """A trial on 8 videos, for tests that change their frames."""
     return tiny.model_copy(update={"data": eight})
 
 
@@ -64,7 +64,7 @@ def test_frames_are_decoded_by_one_machine_and_copied_by_the_others(
     found = Prepared(on("b"))
     found.prepare(small)
     assert len(decodes) == 8
-    # And a worker elsewhere, that is handed the folder's name on the driver's machine.
+    # And a worker elsewhere that gets the folder's name on the driver's machine.
     shipped = pickle.dumps(made)
     on("c")
     worker: Prepared = pickle.loads(shipped)

@@ -1,4 +1,4 @@
-"""A whole sweep on a store behind a URL: its driver and Ray's workers each with a working copy of their own."""
+"""A whole sweep on a store behind a URL: driver and Ray's workers each have their own working copy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.watch.live import Plain
 
-#: tests/test_remote_trials.py says of single trials what these say of sweeps.
+#: tests/test_remote_trials.py covers for single trials what this file covers for sweeps.
 pytestmark = pytest.mark.slow
 
-#: Of a trial in the results, what depends on when and where it was trained.
+#: Fields of a trial in the results that depend on when and where it was trained.
 PASSING = ("seconds", "cached", "cost", "profile", "mlflow_run_id")
 
 
@@ -55,14 +55,14 @@ def undisturbed(file: Path, ray_address: str, tmp_path_factory: pytest.TempPathF
 
 
 def settings(machine: Path) -> dict[str, str]:
-    """What tells a process that it is on another machine."""
+    """Return the environment of a process on another machine."""
     machine.mkdir(parents=True, exist_ok=True)
     return {"KDTUNE_CACHE": str(machine / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{machine}/mlflow.db"}
 
 
 @pytest.fixture
 def sweep(file: Path, s3: str, ray_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs the sweep as the driver on a machine; returns what it said."""
+    """Return a function that runs the sweep with the driver on a machine, and returns its output."""
 
     def run(machine: Path) -> str:
         for name, value in settings(machine).items():
@@ -78,7 +78,7 @@ def test_a_sweep_on_one_machine_is_found_by_another(
 ) -> None:
     assert f"4 trials trained, 0 found in {s3}" in sweep(tmp_path / "a")
     assert results(Store(s3)) == undisturbed
-    # The driver has read what the workers published, and told MLflow of every epoch.
+    # The driver has read what the workers published, and sent every epoch to MLflow.
     from mlflow import MlflowClient
 
     client = MlflowClient(settings(tmp_path / "a")["MLFLOW_TRACKING_URI"])

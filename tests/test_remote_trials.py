@@ -1,4 +1,4 @@
-"""Trials in a store behind a URL, on a real S3 server: another machine goes on, and an outage loses nothing."""
+"""Trials in a store behind a URL, on a real S3 server: another machine resumes them, and an outage loses nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def whole(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempP
 def unpublished(
     monkeypatch: pytest.MonkeyPatch, config: TrialConfig, store: Store, prepared: Session, epoch: int
 ) -> TrialFiles:
-    """Train up to `epoch`, as on a machine that is killed before it has published any of it."""
+    """Train up to `epoch`, as on a machine that is killed before it publishes any of it."""
     with monkeypatch.context() as patch:
         patch.setattr(Mirror, "publish", lambda *_: None)
         return stopped(config, store, prepared, epoch)
@@ -47,7 +47,7 @@ def test_another_machine_goes_on_with_a_trial_to_the_same_bits(
     ended = train(config, on("b"), prepared)
     assert clocks(ended)[:2] == clocks(begun), "the first two epochs were not trained again"
     assert bits(ended) == bits(whole)
-    # And back again: there is nothing left to train.
+    # And back on the first machine: nothing is left to train.
     again = train(config, on("a"), prepared)
     assert clocks(again) == clocks(ended)
     assert again.checkpoint.exists() is False, "the old checkpoint does not go with the new rows"
@@ -120,7 +120,7 @@ def test_an_outage_in_mid_trial_is_waited_for(
     run = session.trial(config, CPU)
     next(run)
     restored.stop()
-    # Between its attempts the server comes back.
+    # The server comes back between its attempts.
     monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     for _ in run:
         pass

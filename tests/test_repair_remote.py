@@ -1,4 +1,4 @@
-"""`store check --repair` of a store behind a URL: what is damaged in a machine's copy, and what is damaged there."""
+"""`store check --repair` of a store behind a URL: damage in a machine's copy, and damage in the store itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config(tiny: TrialConfig) -> TrialConfig:
 
 
 def other_figure(content: str) -> str:
-    """The record with its first 1 as a 2; it still is JSON."""
+    """Replace the record's first 1 by a 2; it is still valid JSON."""
     changed = content.replace("1", "2", 1)
     json.loads(changed.splitlines()[0] if changed.count("\n{") else changed)
     return changed

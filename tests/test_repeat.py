@@ -1,4 +1,4 @@
-"""What does not repeat bit for bit on a machine: found in short trials, and named by its operator."""
+"""Operators that do not repeat bit for bit on a machine are found in short trials, and named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 
 @pytest.fixture(scope="module")
 def config() -> TrialConfig:
-    """R3D of depth 10 in fp32 with a memory bank, shorter still."""
+    """R3D of depth 10 in fp32 with a memory bank, shortened further."""
     shorter = {"epochs": 1, "stages": {"late": 1}, "evaluation": EvaluationConfig(clips=1)}
     return short_trials(full=False, cpu=True)[2].model_copy(update=shorter)
 
@@ -44,7 +44,7 @@ def pair() -> Iterator[Pair]:
 
 
 def noise(shape: torch.Size) -> Tensor:
-    """From the system's generator, which no seed reaches, and without an operator of torch."""
+    """Draw from the system's generator, which no seed affects, without a torch operator."""
     drawn = np.frombuffer(os.urandom(4 * shape.numel()), np.uint32)
     return torch.from_numpy(drawn.astype(np.float32).reshape(shape))
 
@@ -63,7 +63,7 @@ noisy_backward.register_autograd(lambda ctx, gradient: noisy(gradient))
 
 
 class NoisyBackward(nn.Module):
-    """Its output is its input; its gradient is not."""
+    """Returns its input, but with a noisy gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
         return noisy_backward(x)
@@ -101,7 +101,7 @@ def test_what_only_writes_to_its_arguments_is_seen_and_counted() -> None:
 
     first = find_operators(run).first
     assert first is not None
-    # After zeros, add, and what takes the noise in.
+    # After zeros: add, and the operator that receives the noise.
     assert (first.operator, first.position) == ("aten._foreach_add_.List", 3)
 
 
@@ -110,7 +110,7 @@ def test_memory_that_nobody_has_written_counts_for_nothing(monkeypatch: pytest.M
     seen = []
 
     def run() -> None:
-        noise(torch.Size([1000]))  # freed at once: the next one finds its bytes
+        noise(torch.Size([1000]))  # freed at once, so that the next one gets its memory
         memory = torch.empty(1000)
         seen.append(bytes(memory.numpy().data))
         memory.view(10, 100).t()
@@ -137,7 +137,7 @@ def test_all_operators_that_torch_refuses_are_named_and_its_settings_kept(mode: 
 
 
 class Refused(nn.Module):
-    """Hands on what it is given, through two operators that torch refuses on a CPU."""
+    """Returns its input, through two operators that torch refuses on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         for _ in range(2):
@@ -150,7 +150,7 @@ class Refused(nn.Module):
 
 
 def headed(monkeypatch: pytest.MonkeyPatch, before: nn.Module) -> None:
-    """Trials of this process get networks with `before` in front of their heads."""
+    """Give the networks of this process's trials the module `before` in front of their heads."""
 
     def build(config: TrialConfig, classes: int) -> PclNetwork:
         network = build_network(config, classes)
@@ -188,7 +188,7 @@ def test_a_trial_that_does_not_repeat_is_told_with_its_operator(
     headed(monkeypatch, part)
     (finding,) = examined(config, clips)
     assert (finding.name, finding.state) == (TRIAL, "problem")
-    # What differs is told with its epoch, or what left the finite numbers in it: that noise is memory nobody wrote.
+    # A difference is reported with its epoch, or with what overflowed in it: the noise is uninitialised memory.
     assert re.match(r"cpu, r3d depth 10 width 8, 8 frames of 32², fp32, memory_bank: (after )?epoch \d", finding.text)
     assert f"; the first operator that differs is {named}" in finding.text
 
@@ -213,7 +213,7 @@ def test_a_trial_that_fails_is_a_problem(config: TrialConfig, clips: ClipStore) 
 def test_other_bits_beside_another_trial_are_a_problem(
     config: TrialConfig, clips: ClipStore, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    headed(monkeypatch, nn.Hardtanh(0.0, 1e-3))  # the other processes have networks as they are
+    headed(monkeypatch, nn.Hardtanh(0.0, 1e-3))  # the networks of the other processes are unchanged
     alone, beside = examined(config, clips, pair)
     assert (alone.state, beside.name, beside.state) == ("ok", PACKED, "problem")
     assert "memory_bank, two at a time: epoch 1, train.loss: was " in beside.text

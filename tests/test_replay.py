@@ -1,4 +1,4 @@
-"""Replay: a trial trained again from nothing has the same bits, and what differs is named (DESIGN 4.1)."""
+"""Replay: a trial trained again from scratch has the same bits, and differences are named (DESIGN 4.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kdtune.train.session import Session
 
 @pytest.fixture(scope="module")
 def config(trial_form: dict[str, Any]) -> TrialConfig:
-    """Distilled and fine-tuned, so that everything is replayed that a trial can need."""
+    """A distilled and fine-tuned trial, so that everything is replayed that a trial can need."""
     teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
     return TrialConfig.model_validate({**trial_form, "teacher": teacher, "finetune": {"epochs": 1}})
 

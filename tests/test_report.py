@@ -1,4 +1,4 @@
-"""`report`: what its page says of sweeps whose figures are known, and that it says no more than they do."""
+"""`report`: what its page says of sweeps with known figures, and that it claims no more than they show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kdtune.sweep.importance import importances
 def reported(
     tmp_path: Path, sweep: SweepConfig, at: Figure = usual_figure, ends: int | None = None
 ) -> tuple[Store, str]:
-    """The store, and the page."""
+    """Return the store and the page of a fabricated sweep."""
     store = Store(tmp_path / "runs")
     fabricate(store, sweep, at, ends)
     return store, make_report(store, sweep.name)[0].read_text()
@@ -48,7 +48,7 @@ def answer(page: str) -> str:
 
 
 class Links(HTMLParser):
-    """What a page leads to and asks for."""
+    """The links and resources of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path:
 
 
 def test_convergence_by_hand(tmp_path: Path) -> None:
-    """The control ends at 0.6. Candidate 0 is there at epoch 6 with each seed, candidate 1 at 2 with one of three."""
+    """The control ends at 0.6. Candidate 0 reaches it at epoch 6 with each seed, candidate 1 at 2 with one of three."""
 
     def curve(group: TrialGroup, i: int, epoch: int) -> float:
         if group.kind != "candidate":

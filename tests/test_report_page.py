@@ -34,7 +34,7 @@ def test_a_report_s_page_shows_its_answer_tables_and_plots_and_asks_nobody(tmp_p
         assert all(drawn > 0 and 300 < shown <= WIDTH and said for drawn, shown, said in plots)
         tables = driver.execute_script("return [...document.querySelectorAll('table')].map(t => t.rows.length)")
         assert tables[:3] == [1 + 1 + 5, 1 + 1 + 5, 1 + 4]
-        # Nothing is wider than the page but tables, which scroll by themselves.
+        # Nothing is wider than the page except for tables, which scroll on their own.
         assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         link = driver.find_element(By.CSS_SELECTOR, "#block_0 tbody tr:nth-child(2) a")
         key = (link.get_attribute("href") or "").split("#trial-")[1]

@@ -1,4 +1,4 @@
-"""DESIGN 4.1: a trial that was stopped or killed, anywhere and however often, ends in the bits of one left alone."""
+"""DESIGN 4.1: a trial that is stopped or killed, anywhere and however often, ends in the bits of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from kdtune.train.session import Session
 
 @pytest.fixture(scope="module")
 def config(trial_form: dict[str, Any]) -> TrialConfig:
-    """Everything that can be lost: a teacher and all its targets, banks, a projector, best weights, a falling rate."""
+    """A trial with all that can be lost: a teacher, targets, banks, a projector, best weights, a falling rate."""
     more = {
         "data": {**trial_form["data"], "fraction": 0.5},
         "clip": {"frames": 4, "size": 32},
-        # From Kaiming's weights the best epoch is not the last.
+        # With Kaiming's weights the best epoch is not the last.
         "student": {"backbone": "r3d", "width": 4, "init": "kaiming"},
         "teacher": {"student": {"backbone": "r21d", "width": 4, "init": "kaiming"}, "epochs": 1, "stages": {"late": 1}},
         "loss": {"negatives": 16, "beta": 0.5, "gamma": 0.5},
@@ -84,7 +84,7 @@ def test_a_trial_killed_at_any_line_ends_in_the_same_bits(lives: Lives, whole: S
 def test_a_trial_killed_from_outside_ends_in_the_same_bits_in_another_process(
     lives: Lives, config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
-    """The drawn line is run while the signal is on its way, so that this one comes in the middle of a call, too."""
+    """The drawn line runs while the signal is on its way, so that the signal also arrives in the middle of a call."""
     for life in range(2):
         store = Store(tmp_path / str(life))
         for _ in range(4):
@@ -176,7 +176,7 @@ def test_rows_beyond_the_checkpoint_are_dropped(
     config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
     files = stopped(config, Store(tmp_path), prepared, 1)
-    # A crash between the row and the checkpoint leaves the row alone.
+    # A crash between the row and the checkpoint leaves only the row.
     append_jsonl(files.epochs, {"epoch": 2, "lr": 9.0, "train": {}, "seconds": 1.0, "at": 0.0})
     files.write_failure("from an earlier attempt")
     train(config, Store(tmp_path), prepared)
@@ -190,7 +190,8 @@ def test_the_rate_falls_on_a_plateau_of_the_validation_loss_and_survives_a_stop(
     schedule = tiny.optimizer.model_copy(update={"patience": 0, "factor": 0.5, "min_lr": 1e-4})
     config = tiny.model_copy(update={"optimizer": schedule, "epochs": 5, "stages": {"late": 5}})
     whole = train(config, Store(tmp_path / "whole"), prepared)
-    # PCL's rule by hand: with patience 0 each epoch that is not better by the relative 1e-4 halves the next one's rate.
+    # PCL's rule by hand: with patience 0, each epoch that is not better by the relative 1e-4 halves the next one's
+    # rate.
     best, rate = float("inf"), schedule.lr
     for row in whole.rows():
         assert row["lr"] == pytest.approx(rate)
