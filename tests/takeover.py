@@ -1,4 +1,4 @@
-"""Machines at one store behind a URL, in one thread: an S3 server of our own, whose network and clocks a test decides.
+"""Machines at one store behind a URL, in one thread: a simulated S3 server, whose network and clocks a test controls.
 
 The server compares and writes in one step, as S3 does; its versions are digests of the content. A request may arrive
 before, while or after another machine takes over, or never; its answer may be lost.
@@ -22,14 +22,14 @@ from kdtune.store.lease import Lease
 from kdtune.store.remote import Remote
 
 EPOCHS = 4
-#: Does a request: performs it on the server when it is called.
+#: Performs a request on the server when it is called.
 Deliver = Callable[[], Any]
-#: A machine's network: is given what is asked, and how to deliver it; returns the answer or raises ConnectionError.
+#: A machine's network: gets the request and a function to deliver it; returns the answer or raises ConnectionError.
 Network = Callable[[str, str, Deliver], Any]
 
 
 def refused(code: str) -> OSError:
-    """As s3fs makes one of S3's answer."""
+    """Return an error as s3fs raises it for one of S3's codes."""
     error = OSError(22, code)
     error.__cause__ = SimpleException(code)
     return error
@@ -69,7 +69,7 @@ class Server:
 
 
 class Client:
-    """What kdtune uses of s3fs.S3FileSystem, for one machine."""
+    """The part of s3fs.S3FileSystem that kdtune uses, for one machine."""
 
     def __init__(self, server: Server, network: Network) -> None:
         self.server, self.network = server, network
@@ -100,7 +100,7 @@ class Client:
 
 
 class Machine:
-    """One that works at the trial `k`, in a working copy of its own."""
+    """A machine that works on the trial `k`, in its own working copy."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -121,12 +121,12 @@ class Machine:
 
     @property
     def lease(self) -> Lease | None:
-        """Of a lock that is held."""
+        """The lease of the held lock; None where none is held."""
         check = self.remote.guards.get("trial-k")
         return None if check is None else check.__self__  # type: ignore[attr-defined]
 
     def train(self, epochs: int) -> None:
-        """From the last checkpoint: rows, checkpoints, a stage; at the end the result."""
+        """Resume from the last checkpoint: write rows, checkpoints, a stage and, at the end, the result."""
         at = int(self.files.checkpoint.read_bytes()) if self.files.checkpoint.exists() else 0
         rows = [row for row in read_jsonl(self.files.epochs) if row["epoch"] <= at]
         write_atomic(self.files.epochs, "")
@@ -141,12 +141,12 @@ class Machine:
         if self.files.result() is None:
             self.train(EPOCHS)
             self.files.write_result({"epochs": EPOCHS, "stages": {}, "weights_sha256": "0" * 64})
-        elif self.files.unpublished:  # an earlier attempt was cut off with its result; Session.trial does so
+        elif self.files.unpublished:  # an earlier attempt was cut off with its result; Session.trial does the same
             self.files.publish()
 
 
 class World:
-    """Machines, their server, and one clock that a sleep moves on; `asleep` is called for each second of it."""
+    """Machines, their server, and one clock that a sleep advances; `asleep` is called for each second of it."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, patch
@@ -174,7 +174,7 @@ class World:
         return Machine(self, name)
 
     def state(self) -> tuple[list[int], int, bool]:
-        """Of the trial behind the URL: the epochs of its rows, that of its checkpoint, and whether it is complete."""
+        """Return the state of the trial behind the URL: epochs of rows and checkpoint, and whether it is complete."""
         third = self.machine(f"third-{next(self._names)}").files
         third.fetch(third.checkpoint)
         at = int(third.checkpoint.read_bytes()) if third.checkpoint.exists() else 0

@@ -28,15 +28,15 @@ from s3 import weed
 from servers import DEFAULT_HOST, answers, end, free_ports, wait_until
 
 FOLDER = Path(__file__).parents[1] / "mlflow"
-#: What compose refuses to start without.
+#: Variables that compose requires.
 SECRETS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
 DRIVERS = ("boto3", "flask_wtf", "psycopg2")
-#: Of the S3 store, beside that of the S3 interface: each has one for gRPC, too.
+#: Ports of the S3 store besides the S3 interface: each has one for gRPC, too.
 STORE_PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
 
 
 def postgres_programs() -> Path | None:
-    """The folder with PostgreSQL's programs, or None. Debian keeps them off the PATH."""
+    """Return the folder of PostgreSQL's programs, or None. Debian keeps them off the PATH."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).resolve().parent
@@ -45,7 +45,7 @@ def postgres_programs() -> Path | None:
 
 
 def missing() -> str | None:
-    """Why the server cannot be started here, or None."""
+    """Return why the server cannot be started here, or None."""
     if postgres_programs() is None:
         return "PostgreSQL is not installed"
     if weed() is None:
@@ -55,10 +55,10 @@ def missing() -> str | None:
 
 
 def resolved(value: Any, env: Mapping[str, str]) -> Any:
-    """A part of the compose file with its `${NAME:-default}` and `${NAME:?message}` filled in, as compose does it.
+    """Fill in `${NAME:-default}` and `${NAME:?message}` in a part of the compose file, as compose does.
 
     Raises:
-        KeyError: a variable that must be set is not, or is empty; with its name and message.
+        KeyError: a required variable is missing or empty; holds its name and message.
     """
     if isinstance(value, dict):
         return {name: resolved(part, env) for name, part in value.items()}
@@ -77,13 +77,13 @@ def resolved(value: Any, env: Mapping[str, str]) -> Any:
 
 
 class TeamServer:
-    """Use it as a context manager: `with TeamServer() as server: …`. `server.address` is MLflow's."""
+    """The stack, as a context manager: `with TeamServer() as server: …`. `server.address` is MLflow's."""
 
     def __init__(self) -> None:
         self.port, self.s3_port, self.postgres_port, *self.store_ports = free_ports(3 + 2 * len(STORE_PORTS))
         self.address = f"http://{DEFAULT_HOST}:{self.port}"
         self.env = {name: secrets.token_urlsafe(24) for name in SECRETS}
-        # Not localhost: by that name it is to refuse.
+        # Not localhost: the server must refuse that name.
         self.env["MLFLOW_ALLOWED_HOSTS"] = f"{DEFAULT_HOST}:{self.port}"
         self.services = resolved(yaml.safe_load((FOLDER / "compose.yaml").read_text()), self.env)["services"]
         self.username = self.services["mlflow"]["environment"]["MLFLOW_AUTH_ADMIN_USERNAME"]
@@ -104,7 +104,7 @@ class TeamServer:
         self._stack.close()
 
     def postgres(self, program: str, *options: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run one of PostgreSQL's programs against the database, as compose's services would: by libpq's variables."""
+        """Run one of PostgreSQL's programs against the database, with libpq's variables, like compose's services."""
         return subprocess.run(
             [str(self._programs / program), *options], env={**os.environ, **self.libpq}, check=True, **more
         )
@@ -117,7 +117,7 @@ class TeamServer:
         password = data / "password"
         password.write_text(settings["POSTGRES_PASSWORD"])
         account: dict[str, Any] = {}
-        if os.geteuid() == 0:  # whom PostgreSQL refuses to serve
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self.folder.chmod(0o755)
             shutil.chown(data, "postgres", "postgres")
             shutil.chown(password, "postgres", "postgres")
@@ -145,7 +145,7 @@ class TeamServer:
         ports = dict(zip(names, self.store_ports, strict=True))
         here = {"dir": self.folder / "s3", "ip": DEFAULT_HOST, "ip.bind": DEFAULT_HOST, "s3.port.iceberg": 0}
         here |= {"s3.port.lance": 0, **ports, "s3.port": self.s3_port}
-        # The last of two equal flags counts.
+        # The last of two equal flags wins.
         command = [
             str(weed()),
             "-logtostderr",
@@ -153,7 +153,7 @@ class TeamServer:
             *(f"-{name}={value}" for name, value in here.items()),
         ]
         store = self._start(stack, command, service["environment"], cwd=self.folder / "s3")
-        stack.callback(store.kill)  # it takes its time otherwise
+        stack.callback(store.kill)  # otherwise it takes its time
         path = service["healthcheck"]["test"][-1].partition(":8333")[2]
         wait_until(lambda: answers(self.s3_endpoint + path), "the S3 store answers")
 
@@ -172,7 +172,7 @@ class TeamServer:
     def _start(
         self, stack: ExitStack, command: list[str], settings: Mapping[str, str], **more: Any
     ) -> subprocess.Popen[bytes]:
-        """A process in a session of its own, with only what it needs of this environment; ended with the stack."""
+        """Start a process in its own session, with only the environment that it needs; it ends with the stack."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
         log = stack.enter_context((self.folder / f"{Path(command[0]).name}.log").open("ab"))
         process = subprocess.Popen(

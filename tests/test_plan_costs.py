@@ -1,4 +1,4 @@
-"""What `plan` says that a sweep costs, against trials that were really trained, and against measured ones."""
+"""The costs in `plan`, against trials that were really trained, and against measured ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cost(sweep: SweepConfig, store: Store) -> Cost:
 
 
 def timed(files: TrialFiles, seconds: dict[int, float]) -> None:
-    """Give a trial's epochs other times, to calculate with."""
+    """Replace the times of a trial's epochs by round numbers."""
     rows = files.rows()
     for row in rows:
         row["seconds"] = seconds[row["epoch"]]
@@ -45,7 +45,7 @@ def timed(files: TrialFiles, seconds: dict[int, float]) -> None:
 
 @pytest.fixture
 def longer_form(sweep_form: dict[str, Any]) -> dict[str, Any]:
-    """Trials of three epochs, of which the first is not evaluated."""
+    """Trials of three epochs, the first of which is not evaluated."""
     return {**sweep_form, "trial": {**sweep_form["trial"], "epochs": 3, "stages": {"early": 2, "late": 3}}}
 
 
@@ -74,7 +74,7 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
 
     sample_s = 28.0 / work(24, 3, 2)
     full, part = 28.0, sample_s * work(12, 3, 2)
-    # Still to do: with all data a control and two candidates of two seeds, with half of them two controls as well.
+    # Remaining: with all data a control and two candidates of two seeds, with half of it two controls as well.
     found = cost(sweep, store)
     assert found.trials == pytest.approx(1 + 4 + 2 + 4)
     assert found.seconds == pytest.approx(5 * full + 6 * part)
@@ -85,7 +85,7 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
     sizes = 5 * 2 * full_size + 6 * 2 * (full_size - 12 * bank)
     assert found.bytes == pytest.approx(sizes, rel=0.02)
 
-    # Of a trial that was stopped only the rest counts.
+    # A stopped trial counts only with what remains of it.
     stopped(sweep.build(half, {"teacher": "none"}, 0), store, prepared, epoch=2)
     assert cost(sweep, store).seconds == pytest.approx(5 * full + 6 * part - sample_s * work(12, 2, 1))
 
@@ -142,7 +142,7 @@ def test_measure_times_every_shape_and_trains_nothing(
     store = Store(tmp_path / "runs")
     assert main(["plan", str(sweep_file), "--store", str(store.root), "--measure"]) == 0
     said = capsys.readouterr()
-    # Scratch, two teachers, and a student of each.
+    # Scratch, two teachers, and a student of each teacher.
     assert "measuring 5 of 5" in said.err
     measured = [read_json(path) for path in store.root.glob("measured/*.json")]
     assert len(measured) == 5
@@ -153,7 +153,7 @@ def test_measure_times_every_shape_and_trains_nothing(
     assert {path.name for path in store.root.iterdir()} == {"clips", "locks", "manifests", "measured", "store.json"}
     (line,) = (line for line in said.out.splitlines() if line.startswith("to train"))
     assert line.startswith("to train     at most 12 trials: about ")
-    # Later plans read it, and say the same; nothing is measured twice.
+    # Later plans read the record and agree; nothing is measured twice.
     for options in ([], ["--measure"]):
         assert main(["plan", str(sweep_file), "--store", str(store.root), *options]) == 0
         again = capsys.readouterr()

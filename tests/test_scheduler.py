@@ -1,4 +1,4 @@
-"""Whole campaigns (DESIGN 4.4, 4.5) with outcomes that are a function of the configuration: no Ray, no training."""
+"""Whole sweeps (DESIGN 4.4, 4.5) whose outcomes are a function of the configuration: no Ray, no training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdtune.sweep.search import Search
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
-    """The scheduler with one group at a time."""
+    """All that the scheduler records with one group at a time."""
     return all_of(drive(sweep_of(), tmp_path_factory.mktemp("alone") / "ledger.jsonl"))
 
 
@@ -48,7 +48,7 @@ def test_a_sweep_abandoned_anywhere_goes_on_as_if_it_had_not_been(
         scheduler = drive(sweep_of(), ledger, at_once, order=start, stop_after=start % 4, made=made)
         assert scheduler.notes == []
         with ledger.open("a") as file:
-            file.write('{"event": "ended", "group": "fraction=1.0 · cand')  # the crash came while a line was written
+            file.write('{"event": "ended", "group": "fraction=1.0 · cand')  # the crash interrupted a write
         if scheduler.done:
             break
     assert scheduler.done
@@ -67,7 +67,7 @@ def test_an_ask_that_came_out_otherwise_is_kept_and_noted(tmp_path: Path) -> Non
         append_jsonl(other, row)
     scheduler = drive(sweep_of(), other)
     assert scheduler.groups["fraction=1.0 · candidate 4"].values["lambda"] == 1.25
-    assert scheduler.notes == []  # nothing is asked any more, so nothing can differ
+    assert scheduler.notes == []  # nothing more is asked, so nothing can differ
     scheduler.catch_up()
     assert any("candidate 4" in note and "1.25" in note for note in scheduler.notes)
 
@@ -119,7 +119,7 @@ def test_candidates_within_the_window_are_not_learned_from(tmp_path: Path, alone
     same = [other[name][:3] == alone[name][:3] for name in names]
     assert all(same[: changed + WINDOW])
     assert not all(same[changed + WINDOW :])
-    # Blocks are compared across, never against (4.5).
+    # Blocks are compared afterwards; candidates never compete between them (4.5).
     assert all(other[name] == alone[name] for name in alone if name.startswith("fraction=0.25"))
 
 
@@ -175,14 +175,14 @@ def test_a_failed_teacher_fails_those_who_need_it_and_nothing_hangs(tmp_path: Pa
     assert all(end.state == "failed" and "out of memory" in str(end.error) for end in needed)
     assert all(end.state == "complete" for group, end in ends.values() if group.kind == "control")
     assert any(end.state == "complete" for group, end in ends.values() if group.values.get("teacher") == "r21d")
-    # Whoever starts it again with a teacher that works gets the sweep as it would have been.
+    # Running it again with a teacher that works gives the undisturbed sweep.
 
 
 def test_a_failed_teacher_may_fail_any_number_of_candidates(tmp_path: Path) -> None:
     space = {"teacher": ["c3d"], "tau": [1 + t / 8 for t in range(200)]}
     sweep = sweep_of(space=space, sampler="grid", candidates=None, blocks={}, window=200)
     deepest, depth = sys.getrecursionlimit(), len(inspect.stack(0))
-    # A thousand candidates meet Python's own limit; here it is lower, so that two hundred do.
+    # A thousand candidates would reach Python's own limit; here it is lower, so that two hundred do.
     sys.setrecursionlimit(depth + 150)
     try:
         scheduler = drive(sweep, tmp_path / "ledger.jsonl", outcome=lambda group: Outcome("failed", error="lost"))
@@ -219,7 +219,7 @@ def test_a_job_is_called_the_same_whatever_ended_first(tmp_path: Path) -> None:
 
 
 def test_teachers_whose_own_teachers_differ_are_different_jobs(tmp_path: Path) -> None:
-    """`small` itself sees all of the data in both blocks, but is taught by one that has seen as much as the student."""
+    """`small` sees all of the data in both blocks, but its own teacher sees as much as the student."""
     form = sweep_of(sampler="grid", space={"teacher": ["small"]}).model_dump(by_alias=True, exclude_unset=True)
     big = {"student": {"backbone": "c3d"}, "data": {"fraction": "match"}}
     form["teachers"] = {"big": big, "small": {"student": {"backbone": "r21d"}, "teacher": "big"}}

@@ -77,7 +77,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_each_epochs_loss_is_that_of_its_lambda_and_tau(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    """One step an epoch: its loss is computed again from the weights before it, in double precision."""
+    """One step per epoch: recompute its loss from the weights before it, in double precision."""
     form = trial_form | {"epochs": 3, "stages": {"a": 1, "b": 2, "c": 3}, "teacher": TEACHER}
     form |= {"loss": {"alpha": 0.0, "lambda": LAMBDA, "tau": TAU}, "optimizer": {"batch": 1000, "lr": 0.01}}
     config = TrialConfig.model_validate(form)

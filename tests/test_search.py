@@ -1,4 +1,4 @@
-"""A search that is deterministic, too (DESIGN 4.4): the threshold of a stage, and what Optuna is told and asked."""
+"""A deterministic search (DESIGN 4.4): the threshold of a stage, and what Optuna is told and asked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_candidate_goes_on_if_it_is_in_the_best_share(peers: int, keep: float,
 
 
 def slow(sampler: str) -> ParameterSet:
-    """The sampler, in slow tests alone: it fits a model for each candidate."""
+    """Mark a sampler as slow: it fits a model for each candidate."""
     return pytest.param(sampler, marks=pytest.mark.slow)
 
 
@@ -56,7 +56,7 @@ NUMBERS = {"lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}, "studen
 
 
 def searched(sweep: SweepConfig, count: int, block: int = 0, outcome: Callable[..., Finished] | None = None) -> list:
-    """The first candidates, each told of when the window wants it; their ends are a function of number and values."""
+    """Return the first candidates. Each result is told when the window requires, and depends on number and values."""
     search = Search(sweep, sweep.blocks()[block])
     asked: list = []
     for n in range(count):
@@ -67,7 +67,7 @@ def searched(sweep: SweepConfig, count: int, block: int = 0, outcome: Callable[.
     return asked
 
 
-#: Digest of the first 24 candidates: an Optuna with other defaults or another algorithm must not go unnoticed.
+#: Digest of the first 24 candidates: an Optuna with other defaults or another algorithm must be noticed.
 GOLDEN = {
     "tpe": "50226daa89eac007",
     "random": "92cf62133788b127",
@@ -99,7 +99,7 @@ def test_what_is_asked_is_a_function_of_history_block_and_number(sampler: str) -
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_is_asked_is_learned_or_not(sampler: str) -> None:
-    """Another end of candidate 7 changes what is asked a window later, of samplers that learn, and nothing before."""
+    """Another result of candidate 7 changes only candidates a window later or more, and only if the sampler learns."""
 
     def otherwise(n: int, values: Mapping[str, Scalar]) -> Finished:
         return Finished("complete", (100.0,), {2: 100.0, 6: 100.0}) if n == 7 else ending(n, values)
@@ -127,7 +127,7 @@ print(json.dumps(searched(sweep, 12)))
 
 @pytest.mark.parametrize("sampler", ["tpe", slow("gp"), slow("cmaes"), "nsga2"])
 def test_a_sampler_that_learns_comes_nearer_than_chance(sampler: str) -> None:
-    """The objective has its best at λ = e, τ = 4; half of the later candidates are nearer than of random ones."""
+    """The objective is best at λ = e, τ = 4; half of the later candidates are nearer than half of random ones."""
 
     def complete(n: int, values: Mapping[str, Scalar]) -> Finished:
         return Finished("complete", (-distance(values),))
@@ -147,7 +147,7 @@ def test_a_sampler_that_learns_comes_nearer_than_chance(sampler: str) -> None:
 
 @pytest.mark.parametrize("space", [NUMBERS, None])
 def test_tpe_asks_what_optunas_own_would(monkeypatch: pytest.MonkeyPatch, space: dict | None) -> None:
-    """It looks for the parameters that all candidates have in another way; of these `tau` is conditional."""
+    """kdtune finds the parameters that all candidates have in its own way; here `tau` is conditional."""
     sweep = sweep_of() if space is None else sweep_of(space=space)
     asked = searched(sweep, 30)
 
@@ -199,7 +199,7 @@ def test_values_lie_in_the_space_and_read_as_they_are_printed(sampler: str) -> N
         assert 1.0 <= values.get("tau", 1.0) <= 8.0
         assert values["student.width"] in (4, 16, 64)
         assert values["lambda"] == float(f"{values['lambda']:.4g}")
-    # A genetic search, and one that is sure of the best, ask again what they have asked; that is then found.
+    # A genetic search, and one that has converged, ask again for earlier candidates, which are then found.
     assert len({json.dumps(values) for values in asked}) == len(asked) or sampler in ("gp", "nsga2")
 
 

@@ -1,4 +1,4 @@
-"""No password or token is printed or kept, whatever command is given a URL with one."""
+"""No command prints or stores a password or token, whatever URL with one it is given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdtune.tracking.publish import read_run_ids
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"
-#: Of MLflow, a database and a store; nobody answers at any of them.
+#: URLs of MLflow, a database and a store; nothing listens at any of them.
 TRACKING = (
     "http://alice:{}@URI@127.0.0.1:1",
     "http://127.0.0.1:1/?token={}",
@@ -47,7 +47,7 @@ STORES = (
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(remote, "FIRST_PATIENCE_S", 0.0)
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, "")  # a login of a URI is put there
+        monkeypatch.setenv(name, "")  # the login of a URI is put there
         monkeypatch.delenv(name)
     yield
     forget()
@@ -55,14 +55,14 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one sweep, whose figures nobody trained."""
+    """A store with one fabricated sweep."""
     root = tmp_path_factory.mktemp("fabricated") / "runs"
     fabricate(Store(root), sweep_of({"candidates": 2, "seeds": [0]}), usual_figure)
     return root
 
 
 def kept(folder: Path) -> list[Path]:
-    """The files that hold the secret."""
+    """Return the files that hold the secret."""
     return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
@@ -184,7 +184,7 @@ def test_run_ids_are_found_again_with_another_password_and_in_old_stores(fabrica
 
 
 def check_reason(password: str, form: str) -> None:
-    """What a library says of the URL, in its message or its traceback, has no secret."""
+    """A library's message or traceback that quotes the URL has no secret."""
     forget()
     url = form.replace("PW", password)
     with pytest.raises(UserError) as refusal:

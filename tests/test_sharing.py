@@ -1,4 +1,4 @@
-"""Two sweeps that share trials at the same time: each accounts for what it trained itself."""
+"""Two sweeps that share trials at the same time: each counts what it trained itself."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def ledger(store: Store, sweep: str) -> list[dict[str, Any]]:
 def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     swept: tuple[Path, Ending], sweep_form: dict[str, Any], ray_address: str, tmp_path: Path
 ) -> None:
-    """A teacher is there, and a control is trained by another while a worker waits for its lock. A budget of one
-    training is then left for the candidate."""
+    """A control is trained by another process while a worker waits for its lock, and does not use up a budget.
+
+    A teacher exists already, so the budget of one training is left for the candidate.
+    """
     search = {**sweep_form["search"], "candidates": 1, "blocks": {}}
     search["space"] = {**search["space"], "teacher": ["c3d"]}
     file = tmp_path / "one.yaml"

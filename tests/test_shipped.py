@@ -1,4 +1,4 @@
-"""Sweeps that come with kdtune are found by their names, wherever a command is run."""
+"""Sweeps that come with kdtune are found by their names, wherever a command runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_bare_name_is_looked_for_here_then_in_sweeps_then_among_the_shipped(
     assert located(Path("width")) == Path("sweeps/width.yaml")
     (tmp_path / "width.yaml").write_text("name: nearer")
     assert located(Path("width.yaml")) == Path("width.yaml")
-    assert located(Path("./other/width.yaml")) == Path("other/width.yaml")  # a path is taken as it is
+    assert located(Path("./other/width.yaml")) == Path("other/width.yaml")  # a path is used as it is
 
 
 def test_an_unknown_name_is_refused_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`status`: sweeps that run elsewhere, read from the store alone by a process of its own."""
+"""`status`: sweeps that run elsewhere, read from the store alone in another process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
 
 
 def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    """Real trials, each at another point of its life, seen by another process."""
+    """Real trials in different states, seen by another process."""
     store = Store(tmp_path)
     control, done, half, waits = (trial_of(tiny, seed) for seed in range(4))
     key = {n: prepared.key(config) for n, config in enumerate((control, done, half, waits))}
@@ -47,7 +47,7 @@ def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Sessi
     name = "all · candidate 1"
     at = {"group": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
     assert found["running"] == [at]
-    # One epoch of the one that runs and four of the two to come, one at a time, at the pace of the five that are done.
+    # One epoch of the running trial and four of the two to come, one at a time, at the pace of the five that are done.
     rows = [row for config in (control, done, half) for row in store.trial(prepared.key(config)).rows()]
     assert len(rows) == 5
     assert found["time_left"] == pytest.approx((1 + 4) * sum(row["seconds"] for row in rows) / 5)
@@ -91,14 +91,14 @@ def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     assert status(tmp_path, "tiny")["done"] == 0
     reader.poll(board.take, board.epoch)
     assert board.done == 0
-    append_jsonl(ledger, row)  # cuts what was torn
+    append_jsonl(ledger, row)  # removes the torn line
     reader.poll(board.take, board.epoch)
     assert board.done == 1
     assert status(tmp_path, "tiny")["done"] == 1
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
-    """A trial that goes on from its checkpoint drops the rows beyond it."""
+    """A trial that resumes from its checkpoint drops the rows beyond it."""
     path, other = tmp_path / "epochs.jsonl", tmp_path / "other.jsonl"
     for number in (1, 2):
         append_jsonl(path, {"epoch": number})

@@ -1,4 +1,4 @@
-"""The store's files: whole or not there (DESIGN 4.2), made by one process at a time, and readable after a crash."""
+"""The store's files: whole or absent (DESIGN 4.2), made by one process at a time, and readable after a crash."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ while True:
                 break
         assert seen == {b"a", b"b"}
     finally:
-        writer.kill()  # SIGKILL, wherever it is just now
+        writer.kill()  # SIGKILL at an arbitrary moment
         writer.wait()
     content = path.read_bytes()
     assert content in (b"a" * size, b"b" * size)

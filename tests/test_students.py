@@ -1,4 +1,4 @@
-"""Students as MLflow models: what is loaded computes what the trainer's network computes, and none is logged twice."""
+"""Students as MLflow models: a loaded model computes what the trainer's network computes, and none is logged twice."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def frames(tiny: TrialConfig, prepared: Session) -> tuple[torch.Tensor, torch.Te
 
 
 def logged(uri: str, folder: Path, trials: Sequence[tuple[TrialFiles, str | None]], register: str | None = NAME) -> Any:
-    """A sweep's end with these students: what could not be sent, and a client."""
+    """End a sweep with these students. Return what could not be sent, and a client."""
     publisher = Publisher(uri, "students", SweepText("tiny"), folder / "mlflow.jsonl")
     tracked = [TrackedTrial(files, files.key[:8], {"key": files.key}, {}, "complete") for files, _ in trials]
     for trial in tracked:
@@ -97,7 +97,7 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
         assert student(raw).equal(network.logits(features))
         expected = student(raw).numpy()
     assert student.labels == PRETEXT_LABELS
-    # By MLflow's own signature, too, as its model server does.
+    # With MLflow's own signature, too, as its model server does.
     served = mlflow.pyfunc.load_model(f"models:/{NAME}@best-all")
     assert (served.predict(raw.numpy()) == expected).all()
     example = served.input_example
@@ -107,7 +107,7 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
     assert model.params["key"] == trained.key
     last = trained.rows()[-1]["evaluation"]["test"]["knn"]
     assert {metric.key: metric.value for metric in model.metrics}["late/test/knn"] == last
-    # Nothing that only this process would find again.
+    # No reference that only this process could resolve.
     with zipfile.ZipFile(Path(model.artifact_location, "data", "model.pth")) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         found = {arg for code, arg, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
@@ -161,7 +161,7 @@ def test_a_second_run_logs_none_twice_and_moves_the_alias(
 def test_what_an_outage_left_half_written_is_written_anew(trained: TrialFiles, uri: str, tmp_path: Path) -> None:
     unsent, client = logged(uri, tmp_path, [(trained, None)], register=None)
     (model,) = models(client)
-    # As after a crash between the making of the model and the last of its files.
+    # As after a crash between making the model and writing the last of its files.
     client.delete_logged_model(model.model_id)
     half = client.create_logged_model(
         model.experiment_id, "student", model.source_run_id, tags={"kdtune.key": trained.key}

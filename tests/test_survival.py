@@ -1,4 +1,4 @@
-"""Run it again is resume: drivers, workers and all of Ray killed at random moments, and the same command each time."""
+"""To resume is to run again: drivers, workers and all of Ray are killed at random, with the same command each time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 
-#: Many more with KDTUNE_KILLS=100: a night's work.
+#: KDTUNE_KILLS=100 runs many more, for a night.
 KILLS = int(os.environ.get("KDTUNE_KILLS", "12"))
 HOW = ("driver", "worker", "ray", "interrupt", "two interrupts")
 
 
 def command(file: Path, store: Path) -> subprocess.Popen[str]:
-    """The user's command, with a Ray of its own."""
+    """Start the user's command with its own Ray."""
     arguments = [sys.executable, "-m", "kdtune", "sweep", str(file), "--store", str(store)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
     return subprocess.Popen(
@@ -35,7 +35,7 @@ def command(file: Path, store: Path) -> subprocess.Popen[str]:
 
 
 def harm(how: str, driver: subprocess.Popen[str]) -> None:
-    """Kill, with SIGKILL, what `how` says; or interrupt the driver."""
+    """Kill what `how` says with SIGKILL, or interrupt the driver."""
     below = psutil.Process(driver.pid).children(recursive=True)
     names = {process: _name(process) for process in below}
     if how == "driver":
@@ -45,7 +45,7 @@ def harm(how: str, driver: subprocess.Popen[str]) -> None:
             process.kill()
     elif how == "ray":
         for process in below:
-            with suppress(psutil.Error):  # it has gone with its parent
+            with suppress(psutil.Error):  # it went with its parent
                 process.kill()
     else:
         driver.send_signal(signal.SIGINT)
@@ -78,7 +78,7 @@ def test_whatever_is_killed_the_same_command_comes_to_the_same_end(sweep_file: P
     while survived.total() < KILLS:
         life += 1
         store = tmp_path / f"life_{life}"
-        complete: dict[str, int] = {}  # result.json's time of change: a complete trial is not trained again
+        complete: dict[str, int] = {}  # the time at which result.json changed: a complete trial is not trained again
         exit_code: int | None = None
         while exit_code != EXIT_OK:
             driver = command(sweep_file, store)

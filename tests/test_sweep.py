@@ -45,7 +45,7 @@ def test_a_sweep_trains_teachers_controls_and_candidates(swept: tuple[Path, Endi
 
 def test_a_sweep_counts_the_targets_it_computed_and_those_it_found(swept: tuple[Path, Ending]) -> None:
     store, end = swept
-    # Two teachers, one seed, and the smaller fraction's samples are the first of the larger one's.
+    # Two teachers and one seed; the smaller fraction's samples are the first of the larger one's.
     rows = [row for trial in Store(store).trials() for row in trial.rows()]
     assert end.targets == {name: sum(row.get(name, 0) for row in rows) for name in TARGET_COUNTS}
     computed, found = (end.targets[name] for name in TARGET_COUNTS)
@@ -55,7 +55,7 @@ def test_a_sweep_counts_the_targets_it_computed_and_those_it_found(swept: tuple[
 
 
 def test_a_pruned_candidate_is_worse_than_its_bar_says(swept: tuple[Path, Ending]) -> None:
-    """DESIGN 4.4, by hand: window 2, so candidate n is held against candidates 0 … n − 2 of its own block."""
+    """DESIGN 4.4, by hand: with window 2, candidate n is compared with candidates 0 … n − 2 of its own block."""
     trials = [t for t in sweep_results(Store(swept[0]), "tiny", {})["trials"] if not t["control"]]
     for trial in trials:
         earlier = [
@@ -87,14 +87,14 @@ def test_a_finished_sweep_trains_nothing_and_imports_neither_ray_nor_torch(
 def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_nor_bits(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    # A trial that wants both cores leaves no room for a second one. Threads belong to the trial and stay the same.
+    # A trial that wants both cores leaves no room for a second one. Threads belong to the trial and do not change.
     end, _ = run(sweep_file, tmp_path, ray_address, ("resources.cpu=2", "resources.workers=1"))
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])
 
 
 def test_a_trial_that_ray_ran_has_the_same_bits_without_ray(swept: tuple[Path, Ending]) -> None:
-    """A whole candidate with its teacher, again from nothing, in this process."""
+    """A whole candidate with its teacher, trained again from scratch in this process."""
     store = Store(swept[0])
     trials = sweep_results(store, "tiny", {})["trials"]
     complete = [trial["key"] for trial in trials if trial["state"] == "complete" and trial["candidate"] is not None]

@@ -1,4 +1,4 @@
-"""How a sweep ends early (killed, interrupted, out of budget or memory), and the same command then goes on."""
+"""Early ends of a sweep (killed, interrupted, out of budget or memory), after which the same command resumes it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_interrupt_that_a_library_swallows_ends_the_sweep_all_the_same(
 def test_an_interrupt_lets_the_trials_write_their_checkpoints(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    """Whatever was in work has all of its steps in its checkpoint: none of them is trained again."""
+    """Every running trial has all of its steps in its checkpoint: none of them is trained again."""
     process = started(sweep_file, tmp_path, ray_address, until=("candidate", "early"))
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()

@@ -1,4 +1,4 @@
-"""Sweep files: --set, numbers, names, what blocks and teachers stand for, and every file that is shipped."""
+"""Sweep files: --set, numbers, names, blocks, teachers, and every shipped file."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_blocks_are_every_combination_but_the_excluded_ones(tmp_path: Path) -> N
             config = sweep.build(block, control, 0)
             assert config.teacher is None
             assert (config.data.fraction, config.student.backbone) == tuple(block.values.values())
-    # The file's own space is not what a block took away from it.
+    # A block's exclusion does not change the file's own space.
     assert sweep.search.space["teacher"].choice == ["c3d", "r21d"]
 
 
@@ -120,7 +120,7 @@ def test_a_teacher_takes_what_it_leaves_out_from_the_trial_but_not_from_a_candid
     assert (teacher.clip, teacher.epochs, teacher.stage_epochs) == (config.clip, 8, {"early": 2, "mid": 6, "late": 8})
     assert (teacher.student.backbone, teacher.student.width) == ("c3d", 6)
     assert (teacher.optimizer.lr, teacher.loss.alpha, teacher.data.fraction, teacher.seed) == (0.01, 0.5, 1.0, 0)
-    # It has its own data fraction, but sees its block's data set and clips.
+    # The teacher has its own data fraction, but its block's data set and clips.
     block = Block(0, {"data.fraction": 0.25, "data.split": 2, "clip.frames": 12, "student": "r21d"})
     teacher = sweep.build(block, {"teacher": "c3d"}, 0).teacher
     assert teacher is not None
@@ -151,7 +151,7 @@ def schema(capsys: pytest.CaptureFixture[str]) -> dict:
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
 def test_every_shipped_file_loads_and_fits_the_printed_schema(file: Path, schema: dict) -> None:
-    jsonschema = pytest.importorskip("jsonschema")  # comes with ray
+    jsonschema = pytest.importorskip("jsonschema")  # installed with ray
     jsonschema.Draft202012Validator.check_schema(schema)
     raw, _ = parse_file(read_text(file), file)
     load_sweep(file)

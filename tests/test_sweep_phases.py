@@ -1,4 +1,4 @@
-"""Sweeps whose candidates are fine-tuned, and what a search is allowed to read (DESIGN 4.3)."""
+"""Sweeps whose candidates are fine-tuned, and what a search may read (DESIGN 4.3)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(form: dict[str, Any], folder: Path) -> Ending:
 
 @pytest.fixture(scope="module")
 def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
-    """Each candidate learns from the one before; who is not the best so far ends early; the others are fine-tuned."""
+    """Each candidate learns from the one before. One that is not the best so far is pruned; others are fine-tuned."""
     trial = {**sweep_form["trial"], "finetune": {"epochs": 2, "optimizer": {"lr": 0.05}}}
     space = {"alpha": {"range": [0.1, 1.0]}, "optimizer.lr": {"log": [1e-4, 1e-1]}}
     search = {"space": space, "candidates": 5, "startup": 1, "window": 1}
@@ -115,7 +115,7 @@ def test_another_fine_tuning_shares_the_pre_training(swept: Path, form: dict[str
 
 
 def rewritten(swept: Path, folder: Path, split: str) -> Path:
-    """A copy of the store in which every figure of `split` is another one, and no sweep is remembered."""
+    """Copy the store with every figure of `split` changed and no sweep recorded."""
     shutil.copytree(swept, folder)
     shutil.rmtree(folder / "sweeps")
     for path in (folder / "trials").glob("*/epochs.jsonl"):
@@ -125,7 +125,7 @@ def rewritten(swept: Path, folder: Path, split: str) -> Path:
                 figures = row["evaluation"][split]
                 row["evaluation"][split] = {name: (int(path.parent.name[:8], 16) % 97 + i) / 97 for name in figures}
         write_jsonl(path, rows)
-        # What a complete trial ended with says the same; were it otherwise, the trial would be made again.
+        # Results must agree with the rows; otherwise the trial would be made again.
         files = TrialFiles(path.parent)
         if result := files.result():
             write_json(files.result_file, {**result, "stages": files.stages()})
@@ -140,7 +140,7 @@ def test_neither_search_nor_pruning_reads_the_test_list(swept: Path, form: dict[
     other = rewritten(swept, tmp_path / "test", "test")
     assert run(form, other).trained == 0
     assert asked(other) == asked(swept)
-    # Other figures on the list that they do read lead elsewhere, so the above could have failed.
+    # Changed figures of the list that they do read change the search, so the check above could have failed.
     misled = rewritten(swept, tmp_path / "validation", "validation")
     run(form, misled)
     assert asked(misled) != asked(swept)

@@ -1,4 +1,4 @@
-"""The trainer's switches each do what they say: stages, best so far, best weights, precision, evaluation transform."""
+"""Each of the trainer's switches has its effect: stages, best so far, best weights, precision, evaluation transform."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trial_of(form: dict[str, Any], **changes: Any) -> TrialConfig:
 
 @pytest.fixture(scope="module")
 def every(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """The rows of a trial evaluated after every epoch, at a rate so high that its best is not its last."""
+    """The rows of a trial that is evaluated every epoch, with a rate so high that its best epoch is not its last."""
     optimizer = {"lr": 0.2}
     config = trial_of(trial_form, epochs=5, stages={"early": 2, "late": 5}, stage={"every": 1}, optimizer=optimizer)
     return train(config, Store(tmp_path_factory.mktemp("every")), prepared).rows()
@@ -64,7 +64,7 @@ def test_best_weights_are_measured_and_kept(trial_form: dict[str, Any], prepared
     result = kept.result()
     assert result is not None
     assert result["kept_epoch"] == best_epoch
-    # Training itself is the same; what is measured at the stages is not.
+    # Training itself is the same; the figures at the stages are not.
     assert [row["train"] for row in kept.rows()] == [row["train"] for row in last.rows()]
     parts = read_checkpoint(kept.checkpoint)
     assert result["weights_sha256"] == state_digest(parts["best"]["network"])
@@ -90,7 +90,7 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
     kept = [row["evaluation"]["validation"]["pretext"] for row in rows if "stage" in row]
     assert late["best_pretext"] == max(*own, *kept)
     assert len({row["validation"]["pretext_majority"] for row in rows}) > 1, "the samples are the same in every epoch"
-    # What is measured changes nothing of training.
+    # The evaluation changes nothing of training.
     plain = train(trial_of(trial_form, **restless, stage={"weights": "best"}), Store(tmp_path / "plain"), prepared)
     assert [row["validation"] for row in plain.rows()] == [row["validation"] for row in rows]
     assert bits(plain)[1] == bits(train(config, Store(tmp_path / "head"), prepared))[1]
@@ -119,7 +119,7 @@ def test_precision_is_recorded_repeats_and_changes_what_it_should(
     again = train(trial_of(trial_form, **short, precision="bf16"), Store(tmp_path / "again"), prepared)
     assert bits(again) == bits(runs["bf16"])
     assert bits(runs["bf16"]) != bits(runs["fp32"])
-    # TensorFloat-32 is CUDA's: on a CPU the bits are the same, under a key of its own.
+    # TensorFloat-32 exists on CUDA only: on a CPU the bits are the same, under another key.
     assert bits(runs["tf32"]) == bits(runs["fp32"])
     assert len({run.key for run in runs.values()}) == 3
     for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""The synthetic set: files, lists, repeatability, and that motion alone tells a class."""
+"""The synthetic set: files, lists, repeatability, and that only motion reveals the class."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_workers_write_what_one_process_writes(made: Path, tmp_path: Path, monke
 
 
 def test_frames_are_golden() -> None:
-    """The data set must not change unnoticed: raise VERSION with these."""
+    """The data set must not change unnoticed: raise VERSION when these values change."""
     frame = next(frames_of(Video(0, "Orbit", 3, 2)))
     assert frame.size == (WIDTH, HEIGHT)
     assert hashlib.sha256(frame.tobytes()).hexdigest()[:16] == "f20f976b2a73b79a"
@@ -185,7 +185,7 @@ def test_every_class_moves_in_its_own_way() -> None:
             assert (growth <= -6) == (action == "Shrink")
             assert (turn > 0.05).all() == (action == "SpinLeft")
             if action in ("Slide", "Rise", "Fall", "Orbit"):
-                assert (moves >= 3.2).all()  # a pixel a frame where 49 are stored for 160
+                assert (moves >= 3.2).all()  # one pixel per frame where 49 are stored for 160
             if action == "Shake":
                 assert moves.max() >= 8
             assert (dy < -3).all() == (action == "Rise")

@@ -20,7 +20,7 @@ SWEEP = {
 
 
 def trial(number: int | None, late: float | None, *, block: str = "fraction=1.0", seed: int = 0) -> dict[str, Any]:
-    """A control where `number` is None; pruned at the early stage where `late` is None."""
+    """A trial: a control if `number` is None, pruned at the early stage if `late` is None."""
     reached = {"early": 0.3} | ({} if late is None else {"late": late})
     scores = {s: {"knn": v, "linear": v, "pretext": v, "action_majority": 0.125} for s, v in reached.items()}
     return {
@@ -68,7 +68,7 @@ def results() -> dict[str, Any]:
 
 
 def line(text: str, start: str) -> list[str]:
-    """The cells of the first line that starts with `start`."""
+    """Return the cells of the first line that starts with `start`."""
     return next(row for row in text.splitlines() if row.startswith(start)).split()
 
 

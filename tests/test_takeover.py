@@ -17,8 +17,8 @@ from takeover import EPOCHS, Deliver, Machine, World, world
 from kdtune.errors import LockLost, StoreError
 from kdtune.store import lease
 
-#: When the request at which the holder is cut off arrives: never, or before the other machine takes over, between its
-#: first look and its first write, or when it has completed the trial. Whether the answer arrives, too.
+#: When the request at which the holder is cut off arrives: never, before the other machine takes over, between its
+#: first look and its first write, or after it has completed the trial; and whether the answer arrives.
 ARRIVALS = [(None, False)] + [(when, answer) for when in ("before", "between", "after") for answer in (False, True)]
 
 
@@ -41,9 +41,9 @@ def failure(holder: Machine) -> None:
 
 
 def disturbed(folder: Path, work: Callable[[Machine], None], at: int, arrives: str | None, answers: bool) -> bool:
-    """Do `work` on one machine, which is cut off at its request number `at` while another completes the trial.
+    """Do `work` on a machine that is cut off at its request number `at` while another machine completes the trial.
 
-    False where there is no such request.
+    Return False if there is no such request.
     """
     with world(folder) as here:
         holder, other = here.machine("holder"), here.machine("other")
@@ -88,7 +88,7 @@ def disturbed(folder: Path, work: Callable[[Machine], None], at: int, arrives: s
                 return False
             assert overtaken
         assert here.state() == ([*range(1, EPOCHS + 1)], EPOCHS, True)
-        # What the loser has in its working copy is replaced when it next looks.
+        # The loser's working copy is replaced when it next looks.
         with holder.held():
             assert [row["epoch"] for row in holder.files.rows()] == [*range(1, EPOCHS + 1)]
             assert holder.files.checkpoint.read_bytes() == str(EPOCHS).encode()
@@ -123,7 +123,7 @@ EVENTS = st.one_of(
 
 
 class Driver:
-    """Machines that do what a list of events says. Requests of one that is cut off may arrive later, or never."""
+    """Machines that follow a list of events. Requests of a machine that is cut off may arrive later, or never."""
 
     def __init__(self, here: World) -> None:
         self.here, self.late = here, list[Deliver]()
@@ -144,7 +144,7 @@ class Driver:
         machine.network = network
 
     def beat(self) -> None:
-        """The holders that can touch their locks do, every few seconds."""
+        """Confirm, every few seconds, the locks of holders that can."""
         for machine in self.machines.values():
             held = machine.lease
             if held is not None and machine.name not in self.cut | self.stopped and int(self.here.now) % 5 == 0:
@@ -185,7 +185,7 @@ class Driver:
         return None
 
     def crash(self, machine: Machine) -> None:
-        """Its process dies with what it held; another begins in the same working copy."""
+        """Kill a machine's process with what it holds; another one starts in the same working copy."""
         if machine.lease is not None:
             self.cut.add(machine.name)
             machine.lock.release()
@@ -194,7 +194,7 @@ class Driver:
         self.connect(machine)
 
     def check(self) -> None:
-        """Rows reach as far as the checkpoint, so that it can be gone on from; what is complete stays so, whole."""
+        """Rows reach at least as far as the checkpoint, so that the trial can resume; a complete trial stays whole."""
         objects = self.here.server.objects
         rows = objects.get("bucket/x/trials/k/epochs.jsonl", b"").count(b"\n")
         at = int(objects.get("bucket/x/trials/k/checkpoint.pt", b"0"))
@@ -211,7 +211,7 @@ def played(events: list[tuple[str, Any]]) -> None:
         for event, which in events:
             driver.do(event, which)
             driver.check()
-        for machine in driver.machines.values():  # at last all is well again, and one of them completes it
+        for machine in driver.machines.values():  # all is connected again, and a machine completes the trial
             driver.do("mend", machine.name)
         for machine in driver.machines.values():
             if machine.lease is not None:

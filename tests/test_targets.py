@@ -1,4 +1,4 @@
-"""DESIGN 4.3: targets are computed once, by whoever needs a block first, shared, verified, counted."""
+"""DESIGN 4.3: targets are computed once, by the first process that needs a block; shared, verified and counted."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def targets_of(config: TrialConfig, session: Session) -> Targets:
 
 @pytest.fixture
 def session(taught: TrialConfig, prepared: Session, tmp_path: Path) -> Session:
-    """Whose store has the teacher, and no targets yet."""
+    """A session whose store has the teacher, and no targets yet."""
     assert taught.teacher is not None
     train(taught.teacher, Store(tmp_path), prepared)
     return Session(Store(tmp_path), dict(prepared.folders))
 
 
 def counts(session: Session, config: TrialConfig) -> list[list[int]]:
-    """Of each epoch: how many targets were computed, and found."""
+    """Return the numbers of targets computed and found in each epoch."""
     return [[row[name] for name in TARGET_COUNTS] for row in session.files(config).rows()]
 
 
@@ -113,7 +113,7 @@ print(json.dumps(targets.counts()))
 def test_trials_at_the_same_time_share_the_work_and_compute_nothing_twice(
     taught: TrialConfig, session: Session
 ) -> None:
-    """Four processes ask for the same twelve epochs at once."""
+    """Four processes need the same twelve epochs at once."""
     arguments = [taught.model_dump_json(by_alias=True), str(session.store.root), json.dumps(session.folders)]
     pipe = subprocess.PIPE
     running = [

@@ -1,4 +1,4 @@
-"""The 2D network with temporal differences: no 3D convolution, its size, and what of a clip it sees."""
+"""The 2D network with temporal differences: no 3D convolution, its size, and how it uses a clip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def randn(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-# Blocks a stage, width: million parameters, GMAC for clips of 10 frames at 112².
+# Blocks per stage, width: million parameters, GMAC for clips of 10 frames at 112².
 SIZES = {(1, 64): (4.98, 8.41), (2, 64): (11.25, 17.66), (1, 32): (1.25, 2.18)}
 
 
@@ -95,7 +95,7 @@ def test_the_order_of_frames_changes_the_features(order: list[int]) -> None:
     x = randn(2, 3, 8, 32, 32)
     with torch.no_grad():
         features, others = net(x), net(x[:, :, order])
-        # Far more than rounding, and without the differences not at all.
+        # Far more than rounding, and without the differences nothing at all.
         assert (features - others).norm() > 1e-2 * features.norm()
         for part in net.modules():
             if isinstance(part, MotionExcitation):
@@ -104,7 +104,7 @@ def test_the_order_of_frames_changes_the_features(order: list[int]) -> None:
 
 
 def test_it_learns_which_way_time_runs() -> None:
-    """A square moves right, or the same frames backwards: no frame tells, the differences do."""
+    """A square moves right, or the same frames run backwards: only the differences distinguish them."""
     generator = torch.Generator().manual_seed(1)
     net, head = network(), nn.Linear(64, 2)
     optimizer = torch.optim.SGD([*net.parameters(), *head.parameters()], lr=0.02, momentum=0.9)

@@ -1,4 +1,4 @@
-"""mlflow/: what a team's server is made of, and the server itself, really started, with logins and an S3 store."""
+"""mlflow/: the parts of a team's server, and the server itself, really started, with logins and an S3 store."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from kdtune.tracking.publish import read_run_ids
 
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
-#: What only the server's own machine needs.
+#: Packages that only the server's own machine needs.
 OF_THE_SERVER = ("boto3", "botocore", "psycopg2", "flask_wtf")
 
 
 def example() -> dict[str, str]:
-    """The variables of .env.example."""
+    """Return the variables of .env.example."""
     lines = (FOLDER / ".env.example").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def pinned(package: str) -> str:
-    """The version in constraints.txt."""
+    """Return a package's version in constraints.txt."""
     found = re.search(rf"^{package}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert found is not None
     return found[1]
@@ -48,7 +48,7 @@ def test_every_variable_is_in_the_example_and_no_secret_is() -> None:
     text = (FOLDER / "compose.yaml").read_text()
     assert set(re.findall(r"\$\{(\w+)", text)) == set(example())
     assert {name for name, value in example().items() if not value} == set(SECRETS)
-    # What the example gives is what holds without it.
+    # The example's values equal the defaults.
     filled = {**example(), **dict.fromkeys(SECRETS, "secret")}
     assert resolved(COMPOSE, filled) == resolved(COMPOSE, dict.fromkeys(SECRETS, "secret"))
 
@@ -128,7 +128,7 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
     assert set(read_run_ids(tmp_path / "mlflow.jsonl", server.address)) >= {trial.key for trial in trials[:4]}
     monkeypatch.undo()
 
-    request = urllib.request.Request(f"{server.address}/signup")  # where the admin makes other users
+    request = urllib.request.Request(f"{server.address}/signup")  # where the admin creates other users
     login = base64.b64encode(f"{server.username}:{server.password}".encode()).decode()
     request.add_header("Authorization", f"Basic {login}")
     with urllib.request.urlopen(request, timeout=30) as page:
@@ -141,7 +141,7 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{server.s3_endpoint}/mlflow", timeout=30)
 
-    # The README's back-up, its way back, and the upgrade of the tables, which finds nothing to do.
+    # The README's backup and restore, and the upgrade of the tables, which finds nothing to do.
     dump = tmp_path / "mlflow.dump"
     server.postgres("pg_dump", "--format=custom", f"--file={dump}", "mlflow")
     server.postgres("createdb", "restored")
@@ -219,7 +219,7 @@ def test_who_may_not_write_is_told_so(
 def test_a_password_in_the_address_logs_in_and_is_kept_nowhere(
     server: TeamServer, trials: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in the store nor in the server's database or artifacts; the same with the wrong one."""
+    """Passwords are neither in the store nor in the server's database or artifacts; nor is a wrong one."""
     password = "SEKRIT@URI/?#:% x"
     for name, value in (("USERNAME", server.username), ("PASSWORD", server.password)):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)

@@ -1,4 +1,4 @@
-"""torchvision's networks as backbones: its names and shapes, its published sizes, its features, and no more draws."""
+"""torchvision's networks as backbones: names, shapes, published sizes, features, and no additional random draws."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_sizes_are_those_that_torchvision_publishes(name: str) -> None:
             assert net(torch.empty(1, 3, 16, size, size)).shape == (1, features)
     parameters = sum(p.numel() for p in net.parameters())
     assert parameters == published["num_params"] - 400 * (features + 1)
-    # They count the classifier of Kinetics-400, too: less than 0.001 of them.
+    # Their counts include the classifier of Kinetics-400: less than 0.001.
     assert counter.get_total_flops() / 2 / 1e9 == pytest.approx(published["_ops"], abs=0.002)
 
 

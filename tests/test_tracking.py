@@ -32,7 +32,7 @@ def test_a_sweep_as_mlflow_shows_it(uri: str, store: Store, tmp_path: Path) -> N
     assert [entry.path for entry in shown.client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
     assert {run.data.tags["mlflow.parentRunId"] for run in shown.trials.values()} == {parent.info.run_id}
 
-    # The pending one has nothing to show yet; the running one was interrupted by the sweep's end.
+    # The pending trial has nothing to show yet; the sweep's end interrupted the running one.
     assert {name: (run.info.status, run.data.tags["kdtune.state"]) for name, run in shown.trials.items()} == {
         "1 · c3d": ("FINISHED", "complete"),
         "2 · c3d": ("FINISHED", "pruned"),

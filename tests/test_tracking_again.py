@@ -1,4 +1,4 @@
-"""MLflow when a sweep is run again: after an interrupt, and after what it had was deleted or changed there."""
+"""MLflow when a sweep runs again: after an interrupt, and after its content was deleted or changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_run_that_has_everything_is_not_written_again(uri: str, store: Store, 
     assert publish(uri, tmp_path, found("false")) == []
     before, configs = Shown(uri).everything(), written()
     assert len(configs) == 3
-    assert publish(uri, tmp_path, found("true")) == []  # as when the sweep's command is run again
+    assert publish(uri, tmp_path, found("true")) == []  # as when the sweep's command runs again
     assert Shown(uri).everything() == before
     assert written() == configs
 

@@ -30,7 +30,7 @@ def drawn(count: int, config: TrialConfig = CONFIG, n: int = 3) -> ColourDraws:
 
 
 def reference(clip: np.ndarray, colour: ColourDraws, i: int, c: int, normalize: bool = True) -> np.ndarray:
-    """One clip (T, H, W, 3) frame by frame through torchvision, as PCL's list of transforms says."""
+    """Pass one clip (T, H, W, 3) frame by frame through torchvision's transforms, in PCL's order."""
     out = []
     for t, frame in enumerate(torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255):
         at = (i, c, t)[: colour.flip.ndim]
@@ -51,7 +51,7 @@ def reference(clip: np.ndarray, colour: ColourDraws, i: int, c: int, normalize: 
 
 
 def pictures(count: int, kind: str, n: int = 3, frames: int = 4) -> np.ndarray:
-    """uint8 (count, n, T, S, S, 3): noise, or flat grey, black and white, where hue and saturation are degenerate."""
+    """Return uint8 (count, n, T, S, S, 3): noise, or flat grey, black, white, whose hue and saturation degenerate."""
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (count, n, frames, SIDE, SIDE, 3), dtype=np.uint8)
     return noise if kind == "noise" else np.repeat(noise[..., :1] // 128 * 255, 3, -1)
@@ -62,7 +62,7 @@ def test_augmentation_is_torchvisions_applied_to_each_frame(kind: str) -> None:
     count = 12
     colour = drawn(count)
     for name in ("jitter", "grey", "blur", "flip"):
-        assert 0 < getattr(colour, name).sum() < 3 * count  # or the comparison would leave a branch out
+        assert 0 < getattr(colour, name).sum() < 3 * count  # or the comparison would miss a branch
     clips = pictures(count, kind)
     out = augment(torch.from_numpy(clips), colour).numpy()
     assert out.shape == (count, 3, 3, 4, SIDE, SIDE)

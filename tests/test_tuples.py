@@ -1,4 +1,4 @@
-"""Samples (REFERENCE.md): where clips lie, how labels are drawn; a sample's draws are its own (DESIGN 4.1)."""
+"""Samples (REFERENCE.md): positions of clips, draws of labels; a sample's draws are its own (DESIGN 4.1)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_tuple_geometry(stride: str, frames: int, start_stride: int, tuple_frame
     assert (last - first == 2 * start_stride).all()
     plain = draws.label != REMOTE
     assert (middle - first == start_stride)[plain].all()
-    # The tuple starts anywhere where all of tuple_frames fits, each place as often.
+    # The tuple starts anywhere where all of tuple_frames fits, uniformly.
     counts = np.bincount(first)
     assert len(counts) == 10
     assert chi_square(counts, np.full(10, MANY / 10)) < 3.1  # 99.9 % point of χ²/9
@@ -76,13 +76,13 @@ def test_a_single_clip_starts_anywhere_where_all_of_it_fits(frames: int, length:
 
 
 def prior(length: int, rule: str) -> np.ndarray:
-    """Exact label probabilities of PCL's load4clips for a video of `length` frames, by going through all starts."""
+    """Compute the exact label probabilities of PCL's load4clips for a video of `length` frames, over all starts."""
     starts = range(length - SPAN + 1)
     forward = [start - T - DISTANCE >= 0 for start in starts]
     backward = [length - start - SPAN - T - DISTANCE >= 0 for start in starts]
     combine = all if rule == "both" else any
     room = np.mean([combine(pair) for pair in zip(forward, backward, strict=True)])
-    # One in five is asked to be remote; without room it is drawn again from the other four.
+    # One in five is to be remote; without room the label is redrawn from the other four.
     return np.array([*[0.2 + 0.2 * (1 - room) / 4] * 4, 0.2 * room])
 
 
@@ -98,9 +98,9 @@ def test_label_prior_is_pcls(length: int, rule: str) -> None:
 
 
 def load4clips(generator: random.Random, length: int, rule: str) -> tuple[int, int, int]:
-    """(label, start of the tuple, start of clip 1) by PCL's __getitem__ and load4clips, line by line, at T = 10.
+    """Return (label, start of the tuple, start of clip 1) by PCL's __getitem__ and load4clips, line by line, at T = 10.
 
-    `either` asks for room on one side only; PCL's own branches for that are never reached in its code.
+    `either` requires room on one side only; PCL's own branches for that are never reached in its code.
     """
     start = generator.randint(0, length - SPAN)
     label, middle = generator.randint(0, 4), start + (3 + 8)
@@ -122,20 +122,20 @@ def load4clips(generator: random.Random, length: int, rule: str) -> tuple[int, i
 
 @pytest.mark.parametrize("rule", ["both", "either"])
 def test_tuples_are_distributed_as_by_pcls_own_code(rule: str) -> None:
-    # From videos that just fit a tuple, by such with room for a remote clip on one side, to such with room on both.
+    # From videos that just fit a tuple, to videos with room for a remote clip on one side, to room on both.
     lengths, rounds = np.tile([46, 60, 71, 72, 85, 97, 98, 110, 150, 240], 400), 25
     generator = random.Random(0)
     simulated = [load4clips(generator, length, rule) for _ in range(rounds) for length in lengths.tolist()]
     draws = draw(lengths, len(lengths), pretext={"remote": rule})
     drawn = np.array([draws.label, draws.start[:, 0], draws.start[:, 1]])
     both = (drawn, np.array(simulated).T)
-    # Cells of one label, 20 frames of starts and 40 of the way from clip 0 to clip 1, which is remote or 11.
+    # Cells of one label: 20 frames of starts and 40 of the distance from clip 0 to clip 1, which is remote or 11.
     cells = [np.ravel_multi_index((of[0], of[1] // 20, (of[2] - of[1] + 200) // 40), (5, 10, 11)) for of in both]
     counts, expected = np.bincount(cells[0], minlength=550), np.bincount(cells[1], minlength=550) / rounds
     assert (counts[expected == 0] == 0).all()
     usual = expected > 4
     assert usual.sum() > 40
-    # χ²/n has mean 1 and variance 2/n; that of the simulation itself adds 1/rounds.
+    # χ²/n has mean 1 and variance 2/n; the simulation's own variance adds 1/rounds.
     assert chi_square(counts[usual], expected[usual]) < (1 + 1 / rounds) * (1 + 3.3 * (2 / usual.sum()) ** 0.5)
     away = (drawn[2] - drawn[1])[drawn[0] == REMOTE]
     assert ((away <= -T - DISTANCE) | (away >= SPAN + DISTANCE)).all()
@@ -165,17 +165,17 @@ def test_a_remote_clip_is_16_frames_away(length: int, rule: str) -> None:
     assert before[fits_before & ~fits_after].all()
     assert after[fits_after & ~fits_before].all()
     if both.any():
-        # Where both sides have room, each is taken as often.
+        # Where both sides have room, they are equally likely.
         assert abs(before[both].mean() - 0.5) < 3.3 * 0.5 / both.sum() ** 0.5
 
 
 def test_a_remote_clip_may_lie_anywhere_on_its_side() -> None:
-    # One place for the tuple with room on both sides, and one place on each side for the remote clip.
+    # One position for the tuple with room on both sides, and one position on each side for the remote clip.
     draws = draw(98)
     remote = draws.label == REMOTE
     assert set(draws.start[remote, 0]) == {26}
     assert set(draws.start[remote, 1]) == {0, 88}
-    # In a longer video its distance from the tuple takes every value that there is room for.
+    # In a longer video its distance from the tuple takes every possible value.
     draws = draw(74, count=2000, pretext={"remote": "either"})
     remote = draws.label == REMOTE
     first, middle = draws.start[remote, 0], draws.start[remote, 1]

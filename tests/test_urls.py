@@ -1,4 +1,4 @@
-"""URLs with secrets: none is in what is shown, in what is written of an error, or in a pickled object's `repr`."""
+"""URLs with secrets: none is shown, written with an error, or in a pickled object's `repr`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kdtune.errors import Problem
 from kdtune.urls import HIDDEN, SecretUrl, forget, redact, remember_environment
 
-#: What parsers end a password at, what forms encode, and what is no ASCII.
+#: Characters at which parsers end a password, characters that forms encode, and non-ASCII characters.
 ODD = "@/?#:%&=;+ \\'\"<>[]{}|^`~!$*(),.\n\té✓"
 
 
@@ -109,9 +109,9 @@ def test_a_problem_never_tells_a_secret() -> None:
 
 
 def check_password(password: str, form: str) -> None:
-    """No part of the password is left in what is shown, whoever encoded it, and none in a text that quotes it."""
+    """No part of the password is shown, however it is encoded, and none is left in a text that quotes it."""
     forget()
-    assume(not (form.startswith("user") and password.startswith("//")))  # then `user` is the scheme, as far as one sees
+    assume(not (form.startswith("user") and password.startswith("//")))  # then `user` looks like the scheme
     encoded = quote(password, safe="") if "%" in form else password
     url = form.replace("%", "").replace("PW", encoded)
     secret = SecretUrl(url)
@@ -121,7 +121,7 @@ def check_password(password: str, form: str) -> None:
         assert "SEKRIT" not in redact(text), text
 
 
-#: A password is around SEKRIT; `%` in a form has it encoded.
+#: The password contains SEKRIT; `%` in a form has it encoded.
 FORMS = (
     "http://alice:PW@HOST",
     "http://alice:PW@HOST%",
@@ -142,7 +142,7 @@ def test_no_password_is_shown_whatever_is_in_it(examples: int) -> None:
 
 
 def check_text(text: str) -> None:
-    """Nothing is refused, or takes long."""
+    """Nothing is refused, and nothing takes long."""
     forget()
     assert isinstance(redact(text), str)
     assert SecretUrl(text).reveal() == text

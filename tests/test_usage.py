@@ -1,4 +1,4 @@
-"""How busy the machine was, beside a trial's rows and never in them."""
+"""The machine's usage is recorded beside a trial's rows and never in them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_epoch_has_one_line_and_no_bit_of_a_trial_knows_of_it(
         assert 0 < line["process_memory_usage_megabytes"] < psutil.virtual_memory().total / 1e6
         assert line["process_cpu_utilization_percentage"] > 0, "it has just trained"
     assert bits(files) == bits(train(tiny, Store(tmp_path / "alone"), prepared))
-    # Rows of another life are handed over again, and are not measured again.
+    # Rows of another life are passed again, and not measured again.
     again = UsageMeter(CPU)
     for row in session.trial(tiny, CPU):
         again.note(files, row)

@@ -1,4 +1,4 @@
-"""Whatever a name leads to is a video or is refused with a reason: no traceback, hang or crash, no other file read."""
+"""Any path leads to a video or is refused with a reason: no traceback, hang or crash, and no other file is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recordings import CODECS, SIZE, ffmpeg, needs_ffmpeg, pattern
 
 from kdtune.clips.decode import Refused, first_frame, header_frames, header_pixels
 
-#: Decode every file that stdin names, one a line; print a JSON line for each, and at last the peak of memory in MiB.
+#: Decode every file named on stdin, one per line; print a JSON line for each, and finally the peak memory in MiB.
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
@@ -38,23 +38,23 @@ for line in sys.stdin:
     except Refused as refused:
         said = str(refused)
     print(json.dumps([said, seen, time.process_time() - began]), flush=True)
-# Not ru_maxrss: a process begins with that of the one that it was forked from.
+# Not ru_maxrss: a process starts with that of the one that it was forked from.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(int(peak.split()[1]) // 1024)
 """
-#: Processor time of one file, in seconds, above which it hangs; a file of these tests takes some 0.05 s.
+#: Processor time of one file, in seconds, above which it counts as hanging; a file here takes about 0.05 s.
 HANGS_S = 5
 Said = dict[str, int | str]  # the number of frames, or the reason
 
 
 def in_child(paths: list[Path], user: int | None = None) -> Said:
-    """Decode the files in a process of its own, which C code may crash or block, and return what came of each."""
+    """Decode the files in another process, which C code may crash or block. Return the result for each."""
     command = [sys.executable, "-c", CHILD, *([str(user)] if user else [])]
     lines = "".join(json.dumps(str(path)) + "\n" for path in paths)
     done = subprocess.run(
         command, input=lines, capture_output=True, text=True, cwd=ROOT, timeout=60 + HANGS_S * len(paths), check=False
     )
-    # decord, whose FFmpeg is an older one, complains of some headers; PyAV then serves.
+    # decord has an older FFmpeg and complains about some headers; PyAV then decodes.
     complaints = [line for line in done.stderr.splitlines() if "video_reader.cc" not in line]
     assert (done.returncode, complaints) == (0, []), (done.stdout[-500:], done.stderr[-2000:])
     *rows, peak = done.stdout.splitlines()
@@ -83,7 +83,7 @@ def test_things_that_are_no_files(video: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.open(tmp_path, os.O_RDONLY)
-        listener.bind(f"/proc/self/fd/{here}/socket.mp4")  # a short name: those of sockets may not be long
+        listener.bind(f"/proc/self/fd/{here}/socket.mp4")  # a short name: paths of sockets are limited
         os.close(here)
     (tmp_path / "device.mp4").symlink_to("/dev/zero")
     (tmp_path / "folder.mp4").mkdir()
@@ -110,7 +110,7 @@ def test_things_that_are_no_files(video: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become another user")
 def test_a_file_that_may_not_be_read(video: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to others
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to other users
         folder = Path(name)
         folder.chmod(0o711)
         (folder / "mine.avi").write_bytes(video.read_bytes())

@@ -1,4 +1,4 @@
-"""Teachers that see other input than their students: same moments, same place in the picture, stable targets."""
+"""Teachers that see other input than their students: same moments, same region of the picture, stable targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import Targets
 
-#: No colours, no blur, no flip: clips are then crops of stored frames.
+#: No colours, no blur, no flip: clips are crops of stored frames.
 PLAIN = {"jitter_p": 0.0, "grey_p": 0.0, "blur_p": 0.0, "flip_p": 0.0}
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 TEACHER = {"student": {"backbone": "r3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
@@ -63,7 +63,7 @@ def test_a_view_shows_the_same_moment_and_place(examples: int) -> None:
         assert (top_left >= 0).all()
         assert (top_left + view.size <= view.stored_size).all()
         centres = [(at + c.size / 2) / np.array(c.stored_size) for at, c in ((crop[0, 0], clip), (top_left, view))]
-        # To half a pixel; at the picture's edge sizes that are whole pixels cost another one.
+        # To half a pixel; at the picture's edge, rounding of the sizes adds one.
         assert (abs(centres[0] - centres[1]) <= 1.5 / min(clip.stored_size[0], view.stored_size[0])).all()
 
     pairs, unit = st.tuples(frames, size), st.floats(0, 1, exclude_max=True)
@@ -71,7 +71,7 @@ def test_a_view_shows_the_same_moment_and_place(examples: int) -> None:
 
 
 class Counting:
-    """Frames that are their own numbers."""
+    """Frames whose pixels are their numbers."""
 
     def clip(self, row: int, start: int, count: int) -> np.ndarray:
         assert row == 0
@@ -82,7 +82,7 @@ class Counting:
 
 
 def test_a_view_is_cut_from_the_frames_around_the_students(trial_form: dict[str, Any], prepared: Session) -> None:
-    """RGB, 12 frames, for a student of residuals and 8: against slices of the stored frames."""
+    """RGB and 12 frames, for a student of residuals and 8 frames: compared with slices of the stored frames."""
     config = taught_by(trial_form, {"frames": 12, "modality": "rgb"}, augment=PLAIN)
     data = TrialData.of(config, prepared.clips(config))
     samples = np.arange(data.size)
@@ -107,7 +107,7 @@ def test_a_view_is_cut_from_the_frames_around_the_students(trial_form: dict[str,
 
 @pytest.fixture(scope="module")
 def larger(eight_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, dict[str, Any]]:
-    """8 videos, prepared for students of 32² and their teachers of 64²; and the trial's form."""
+    """Return 8 videos, prepared for students of 32² and their teachers of 64², and the trial's form."""
     form = {
         "data": {"dataset": "synthetic", "root": str(eight_videos), "validation": 0.0},
         "clip": {"frames": 8, "size": 32},
@@ -134,7 +134,7 @@ def test_a_larger_view_shows_the_same_place(larger: tuple[Session, dict[str, Any
     assert seen.shape == (*own.shape[:4], 64, 64)
     halved = seen.reshape(*own.shape[:4], 32, 2, 32, 2).mean((5, 7))
     same = abs(halved - own).mean()
-    # Moved by two pixels it is another place.
+    # Shifted by two pixels, it is another region.
     assert same < 0.5 * abs(np.roll(halved, 2, -1) - own)[..., 4:-4].mean()
     assert same < 0.5 * abs(np.roll(halved, 2, -2) - own)[..., 4:-4, :].mean()
 
@@ -198,7 +198,7 @@ def test_targets_of_a_view_are_found_again_and_are_its_own(
     again = config.model_copy(update={"loss": config.loss.model_copy(update={"tau": 2.0})})
     rows = train(again, Store(tmp_path), prepared).rows()
     assert [rows[0][name] for name in TARGET_COUNTS] == [0, size]
-    # Of the same teacher, for a student that sees what it sees, the targets are others.
+    # For the same teacher, a student whose clips equal the teacher's has other targets.
     alike = config.model_copy(update={"clip": config.clip.model_copy(update=other)})
     session = Session(Store(tmp_path), dict(prepared.folders))
     assert config.teacher is not None

@@ -1,4 +1,4 @@
-"""What a sweep that is watched shows, on terminals and in pipes."""
+"""The display of a watched sweep, on terminals and in pipes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_cursor_comes_back_when_the_sweep_is_interrupted(terminal: Terminal)
 
 
 def screen(text: str) -> str:
-    """What a terminal shows of `text`: cursor up, carriage return and erasing are followed, the rest is dropped."""
+    """Return what a terminal shows of `text`: cursor up, carriage return and erasing are applied, others dropped."""
     lines, row = [""], 0
     for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
         if part == "\n":

@@ -1,4 +1,4 @@
-"""Training on the whole list: `data.validation: 0` makes the test list validation, and says so wherever it matters."""
+"""Training on the whole list: `data.validation: 0` makes the test list validation, which is reported everywhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_same_videos_are_measured_once_with_the_figures_that_they_have_apart
     data = TrialData.of(whole, prepared.clips(whole))
     network = build_network(whole, data.classes)
     once = evaluate(network, Samples(whole, data, CPU))
-    # In another order they are no longer taken for the test list.
+    # In another order they are no longer recognised as the test list.
     apart = evaluate(network, Samples(whole, replace(data, validation=data.validation[::-1].copy()), CPU))
     assert once.scores["validation"] == once.scores["test"]
     assert list(once.scores) == list(apart.scores) == ["validation", "test"]

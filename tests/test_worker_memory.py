@@ -1,4 +1,4 @@
-"""A worker is reused from trial to trial: its memory stays flat, and what it keeps stays within its budget."""
+"""A worker is reused from trial to trial: its memory stays flat, and its caches stay within their budgets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers import ROOT
 from kdtune.config.trial import TrialConfig
 from kdtune.train.session import Session
 
-#: Trials one after another in one process, as a worker's; prints the resident memory in bytes after each.
+#: Train trials one after another in one process, as a worker does; print the resident bytes after each.
 TRAINS = """
 import json, os, sys
 import torch
@@ -23,7 +23,7 @@ from kdtune.train.session import Session
 form, root, folders, trials = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 session = Session(Store(root), folders, cache=SampleCache(40_000_000))
 for number in range(trials):
-    form["loss"]["alpha"], form["seed"] = 0.1 + number / 1000, number % 7  # a few streams, that take turns
+    form["loss"]["alpha"], form["seed"] = 0.1 + number / 1000, number % 7  # a few streams that take turns
     for _ in session.trial(TrialConfig.model_validate(form), torch.device("cpu")):
         pass
     assert session.cache.bytes <= session.cache.budget
@@ -45,6 +45,6 @@ def test_memory_stays_flat_over_a_hundred_trials(
     assert done.returncode == 0, done.stderr
     resident = [int(line) for line in done.stdout.split()]
     assert len(resident) == 100
-    # By the 30th every stream has been kept once and made room once. What 70 trials leave is then noise: one that
-    # leaked as little as its batches (some 20 MB) would leave more than a GB.
+    # By the 30th trial, every stream has been kept once and evicted once. What 70 trials leave is then noise: one that
+    # leaked as little as its batches (about 20 MB) would leave more than a GB.
     assert max(resident[30:]) - resident[30] < 60e6, resident

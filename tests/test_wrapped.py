@@ -1,4 +1,4 @@
-"""Weights inside what wrappers and trainers put around them, and files that are damaged or hostile."""
+"""Weights wrapped by training tools, and files that are damaged or hostile."""
 
 from __future__ import annotations
 

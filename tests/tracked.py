@@ -17,7 +17,7 @@ BEGAN_AT = 1763683200.25
 
 
 def write_epoch(trial: TrackedTrial, epoch: int) -> None:
-    """Append the row that the trainer would, with figures that tell trial and epoch."""
+    """Append a row as the trainer would, with figures that identify trial and epoch."""
     accuracy = 0.1 * epoch + 0.01 * len(trial.name)
     row: dict = {
         "epoch": epoch,
@@ -35,7 +35,7 @@ def write_epoch(trial: TrackedTrial, epoch: int) -> None:
 
 
 def make_trial(store: Store, number: int, state: str, epochs: int) -> TrackedTrial:
-    """A trial of candidate `number` with these many epochs on disk, as a worker would leave it."""
+    """Make a trial of candidate `number` with these many epochs on disk, as a worker would leave it."""
     files = store.trial(f"{number:064x}")
     params = {"teacher": "c3d", "lambda": 0.5 * number, "tau": None, "fraction": 1.0, "key": files.key}
     trial = TrackedTrial(files, f"{number} · c3d", params, {"kdtune.candidate": str(number)}, state)
@@ -71,7 +71,7 @@ def publish(uri: str, folder: Path, trials: list[TrackedTrial], state: str = "co
 
 
 class Shown:
-    """What MLflow has, read by a client of its own."""
+    """What MLflow has, read by a separate client."""
 
     def __init__(self, uri: str) -> None:
         prepare_environment()
@@ -85,12 +85,12 @@ class Shown:
         assert len(found) == len(self.parents) + len(self.trials)
 
     def history(self, name: str, metric: str) -> list[tuple[int, float, int]]:
-        """Step, value and milliseconds of everything logged under this name."""
+        """Return step, value and milliseconds of everything logged under this name."""
         logged = self.client.get_metric_history(self.trials[name].info.run_id, metric)
         return [(entry.step, entry.value, entry.timestamp) for entry in logged]
 
     def everything(self) -> dict:
-        """All that a second sending must not change: every metric's history, params, tags, statuses and ends."""
+        """Return all that a second sending must not change: metric histories, params, tags, statuses and ends."""
         return {
             name: (
                 {metric: self.history(name, metric) for metric in sorted(run.data.metrics)},

@@ -1,4 +1,4 @@
-"""What the tests of watching share: rows as a scheduler and trials write them, and a real pseudo-terminal."""
+"""Shared by the tests of watching: rows as a scheduler and trials write them, and a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def epoch(number: int, seconds: float = 1.0, stage: str | None = None, knn: floa
     return row if stage is None else {**row, "stage": stage}
 
 
-#: What hides a terminal's cursor, and shows it again.
+#: Sequences that hide and show a terminal's cursor.
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 class Terminal:
-    """A real pseudo-terminal that can move its cursor, read while it is written to."""
+    """A real pseudo-terminal that can move its cursor and is read while it is written to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lines: int = 24, columns: int = 100) -> None:
         for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "LINES", "COLUMNS"):
@@ -83,7 +83,7 @@ class Terminal:
         return self._read.decode(errors="replace")
 
     def closed(self) -> str:
-        """Everything that was written, when nobody writes any more."""
+        """Return everything that was written, once nothing writes any more."""
         self.stream.close()
         self._reader.join()
         os.close(self.master)
@@ -91,7 +91,7 @@ class Terminal:
 
 
 def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepFiles:
-    """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
+    """Write a sweep's files as a driver does, for one block of four candidates of two epochs."""
     files = Store(root).sweep(name)
     record = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "objective": OBJECTIVE}
     write_json(files.sweep, {**record, "ledger": "ledger_0.jsonl", "text": "", **fields})
@@ -101,7 +101,7 @@ def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepF
 
 
 def driven(files: SweepFiles, silent: float = 0.0) -> None:
-    """driver.json as a driver leaves it that touched it so many seconds ago."""
+    """Write driver.json as a driver leaves it that touched it the given number of seconds ago."""
     write_json(files.driver, {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None})
     then = time.time() - silent
     os.utime(files.driver, (then, then))
