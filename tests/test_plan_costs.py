@@ -129,7 +129,7 @@ def test_shapes_that_nobody_has_measured_are_named(
     assert said[0] == "in the store 1 found, 0 continued, 2 new"
     assert said[1:] == [
         "to train     2 trials",
-        "             how long they take, nobody has measured here (`plan --measure` does):",
+        "             all of unknown speed (`plan --measure` finds it):",
         "               c3d width 4 (8 frames of 32², batch 16)",
         "               r3d depth 10 width 4 taught by c3d width 4 (8 frames of 32², batch 16)",
     ]

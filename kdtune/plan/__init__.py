@@ -1,1 +1,1 @@
-"""What a sweep would run, and what that costs."""
+"""`plan`: what a sweep would run, and what that costs."""

@@ -1,4 +1,4 @@
-"""What a sweep is, said from its file alone."""
+"""Describe a sweep from its file alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdtune.config.trial import TrialConfig
 
 
 def described(sweep: SweepConfig) -> Iterator[str]:
-    """Lines for people: the question, clips, objectives, teachers, blocks, and how many trials that makes."""
+    """Yield lines about the question, clips, objectives, teachers, blocks and the number of trials."""
     if sweep.question:
         yield sweep.question
         yield ""
@@ -31,7 +31,7 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     if reasons := steered_by_test(sweep):
         yield f"note         {'; '.join(reasons)}: {NONE_LEFT}"
     if sweep.prune.at:
-        kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers go on"
+        kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers continue"
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
     yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
     teachers = _teachers(sweep)
@@ -68,7 +68,7 @@ def described(sweep: SweepConfig) -> Iterator[str]:
 
 
 def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
-    """(name, trial) of every teacher that the sweep can need; one name may be different trials in different blocks."""
+    """Return (name, trial) of every teacher that the sweep may need. One name may mean other trials in other blocks."""
     found: dict[str, tuple[str, TrialConfig]] = {}
     for block in sweep.blocks():
         chosen = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
@@ -81,7 +81,7 @@ def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
 
 
 def _finetuned_teachers(sweep: SweepConfig) -> list[TrialConfig]:
-    """The teachers that are fine-tuned to teach fine-tuning."""
+    """Return the teachers that are fine-tuned in order to teach fine-tunings."""
     found: dict[str, TrialConfig] = {}
     known = {_key(config) for _, config in _teachers(sweep)}
     for block in sweep.blocks():
@@ -102,12 +102,12 @@ def _origin(config: TrialConfig) -> str:
 
 
 def _key(config: TrialConfig) -> str:
-    """Tells trials apart where their data are not at hand."""
+    """Return a key that distinguishes trials although their data may be missing here."""
     return trial_key(config, lambda data: data.folder)
 
 
 def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> int:
-    """How many different trials there are; candidates of a sampler count as different, for nobody knows them yet."""
+    """Return the number of different trials. A sampler's candidates are not known yet and count as different."""
     keys, unknown = {_key(config) for _, config in teachers}, 0
     for block in sweep.blocks():
         points = [*sweep.search.controls]
@@ -129,7 +129,7 @@ def _values(parameter: Parameter) -> str:
 
 
 def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
-    """Epochs in units of one over the whole training set, without pruning."""
+    """Return the epochs without pruning, in epochs of the whole training set."""
     per_block = [
         _fraction(sweep, block) * (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
         for block in blocks
@@ -138,7 +138,7 @@ def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
 
 
 def _finetuning_epochs(sweep: SweepConfig, finetuned: TrialConfig, blocks: list[Block]) -> float:
-    """Epochs in units of one over the whole training set of fine-tuning."""
+    """Return the fine-tuning epochs, in epochs of the whole training set of fine-tuning."""
     own = sweep.trial.finetune is not None and sweep.trial.finetune.data is not None
     trials = [(len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds) for block in blocks]
     shares = [finetuned.data.fraction if own else _fraction(sweep, block) for block in blocks]

@@ -1,7 +1,7 @@
-"""What a sweep would find in the store, go on with and begin: a look ahead with the real scheduler, writing nothing.
+"""Forecast what a sweep would find in the store, resume and begin, with the real scheduler and without writing.
 
-What is there counts as ended, so that the search asks on as it would. Where the store cannot hold a trial of the sweep,
-no search is asked: then nothing imports Optuna.
+Trials in the store count as ended, so the search asks for the same candidates as the sweep would. If the store cannot
+hold any trial of the sweep, the search is not asked and Optuna is not imported.
 """
 
 from __future__ import annotations
@@ -29,50 +29,50 @@ from kdtune.sweep.ledger import Ledger
 if TYPE_CHECKING:
     from kdtune.plan.keys import Keys
 
-#: How many candidates are imagined, for what they may cost, of those of a block that nobody knows yet.
+#: Number of examples that stand for the candidates of a block that cannot be asked yet, to estimate their cost.
 IMAGINED = 16
 
 
 @dataclass(frozen=True)
 class PendingTrial:
-    """A trial that is still to be trained, or the rest of one."""
+    """A trial that is to be trained or resumed."""
 
     config: TrialConfig
     name: str
-    """For people."""
+    """The name that people read."""
     done: int = 0
-    """Epochs that are there."""
+    """Epochs that are already trained."""
     times: float = 1.0
-    """How many trials it stands for; a share where nobody knows yet what will be asked."""
+    """Number of trials that this one stands for; not a whole number for an imagined candidate."""
 
 
 @dataclass
 class Forecast:
-    """The trials of a sweep, each once; fine-tunings are trials, and so are teachers and their teachers."""
+    """The trials of a sweep, each once, with fine-tunings, teachers and their teachers."""
 
     found: set[str] = field(default_factory=set)
-    """Keys of those whose end is in the store."""
+    """Keys of trials that have ended in the store."""
     continued: dict[str, PendingTrial] = field(default_factory=dict)
-    """Key → the rest of a trial that has a checkpoint."""
+    """Key → a trial that resumes from its checkpoint."""
     new: dict[str, PendingTrial] = field(default_factory=dict)
     unasked: int = 0
-    """Trials of candidates that can be asked only when others have ended."""
+    """Number of trials of candidates that can be asked only when others have ended."""
     imagined: list[PendingTrial] = field(default_factory=list)
-    """What these may be."""
+    """Examples of what the unasked trials may be."""
 
     @property
     def pending(self) -> list[PendingTrial]:
-        """All that is to be trained, if what is unasked turns out to be new."""
+        """All trials to train, if no unasked one is in the store."""
         return [*self.continued.values(), *self.new.values(), *self.imagined]
 
     @property
     def trials(self) -> int:
-        """How many these are."""
+        """Number of trials to train."""
         return len(self.continued) + len(self.new) + self.unasked
 
 
 def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
-    """Without `keys` nothing is looked for in the store: every trial is new."""
+    """Return the forecast of `sweep`. Without `keys` nothing is looked up in the store, and every trial is new."""
     look = _Look(sweep, store, keys.of if keys is not None else _folder_key)
     groups = [group for block in sweep.blocks() for group in look.made.controls(block)]
     asked = {block.index: 0 for block in sweep.blocks()}
@@ -84,22 +84,22 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
             sweep, keys.of, Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False)
         )
         while (group := scheduler.next_to_train(store)) is not None:
-            pass  # it is not in the store, and stays in work
+            pass  # it is not in the store and counts as running
         groups, outcomes = list(scheduler.groups.values()), scheduler.outcomes
         asked = {search.block.index: len(search.groups) for search in scheduler.blocks}
     for group in groups:
-        look.add_job(group, outcomes.get(group.name))
+        look.add_group(group, outcomes.get(group.name))
     for block in sweep.blocks():
         look.add_unasked(block, asked[block.index])
         if sweep.refit and not any(group.kind == "refit" and group.block == block for group in groups):
             look.add_refits(block)
     forecast = look.forecast
-    forecast.found -= forecast.continued.keys() | forecast.new.keys()  # pruned as one candidate, trained on as another
+    forecast.found -= forecast.continued.keys() | forecast.new.keys()  # pruned as one candidate, resumed as another
     return forecast
 
 
 def _folder_key(config: TrialConfig) -> str:
-    """Tells trials apart where their data are not at hand."""
+    """Return a key that distinguishes trials although their data may be missing here."""
     return trial_key(config, lambda data: data.folder)
 
 
@@ -108,7 +108,7 @@ class _Look:
         self.sweep, self.store, self.key_of = sweep, store, key_of
         self.made, self.forecast = GroupFactory(sweep, key_of), Forecast()
 
-    def add_job(self, group: TrialGroup, outcome: Outcome | None) -> None:
+    def add_group(self, group: TrialGroup, outcome: Outcome | None) -> None:
         outcome = outcome or outcome_in_store(group, self.sweep.objectives, self.store)
         if outcome is not None:
             self.forecast.found.update(group.keys, group.finetuned if outcome.state == "complete" else ())
@@ -117,16 +117,16 @@ class _Look:
             self._add(config, group.name if len(group.seeds) == 1 else f"{group.name} seed {seed}")
 
     def add_unasked(self, block: Block, asked: int) -> None:
-        """The candidates of a block from number `asked` on: a grid's are known, of others only what they may be."""
+        """Add the candidates of a block from number `asked` on. A grid's are known; others are imagined."""
         sweep, seeds = self.sweep, self.sweep.search.seeds
         count = sweep.candidates(block) - asked
         if sweep.search.sampler == "grid":
             for number, values in enumerate(sweep.grid(block)[asked:], asked):
-                self.add_job(self.made.candidate(block, number, values, {}), None)
+                self.add_group(self.made.candidate(block, number, values, {}), None)
         elif count > 0:
             self.forecast.unasked += count * len(seeds) * (1 if sweep.trial.finetune is None else 2)
             configs = _imagined(sweep, block)
-            for config in configs:  # another seed costs the same, and has the same teacher
+            for config in configs:  # another seed costs the same and has the same teacher
                 for other in _needed(config):
                     self._add(other, f"teacher {other.architecture}")
                 for trial in (config, config.finetuned):
@@ -134,9 +134,9 @@ class _Look:
                         self.forecast.imagined.append(PendingTrial(trial, "", times=count * len(seeds) / len(configs)))
 
     def add_refits(self, block: Block) -> None:
-        """What is trained again when the search of a block is over: its controls, and a candidate that nobody knows."""
+        """Add what is trained again after the search of a block: its controls and a candidate, which is imagined."""
         for control in self.made.controls(block):
-            self.add_job(self.made.refit(control), None)
+            self.add_group(self.made.refit(control), None)
         seeds = self.sweep.search.seeds
         self.forecast.unasked += len(seeds) * (1 if self.sweep.trial.finetune is None else 2)
         if self.sweep.search.sampler == "grid":
@@ -152,7 +152,7 @@ class _Look:
                     self.forecast.imagined.append(PendingTrial(trial, "", times=len(seeds) / len(configs)))
 
     def _add(self, config: TrialConfig, name: str) -> None:
-        """A trial that is to be there, with what it needs and what follows it."""
+        """Add a trial, the trials that it needs and the fine-tuning that follows it."""
         key, forecast = self.key_of(config), self.forecast
         if key in forecast.continued or key in forecast.new:
             return
@@ -172,15 +172,15 @@ class _Look:
 
 
 def _needed(config: TrialConfig) -> list[TrialConfig]:
-    """The trials that a trial and its fine-tuning need, themselves apart."""
+    """Return the trials that a trial and its fine-tuning need."""
     teacher = config.finetuned_teacher
     return config.needs if teacher is None else [*config.needs, teacher]
 
 
 def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
-    """Candidates as they may come: every combination of values that may change what they cost, or IMAGINED of them."""
+    """Return examples of a block's candidates: all combinations of values that affect the cost, or IMAGINED of them."""
     space = sweep.space(block)
-    choices = {name: _telling(name, parameter) for name, parameter in space.items()}
+    choices = {name: _costly_values(name, parameter) for name, parameter in space.items()}
     total = math.prod(map(len, choices.values()))
     found = []
     for place in _places(total):
@@ -191,13 +191,13 @@ def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
                 values[name] = options[chosen]
         try:
             found.append(sweep.build(block, values, sweep.search.seeds[0]))
-        except ValidationError:  # values that clash: such a candidate fails, and costs nothing
+        except ValidationError:  # the values exclude each other: such a candidate fails and costs nothing
             continue
     return found
 
 
 def _places(total: int) -> Sequence[int]:
-    """All numbers below `total`, or IMAGINED of them; a range of more than 2^63 has no length."""
+    """Return all numbers below `total`, or IMAGINED of them. A range of more than 2^63 numbers has no length."""
     if total <= IMAGINED:
         return range(total)
     draw = random.Random(0)
@@ -208,7 +208,7 @@ def _places(total: int) -> Sequence[int]:
     )
 
 
-def _telling(name: str, parameter: Parameter) -> list[Scalar]:
-    """The values of a parameter between which costs may differ: a weight, a rate or a temperature costs nothing."""
+def _costly_values(name: str, parameter: Parameter) -> list[Scalar]:
+    """Return a parameter's values that may differ in cost. Weights, rates and temperatures do not affect it."""
     sizes = parameter.choice is not None or parameter.int or parameter.int_log or resolve(name) == "data.fraction"
     return parameter.extremes if sizes else parameter.extremes[-1:]

@@ -1,4 +1,4 @@
-"""Keys of trials before a sweep has prepared their data: what the store has recorded must do."""
+"""Keys of trials before a sweep prepares their data, as far as the store's records tell them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kdtune.train.prepared import Prepared, source_id
 
 
 class Keys:
-    """Trials' keys as far as their data sets are prepared; names that no trial of the store has, for all others."""
+    """Return trials' keys. A trial whose data are not prepared gets a key that no trial of the store has."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.missing: dict[str, str] = {}
-        """source_id → folder, of the data sets that are not prepared."""
+        """source_id → folder of the data sets that are not prepared."""
         self.identities: dict[str, Mapping[str, Any]] = {}
-        """Key → what a trial of the store is (config.key.identity), for those that this version could have made."""
+        """Key → identity (config.key) of the store's trials that this version could have made."""
         for files in prepared.store.trials():
             identity = files.identity() or {}
             if "imported" in identity or identity.get("semantics") == TRAINER_SEMANTICS:
@@ -34,11 +34,11 @@ class Keys:
 
     @property
     def may_be_found(self) -> bool:
-        """Does the store hold a trial on any of the data that were asked for so far?"""
+        """Whether the store holds a trial on any of the data sets that `of` has seen."""
         return any(identity.get("data") in self._manifests for identity in self.identities.values())
 
     def _prepared(self, config: TrialConfig) -> bool:
-        """Are all data sets of the trial's lineage there? Looks for each once."""
+        """Return whether all data sets of the trial's lineage are prepared. Looks for each only once."""
         folders = self.prepared.folders
         sources = {source_id(p.data, p.clip): p for p in config.lineage() if p.imported is None}
         for source, part in sources.items():

@@ -1,4 +1,4 @@
-"""What a sweep would run and what that costs, said from its file and the store's records, mostly within a second."""
+"""`plan`: what a sweep would run and what that costs, from its file and the store's records, usually in a second."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kdtune.units import duration
 if TYPE_CHECKING:
     from kdtune.plan.keys import Keys
 
-#: Of several things so many are named.
+#: Maximum number of items listed.
 SHOWN = 3
 
 
 def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
-    """Lines for people: what the sweep is, what of it is in the store, and what the rest costs in hours and disk.
+    """Yield lines on what the sweep is, what of it is in the store, and what the rest costs in hours and disk.
 
-    With `measuring`, which is told of the progress, the data sets are prepared, and shapes of trials of which the store
-    does not know how long they take are measured. Then it raises DataError and UserError as a sweep does.
+    With `measuring`, which receives messages on the progress, the data sets are prepared and trials of unknown speed
+    are timed. The same DataError and UserError are then raised as by the sweep.
     """
     keys = _keys(sweep, store, prepare=measuring is not None)
     yield from described(sweep)
@@ -40,7 +40,7 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
 
 
 def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
-    """None where the store knows nothing yet, and is not to learn it."""
+    """Return the keys, or None if the store is empty and is not to be prepared."""
     if prepare:
         from kdtune.plan.keys import Keys
         from kdtune.sweep.prepare import check_resources, prepare_sweep, refuse, this_machine
@@ -57,7 +57,7 @@ def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
 
 
 def _data(sweep: SweepConfig, store: Store, keys: Keys | None) -> Iterator[str]:
-    """What is understood of each data set that is here; why a sweep will refuse it, where it cannot be read."""
+    """Yield a summary of each data set that is here, or why the sweep would refuse it."""
     configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
     if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):
         return
@@ -96,7 +96,7 @@ def _trials(sweep: SweepConfig, forecast: Forecast) -> str:
 def _costs(
     sweep: SweepConfig, forecast: Forecast, keys: Keys, measuring: Callable[[str], object] | None
 ) -> Iterator[str]:
-    """Hours, of one worker and of as many as fit here, and disk; and what of it nobody can tell."""
+    """Yield the hours of one worker and of all that fit here, the disk space, and the trials of unknown cost."""
     from kdtune.clips.machine import amount, processor
     from kdtune.plan.costs import cost_of, shape_words, side_by_side
 
@@ -115,16 +115,16 @@ def _costs(
             line += f", {duration(cost.seconds / workers)} with {workers} side by side"
         line += f"; {amount(cost.bytes)}"
     yield line
-    if elsewhere := [device or "a machine that is not known" for device in cost.devices if device != processor()]:
-        yield f"             by what was measured on {' and '.join(sorted(elsewhere))}"
+    if elsewhere := [device or "an unknown machine" for device in cost.devices if device != processor()]:
+        yield f"             at the speed of {' and '.join(sorted(elsewhere))}"
     if cost.unmeasured:
-        what = "and what takes those that" if cost.seconds else "how long they take,"
-        yield f"             {what} nobody has measured here (`plan --measure` does):"
+        what = "without those" if cost.seconds else "all"
+        yield f"             {what} of unknown speed (`plan --measure` finds it):"
         yield from _some([shape_words(config) for config in cost.unmeasured.values()])
 
 
 def _some(lines: list[str]) -> Iterator[str]:
-    """The first of them, and how many more there are."""
+    """Yield the first lines and the number of the others."""
     yield from (f"               {line}" for line in lines[:SHOWN])
     if len(lines) > SHOWN:
         yield f"               and {len(lines) - SHOWN} more"

@@ -1,4 +1,4 @@
-"""How fast: the figure by epoch, and the first epoch at which a trial is as good as its control in the end."""
+"""Convergence: a metric by epoch, and the first epoch at which a trial matches its control's final value."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Curve = dict[int, float]
 
 @dataclass(frozen=True)
 class Reach:
-    """When an entry had what its control ends with."""
+    """When an entry reached its control's final value."""
 
     entry: Entry
     epochs: list[int]
-    """One for each seed that reached it: the first evaluated epoch with at least that figure."""
+    """For each seed that reached it, the first evaluated epoch with at least that value."""
     seeds: int
-    """How many could be compared."""
+    """Number of seeds that could be compared."""
     full: int
     """Epochs of the control."""
 
@@ -31,12 +31,12 @@ class Reach:
 
     @property
     def saved(self) -> float | None:
-        """The share of the control's epochs that are not needed, where every seed reached it."""
+        """The share of the control's epochs that were not needed; None unless every seed reached it."""
         return 1 - fmean(self.epochs) / self.full if self.epochs and len(self.epochs) == self.seeds else None
 
 
 def curve_measure(sweep: Sweep, store: Store) -> Measure:
-    """The report's measure where pre-training records it; else k-NN, which it always records."""
+    """Return the report's measure if pre-training records it, else k-NN, which is always recorded."""
     asked = replace(sweep.measure, cost=False)
     evaluated = next((trial for trial in sweep.trials if trial["stages"]), None)
     if sweep.measure.cost or (evaluated is not None and not curve(store, evaluated, asked)):
@@ -45,7 +45,7 @@ def curve_measure(sweep: Sweep, store: Store) -> Measure:
 
 
 def curve(store: Store, trial: Row, measure: Measure) -> Curve:
-    """Of a trial's pre-training, where it was evaluated, as far as it came in this sweep."""
+    """Return the curve of a trial's pre-training at its evaluations, up to its last epoch in this sweep."""
     rows = [
         row for row in store.trial(trial["key"]).sound_rows() if "evaluation" in row and row["epoch"] <= trial["epochs"]
     ]
@@ -54,16 +54,16 @@ def curve(store: Store, trial: Row, measure: Measure) -> Curve:
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
-    """The mean over the seeds, at the epochs that all of them have."""
+    """Return the mean over the seeds at the epochs that all of them have."""
     common = [epoch for epoch in (curves[0] if curves else {}) if all(epoch in curve for curve in curves)]
     return {epoch: fmean(curve[epoch] for curve in curves) for epoch in common}
 
 
 def reaches(standing: Standing, curves: dict[str, Curve], measure: Measure) -> list[Reach]:
-    """Of the block's first control, where it is complete, and of the candidates that have begun; `curves` by key.
+    """Return when the candidates reached the first control's final value; empty unless that control is complete.
 
-    A candidate's seed is held against the control of the same seed. The control is its own first row: it may have come
-    to its last figure before its last epoch.
+    `curves` are by key. A candidate's seed is compared with the control of the same seed. The control itself comes
+    first, because it may have reached its final value before its last epoch.
     """
     if not standing.controls or standing.controls[0].state != "complete":
         return []

@@ -1,4 +1,4 @@
-"""The papers' question once more: Tables 3 to 7 of KD, measured beside the published values, and the early stage.
+"""The papers' question again: Tables 3 to 7 of KD with measured beside published values, and the early stage.
 
 KD = Camarena, Gonzalez-Mendoza, Chang, J. Imaging 2024, 10(4), 85; its values are in published/. Those of UCF101 are
 most probably pretext accuracies on the test list, the best so far at each stage, of one seed; so that is what stands
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 STAGES = ("early", "mid", "late")
 SOURCE = "Camarena, Gonzalez-Mendoza, Chang, J. Imaging 2024, 10(4), 85"
-#: The data sets of the published values: all stages are of the first, Table 3's fine-tuning is of the second.
-#: Measured on others, the rows compare like with unlike.
+#: Data sets of the published values: all stages use the first, Table 3's fine-tuning the second. Values that are
+#: measured on other data sets are not comparable.
 PRETRAINED_ON, FINETUNED_ON = "ucf101", "hmdb51"
-#: What stands in Table 3's second column: PCL's figure after fine-tuning.
+#: The metric of Table 3's second column: PCL's accuracy after fine-tuning.
 FINETUNE_METRIC = "top1"
 NETWORKS = {"r3d": "R3D", "c3d": "C3D", "r21d": "R(2+1)D", "none": "–"}
 
@@ -45,7 +45,7 @@ class Line:
     teacher: str
     published: dict[str, float]
     measured: dict[str, dict[int, float]]
-    """Stage, `finetune` among them → seed → value; without the stages that no trial has reached."""
+    """Stage (or `finetune`) → seed → value, for the stages that a trial has reached."""
     keys: list[str]
 
     def mean(self, stage: str) -> float | None:
@@ -55,35 +55,37 @@ class Line:
 
 @dataclass(frozen=True)
 class Paper:
-    """What a sweep measured of the paper's tables."""
+    """The rows of the paper's tables that a sweep measured."""
 
     column: str
-    """The metric of the stages, of which the best so far is shown."""
+    """The metric whose best value so far is shown at each stage."""
     dataset: str
     """The data set of the students' pre-training."""
     finetuned_on: str | None
-    """What they were fine-tuned on; None where they were not."""
+    """The data set of fine-tuning; None without it."""
     best_of: str
-    """The evaluations that a best so far is the best of, in words."""
+    """The evaluations among which a best so far is chosen, in words."""
     lines: list[Line]
 
     def pairs(self, stage: str) -> list[tuple[Line, Line]]:
-        """(distilled, scratch) of the same student and fraction, where both have reached the stage."""
+        """Return pairs (distilled, scratch) of the same student and fraction that have both reached the stage."""
         scratch = {(line.fraction, line.student): line for line in self.lines if line.teacher == "none"}
         rows = [(line, scratch[line.fraction, line.student]) for line in self.lines if line.teacher != "none"]
         return [(kd, base) for kd, base in rows if kd.measured.get(stage) and base.measured.get(stage)]
 
 
 def published(name: str) -> Iterator[dict[str, str]]:
-    """The rows of a table as it was published; its first line says whose it is."""
+    """Yield the rows of a table as published; the first line of its file names the source."""
     text = (files("kdtune.report") / "published" / f"{name}.csv").read_text(encoding="utf-8")
     yield from csv.DictReader(text.splitlines()[1:])
 
 
 def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
-    """The paper's rows as far as `sweep` has them; None where it is not of the shape of sweeps/paper.yaml: students and
-    data fractions are its blocks, and its teachers all that is searched. Of a sweep that trains the chosen again, the
-    rows are of those trainings."""
+    """Return the paper's rows as far as `sweep` has them.
+
+    The result is None unless the sweep has the form of sweeps/paper.yaml: blocks of students and data fractions, and
+    only teachers are searched. If the sweep trains the chosen candidates again, the rows are of those trials.
+    """
     blocks = {resolve(name) for name in config.search.blocks}
     searched = {resolve(name) for name in config.search.space}
     if not {"student.backbone", "data.fraction"} <= blocks or searched != {"teacher"}:
@@ -160,9 +162,9 @@ def _final(paper: Paper) -> Table:
 def _note(paper: Paper, finetuned_on: str | None = None) -> str:
     note = f"Published: {SOURCE}. Differences: measured − published, in points. Best so far: of {paper.best_of}."
     if paper.dataset != PRETRAINED_ON:
-        note += f" Measured on {paper.dataset}, published on UCF101: like beside unlike."
+        note += f" Measured on {paper.dataset}, published on UCF101: not comparable."
     if finetuned_on not in (None, FINETUNED_ON):
-        note += f" Fine-tuned on {finetuned_on}, published on HMDB51: like beside unlike."
+        note += f" Fine-tuned on {finetuned_on}, published on HMDB51: not comparable."
     return note
 
 
@@ -181,8 +183,10 @@ def _beside(measured: float | None, value: float) -> list[Cell]:
 
 
 def early_words(paper: Paper) -> list[str]:
-    """The paper's conclusion, measured: in how many rows distillation is ahead of scratch at each stage, and by how
-    much, beside what was published of the same rows."""
+    """Return the measured and the published form of the paper's conclusion for each stage.
+
+    That is the number of rows in which distillation is ahead of scratch, and by how much.
+    """
     words = []
     for stage in STAGES:
         pairs = paper.pairs(stage)
@@ -200,7 +204,7 @@ def early_words(paper: Paper) -> list[str]:
 
 
 def _over_seeds(pairs: list[tuple[Line, Line]], stage: str) -> str:
-    """The interval of the average, over seeds: each seed's average over the rows is one number."""
+    """Return the interval of the average over seeds, in words: each seed's average over the rows is one number."""
     common = set.intersection(*(set(line.measured[stage]) for pair in pairs for line in pair))
     averages = [fmean(kd.measured[stage][seed] - base.measured[stage][seed] for kd, base in pairs) for seed in common]
     if len(averages) < 2 or (ends := paired_interval(averages, 1)) is None:
@@ -217,7 +221,7 @@ def _points(gain: float) -> str:
 
 
 def early_plot(paper: Paper) -> Figure | None:
-    """Each row's gain at the early stage, measured beside published."""
+    """Draw each row's gain at the early stage, measured beside published."""
     pairs = paper.pairs("early")
     if not pairs:
         return None

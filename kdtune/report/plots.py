@@ -1,7 +1,7 @@
-"""How a report's plots look and are saved, and those of gains and of stages. matplotlib is imported where one is drawn.
+"""The style of a report's plots, and the plots of gains and stages. matplotlib is imported only to draw.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; what they say is also said by shape or by words. The
-same figures give the same bytes: no date, no version, names of SVG parts that follow from what is drawn.
+Colours are Okabe and Ito's, which colour-blind people can distinguish; shapes or words repeat their meaning. The same
+figures give the same bytes: no date, no version, and names of SVG parts that follow from the content.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73"),
     *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
-#: Of teachers and the like, in the order in which they are met. Yellow is too faint for a line.
+#: Colours of teachers and the like, in order of appearance. Yellow is too faint for a line.
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#8C8C8C"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "kdtune",
     "svg.fonttype": "path",
-    # Names may hold dollars: none of them begins a formula.
+    # A dollar in a name must not begin a formula.
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -49,15 +49,15 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
-#: Inches: what a page shows at its full width.
+#: Width in inches, which a page shows in full.
 WIDTH = 8.0
-#: Blocks that one plot shows, and candidates of a block in the plot of gains.
+#: Maximum number of blocks in a plot, and of candidates per block in the plot of gains.
 BLOCKS, CANDIDATES = 12, 10
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn plot, in both forms."""
+    """A drawn plot as SVG and PNG."""
 
     name: str
     caption: str
@@ -66,12 +66,12 @@ class Plot:
 
     @property
     def uri(self) -> str:
-        """The SVG as a part of a page. In an image of its own: the names of its parts clash with no other's."""
+        """The SVG as a data URI. As an image of its own, its part names cannot clash with another plot's."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
 
 
 def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Plot]:
-    """The plot, or none where `draw` finds nothing to show."""
+    """Return the plot, or an empty list if `draw` finds nothing to show."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -93,7 +93,7 @@ def figure_of(height: float, width: float = WIDTH) -> Figure:
 
 
 def panels(number: int, height: float, columns: int = 3, share: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each block, of which the same scales are comparable."""
+    """Return a figure with one panel per block, on shared scales."""
     columns = min(columns, number)
     rows = math.ceil(number / columns)
     figure = figure_of(rows * height + 0.5)
@@ -101,29 +101,29 @@ def panels(number: int, height: float, columns: int = 3, share: bool = True) -> 
     flat = [axes[i // columns][i % columns] for i in range(rows * columns)]
     for empty in flat[number:]:
         empty.remove()
-    # With shared scales only the outer panels have numbers; one above an empty place is outer, too.
+    # With shared scales only the outer panels have numbers, and a panel above an empty place is one of them.
     for i in range(max(0, number - columns), number):
         flat[i].xaxis.set_tick_params(labelbottom=True)
     return figure, flat[:number]
 
 
 def palette(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Name → colour and marker."""
+    """Return name → colour and marker."""
     return {name: (COLOURS[i % 6], MARKERS[i % 6]) for i, name in enumerate(dict.fromkeys(names))}
 
 
 def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
-    """The candidates' teachers, each with its colour and marker."""
+    """Return the candidates' teachers with their colours and markers."""
     return palette(sorted(str(trial["params"]["teacher"]) for trial in sweep.trials if not trial["control"]))
 
 
 def teacher_name(teacher: object) -> str:
-    """For legends."""
+    """Return a label for legends."""
     return "no teacher" if teacher == "none" else f"teacher {teacher}"
 
 
 def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
-    """One for all panels, below them: each label once."""
+    """Draw one legend below all panels, with each label once."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)))
@@ -132,7 +132,7 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
 # ---- gains -----------------------------------------------------------------------------------------------------------
 
 
-#: Verdict → colour, marker and what a legend says; the undecided are hollow.
+#: Verdict → colour, marker and legend; undecided ones are hollow.
 VERDICTS = {
     "better": (GREEN, "o", GREEN, "surely better"),
     "worse": (VERMILION, "s", VERMILION, "surely worse"),
@@ -141,7 +141,7 @@ VERDICTS = {
 
 
 def gains_plot(sweep: Sweep) -> Figure | None:
-    """Every block's best candidates: gain over the control with its interval."""
+    """Draw the gain over the control of every block's best candidates, with intervals."""
     rows: list[tuple[str, Gain | None]] = []
     for standing in sweep.standings:
         entries = [entry for entry in standing.candidates if entry.name in standing.gains][:CANDIDATES]
@@ -181,13 +181,13 @@ def _ends(gain: Gain) -> list[float]:
 
 
 def _reach(means: list[float], ends: list[float]) -> float:
-    """How far the axis goes: as far as most intervals, so that a single wide one does not make dots of the others."""
+    """Return the axis' end, which most intervals fit, so that one wide interval does not shrink the others to dots."""
     usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
     return 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
 
 
 def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None:
-    """An interval, with an arrow where it goes on beyond the axis."""
+    """Draw an interval, with an arrow if it extends beyond the axis."""
     if not ends:
         return
     low, high = max(-reach, ends[0]), min(reach, ends[1])
@@ -202,7 +202,7 @@ def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None
 
 
 def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Figure | None:
-    """The figure by epoch, mean over the seeds; a cross where a candidate was pruned."""
+    """Draw the metric by epoch, mean over the seeds, with a cross where a candidate was pruned."""
     shown = [s for s in sweep.standings if any(curves.get(t["key"]) for t in sweep.trials if t["block"] == s.block)]
     if not shown:
         return None

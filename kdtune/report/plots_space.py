@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-#: From dark to bright; both ends are seen on white, by everyone.
+#: From dark to bright, with both ends visible on white for everyone.
 COLOURS = "viridis"
 
 
 def searched(space: dict[str, Parameter]) -> dict[str, Parameter]:
-    """Parameters of more than one value, by the names that trials have them under."""
+    """Return the parameters of more than one value, by their names in trials."""
     found = {column_name(name): parameter for name, parameter in space.items()}
     return {name: p for name, p in found.items() if p.bounds is not None or len(p.choice or []) > 1}
 
@@ -63,7 +63,7 @@ def _has_values(sweep: Sweep) -> bool:
 
 
 def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
-    """Every candidate at its λ and τ, coloured by its figure; hollow ones were pruned or have failed."""
+    """Draw every candidate at its λ and τ, coloured by its result; hollow ones were pruned or failed."""
     if not {"lambda", "tau"} <= searched(space).keys() or not _has_values(sweep):
         return None
     from matplotlib.cm import ScalarMappable
@@ -95,7 +95,7 @@ def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
 
 
 def _range(axis: Axis, parameter: Parameter) -> None:
-    """All that could have been asked, whatever was."""
+    """Return the whole searched range, whatever was asked."""
     if parameter.bounds is None:
         return
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -115,7 +115,7 @@ def _range(axis: Axis, parameter: Parameter) -> None:
 
 
 def importance_plot(importances: dict[str, dict[str, float]]) -> Figure | None:
-    """Of each block, the shares of the parameters."""
+    """Draw the parameters' shares of the importance for each block."""
     if not importances:
         return None
     names = list(dict.fromkeys(name for shares in importances.values() for name in shares))
@@ -140,7 +140,7 @@ def importance_plot(importances: dict[str, dict[str, float]]) -> Figure | None:
 
 
 def parallel_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
-    """A line for each candidate through its values to its figure; faint ones were pruned or have failed."""
+    """Draw a line for each candidate through its values to its result; faint ones were pruned or failed."""
     parameters = searched(space)
     if not parameters or not _has_values(sweep):
         return None
@@ -179,7 +179,7 @@ def parallel_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
 
 
 def _place(value: Any, parameter: Parameter) -> float | None:
-    """0 … 1 on the parameter's axis; None where the candidate does not have it."""
+    """Return the value's place on the parameter's axis, 0 … 1; None if the candidate lacks the parameter."""
     if value is None:
         return None
     if parameter.choice is not None:
@@ -213,7 +213,7 @@ def _axis(ax: Axes, x: float, name: str, ticks: list[tuple[float, str]]) -> None
 
 
 def pareto_plot(sweep: Sweep) -> Figure | None:
-    """The first objective over each of the others; a line through the candidates that none beats in both."""
+    """Draw the first objective over each of the others, with a line through the candidates of the Pareto set."""
     first, *others = sweep.measures
     shown = [standing for standing in sweep.standings if standing.best][:BLOCKS]
     if not others or not shown:
@@ -234,7 +234,7 @@ def pareto_plot(sweep: Sweep) -> Figure | None:
             x, y = value_of(entry, other), value_of(entry, first)
             if x is not None and y is not None:
                 ax.plot([x], [y], marker="*", color=VERMILION, ms=10, ls="", label="control", zorder=4)
-        # Where no candidate can be: it would be better in both.
+        # No candidate lies beyond the line: it would be better in both.
         side, up = (-5 if other.mode == "min" else 5), (4 if first.mode == "max" else -10)
         beside = {"xytext": (side, up), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
         for entry in standing.best:

@@ -50,13 +50,13 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, most: int
     objective, *others = objectives_of(sweep)
     metric, split = objective["column"], objective["split"]
     trials = [trial for trial in results["trials"] if trial["block"] == block]
-    # What an action head alone is measured by has no value before fine-tuning.
+    # Metrics of the action head have no value before fine-tuning.
     lacking = {s for trial in trials for s, splits in trial["stages"].items() if metric not in splits[split]}
     stages = [stage for stage in sweep["stages"] if stage not in lacking]
     controls = {trial["seed"]: trial for trial in reversed(trials) if trial["control"]}
     sign = -1 if objective["mode"] == "max" else 1
     candidates = [trial for trial in trials if not trial["control"]]
-    # Complete ones by their objective, then pruned ones by how far they came.
+    # Complete candidates by their objective, then pruned ones by their epochs.
     candidates.sort(key=lambda t: (t["objective"] is None, sign * (t["objective"] or 0), -t["epochs"], t["candidate"]))
     shown = candidates if most is None else candidates[:most]
     best = [trial["key"] for trial in results["best"][block]] if others else []
@@ -84,14 +84,14 @@ def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, most: int
 
 
 def _majority(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
-    """What always answering the most frequent class would score."""
+    """Return the score of always answering the most frequent class."""
     name = majority_of(metric)
     majorities = [stage[split][name] for trial in trials for stage in trial["stages"].values() if name in stage[split]]
     return majorities[0] if majorities else None
 
 
 def _gain(trial: dict[str, Any], control: dict[str, Any] | None) -> str:
-    """Objective minus the same seed's control, in points."""
+    """Return the objective minus the same seed's control, in points."""
     if control is None or trial["control"] or trial["objective"] is None or control["objective"] is None:
         return ""
     return f"{100 * (trial['objective'] - control['objective']):+.1f}"
@@ -104,7 +104,7 @@ def _state(trial: dict[str, Any]) -> str:
 
 
 def _by_state(trials: list[dict[str, Any]]) -> str:
-    """As in `3, 6 complete; 5 pruned at early`: candidates by number, so that none goes unnamed."""
+    """Return every candidate's number by state, as in `3, 6 complete; 5 pruned at early`."""
     numbers: dict[str, list[str]] = {}
     for trial in trials:
         numbers.setdefault(_state(trial), []).append(str(trial["candidate"]))

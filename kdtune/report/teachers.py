@@ -1,4 +1,4 @@
-"""The trials of a store that can teach, read from their config.json and result.json alone: no torch."""
+"""`teacher list`: the trials of a store that can teach, from their config.json and result.json, without torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
 from kdtune.tables import Table, render
 
-#: The validation accuracies that are shown, where a trial has them.
+#: Validation accuracies that are shown if a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")
-#: Digits of a key in the table: enough to tell trials apart.
+#: Digits of a key in the table, enough to distinguish trials.
 SHORT = 12
 
 
@@ -33,13 +33,13 @@ def teacher_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def _row(files: TrialFiles) -> dict[str, Any] | None:
-    """The row of a trial, or None for one that is not complete or that another version made."""
+    """Return a trial's row, or None if it is not complete or another version trained it."""
     form, result = files.identity(), files.sound_result()
     if form is None or result is None:
         return None
     imported = "imported" in form
     if not imported and form["semantics"] != TRAINER_SEMANTICS:
-        return None  # no trial's key leads here any more
+        return None  # no key of this version leads here
     trial = {} if imported else form["trial"]
     clip, student = (form if imported else trial)["clip"], (form if imported else trial)["student"]
     last = list(result["stages"].values())[-1]["validation"] if result["stages"] else {}
@@ -62,14 +62,14 @@ def _row(files: TrialFiles) -> dict[str, Any] | None:
 
 
 def network_label(student: dict[str, Any]) -> str:
-    """As in `r3d-10 w64`, of a canonical student."""
+    """Return the name of a canonical student, as in `r3d-10 w64`."""
     depth = f"-{student['depth']}" if "depth" in student else ""
     width = f" w{student['width']}" if "width" in student else ""
     return f"{student['backbone']}{depth}{width}"
 
 
 def teacher_table(rows: list[dict[str, Any]]) -> str:
-    """`rows` of teacher_rows to read: accuracies as at the last stage and, where it was better, the best before it."""
+    """Return `rows` of teacher_rows as text: accuracies at the last stage and the best before it if that was better."""
     if not rows:
         return "no trial in the store is complete yet"
     shown = [metric for metric in ACCURACIES if any(row[metric] is not None for row in rows)]

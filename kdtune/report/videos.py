@@ -1,4 +1,4 @@
-"""How many videos a block's figures are shares of, from the stored frames' index. No torch needed."""
+"""Numbers of evaluated videos in each block, from the index of the stored frames, without torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from kdtune.store import Store
 
 
 def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dict[str, int]]:
-    """Block → {"validation": n, "test": n} of what is evaluated at `stage`. Blocks of which nothing has begun, and
-    those whose frames are no longer in the store, are left out."""
+    """Return block → {"validation": n, "test": n}, the numbers of videos that are evaluated at `stage`.
+
+    Blocks without a trial and blocks whose frames are no longer in the store are left out.
+    """
     sweep = config_of(record)
     stores: dict[str, ClipStore] = {}
     for folder in store.clip_stores():
@@ -39,7 +41,7 @@ def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dic
         if manifest in stores:
             try:
                 data = TrialData.of(measured, stores[manifest])
-            except UserError:  # the frames of fewer videos than the trials had
+            except UserError:  # the store now has the frames of fewer videos than the trials had
                 continue
             found[block.label] = {"validation": len(data.validation), "test": len(data.test)}
     return found

@@ -1,4 +1,4 @@
-"""A sweep's answer in plain words: never more than its figures say."""
+"""A sweep's answer in plain words, which claim no more than its figures show."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kdtune.report.standing import Entry, Standing, Sweep, gains_of
 
 
 def control_name(entry: Entry) -> str:
-    """`scratch`, or what else the control is."""
+    """Return `scratch`, or another control's description."""
     return "scratch" if entry.params["teacher"] == "none" else f"the control (teacher {entry.params['teacher']})"
 
 
 def answer(sweep: Sweep) -> str:
-    """The sweep's question, answered in a sentence with its interval."""
+    """Answer the sweep's question in one sentence, with the interval."""
     known = [s for s in sweep.standings if s.leader is not None and s.leader.name in s.gains]
     if not known:
         return (
@@ -69,7 +69,7 @@ def _one(sweep: Sweep, standing: Standing) -> str:
 
 
 def basis_words(gain: Gain, standing: Standing, sweep: Sweep) -> str:
-    """What an interval is made from."""
+    """Return the basis of an interval in words."""
     if gain.basis == "seeds":
         return f"Student's t over {len(gain.differences)} seeds' differences"
     return f"one seed: from {standing.videos[sweep.measure.split]} {sweep.measure.split} videos alone, approximate"
@@ -96,7 +96,7 @@ def _lacking(standing: Standing) -> str:
 
 
 def block_words(sweep: Sweep, standing: Standing) -> list[str]:
-    """What one block's figures say, and what they do not."""
+    """Return what one block's figures show and what they do not."""
     leader = standing.leader
     if leader is None or leader.name not in standing.gains:
         return [f"{_lacking(standing).split(': ', 1)[1].capitalize()}: nothing to say of gains."]
@@ -121,7 +121,7 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
 
 
 def majority_in(standing: Standing, measure: Measure) -> float | None:
-    """What always answering the most frequent class would score; None where that is not known or means nothing."""
+    """Return the score of always answering the most frequent class; None if it is unknown or meaningless here."""
     means_something = measure.is_share and measure.base not in ("retrieval", "top5")
     for entry in [*standing.controls, *standing.candidates] if means_something else ():
         for splits in entry.trials[0]["stages"].values():
@@ -132,7 +132,7 @@ def majority_in(standing: Standing, measure: Measure) -> float | None:
 
 
 def method_words(sweep: Sweep) -> list[str]:
-    """How the intervals are made, and what they do not cover."""
+    """Return how the intervals are computed and what they do not cover."""
     gains = [gain for standing in sweep.standings for gain in standing.gains.values()]
     words = []
     if any(gain.basis == "seeds" for gain in gains):

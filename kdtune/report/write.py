@@ -1,4 +1,4 @@
-"""`report`: from a sweep's records to a page, its tables and its plots. The same records give the same bytes."""
+"""`report`: write a sweep's page, tables and plots. The same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ from kdtune.store import Store
 from kdtune.store.files import write_atomic
 from kdtune.tables import Table, render
 
-#: Parameter → share of the importance, by block (kdtune/sweep/importance.py).
+#: Block → parameter → share of the importance (kdtune/sweep/importance.py).
 Importances = dict[str, dict[str, float]]
 
 
 def write_report(store: Store, record: dict[str, Any], folder: Path, importances: Importances) -> list[Path]:
-    """Write `folder`/report.html, report.md, plots/ and tables/ of the sweep with this record; returns all files, the
-    page first.
+    """Write report.html, report.md, plots/ and tables/ of a sweep to `folder`; return all files, the page first.
 
-    Raises StoreError where an earlier version wrote the record.
+    Raises StoreError if an earlier version wrote `record`.
     """
     results = sweep_results(store, record["name"], {})
     sweep = sweep_of(record, results, videos_of(store, record, measure_of(record).stage))
@@ -56,13 +55,13 @@ def write_report(store: Store, record: dict[str, Any], folder: Path, importances
             forms = {"csv": "csv", "md": "markdown", "tex": "latex"}
             texts |= {f"tables/{part.name}.{suffix}": f"{render(part, form)}\n" for suffix, form in forms.items()}
     for place, content in texts.items():
-        # A lone surrogate in a record is no UTF-8: it is shown escaped.
+        # A lone surrogate in a record has no UTF-8 and is shown escaped.
         write_atomic(folder / place, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return [folder / place for place in texts]
 
 
 def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[Part]:
-    """The page from top to bottom."""
+    """Yield the parts of the page from top to bottom."""
     config = config_of(sweep.record)
     measure = curve_measure(sweep, store)
     curves = {trial["key"]: curve(store, trial, measure) for trial in sweep.trials}
@@ -86,7 +85,7 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     yield Heading("What was searched")
     caption = f"Each candidate at its λ and τ; colour: {sweep.measure.title}."
     yield from drawn("lambda_tau", caption + _cut(sweep), partial(map_plot, sweep, space))
-    caption = "A line for each candidate through its values; faint lines were pruned or have failed."
+    caption = "A line for each candidate through its values; faint lines were pruned or failed."
     yield from drawn("parallel", caption + _cut(sweep), partial(parallel_plot, sweep, space))
     caption = "Candidates that no other beats in both objectives; numbers are theirs."
     yield from drawn("pareto", caption + _cut(sweep), partial(pareto_plot, sweep))
@@ -112,7 +111,7 @@ def _warnings(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
 
 
 def _missing(sweep: Sweep) -> str:
-    """What has not ended, in words; empty where nothing is left."""
+    """Return what has not ended, in words; empty if everything has."""
     found = []
     for standing in sweep.standings:
         entries = [*standing.controls, *standing.candidates]
@@ -189,13 +188,13 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure
 
 def _importance_parts(sweep: Sweep, importances: Importances) -> Iterator[Part]:
     if not importances:
-        yield Text(
-            "Importance of parameters: not enough complete candidates, nothing that varies, or no Optuna journal."
-        )
+        yield Text("Importance of parameters: too few complete candidates, nothing that varies, or no Optuna journal.")
         return
     most = max(sum(e.state == "complete" for e in s.candidates) for s in sweep.standings)
-    hint = "" if most >= 50 else f" With {most} complete candidates at most in a block this is no more than a hint."
-    caption = "Importance of what was searched, as Optuna counts it: what tells the best candidates from the others."
+    hint = "" if most >= 50 else f" With {most} complete candidates at most in a block this is only a hint."
+    caption = (
+        "Importance of what was searched, estimated by Optuna: what distinguishes the best candidates from the others."
+    )
     yield from drawn("importance", caption + hint, partial(importance_plot, importances))
 
 
@@ -243,7 +242,7 @@ def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
 
 def _gains_caption() -> str:
     shown = f"the best candidates of each block, {CANDIDATES} at most"
-    return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: they go on."
+    return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: cut off."
 
 
 def _cut(sweep: Sweep) -> str:
