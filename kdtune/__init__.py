@@ -13,7 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdtune.api.running import open_sweep as open_sweep
+    from kdtune.api.running import run as run
     from kdtune.api.store import Store as Store
+    from kdtune.api.sweep import Sweep as Sweep
     from kdtune.api.training import Training as Training
     from kdtune.api.training import train as train
     from kdtune.api.trial import Trial as Trial
@@ -36,6 +39,7 @@ _DEFINED_IN = {
     "KdtuneError": "kdtune.errors",
     "Store": "kdtune.api.store",
     "StoreError": "kdtune.errors",
+    "Sweep": "kdtune.api.sweep",
     "SweepConfig": "kdtune.config.sweep",
     "Training": "kdtune.api.training",
     "Trial": "kdtune.api.trial",
@@ -43,6 +47,8 @@ _DEFINED_IN = {
     "TrialError": "kdtune.errors",
     "TrialResult": "kdtune.api.trial",
     "UserError": "kdtune.errors",
+    "open_sweep": "kdtune.api.running",
+    "run": "kdtune.api.running",
 }
 _PACKAGES = {"train": "kdtune.train"}
 
@@ -52,6 +58,7 @@ __all__ = [
     "KdtuneError",
     "Store",
     "StoreError",
+    "Sweep",
     "SweepConfig",
     "Training",
     "Trial",
@@ -59,6 +66,8 @@ __all__ = [
     "TrialError",
     "TrialResult",
     "UserError",
+    "open_sweep",
+    "run",
     "train",
 ]
 

@@ -64,6 +64,13 @@ def copied(clips: ClipStore, store: Store) -> ClipStore:
     return ClipStore.open(folder)
 
 
+def link_clips(store: Path, to: Path) -> None:
+    """Make the store `to`, with the decoded frames of `store`."""
+    to.mkdir()
+    for part in ("clips", "manifests"):
+        (to / part).symlink_to((store / part).resolve())
+
+
 def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
     """Return every figure of every epoch, and the digest of the weights."""
     rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]

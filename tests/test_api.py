@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
-import os
-import shutil
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,53 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import CPU, ROOT, bits, run_python
+from databases import empty_database
+from helpers import ROOT, link_clips, run_python
 from test_layout import HEAVY
 
 import kdtune
-from kdtune.clips.catalog import video_path
-from kdtune.clips.dataset import TrialData
-from kdtune.config.trial import TrialConfig
-from kdtune.models.heads import build_network
-from kdtune.store.files import write_json
-from kdtune.train.evaluate import video_features
-from kdtune.train.profile import TorchSettings, settings_kept
-from kdtune.train.samples import Samples
+from kdtune.history.events import Asked, Ended, EpochEnd, Started
 from kdtune.train.session import Session
 
-MODULES = ("kdtune", "kdtune.api.store", "kdtune.api.trial", "kdtune.api.training", "kdtune.train.student")
-
-
-def link_clips(store: Path, to: Path) -> None:
-    """Create the store `to`, with the decoded frames of `store`."""
-    to.mkdir()
-    for part in ("clips", "manifests"):
-        (to / part).symlink_to((store / part).resolve())
+MODULES = (
+    "kdtune",
+    "kdtune.api.running",
+    "kdtune.api.store",
+    "kdtune.api.sweep",
+    "kdtune.api.training",
+    "kdtune.api.trial",
+    "kdtune.train.student",
+)
 
 
 @pytest.fixture(scope="module")
 def place(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `trial.yaml`, and with `runs` where that trial is complete."""
+    """A folder with `trial.yaml`, with `tiny.yaml`, a sweep of it, and with `runs`, where that sweep is complete."""
     folder = tmp_path_factory.mktemp("api")
+    search = {"space": {"teacher": ["c3d"], "lambda": {"log": [0.1, 2.0]}}, "candidates": 2, "sampler": "random"}
+    sweep = {
+        "name": "tiny",
+        "question": "Does a <C3D> teach a small R3D?",
+        "trial": trial_form,
+        "teachers": {"c3d": {"student": {"backbone": "c3d", "width": 4}}},
+        "search": search,
+    }
     (folder / "trial.yaml").write_text(yaml.safe_dump(trial_form))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     link_clips(prepared.store.root, folder / "runs")
-    write_json(folder / "runs" / "sweeps" / "tiny" / "sweep.json", {"name": "tiny"})
-    kdtune.train(folder / "trial.yaml", store=folder / "runs", device="cpu").run()
+    events.clear()
+    where = {"store": folder / "runs", "tracking_uri": empty_database(folder / "mlflow" / "mlflow.db")}
+    kdtune.run(folder / "tiny.yaml", backend="inprocess", on_event=events.append, **where)
     return folder
 
 
+#: What the run of that sweep told.
+events: list[Any] = []
+
+
 @pytest.fixture
-def trial(place: Path) -> kdtune.Trial:
-    (found,) = kdtune.Store(place / "runs").trials()
-    return found
+def sweep(place: Path) -> kdtune.Sweep:
+    return kdtune.open_sweep("tiny", store=place / "runs")
 
 
 # ---- the names -------------------------------------------------------------------------------------------------------
@@ -64,13 +71,15 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert run_python(code).stdout == "[]\n"
 
 
-def test_a_store_is_read_without_torch(place: Path, trial: kdtune.Trial) -> None:
+def test_records_are_read_without_torch(place: Path) -> None:
     code = f"""
 import kdtune, sys
-trial = kdtune.Store({str(place / "runs")!r}).trial({trial.key!r})
-print(trial.config.epochs, trial.state, len(trial.stages), [name for name in {HEAVY[:5]!r} if name in sys.modules])
+sweep = kdtune.open_sweep("tiny", store={str(place / "runs")!r})
+trial = sweep.control()
+print(trial.config.epochs, trial.state, len(trial.stages), len(sweep.trials()), len(sweep.answer) > 0)
+print([name for name in {HEAVY[:5]!r} if name in sys.modules])
 """
-    assert run_python(code).stdout == "2 complete 2 []\n"
+    assert run_python(code).stdout == "2 complete 2 3 True\n[]\n"
 
 
 def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
@@ -97,94 +106,107 @@ def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
 
 
 def test_what_its_documentation_says_is_true(
-    place: Path, trial: kdtune.Trial, trial_form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    place: Path, sweep: kdtune.Sweep, trial_form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow/mlflow.db")
+    trial = sweep.control()
+    assert trial is not None
     known = {"kdtune": kdtune, "torch": torch, "np": np, "form": trial_form, "trial": trial, "key": trial.key}
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    runner = doctest.DocTestRunner(optionflags=flags)
-    documented = set()
-    for module in MODULES:
-        for found in doctest.DocTestFinder().find(importlib.import_module(module), extraglobs=known):
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    shown = set()
+    for module in map(importlib.import_module, MODULES):
+        for found in doctest.DocTestFinder().find(module, extraglobs=known):
             runner.run(found)
-            documented |= {found.name} if found.examples else set()
+            shown |= {found.name.removeprefix(f"{module.__name__}.")} if found.examples else set()
     assert runner.failures == 0
-    assert {f"kdtune.api.{name}" for name in PUBLIC} <= documented
+    public = {name for name in kdtune.__all__ if not name.endswith(("Config", "Error"))}
+    for name in public - {"train"}:
+        members = inspect.getmembers(getattr(kdtune, name), inspect.isfunction)
+        public |= {f"{name}.{member}" for member, _ in members if not member.startswith("_")}
+    assert public - {"Training.close"} <= shown
 
 
-#: Names that must have an example.
-PUBLIC = (
-    "store.Store",
-    "store.Store.trials",
-    "store.Store.trial",
-    "store.Store.teachers",
-    "trial.Trial",
-    "trial.Trial.epochs",
-    "trial.Trial.load_student",
-    "trial.Trial.features",
-    "trial.Trial.replay",
-    "training.train",
-    "training.Training",
-)
+# ---- a sweep ---------------------------------------------------------------------------------------------------------
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+def test_frames_have_their_documented_columns(sweep: kdtune.Sweep) -> None:
+    trials, epochs, gains = sweep.trials(), sweep.epochs(), sweep.gains()
+    kinds = {"key": "string", "candidate": "Int64", "control": "bool", "seed": "int64", "objective": "float64"}
+    kinds |= {"params/lambda": "float64", "late/test/knn": "float64", "cost/gmac": "float64", "error": "string"}
+    assert {name: str(trials[name].dtype) for name in kinds} == kinds
+    assert trials["candidate"].isna().tolist() == trials["control"].tolist() == [True, False, False]
+    assert trials["objective"].tolist() == trials["late/validation/knn"].tolist()
+    assert epochs.groupby("key", sort=False)["epoch"].agg(list).tolist() == [[1, 2]] * 3
+    assert list(epochs["key"].unique()) == trials["key"].tolist()
+    # A gain is the candidate less the control, in points.
+    own = trials.set_index("candidate")["objective"].drop(index=[], errors="ignore")
+    control = trials.loc[trials["control"], "objective"].item()
+    expected = [100 * (own[number] - control) for number in gains["candidate"]]
+    np.testing.assert_allclose(gains["gain"], expected)
+    assert gains["gain"].is_monotonic_decreasing
+    assert ((gains["low"] <= gains["gain"]) & (gains["gain"] <= gains["high"])).all()
 
 
-def test_a_file_a_mapping_and_a_config_are_one_trial(
-    place: Path, trial: kdtune.Trial, trial_form: dict[str, Any], tiny: TrialConfig
-) -> None:
-    for source in (place / "trial.yaml", str(place / "trial.yaml"), trial_form, tiny):
-        assert kdtune.train(source, store=place / "runs").trial == trial
-    assert trial.config.model_copy(update={"stages": tiny.stages}) == trial.config
-    assert kdtune.train(trial.config, store=place / "runs").trial == trial, "a restored one, too"
+def test_frames_of_a_sweep_without_trials_have_the_same_columns(place: Path, tmp_path: Path) -> None:
+    store = kdtune.Store(tmp_path)
+    source = kdtune.Store(place / "runs").files.sweep("tiny").folder
+    folder = store.files.sweep("tiny").folder
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_bytes((source / "sweep.json").read_bytes())
+    empty, full = kdtune.open_sweep("tiny", store), kdtune.open_sweep("tiny", place / "runs")
+    for name in ("trials", "epochs", "gains", "pareto"):
+        nothing, found = getattr(empty, name)(), getattr(full, name)()
+        assert len(nothing) == 0
+        assert nothing.dtypes.to_dict() == {column: found[column].dtype for column in nothing.columns}
+    assert (empty.best(), empty.control()) == (None, None)
+    assert empty.answer.startswith("No answer yet")
+    assert "No answer yet" in empty._repr_html_()
 
 
-def test_all_problems_are_told_at_once(trial_form: dict[str, Any], tmp_path: Path) -> None:
-    wrong = {**trial_form, "epochs": 0, "clip": {"frames": 8, "size": "small"}, "loose": 1}
-    with pytest.raises(kdtune.ConfigError) as refused:
-        kdtune.train(wrong, store=tmp_path)
-    assert sorted(problem.where for problem in refused.value.problems) == [
-        "trial: clip.size",
-        "trial: epochs",
-        "trial: loose",
-    ]
-    with pytest.raises(kdtune.StoreError, match="store: names no folder"):
-        kdtune.train(trial_form, store=" ")
+def test_a_notebook_shows_the_answer_with_what_users_wrote_escaped(sweep: kdtune.Sweep) -> None:
+    html = sweep._repr_html_()
+    assert "Does a &lt;C3D&gt; teach" in html
+    assert "<C3D>" not in html
+    assert "<table" in html
 
 
-def test_a_stopped_training_resumes_to_the_same_bits(
-    place: Path, trial: kdtune.Trial, prepared: Session, tmp_path: Path
-) -> None:
-    link_clips(prepared.store.root, tmp_path / "runs")
-    training = kdtune.train(place / "trial.yaml", store=tmp_path / "runs", device="cpu")
-    assert next(training)["epoch"] == 1
-    training.close()
-    assert training.trial.state == "incomplete"
-    again = kdtune.train(place / "trial.yaml", store=tmp_path / "runs", device="cpu").run()
-    assert again.result is not None
-    assert bits(again.files) == bits(trial.files)
+def test_unknown_names_are_refused_with_the_known_ones(sweep: kdtune.Sweep, place: Path) -> None:
+    with pytest.raises(kdtune.StoreError, match=r"block: .*'everything'.*allowed: all"):
+        sweep.gains("everything")
+    with pytest.raises(kdtune.StoreError, match=r"no trial with seed 7 \(allowed: 0\)"):
+        sweep.best(seed=7)
+    with pytest.raises(kdtune.StoreError, match="no trial whose key begins with 'x'"):
+        sweep.trial("x")
+    with pytest.raises(kdtune.ConfigError, match=r"search\.candidate: unknown key, did you mean candidates"):
+        kdtune.run({"name": "s", "search": {"space": {}, "candidate": 2}}, store=place / "runs")
+    with pytest.raises(kdtune.UserError, match="backend: there is none called 'slurm'"):
+        kdtune.run(place / "tiny.yaml", store=place / "runs", backend="slurm")
 
 
-def test_fine_tuning_follows(place: Path, trial: kdtune.Trial, trial_form: dict[str, Any], tmp_path: Path) -> None:
-    link_clips(place / "runs", tmp_path / "runs")
-    shutil.copytree(place / "runs" / "trials", tmp_path / "runs" / "trials")
-    training = kdtune.train({**trial_form, "finetune": {"epochs": 1}}, store=tmp_path / "runs", device="cpu")
-    assert training.finetuned is not None
-    assert (training.trial.key, training.finetuned.state) == (trial.key, "incomplete")
-    assert [row["epoch"] for row in training] == [1, 2, 1]
-    assert training.finetuned.config.start is not None
-    assert training.finetuned.result is not None
+def test_events_tell_what_happens_and_a_sweep_built_in_python_is_the_file_s(place: Path, sweep: kdtune.Sweep) -> None:
+    kinds = [type(event) for event in events]
+    assert [kinds.count(kind) for kind in (Asked, Started, EpochEnd, Ended)] == [4, 4, 8, 4]
+    again: list[Any] = []
+    built = kdtune.SweepConfig.model_validate(yaml.safe_load((place / "tiny.yaml").read_text()))
+    uri = f"sqlite:///{place}/mlflow/mlflow.db"
+    found = kdtune.run(built, store=place / "runs", backend="inprocess", on_event=again.append, tracking_uri=uri)
+    assert found.trials()["key"].tolist() == sweep.trials()["key"].tolist()
+    assert not [event for event in again if isinstance(event, EpochEnd)], "nothing is trained again"
 
 
-def test_a_call_leaves_the_process_as_it_was(place: Path) -> None:
-    """Train in a thread, as a notebook may; torch's settings are unchanged between rows and afterwards."""
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+
+def test_a_call_leaves_the_process_as_it_was(place: Path, trial_form: dict[str, Any]) -> None:
+    """In a notebook's thread, with torch's settings as they were between two rows and afterwards."""
+    uri = f"sqlite:///{place}/mlflow/mlflow.db"
     code = f"""
 import logging, os, signal, sys, threading, warnings
 import torch, kdtune
-import sympy, decord  # libraries that change the process on import
+import sympy, decord, mlflow  # libraries that change the process when they are imported
 os.chdir({str(place)!r})
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # variables that torch would set
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # which torch would set
 torch.set_num_threads(2)
 
 def state():
@@ -196,15 +218,17 @@ def state():
     loggers = [(logger.level, logger.handlers) for logger in (logging.root, ours)]
     return [settings, hooks, signals, loggers, list(warnings.filters), *sorted(os.environ.items())]
 
+form = dict(name="one", trial={trial_form!r}, search=dict(space=dict(alpha=[0.5, 1.0]), candidates=1))
+
 def work():
     before = state()
     for row in kdtune.train("trial.yaml", store="again", device="cpu"):
         assert state() == before, [part for part in state() if part not in before]
-    (trial,) = kdtune.Store("again").trials()
-    assert trial.replay() is None
-    trial.features([])
+    sweep = kdtune.run(form, store="again", backend="inprocess", on_event=lambda event: None, tracking_uri={uri!r})
+    assert sweep.control().replay() is None
+    sweep.control().features([])
     assert state() == before, [part for part in state() if part not in before]
-    done.append(trial.state)
+    done.append(str(sweep))
 
 done = []
 thread = threading.Thread(target=work)
@@ -214,60 +238,4 @@ print(done)
 """
     link_clips(place / "runs", place / "again")
     done = run_python(code)
-    assert done.stdout == "['complete']\n", done.stderr
-
-
-# ---- a trial ---------------------------------------------------------------------------------------------------------
-
-
-def test_features_have_the_bits_of_the_trainers_evaluation(
-    trial: kdtune.Trial, tiny: TrialConfig, prepared: Session
-) -> None:
-    clips = prepared.clips(tiny)
-    data = TrialData.of(tiny, clips)
-    student = trial.load_student()
-    with settings_kept():
-        network = build_network(tiny)
-        network.load_state_dict(student.network.state_dict())
-        expected, _ = video_features(network, Samples(tiny, data, CPU), data.train)
-    files = [video_path(Path(tiny.data.folder), clips.index["video"][row]) for row in data.train]
-    found = trial.features(files, device="cpu")
-    assert (found.dtype, found.shape) == (np.float32, (len(files), 32))
-    np.testing.assert_array_equal(found, expected.numpy())
-    assert trial.features([]).shape == (0, 32)
-
-
-def test_every_video_that_cannot_be_used_is_named(trial: kdtune.Trial, tmp_path: Path) -> None:
-    short, torn = np.zeros((7, 40, 40, 3), np.uint8), tmp_path / "torn.avi"
-    torn.write_bytes(b"RIFF")
-    with pytest.raises(kdtune.DataError) as refused:
-        trial.features([np.zeros((9, 40, 40, 3), np.uint8), short, torn, tmp_path / "none.avi", np.zeros((8, 40, 40))])
-    said = [str(problem) for problem in refused.value.problems]
-    assert said[0] == "videos[1]: has 7 frames, the student needs at least 8"
-    assert [line.partition(": ")[0] for line in said[1:]] == [str(torn), str(tmp_path / "none.avi"), "videos[4]"]
-    assert said[3] == "videos[4]: frames must be uint8 (T, H, W, 3), but got float64 (8, 40, 40)"
-    with pytest.raises(TypeError, match="must be a list of paths or arrays"):
-        trial.features("clip.avi")
-
-
-def test_settings_are_put_back() -> None:
-    before = TorchSettings.now()
-    with settings_kept():
-        torch.set_num_threads(before.threads + 1)
-        torch.use_deterministic_algorithms(not before.deterministic)
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = "other"
-        assert TorchSettings.now() != before
-    assert TorchSettings.now() == before
-
-
-def test_places_and_records_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    for named in ("me:word@host\0", "", tmp_path / "file"):
-        (tmp_path / "file").touch()
-        with pytest.raises(kdtune.StoreError, match="store: "):
-            kdtune.Store(named)
-    store = kdtune.Store(tmp_path)
-    folder = store.files.trial("0" * 32).folder
-    for form in ({"trial": {"loss": 3}, "data": "x", "teacher": None, "start": None, "semantics": 4}, {"trial": 1}):
-        write_json(folder / "config.json", form)
-        with pytest.raises(kdtune.StoreError, match="holds no trial's configuration"):
-            _ = store.trial("0").config
+    assert done.stdout == "[\"Sweep('one', 2 complete)\"]\n", done.stderr

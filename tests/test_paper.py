@@ -10,7 +10,7 @@ import yaml
 from fabricated import fabricate
 from helpers import ROOT, SHARED
 
-from kdtune.commands.report import make_report
+from kdtune.api.reporting import make_report
 from kdtune.config.load import load_sweep
 from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig

@@ -14,8 +14,8 @@ from helpers import ROOT, train
 from hypothesis import strategies as st
 from schedulers import all_of, drive
 
+from kdtune.api.reporting import make_report
 from kdtune.clips.dataset import TrialData
-from kdtune.commands.report import make_report
 from kdtune.config.key import canonical
 from kdtune.config.load import load_sweep
 from kdtune.config.refit import refit_of

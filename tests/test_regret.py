@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers import CPU
 
-from kdtune.commands.report import make_report
+from kdtune.api.reporting import make_report
 from kdtune.errors import EXIT_OK
 from kdtune.execute.in_process import InProcess
 from kdtune.report.results import record_of, sweep_results

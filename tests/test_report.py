@@ -14,8 +14,8 @@ from fabricated import Figure, fabricate, finish, sweep_of, usual_figure
 from helpers import ROOT, run_python
 from scipy import stats
 
+from kdtune.api.reporting import make_report
 from kdtune.cli import main
-from kdtune.commands.report import make_report
 from kdtune.config.load import load_sweep
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_USER_ERROR, StoreError
@@ -138,7 +138,7 @@ def test_tables_and_plots_are_files_in_every_form(made: tuple[Store, str]) -> No
 
 def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path: Path) -> None:
     store, _ = made
-    code = "from pathlib import Path\nfrom kdtune.store import Store\nfrom kdtune.commands.report import make_report\n"
+    code = "from pathlib import Path\nfrom kdtune.store import Store\nfrom kdtune.api.reporting import make_report\n"
     for i in (1, 2):
         run_python(
             code + f"make_report(Store({str(store.root)!r}), 's', Path({str(tmp_path / str(i))!r}))", hash_seed=i

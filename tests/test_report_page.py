@@ -12,7 +12,7 @@ from browser import WIDTH, browser, missing, page_text
 from fabricated import fabricate, sweep_of, usual_figure
 from selenium.webdriver.common.by import By
 
-from kdtune.commands.report import make_report
+from kdtune.api.reporting import make_report
 from kdtune.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]

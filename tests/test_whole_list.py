@@ -10,9 +10,9 @@ import pytest
 from fabricated import fabricate, sweep_of, usual_figure
 from helpers import CPU
 
+from kdtune.api.reporting import make_report
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.summary import lines
-from kdtune.commands.report import make_report
 from kdtune.config.steering import steered_by_test
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network

@@ -51,14 +51,18 @@ class Store:
         return hash(self.files.place.reveal())
 
     def sweeps(self) -> list[str]:
-        """Return the names of the sweeps that were run with this store, in alphabetical order."""
+        """Return the names of the sweeps that were run with this store, in alphabetical order.
+
+        >>> kdtune.Store("runs").sweeps()
+        ['tiny']
+        """
         return self.files.sweeps()
 
     def trials(self) -> list[Trial]:
         """Return every trial that was begun, by key.
 
-        >>> [trial.state for trial in kdtune.Store("runs").trials()]
-        ['complete']
+        >>> {trial.state for trial in kdtune.Store("runs").trials()}
+        {'complete'}
         """
         return [Trial(self, files.key) for files in self.files.trials()]
 

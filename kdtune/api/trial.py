@@ -29,7 +29,12 @@ Stages = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a complete trial ended."""
+    """How a complete trial ended.
+
+    >>> result = kdtune.Store("runs").trial(key).result
+    >>> result.epochs, len(result.weights_sha256), result.cost["gmac"] > 0
+    (2, 64, True)
+    """
 
     epochs: int
     """Epochs that were trained; 0 for imported weights."""

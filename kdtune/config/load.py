@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,19 @@ def load_sweep(file: Path, sets: Sequence[str] = ()) -> SweepConfig:
 def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     """Check a sweep file whose text has been read from `file`. Raises ConfigError with all its problems."""
     raw, places = parse_file(text, file)
-    problems = _apply_sets(raw, sets, SweepConfig, places)
+    return _checked_sweep(raw, file, places, _apply_sets(raw, sets, SweepConfig, places))
+
+
+def check_sweep(raw: Mapping[str, Any]) -> SweepConfig:
+    """Return the sweep of a mapping, as a sweep file holds it. Raises ConfigError with all its problems."""
+    return _checked_sweep(dict(raw), Path("sweep"), {}, [])
+
+
+def _checked_sweep(raw: dict[str, Any], file: Path, places: Mapping[str, str], problems: list[Problem]) -> SweepConfig:
+    """Return the sweep that `raw` holds. Raises ConfigError with its problems and those that are known already."""
     _refuse_many_trials(raw, file)
     sweep, more = validate(SweepConfig, raw)
-    problems += more
+    problems = problems + more
     if sweep is not None:
         # What was left out as wrong has its default in `sweep`: no second complaint about the same place.
         known = [problem.where for problem in problems]
@@ -84,11 +92,11 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
 
 def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """Return the trial of a mapping, as a trial file holds it. Raises ConfigError with all its problems."""
-    content = dict(raw)
-    _refuse_many_trials(content, None)
+    content, name = dict(raw), Path("trial")
+    _refuse_many_trials(content, name)
     trial, problems = validate(TrialConfig, content)
     if problems or trial is None:
-        raise ConfigError([replace(problem, where=f"trial: {problem.where}") for problem in problems])
+        raise ConfigError(_placed(problems, name, {}))
     return trial
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from kdtune.history.metric import MetricSpec
 from kdtune.names import stays_below
 from kdtune.parse import first_line
 from kdtune.store import Store
+from kdtune.store.files import as_json
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class SweepRecord:
 
     def row(self) -> dict[str, Any]:
         """Return the record as JSON."""
-        row = asdict(self)
+        row = json.loads(as_json(asdict(self)))
         return {("objective" if name == "objectives" else name): value for name, value in row.items()}
 
 

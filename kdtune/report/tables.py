@@ -33,7 +33,12 @@ def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
 
 def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
     """Return what is printed at the end of a sweep: for each block the control and the best candidates."""
-    return "\n\n".join(rendered(table, "text") for table in _blocks(results, sweep, SHOWN))
+    return "\n\n".join(rendered(table, "text") for table in summary_tables(results, sweep))
+
+
+def summary_tables(results: dict[str, Any], sweep: dict[str, Any]) -> list[Table]:
+    """Return the tables of `summary`."""
+    return list(_blocks(results, sweep, SHOWN))
 
 
 def _blocks(results: dict[str, Any], sweep: dict[str, Any], most: int | None) -> Iterator[Table]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
@@ -65,9 +68,27 @@ def register_model(client: MlflowClient, name: str, alias: str, model_id: str, k
     client.set_registered_model_alias(name, alias, version)
 
 
-def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedModel:
-    import mlflow.pytorch
+@contextmanager
+def _quiet_flavour() -> Iterator[ModuleType]:
+    """Yield `mlflow.pytorch`, and leave the program's logging as it was.
 
+    Its import configures the root logger, and it warns of pickle each time. The weights are our own, and loading a
+    model means trusting who logged it.
+    """
+    root, own = logging.getLogger(), logging.getLogger("mlflow.pytorch")
+    before = root.level, list(root.handlers), own.level
+    try:
+        import mlflow.pytorch
+
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
+        own.setLevel(logging.ERROR)
+        yield mlflow.pytorch
+    finally:
+        own.setLevel(before[2])
+
+
+def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedModel:
     from kdtune.train.student import trained_student
 
     student, client = trained_student(trial.files), connection.client
@@ -81,11 +102,9 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
         model_id=model.model_id,
         metadata={**about, "labels": list(student.labels)},
     )
-    # It warns of pickle each time. The weights are our own, and loading a model means trusting who logged it.
-    logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="kdtune-model-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kdtune-model-") as folder, _quiet_flavour() as flavour:
         place = Path(folder) / NAME
-        mlflow.pytorch.save_model(
+        flavour.save_model(
             student,
             str(place),
             mlflow_model=described,

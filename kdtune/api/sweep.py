@@ -1,0 +1,263 @@
+"""A sweep of a store as users see it: DataFrames, bests, gains, the answer, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdtune.api.store import Store
+from kdtune.api.trial import Trial
+from kdtune.errors import Problem, StoreError
+from kdtune.names import quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kdtune.config.sweep import SweepConfig
+    from kdtune.history.sweep import SweepHistory
+    from kdtune.history.trials import TrialRecord
+
+
+class Sweep:
+    """A sweep as its records say, at the moment when it was opened; open it again to see what has happened since.
+
+    >>> sweep = kdtune.open_sweep("tiny", store="runs")
+    >>> sweep
+    Sweep('tiny', 4 complete)
+    >>> sweep.blocks
+    ['all']
+    >>> print(sweep.answer)
+    The data do not decide ...
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        """Read a sweep; `open_sweep` says what that raises."""
+        from kdtune.history.reading import read_history
+
+        self.store, self.name = store, name
+        self.history: SweepHistory = read_history(store.files, name)
+        """The typed history that every figure here comes from (kdtune/history)."""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts().items() if count)
+        return f"Sweep({self.name!r}, {counts or 'nothing asked'})"
+
+    def _repr_html_(self) -> str:
+        """Show the question, the answer and a table for each block in a notebook."""
+        from html import escape
+
+        from kdtune.report.tables import summary_tables
+        from kdtune.tables.html import table_html
+
+        texts = [self.name, self.history.record.question, self.answer]
+        head = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
+        return head + "".join(map(table_html, summary_tables(self._results, self._record)))
+
+    @property
+    def blocks(self) -> list[str]:
+        """The labels of the blocks, in the sweep file's order: candidates are compared within one block alone."""
+        return list(self.history.blocks)
+
+    @property
+    def config(self) -> SweepConfig:
+        """The sweep file as it was run, `--set` included. Raises StoreError where this version refuses it."""
+        return self.history.record.sweep()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return state → how many groups (candidates, controls, teachers) are in it.
+
+        >>> kdtune.open_sweep("tiny", store="runs").counts()["complete"]
+        4
+        """
+        return self.history.counts()  # type: ignore[return-value]
+
+    # ---- DataFrames --------------------------------------------------------------------------------------------------
+
+    def trials(self, *, refits: bool = False) -> pd.DataFrame:
+        """Return one row for each trial: by block, controls first, then candidates by number and seed.
+
+        Columns, with their dtypes:
+            key (string), block (string), candidate (Int64, missing for a control), control (bool), seed (int64),
+            state (string: complete, pruned, failed, running, pending), epochs (int64, without fine-tuning),
+            seconds (float64, of training), objective (float64, the first one, missing unless complete),
+            objective/<metric> (float64, of several objectives each), params/<name> (as they were searched: teacher,
+            lambda, tau, alpha, fraction, student and more), <stage>/<split>/<metric> (float64: accuracies as shares,
+            losses in nats), cost/<name> (float64; kdtune/config/metrics.py says the units), weights_sha256 (string),
+            finetuned (string, the key of its fine-tuning), error (string).
+
+        With `refits` the trainings on the whole training list follow, and a column refit (bool) tells them apart: their
+        objectives are measured on the test split.
+
+        >>> frame = kdtune.open_sweep("tiny", store="runs").trials()
+        >>> frame.loc[frame["control"], ["candidate", "state"]].to_numpy().tolist()
+        [[<NA>, 'complete']]
+        >>> frame["params/lambda"].dtype, frame["late/validation/knn"].dtype, frame["candidate"].dtype
+        (dtype('float64'), dtype('float64'), Int64Dtype())
+        """
+        from kdtune.api.frames import trials_frame
+        from kdtune.history.trials import refit_records
+
+        again = refit_records(self.store.files, self.history) if refits else []
+        return trials_frame(self.history, self._trial_records, again)
+
+    def epochs(self) -> pd.DataFrame:
+        """Return one row for each epoch of each trial, in the order of `trials`, as far as this sweep trained it.
+
+        Columns: key, block, candidate, control and seed as in `trials`, finetuning (bool), and those of
+        `Trial.epochs`: epoch (int64, from 1), lr, train/loss, seconds, stage, evaluation/<split>/<metric> and more.
+
+        >>> frame = kdtune.open_sweep("tiny", store="runs").epochs()
+        >>> int(frame["epoch"].max()), frame["train/loss"].dtype
+        (2, dtype('float64'))
+        """
+        from kdtune.api.frames import epochs_frame
+
+        return epochs_frame(self.store.files, self._trial_records)
+
+    def gains(self, block: str | None = None) -> pd.DataFrame:
+        """Return how much each complete candidate is better than the control, best first; of one block or of all.
+
+        Gains are paired by seed and turned so that more is better, in the unit of the column `unit`: of an accuracy in
+        points (hundredths). Intervals hold together for all candidates of the sweep with 95 % (Bonferroni).
+
+        Columns: block (string), candidate (int64), gain (float64), low and high (float64, the interval's ends, missing
+        where nothing says how far chance reaches), verdict (string: better, worse, not decided), basis (string: seeds,
+        videos, or missing), seeds (int64, how many were paired), unit (string).
+
+        Raises StoreError for an unknown block.
+
+        >>> gains = kdtune.open_sweep("tiny", store="runs").gains()
+        >>> gains[["verdict", "unit"]].drop_duplicates().to_numpy().tolist()
+        [['not decided', 'points']]
+        """
+        from kdtune.api.frames import gains_frame
+
+        return gains_frame(self.history, self._chosen_blocks(block), self._videos)
+
+    def pareto(self, block: str | None = None) -> pd.DataFrame:
+        """Return the candidates that no other beats in every objective, by number; of one objective the best one.
+
+        Columns: block (string), candidate (int64), a column for each objective (float64, mean over the seeds), and
+        params/<name> as in `trials`. Raises StoreError for an unknown block.
+
+        >>> kdtune.open_sweep("tiny", store="runs").pareto().columns[:3].tolist()
+        ['block', 'candidate', 'knn']
+        """
+        from kdtune.api.frames import pareto_frame
+
+        return pareto_frame(self.history, self._chosen_blocks(block))
+
+    # ---- one trial, the answer, the report ---------------------------------------------------------------------------
+
+    def best(self, block: str | None = None, *, seed: int | None = None) -> Trial | None:
+        """Return a trial of the block's best complete candidate, or None while no candidate is complete.
+
+        Of several objectives it is the one of the Pareto set that is best in the first objective that is no cost.
+
+        Args:
+            block: its label; may be left out where the sweep has one block.
+            seed: which of the candidate's trials. Default: its first.
+
+        Raises StoreError for an unknown block or seed.
+
+        >>> kdtune.open_sweep("tiny", store="runs").best().state
+        'complete'
+        """
+        group = self.history.blocks[self._one_block(block)].leader
+        return None if group is None else self._with_seed(dict(zip(group.seeds, group.keys, strict=True)), seed)
+
+    def control(self, block: str | None = None, *, seed: int | None = None) -> Trial | None:
+        """Return a trial of the block's first control, which gains are measured against; arguments as in `best`.
+
+        >>> kdtune.open_sweep("tiny", store="runs").control().config.teacher is None
+        True
+        """
+        groups = self.history.blocks[self._one_block(block)].controls.get(0, {})
+        return self._with_seed({own: group.keys[0] for own, group in groups.items()}, seed) if groups else None
+
+    def trial(self, key: str) -> Trial:
+        """Return the trial of this sweep (a teacher, control, candidate, refit or fine-tuning) whose key begins so.
+
+        Raises StoreError where there is none, or more than one.
+
+        >>> sweep = kdtune.open_sweep("tiny", store="runs")
+        >>> sweep.trial(sweep.trials()["key"][0]) == sweep.control()
+        True
+        """
+        asked = [group.asked for group in self.history.groups.values()]
+        keys = dict.fromkeys(found for group in asked for found in (*group.keys, *group.finetuned))
+        fits = [found for found in keys if found.startswith(key)]
+        if len(fits) != 1:
+            what = f"has {len(fits) or 'no'} trial{'s' * (len(fits) > 1)} whose key begins with {quoted(key)}"
+            raise StoreError([Problem(f"sweep {self.name}", what, ", ".join(fits[:5]))])
+        return Trial(self.store, fits[0])
+
+    @property
+    def answer(self) -> str:
+        """The sweep's question answered in a sentence, with its interval: what `report` says first."""
+        from kdtune.report.standing import sweep_of
+        from kdtune.report.words import answer
+
+        return answer(sweep_of(self._record, self._results, self._videos))
+
+    def report(self, out: str | Path | None = None, *, regret: int = 0, device: str = "auto") -> list[Path]:
+        """Write the sweep's page, tables and plots; return their files, the page first.
+
+        Args:
+            out: the folder to write to. Default: `reports/<name>` in the store.
+            regret: so many pruned candidates are first trained to their end, to see how often a stop was wrong.
+            device: `auto`, `cpu` or `cuda`, for `regret`.
+
+        Raises StoreError where the folder cannot be written, or a pruned trial would be another one now.
+
+        >>> kdtune.open_sweep("tiny", store="runs").report("report")[0].name
+        'report.html'
+        """
+        from kdtune.api.reporting import make_report
+
+        return make_report(self.store.files, self.name, None if out is None else Path(out), regret, device)
+
+    # ---- from the history --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _trial_records(self) -> list[TrialRecord]:
+        from kdtune.history.trials import trial_records
+
+        return trial_records(self.store.files, self.history)
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        return self.store.files.sweep_record(self.name)
+
+    @cached_property
+    def _results(self) -> dict[str, Any]:
+        from kdtune.report.results import sweep_results
+
+        return sweep_results(self.store.files, self.name, {})
+
+    @cached_property
+    def _videos(self) -> dict[str, dict[str, int]]:
+        """Block → split → how many videos are evaluated, where that is known."""
+        from kdtune.report.videos import videos_of
+
+        return videos_of(self.store.files, self._record, self.history.metric.stage)
+
+    def _chosen_blocks(self, block: str | None) -> list[str]:
+        if block is not None and block not in self.history.blocks:
+            raise StoreError([Problem("block", f"sweep {self.name} has no {quoted(block)}", ", ".join(self.blocks))])
+        return self.blocks if block is None else [block]
+
+    def _one_block(self, block: str | None) -> str:
+        labels = self._chosen_blocks(block)
+        if len(labels) > 1:
+            raise StoreError([Problem("block", f"sweep {self.name} has several: say which", ", ".join(labels))])
+        return labels[0]
+
+    def _with_seed(self, keys: Mapping[int, str], seed: int | None) -> Trial:
+        """Return the trial of a seed, by default of the first; `keys` holds the key for each."""
+        chosen = next(iter(keys)) if seed is None else seed
+        if chosen not in keys:
+            raise StoreError([Problem("seed", f"there is no trial with seed {chosen}", ", ".join(map(str, keys)))])
+        return Trial(self.store, keys[chosen])
