@@ -4,9 +4,9 @@
 >>> kdtune.Store("runs").sweeps()
 ['tiny']
 
-The names below are loaded when they are first used, so `import kdtune` is fast and needs no torch; docs/api.md shows
-them at work. Messages go to `logging.getLogger("kdtune")`. Every error that a user can mend is a `kdtune.UserError`,
-whose `problems` say where, what was got and what is allowed.
+The names below are loaded on first use, so `import kdtune` is fast and needs no torch; docs/api.md has examples.
+Messages go to `logging.getLogger("kdtune")`. Every error that a user can fix is a `kdtune.UserError`, whose `problems`
+give the place, the value got and the allowed values.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What the library says goes to the logger `kdtune`; a process that kdtune owns shows it on standard error."""
+"""The library logs messages to the logger `kdtune`; processes that kdtune owns show them on standard error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import suppress
 
 
 class _StandardError(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time."""
+    """Writes to the current `sys.stderr`, which may be replaced at any time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it
+        with suppress(OSError, ValueError):  # standard error is closed
             print(self.format(record), file=sys.stderr, flush=True)
 
 
 def show_messages() -> None:
     """Show progress and warnings as lines `kdtune: …` on standard error, once each.
 
-    For commands and workers alone: a program that imports kdtune decides itself what becomes of the messages.
+    Only commands and workers call this. A program that imports kdtune configures logging itself.
     """
     logger = logging.getLogger("kdtune")
     if not any(isinstance(handler, _StandardError) for handler in logger.handlers):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.catalog import COLUMNS, Understood, understand
+from kdtune.clips.catalog import COLUMNS, DataSet, read_data_set
 from kdtune.clips.layout.names import unusable
 from kdtune.clips.layout.walk import is_junk
 from kdtune.config.sections import DataConfig
@@ -27,8 +27,8 @@ def videos(root: Path, *names: str) -> None:
         write(root / name, f"bytes of {name}".encode(errors="surrogateescape"))
 
 
-def read(root: Path, **fields: object) -> Understood:
-    return understand(DataConfig.model_validate({"dataset": "folder", "root": str(root), **fields}))
+def read(root: Path, **fields: object) -> DataSet:
+    return read_data_set(DataConfig.model_validate({"dataset": "folder", "root": str(root), **fields}))
 
 
 def counts(catalog: pd.DataFrame) -> dict[tuple[str, str], int]:
@@ -36,9 +36,9 @@ def counts(catalog: pd.DataFrame) -> dict[tuple[str, str], int]:
     return catalog.groupby(["action", "split"]).size().to_dict()
 
 
-def check(understood: Understood, root: Path) -> None:
+def check(data_set: DataSet, root: Path) -> None:
     """Assert what holds for every catalog of a folder."""
-    catalog = understood.catalog
+    catalog = data_set.catalog
     assert list(catalog.columns) == COLUMNS
     assert list(catalog.index) == list(range(len(catalog)))
     assert catalog["video"].is_monotonic_increasing
@@ -52,12 +52,12 @@ def check(understood: Understood, root: Path) -> None:
     for text in [*catalog["video"], *catalog["action"], *catalog["group"]]:
         assert text
         assert not unusable(text)
-    if not understood.reading.layout.endswith("lists"):
+    if not data_set.reading.layout.endswith("lists"):
         assert not any(is_junk(part) for video in catalog["video"] for part in video.split("/"))
         assert all((root / video).is_file() for video in catalog["video"])
         real = [os.path.join(os.path.realpath((root / video).parent), Path(video).name) for video in catalog["video"]]
         assert len(set(real)) == len(real)
-    if understood.reading.layout == "class folders":
+    if data_set.reading.layout == "class folders":
         groups = catalog.groupby("split")["group"].agg(set)
         assert not groups["train"] & groups.get("test", set())
 
@@ -65,11 +65,11 @@ def check(understood: Understood, root: Path) -> None:
 def check_outcome(root: Path) -> None:
     """Assert that a folder is a valid catalog, or is refused in printable text with at least one problem."""
     try:
-        understood = read(root)
+        data_set = read(root)
     except DataError as error:
         text = str(error)
     else:
-        check(understood, root)
+        check(data_set, root)
         return
     assert text
     assert text.replace("\n", "").isprintable()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.tuples import ClipDraws, draw_tuples
-from kdtune.clips.view import EdgePadded, viewed
+from kdtune.clips.view import EdgePadded, draws_for_view
 from kdtune.config.key import identity, trial_key
 from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
@@ -50,7 +50,7 @@ def test_a_view_shows_the_same_moment_and_place(examples: int) -> None:
         room = np.array(clip.stored_size) - clip.size
         start = np.array([[int(u[0] * (length - clip.frames + 1))]])
         crop = np.floor(np.array(u[1:]) * (room + 1)).astype(np.int64)[None, None]
-        found = viewed(ClipDraws(start, crop, None), clip, view, np.array([length]))
+        found = draws_for_view(ClipDraws(start, crop, None), clip, view, np.array([length]))
         first = int(found.start[0, 0])
         if view.frames <= length:
             assert 0 <= first <= length - view.frames

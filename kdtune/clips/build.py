@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.catalog import load_catalog, understand, video_path
+from kdtune.clips.catalog import load_catalog, read_data_set, video_path
 from kdtune.clips.decode import READING, Refused, decoder_versions
 from kdtune.clips.duplicates import refuse_harmful, same_bytes
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
@@ -64,8 +64,8 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     An interrupted build resumes. Raises DataError where videos or lists are missing, the same bytes are in two classes
     or in training and test, too many videos are refused, the disk is too small or full, or the tier's codec is missing.
     """
-    understood, root, threads = understand(data), Path(data.folder), cores()
-    catalog, reading = understood.catalog, understood.reading
+    data_set, root, threads = read_data_set(data), Path(data.folder), cores()
+    catalog, reading = data_set.catalog, data_set.reading
     hashes = file_hashes(catalog, root, store)
     for warning in refuse_harmful(data, same_bytes(catalog, hashes, root)):
         log.warning(f"warning: {warning}")

@@ -27,7 +27,7 @@ from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError, Problem
 from kdtune.parse import problem_of
 
-__all__ = ["COLUMNS", "Understood", "load_catalog", "understand", "video_path"]
+__all__ = ["COLUMNS", "DataSet", "load_catalog", "read_data_set", "video_path"]
 
 WHERE_FROM = {
     "synthetic": "make it with `kdtune data synth`",
@@ -38,8 +38,8 @@ WHERE_FROM = {
 
 
 @dataclass(frozen=True)
-class Understood:
-    """A data set as kdtune understands it: its catalog, and how it was read."""
+class DataSet:
+    """A data set: its catalog, and how it was read."""
 
     data: DataConfig
     catalog: pd.DataFrame
@@ -52,7 +52,7 @@ def load_catalog(data: DataConfig) -> pd.DataFrame:
     Raises DataError with all problems: a missing root, missing or broken lists, mixed layouts, classes without training
     videos, missing videos.
     """
-    return understand(data).catalog
+    return read_data_set(data).catalog
 
 
 def video_path(root: Path, video: str) -> Path:
@@ -64,7 +64,7 @@ def video_path(root: Path, video: str) -> Path:
     return Names(root).path(video)
 
 
-def understand(data: DataConfig) -> Understood:
+def read_data_set(data: DataConfig) -> DataSet:
     """Return the catalog with what was recognised, guessed and skipped. Raises DataError as `load_catalog` does."""
     root = Path(data.folder)
     lists = Path(data.lists) if data.lists else root
@@ -92,7 +92,7 @@ def understand(data: DataConfig) -> Understood:
     if data.split != 1 and not reading.layout.endswith("lists"):
         reading.notes.append(f"data.split: {data.split} has no effect without lists")
     reading.notes += _notes(catalog)
-    return Understood(data, catalog, reading)
+    return DataSet(data, catalog, reading)
 
 
 def _root_problems(data: DataConfig, root: Path) -> list[Problem]:

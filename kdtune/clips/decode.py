@@ -34,7 +34,7 @@ from av.container import InputContainer
 from PIL import Image
 
 from kdtune.clips.geometry import UPRIGHT, Pictures, display_matrix, turn_of
-from kdtune.clips.opening import Refused, ffmpeg_name, opened, plain
+from kdtune.clips.opening import Refused, ffmpeg_name, open_video, plain
 from kdtune.clips.promise import PromiseCheck, header_promise
 from kdtune.clips.tiers import Frame
 
@@ -86,7 +86,7 @@ def header_pixels(path: Path) -> int:
 def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int]) -> int:
     """Return what the header says of the main video stream; 0 where the file is refused."""
     try:
-        with opened(path) as (container, stream):
+        with open_video(path) as (container, stream):
             return ask(container, stream)
     except Exception:
         return 0  # decoding the file reports the reason
@@ -95,7 +95,7 @@ def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int])
 def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     """Return the first frame, (height, width, 3) uint8; None where it cannot be decoded."""
     try:
-        with opened(path) as (container, stream):
+        with open_video(path) as (container, stream):
             return resized(Pictures().picture(next(_frames(container, stream))), size)
     except Exception:
         return None
@@ -111,7 +111,7 @@ def decoder_versions() -> dict[str, str]:
 
 def _check(path: Path, size: tuple[int, int]) -> _Checked:
     """Decode everything, but convert only the first and last frame. Raises Refused where a promise is broken."""
-    with opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         promise = PromiseCheck(path, container, stream)
         shapes = set[tuple[int, int, str]]()
         ends: list[av.VideoFrame] = []  # the first and the last frame
@@ -195,7 +195,7 @@ def _with_decord(path: Path, size: tuple[int, int], checked: _Checked) -> Genera
 
 def _with_pyav(path: Path, size: tuple[int, int], checked: _Checked) -> Iterator[Frame]:
     pictures, number = Pictures(), -1
-    with opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         for number, frame in enumerate(_frames(container, stream)):
             yield Frame(number, resized(pictures.picture(frame), size), "pyav")
     if number + 1 != checked.frames:

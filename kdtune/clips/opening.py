@@ -54,7 +54,7 @@ def ffmpeg_name(path: Path) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a video; yield its container and its main video stream, set to decode in one thread.
 
     The main stream is the one that FFmpeg ranks best, but never a cover picture. Raises Refused.

@@ -42,11 +42,11 @@ def header_promise(container: InputContainer, stream: av.VideoStream, size: int)
         rate = stream.average_rate or stream.guessed_rate or 0
         frames = round(_length_s(container, stream) * float(rate))
     if frames <= 0:
-        frames = sum(shows(packet) for packet in container.demux(stream))
+        frames = sum(is_shown(packet) for packet in container.demux(stream))
     return min(frames, size)  # a broken header may promise anything, but a frame needs at least a byte
 
 
-def shows(packet: av.Packet) -> bool:
+def is_shown(packet: av.Packet) -> bool:
     """Return whether a player shows a frame for this packet."""
     if not packet.size or packet.is_discard:
         return False
@@ -81,7 +81,7 @@ class PromiseCheck:
             # Leading pictures follow the key picture directly, and are shown before it or have no time at all.
             early = packet.pts is None or (self._key.pts is not None and packet.pts < self._key.pts)
             self._follows_key = self._leads = early
-        if not shows(packet):
+        if not is_shown(packet):
             self.all_shown = self.all_shown and not packet.is_discard
         else:
             self.packets += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtune.clips.catalog import understand
+from kdtune.clips.catalog import read_data_set
 from kdtune.clips.layout.names import counted
 from kdtune.clips.layout.walk import others_in_words
 from kdtune.clips.manifest import recorded_hashes
@@ -52,9 +52,9 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
 
     Names copies of videos if the store has the files' hashes. Raises DataError where the data set cannot be read.
     """
-    understood = understand(data)
-    root, rows, reading = Path(data.folder), understood.catalog, understood.reading
-    notes, hashes = list(reading.notes), recorded_hashes(understood.catalog, root, store)
+    data_set = read_data_set(data)
+    root, rows, reading = Path(data.folder), data_set.catalog, data_set.reading
+    notes, hashes = list(reading.notes), recorded_hashes(data_set.catalog, root, store)
     if hashes is not None and len(set(hashes)) < len(hashes):
         from kdtune.clips.duplicates import notes_on, same_bytes  # imported late: needs PyAV
 

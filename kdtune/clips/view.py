@@ -12,7 +12,7 @@ from kdtune.clips.tuples import ClipDraws
 from kdtune.config.sections import ClipConfig
 
 
-def viewed(draws: ClipDraws, clip: ClipConfig, view: ClipConfig, lengths: np.ndarray) -> ClipDraws:
+def draws_for_view(draws: ClipDraws, clip: ClipConfig, view: ClipConfig, lengths: np.ndarray) -> ClipDraws:
     """Return draws for `view` that show what `draws` show for `clip`, in videos of `lengths` (B,) frames.
 
     A clip of another length keeps its middle, but is shifted where it would leave the video; if the video is shorter

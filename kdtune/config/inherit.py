@@ -13,17 +13,20 @@ NESTED = ("teacher", "start")
 NOT_INHERITED = ("teacher", "start", "imported", "finetune", "frozen")
 
 
-def absent(value: Any) -> Any:
+def none_as_null(value: Any) -> Any:
     """Return None for the word `none`, else `value`."""
     return None if value == "none" else value
 
 
 def trial_or_none(value: Any) -> Any:
-    """Return `absent(value)`. Raises PydanticCustomError for any other text: only a sweep knows trials by name."""
+    """Return None for the word `none`, else `value`.
+
+    Raises PydanticCustomError for any other text: only a sweep knows trials by name.
+    """
     if isinstance(value, str) and value != "none":
         rule = "must be a trial; a teacher's name can be chosen only in a sweep's search.space or search.blocks"
         raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
-    return absent(value)
+    return none_as_null(value)
 
 
 def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

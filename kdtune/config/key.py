@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from kdtune.config.schedules import WeightSchedule, largest, settled
+from kdtune.config.schedules import WeightSchedule, largest, simplified
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
@@ -58,7 +58,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         del form["frozen"]
     loss, optimizer = form["loss"], form["optimizer"]
     for name, value in (("lambda", config.loss.lambda_), ("tau", config.loss.tau)):
-        if not isinstance(constant := settled(value, config.epochs), WeightSchedule):
+        if not isinstance(constant := simplified(value, config.epochs), WeightSchedule):
             loss[name] = constant  # a constant schedule has the same key as its value
     unused: list[tuple[dict[str, Any], str]] = []
     if not config.distils:
@@ -72,7 +72,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
         unused += [(loss, name) for name in CONTRAST]
     elif config.loss.contrast == "in_batch":
         unused += [(loss, "negatives"), (loss, "bank_momentum")]
-    if not config.schedule_acts:
+    if not config.plateau_can_act:
         unused += [(optimizer, name) for name in ("schedule", "patience", "factor", "min_lr")]
     if not config.student.has_depth:
         unused += [(form["student"], "depth")]

@@ -78,7 +78,7 @@ class NetworkConfig(Section):
         return TORCHVISION_FEATURES.get(self.backbone, 8 * self.width)
 
     @property
-    def knows_places(self) -> bool:
+    def has_position_tables(self) -> bool:
         """Whether the weights hold position tables, whose sizes depend on the clip."""
         return self.backbone.startswith("mvit")
 

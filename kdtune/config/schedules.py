@@ -66,12 +66,12 @@ def largest(value: float | WeightSchedule | Mapping[str, Any]) -> float:
     return max(value["from"], value["to"]) if isinstance(value, Mapping) else value
 
 
-def moving(values: Mapping[str, float | WeightSchedule], epoch: int, epochs: int) -> dict[str, float]:
+def scheduled_values(values: Mapping[str, float | WeightSchedule], epoch: int, epochs: int) -> dict[str, float]:
     """Return name → value in `epoch` for those of `values` that a schedule changes."""
-    schedules = {name: value for name, value in values.items() if isinstance(settled(value, epochs), WeightSchedule)}
+    schedules = {name: value for name, value in values.items() if isinstance(simplified(value, epochs), WeightSchedule)}
     return {name: value_at(value, epoch, epochs) for name, value in schedules.items()}
 
 
-def settled(value: float | WeightSchedule, epochs: int) -> float | WeightSchedule:
+def simplified(value: float | WeightSchedule, epochs: int) -> float | WeightSchedule:
     """Return the number that a constant schedule stands for, or `value` itself."""
     return value.from_ if isinstance(value, WeightSchedule) and value.is_constant(epochs) else value

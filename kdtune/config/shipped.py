@@ -1,4 +1,4 @@
-"""Where the name of a sweep file is looked for: here, in `sweeps/`, and among the sweeps that come with kdtune."""
+"""Find a sweep file by its name: here, in `sweeps/`, or among the sweeps that come with kdtune."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from kdtune.errors import ConfigError, Problem
 from kdtune.parse import printable
 
-#: Part of the package; in a checkout a link to the folder at its top.
+#: Part of the package; in a checkout, a link to the top-level folder.
 SHIPPED = Path(__file__).resolve().parents[1] / "sweeps"
 SUFFIX = ".yaml"
 
 
 def shipped() -> list[str]:
-    """Return the names of the sweeps that come with kdtune, as `sweep` takes them."""
+    """Return the names of the sweeps that come with kdtune, as the command `sweep` accepts them."""
     return sorted(path.name for path in SHIPPED.glob(f"*{SUFFIX}"))
 
 
 def located(file: Path) -> Path:
     """Return the file that a user means by `file`.
 
-    A bare name, with or without `.yaml`, is looked for in the working directory, in `sweeps/` below it, and among the
-    shipped sweeps. Every other path is taken as it is: whoever reads it says what is wrong with it. Raises ConfigError
-    for a bare name that is nowhere.
+    Searches for a bare name, with or without `.yaml`, in the working directory, in `sweeps/` below it, and among the
+    shipped sweeps. Returns any other path unchanged, without checking it. Raises ConfigError for a bare name that is
+    not found.
     """
     if len(file.parts) != 1 or file.name in ("", ".", ".."):
         return file

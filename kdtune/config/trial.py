@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Count, Section, Seed
 from kdtune.config.finetune import FinetuneConfig, FinetuneDistil, Frozen
-from kdtune.config.inherit import NESTED, absent, inherit, trial_or_none
+from kdtune.config.inherit import NESTED, inherit, none_as_null, trial_or_none
 from kdtune.config.network import NetworkConfig
 from kdtune.config.schedules import largest
 from kdtune.config.sections import (
@@ -60,7 +60,7 @@ class TrialConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     finetune: Annotated[
         FinetuneConfig | None,
-        BeforeValidator(absent, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
+        BeforeValidator(none_as_null, json_schema_input_type=FinetuneConfig | Literal["none"] | None),
     ] = None
     """`none`, or the fine-tuning after pre-training: `{}` is PCL's protocol. It has its own key, so that several
     fine-tunings share one pre-training."""
@@ -160,7 +160,7 @@ class TrialConfig(Section):
         parts: list[str] = [student.backbone]
         parts += [f"depth {student.depth}"] if student.has_depth else []
         parts += [f"width {student.width}"] if student.has_width else []
-        parts += [f"at {self.clip.frames} frames of {self.clip.size}²"] if student.knows_places else []
+        parts += [f"at {self.clip.frames} frames of {self.clip.size}²"] if student.has_position_tables else []
         return " ".join(parts)
 
     @property
@@ -189,7 +189,7 @@ class TrialConfig(Section):
     @property
     def watches_validation(self) -> bool:
         """Whether the trainer needs the validation loss after every epoch."""
-        return self.schedule_acts or self.stage.weights == "best"
+        return self.plateau_can_act or self.stage.weights == "best"
 
     @property
     def finetuned(self) -> TrialConfig | None:
@@ -242,7 +242,7 @@ class TrialConfig(Section):
             yield from teacher.lineage()
 
     @property
-    def schedule_acts(self) -> bool:
+    def plateau_can_act(self) -> bool:
         """Whether the plateau schedule can act.
 
         A plateau is detected after `patience` + 2 epochs at the earliest and affects the next epoch. In a shorter trial

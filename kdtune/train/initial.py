@@ -43,6 +43,6 @@ def initial_state(
             projector = FeatureProjector(feature_size(config.student), feature_size(config.teacher.student)).to(device)
         learning += projector.parameters()
     optimizer = SGD(learning, lr=opt.lr, momentum=opt.momentum, weight_decay=opt.weight_decay)
-    if config.schedule_acts:  # otherwise the evaluations that it watches are skipped too
+    if config.plateau_can_act:  # otherwise the evaluations that it watches are skipped too
         scheduler = ReduceLROnPlateau(optimizer, factor=opt.factor, patience=opt.patience, min_lr=opt.min_lr)
     return TrialState(network, bank, projector, optimizer, scheduler)

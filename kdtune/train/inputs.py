@@ -15,7 +15,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.pretext import transform_middle
 from kdtune.clips.store import ClipStore
 from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples, read_clips
-from kdtune.clips.view import EdgePadded, viewed
+from kdtune.clips.view import EdgePadded, draws_for_view
 from kdtune.config.trial import TrialConfig
 
 #: Evaluations use the same samples in every trial, whatever its seed.
@@ -89,7 +89,7 @@ def viewed_samples(
     """Return the samples of `training_samples` in the format of `view`, read from `clips`: its videos at that size."""
     rows = data.order[samples]
     draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
-    draws = viewed(draws, config.clip, view.clip, data.lengths[rows])
+    draws = draws_for_view(draws, config.clip, view.clip, data.lengths[rows])
     read = read_clips(EdgePadded(clips, data.lengths), rows, draws.start, draws.crop, view.clip)
     return on_device(view, data, RawBatch(samples, rows, draws, torch.from_numpy(read)), device)
 

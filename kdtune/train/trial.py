@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdtune.config.schedules import moving, value_at
+from kdtune.config.schedules import scheduled_values, value_at
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
 from kdtune.losses.contrast import in_batch_loss
@@ -111,7 +111,7 @@ def train_trial(
         row["train"][f"{target}_accuracy"] = int(progress.hits) / data.size
         row["samples_sha256"] = state.samples
         fields = {"lambda": config.loss.lambda_, "tau": config.loss.tau} if "logits" in epoch_targets else {}
-        if scheduled := moving(fields, epoch, config.epochs):
+        if scheduled := scheduled_values(fields, epoch, config.epochs):
             row["scheduled"] = scheduled
 
         # ---- schedule and stages ---------------------------------------------------------------------------------

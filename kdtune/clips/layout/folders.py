@@ -15,10 +15,10 @@ from kdtune.clips.layout.walk import (
     SUFFIXES,
     Found,
     Identity,
-    above,
     entries,
+    folders_above,
     is_folder,
-    leads_outside,
+    leads_above,
     others_in_words,
     same_folder,
     scan,
@@ -61,7 +61,7 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
     Adds what is wrong to `problems`. Raises DataError where `root` cannot be read.
     """
     with parsing(root, DataError):
-        outside = above(root)
+        outside = folders_above(root)
     reading = Reading("class folders")
     tops = _folders_in(root, outside, reading, problems, lists)
     if any(part_of(path.name) for path in tops):
@@ -109,7 +109,7 @@ def _folders_in(
     folders, loose = [], []
     for entry in entries(folder, problems):
         path, leads_to_folder = folder / entry.name, is_folder(entry, problems)
-        if leads_to_folder and leads_outside(path, outside):
+        if leads_to_folder and leads_above(path, outside):
             reading.notes.append(f"{path.name} is a link to a folder that holds the data set; it is skipped")
         elif leads_to_folder and (reason := unusable(entry.name)):
             problems.append(problem(path, reason))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdtune.clips.layout.names import Names, counted, missing_videos, problem, some
 from kdtune.clips.layout.rows import Reading
-from kdtune.clips.layout.walk import above, entries, is_folder, same_folder, scan
+from kdtune.clips.layout.walk import entries, folders_above, is_folder, same_folder, scan
 from kdtune.errors import Problem
 
 #: Endings of files that may be lists of videos.
@@ -41,7 +41,7 @@ def note_unlisted(root: Path, lists: Path, names: Names, reading: Reading) -> No
     _, paths, _ = missing_videos(names, [row.video for row in reading.rows])
     listed, unlisted = set(paths.values()), []
     try:
-        outside = above(root)
+        outside = folders_above(root)
     except OSError:
         return  # the listed videos cannot be read either, which is reported
     for entry in entries(root, unread):

@@ -47,13 +47,13 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK
 
 
-def above(root: Path) -> set[Identity]:
+def folders_above(root: Path) -> set[Identity]:
     """Return the identities of `root` and of all its parent folders. Raises OSError."""
     real = Path(os.path.realpath(root))
     return {_identity(os.stat(folder)) for folder in (real, *real.parents)}
 
 
-def leads_outside(folder: Path, outside: set[Identity]) -> bool:
+def leads_above(folder: Path, outside: set[Identity]) -> bool:
     """Return whether a folder, or the target of a link, is one that holds the data set."""
     try:
         return _identity(os.stat(folder)) in outside
