@@ -61,10 +61,8 @@ class Remote:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def listing(self, folder: str) -> Listing:
-        """Return the objects directly in a folder; empty if there is none.
-
-        Skips names that kdtune never writes (names.py), so that no name leads out of the working copy.
-        """
+        """Return the objects directly in a folder. Skips names that kdtune never writes (names.py), so that none leads
+        out of the working copy."""
         try:
             found = self._try("read", lambda request: request("ls", folder, detail=True))
         except FileNotFoundError:
@@ -136,7 +134,7 @@ class Remote:
         return self.read(name) == content
 
     def remove(self, name: str, over: str | None = None, guard: Guard | None = None) -> None:
-        """Remove an object if there is one. Raises Changed and StoreError as `put` does."""
+        """Remove an object if there is one. Raises as `put` does."""
         with suppress(FileNotFoundError):
             self._try("written", lambda request: request.remove(name, over), guard)
 
@@ -179,10 +177,8 @@ class Remote:
             raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
 
     def _try(self, verb: str, action: Callable[[Request], Made], guard: Guard | None = None) -> Made:
-        """Repeat `action` until it succeeds; return its result.
-
-        Raises StoreError when patience ends; passes FileNotFoundError, Changed and errors of a full disk on.
-        """
+        """Repeat `action` until it succeeds. Raises StoreError when patience ends; passes on FileNotFoundError, Changed
+        and a full disk's error."""
         began, pause, told = time.monotonic(), PAUSE_S, False
         patience = PATIENCE_S if self._patience.seconds is None else self._patience.seconds
         if not self.reached:
