@@ -142,5 +142,5 @@ def test_places_and_records_that_cannot_be_used_are_refused(tmp_path: Path) -> N
     folder = store.files.trial("0" * 32).folder
     for form in ({"trial": {"loss": 3}, "data": "x", "teacher": None, "start": None, "semantics": 4}, {"trial": 1}):
         write_json(folder / "config.json", form)
-        with pytest.raises(kdtune.StoreError, match="holds no trial's configuration"):
+        with pytest.raises(kdtune.StoreError, match="does not hold a trial's configuration"):
             _ = store.trial("0").config

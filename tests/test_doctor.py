@@ -155,7 +155,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_looked_at(
 def test_the_whole_examination_of_this_cpu(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdtune.doctor.doors.listening", list)  # other tests' clusters may be listening
+    monkeypatch.setattr("kdtune.doctor.sockets.listening", list)  # other tests' clusters may be listening
     assert main(["doctor", "--device", "cpu", "--store", str(tmp_path)]) == EXIT_OK
     lines = capfd.readouterr().out.splitlines()
     assert lines[-1] == "ready: every trial repeated its bits (12/12)"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
-from kdtune.doctor.doors import doors
 from kdtune.doctor.finding import Finding
+from kdtune.doctor.sockets import socket_findings
 from kdtune.errors import StoreError
 from kdtune.store import Store
 from kdtune.store.files import write_atomic
@@ -61,7 +61,7 @@ def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
         yield optional_package(name)
     yield machine()
     yield store_folder(store)
-    yield from doors()
+    yield from socket_findings()
     if devices:
         yield from determinism(devices, full=full)
 

@@ -18,8 +18,8 @@ _PARENTS = 4
 
 
 @dataclass(frozen=True)
-class Door:
-    """One listening socket."""
+class Listener:
+    """A listening socket."""
 
     program: str
     """kdtune, Ray or MLflow."""
@@ -34,12 +34,12 @@ class Door:
     """Whether it asks for a token or a login; None if unknown."""
 
 
-def listening() -> list[Door]:
+def listening() -> list[Listener]:
     """Return the listening TCP sockets of this user's kdtune, Ray and MLflow processes, sorted by program."""
-    return sorted(_doors(), key=lambda door: (door.program, door.local, door.pid, door.address))
+    return sorted(_listeners(), key=lambda listener: (listener.program, listener.local, listener.pid, listener.address))
 
 
-def _doors() -> Iterator[Door]:
+def _listeners() -> Iterator[Listener]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # the process may end at any time, or belong to another user
             if hasattr(os, "getuid") and process.uids().real != os.getuid():
@@ -54,7 +54,7 @@ def _doors() -> Iterator[Door]:
             for bound in _bound(process):
                 host = _plain(bound[0])
                 address = f"[{host}]:{bound[1]}" if host.version == 6 else f"{host}:{bound[1]}"
-                yield Door(program, name, process.pid, address, host.is_loopback, guarded)
+                yield Listener(program, name, process.pid, address, host.is_loopback, guarded)
 
 
 def _bound(process: psutil.Process) -> set[tuple[str, int]]:

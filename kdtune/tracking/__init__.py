@@ -1,1 +1,1 @@
-"""MLflow: a view of the TrialStore, written by the driver alone."""
+"""MLflow, a view of the store that only the driver writes."""

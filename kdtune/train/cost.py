@@ -53,7 +53,7 @@ def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> 
     config, data, device = samples.config, samples.data, samples.device
     network = fresh.network
     epoch_targets = targets.epoch(config.epochs) if targets is not None else {}
-    # The size of the largest step. Made anew, so that the trials' cached batches stay untouched.
+    # The size of the largest step. Made without the cache, whose batches belong to the trials.
     at = np.arange(max(len(part) for part in batches(data.train, config.optimizer.batch)))
     made = training_samples(config, data, 1, at, device)
     batch = TrainingBatch(made.clips, made.labels, at, digest="")

@@ -1,4 +1,4 @@
-"""Features of whole videos, as an evaluation takes them: evenly spaced centre crops, averaged."""
+"""Features of whole videos as in an evaluation: those of evenly spaced centre crops, averaged."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def video_features(student: Student, config: TrialConfig, videos: Sequence[Video
     """Return the features of `videos` by `student`, (N, F) float32.
 
     Each row is the mean over `config.evaluation.clips` clips of `config.clip.frames` frames, from the first frame to
-    the last one, each resized to `config.clip.stored_size` and cut to its centre. These are the features that a trial's
-    k-NN and probe are measured on, where its frames are stored raw and `evaluation.features` is pooled.
+    the last one, each resized to `config.clip.stored_size` and cropped to its centre. A trial's k-NN and probe use
+    these features if its frames are stored raw and `evaluation.features` is pooled.
 
     Raises DataError with every video that cannot be decoded or is too short.
     """
@@ -32,7 +32,7 @@ def video_features(student: Student, config: TrialConfig, videos: Sequence[Video
     parts = [np.empty((0, student.network.head.in_features // student.clips), np.float32)]
     device = next(student.parameters()).device
     for clips in _batches(config, videos, problems):
-        if not problems:  # else only the remaining problems are looked for
+        if not problems:  # otherwise only collect the remaining problems
             with torch.no_grad():
                 features = student.features(torch.from_numpy(clips).to(device))
             parts.append(features.mean(1).cpu().numpy())
@@ -61,7 +61,7 @@ def _batches(config: TrialConfig, videos: Sequence[Video], problems: list[Proble
 
 def _frames(config: TrialConfig, video: Video) -> np.ndarray:
     """Return all frames of a video, (T, h, w, 3) uint8 of `stored_size`."""
-    # Imported here: trials train on frames that are decoded already, where there is no decoder, too.
+    # Imported here: a machine that trains on decoded frames needs no decoder.
     from kdtune.clips.decode import decode, resized
 
     size = config.clip.stored_size
@@ -77,7 +77,7 @@ def _frames(config: TrialConfig, video: Video) -> np.ndarray:
 
 
 def _clips(config: TrialConfig, frames: np.ndarray) -> np.ndarray:
-    """(T', h, w, 3) → (n, T, size, size, 3): the evenly spaced centre crops of one video."""
+    """Return the evenly spaced centre crops (n, T, size, size, 3) of a video's frames (T', h, w, 3)."""
     clip, n = config.clip, config.evaluation.clips
     if len(frames) < clip.frames:
         raise ValueError(f"has {len(frames)} frames, the student needs at least {clip.frames}")

@@ -1,4 +1,4 @@
-"""Restore the configuration of a trial from its records in a store. No torch needed."""
+"""Restore the configuration of a trial from its records in a store. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class RecordedTrial:
 
     files: TrialFiles
     identity: dict[str, Any]
-    """What the key hashes: config.key.identity."""
+    """The content of the trial's key (config.key.identity)."""
     config: TrialConfig
-    """Its teacher and start are restored, too; `data.root` is where its videos were when it was trained."""
+    """The configuration with its teacher and start; `data.root` is where the videos were when it was trained."""
     needs: tuple[RecordedTrial, ...] = ()
-    """Its teacher and its start, as far as it has them."""
+    """Its teacher and its start, if it has them."""
 
     def lineage(self) -> Iterator[RecordedTrial]:
-        """Yield this trial and everything that it was made from."""
+        """Yield this trial and all trials that it learned or started from."""
         yield self
         for other in self.needs:
             yield from other.lineage()
@@ -36,13 +36,13 @@ class RecordedTrial:
 def recorded_trial(store: Store, key: str) -> RecordedTrial:
     """Return the trial `key` of `store`.
 
-    Raises StoreError where it was not begun or is of another version of the trainer, and DamageError where its records
-    do not make a trial.
+    Raises StoreError if it was not begun or is of another version of the trainer, and DamageError if its records are
+    damaged.
     """
     files = store.trial(key).fetch()
     where, identity = str(files.folder), read_json(files.config)
     if identity is None:
-        raise StoreError([Problem(where, "is no trial that was begun")])
+        raise StoreError([Problem(where, "is not a trial that was begun")])
     try:
         if "imported" in identity:
             raw = {name: identity[name] for name in ("imported", "student", "clip")}
@@ -62,5 +62,5 @@ def recorded_trial(store: Store, key: str) -> RecordedTrial:
     except KdtuneError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamageError([Problem(str(files.config), f"holds no trial's configuration; {REMEDY}")]) from error
+        raise DamageError([Problem(str(files.config), f"does not hold a trial's configuration; {REMEDY}")]) from error
     return RecordedTrial(files, identity, config, tuple(others.values()))

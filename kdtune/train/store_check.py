@@ -20,7 +20,7 @@ from kdtune.store.kinds import REMEDIES, records
 from kdtune.store.seal import passed_over
 from kdtune.train.checkpoint import read_checkpoint, trained_weights
 from kdtune.train.soundness import complete_rows
-from kdtune.train.store_repair import aside, incomplete, mend_of, wrong
+from kdtune.train.store_repair import making_incomplete, problem_in, repair_of, setting_aside
 from kdtune.train.targets import is_block
 
 
@@ -33,7 +33,7 @@ class Damage:
     remedy: str
     lock: str | None = None
     """Name of the lock that its writers hold; None if they hold none."""
-    mend: Callable[[], object] | None = field(default=None, compare=False)
+    repair: Callable[[], object] | None = field(default=None, compare=False)
     """Sets the file aside; None if that would not help."""
 
     def __str__(self) -> str:
@@ -41,14 +41,14 @@ class Damage:
 
     def repaired(self, store: Store) -> str | None:
         """Set the file aside; return None, or the reason if it was left."""
-        if self.mend is None:
+        if self.repair is None:
             return "nothing to repair here"
         try:
             if self.lock is None:
-                self.mend()
+                self.repair()
             else:
                 with store.lock(self.lock).acquire(timeout=0):
-                    self.mend()
+                    self.repair()
         except Timeout:
             return "left alone: it is in use"
         except OSError as error:
@@ -65,17 +65,17 @@ def damages(store: Store) -> Iterator[Damage]:
 
     bad: set[Path] = set()
     for path, kind in records(store.root):
-        if (what := wrong(path, kind)) is not None:
+        if (what := problem_in(path, kind)) is not None:
             bad.add(path)
-            yield Damage(path, what, kind.remedy, _lock(path, store), mend_of(path, kind, store))
+            yield Damage(path, what, kind.remedy, _lock(path, store), repair_of(path, kind, store))
     for files in store.trials():
         if bad.isdisjoint((files.config, files.result_file, files.epochs)):
             yield from _disagreements(files)
         yield from _other_checkpoints(files)
     for path in sorted(store.root.glob("targets/*/epoch_*/*.npy")):
         if not path.name.startswith(".") and not is_block(path):
-            mend = aside(path)
-            yield Damage(path, "is damaged: it does not match its checksum", REMEDIES["targets"], None, mend)
+            repair = setting_aside(path)
+            yield Damage(path, "is damaged: it does not match its checksum", REMEDIES["targets"], None, repair)
     for folder in store.clip_stores():
         for problem in problems_of(folder, cores()):
             place, _, what = problem.partition(": ")
@@ -98,8 +98,8 @@ def _disagreements(files: TrialFiles) -> Iterator[Damage]:
     except StoreError as error:
         problem = error.problems[0]
         where = Path(problem.where)
-        mend = None if imported else incomplete(files, where)
-        yield Damage(where, problem.what.partition("; ")[0], remedy, lock, mend)
+        repair = None if imported else making_incomplete(files, where)
+        yield Damage(where, problem.what.partition("; ")[0], remedy, lock, repair)
 
 
 def _other_checkpoints(files: TrialFiles) -> Iterator[Damage]:
@@ -113,7 +113,7 @@ def _other_checkpoints(files: TrialFiles) -> Iterator[Damage]:
         except StoreError as error:
             name = "kept" if path.name.startswith("stage_") else "checkpoint"
             what = error.problems[0].what.partition("; ")[0]
-            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", aside(path))
+            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", setting_aside(path))
 
 
 def _lock(path: Path, store: Store) -> str | None:

@@ -13,10 +13,10 @@ from kdtune.store.kinds import Kind
 from kdtune.store.seal import REMEDY
 
 #: Files that a complete trial needs intact.
-OF_COMPLETE = ("config.json", "result.json", "epochs.jsonl")
+REQUIRED_RECORDS = ("config.json", "result.json", "epochs.jsonl")
 
 
-def wrong(path: Path, kind: Kind) -> str | None:
+def problem_in(path: Path, kind: Kind) -> str | None:
     """Return what is wrong with a record, or None."""
     try:
         if path.suffix == ".jsonl":
@@ -37,31 +37,31 @@ def _without_path(problem: Problem, path: Path) -> str:
     return f"line {line} {what}" if line else what
 
 
-def mend_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
+def repair_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
     """Return a function that sets a damaged record aside; None if that would not help. Call it under its lock."""
     if not kind.aside:
         return None
     if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
-        return lambda: _mend_both(path, kind, store)
+        return lambda: _repair_both(path, kind, store)
     if _by_lines(path):
         return lambda: set_damaged_lines_aside(path, kind.needs)
-    if path.name in OF_COMPLETE:
-        return lambda: incomplete(store.trial(path.parent.name), path)()
-    return aside(path)
+    if path.name in REQUIRED_RECORDS:
+        return lambda: making_incomplete(store.trial(path.parent.name), path)()
+    return setting_aside(path)
 
 
 def _by_lines(path: Path) -> bool:
     """Return whether only the damaged lines of a record are set aside."""
-    return path.suffix == ".jsonl" and path.name not in OF_COMPLETE
+    return path.suffix == ".jsonl" and path.name not in REQUIRED_RECORDS
 
 
-def _mend_both(path: Path, kind: Kind, store: Store) -> None:
+def _repair_both(path: Path, kind: Kind, store: Store) -> None:
     """Replace this machine's copy with the remote one; if that is damaged too, set it aside here, remove it there."""
     mirror, folder = store.mirror, path.parent.relative_to(store.root).as_posix()
     assert mirror is not None
     set_aside(path)
     mirror.fetch(folder)
-    if path.exists() and wrong(path, kind) is None:
+    if path.exists() and problem_in(path, kind) is None:
         return
     if path.exists() and _by_lines(path):
         set_damaged_lines_aside(path, kind.needs)
@@ -70,22 +70,22 @@ def _mend_both(path: Path, kind: Kind, store: Store) -> None:
     if path.exists():
         set_aside(path)
     mirror.withdraw(folder, path.name)
-    if path.name in OF_COMPLETE:
-        incomplete(store.trial(path.parent.name), path)()
+    if path.name in REQUIRED_RECORDS:
+        making_incomplete(store.trial(path.parent.name), path)()
 
 
-def incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
+def making_incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
     """Return a function that sets the file and the result aside, so that the trial resumes from what is intact."""
 
-    def mend() -> None:
+    def repair() -> None:
         for path in dict.fromkeys((files.result_file, damaged)):
             if path.exists() and path != files.folder:
                 set_aside(path)
         files.withdraw_result()
 
-    return mend
+    return repair
 
 
-def aside(path: Path) -> Callable[[], object]:
+def setting_aside(path: Path) -> Callable[[], object]:
     """Return a function that sets a file aside."""
     return lambda: set_aside(path)

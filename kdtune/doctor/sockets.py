@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdtune.doctor.finding import Finding
-from kdtune.doctor.listening import Door, listening
+from kdtune.doctor.listening import Listener, listening
 from kdtune.errors import ResourceError
 from kdtune.execute.cluster.folder import private_folder
 
 
-def doors() -> Iterator[Finding]:
+def socket_findings() -> Iterator[Finding]:
     """Yield a finding on Ray's folder, on a token that is not secure, and on each listening socket."""
     yield ray_folder()
     yield from token(Path.home() / ".ray" / "auth_token")
     found = listening()
     if not found:
         yield Finding("listens", "ok", "nothing of kdtune, Ray or MLflow, as far as this user can see")
-    yield from map(of_door, found)
+    yield from map(socket_finding, found)
 
 
 def ray_folder() -> Finding:
@@ -45,15 +45,15 @@ def token(file: Path) -> Iterator[Finding]:
         yield Finding("token", "note", f"other users can read {file}, which clusters ask for: chmod 600 {file}")
 
 
-def of_door(door: Door) -> Finding:
+def socket_finding(listener: Listener) -> Finding:
     """Return the finding on a listening socket: a note if other machines can reach it, a problem if it lets anyone
     in."""
-    reach = "only from this machine" if door.local else "from every machine that reaches this one"
-    key = "a login" if door.program == "MLflow" else "a token"
+    reach = "only from this machine" if listener.local else "from every machine that reaches this one"
+    key = "a login" if listener.program == "MLflow" else "a token"
     # MLflow's pages on loopback have no login by design; Ray's sockets run any code that they are sent.
-    asks = {True: f"asks for {key}", False: f"asks for no {key.split()[1]}", None: ""}[door.guarded]
-    said = ", ".join(filter(None, [reach, asks]))
-    open_to_all = door.guarded is False and (not door.local or door.program != "MLflow")
-    state = "problem" if open_to_all and not door.local else "note" if open_to_all or not door.local else "ok"
-    name = f"{door.program} {door.process}" if door.process != door.program else door.program
-    return Finding("listens", state, f"{door.address} {name} (process {door.pid}): {said}")  # type: ignore[arg-type]
+    asks = {True: f"asks for {key}", False: f"asks for no {key.split()[1]}", None: ""}[listener.guarded]
+    text = ", ".join(filter(None, [reach, asks]))
+    open_to_all = listener.guarded is False and (not listener.local or listener.program != "MLflow")
+    state = "problem" if open_to_all and not listener.local else "note" if open_to_all or not listener.local else "ok"
+    name = f"{listener.program} {listener.process}" if listener.process != listener.program else listener.program
+    return Finding("listens", state, f"{listener.address} {name} (process {listener.pid}): {text}")  # type: ignore[arg-type]

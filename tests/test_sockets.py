@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kdtune.doctor import doors
-from kdtune.doctor.doors import of_door, ray_folder, token
+from kdtune.doctor import sockets
 from kdtune.doctor.listening import listening
+from kdtune.doctor.sockets import ray_folder, socket_finding, token
 from kdtune.execute.cluster.folder import FITS
 
 #: A process under another name that listens until its input closes.
@@ -58,7 +58,7 @@ def test_a_socket_of_ray_is_judged_by_its_address_and_its_token(
 ) -> None:
     environment = {} if mode is None else {"RAY_AUTH_MODE": mode}
     with listener("raylet", host, **environment) as pid:
-        found = [of_door(door) for door in listening() if door.pid == pid]
+        found = [socket_finding(listener) for listener in listening() if listener.pid == pid]
     assert [finding.state for finding in found] == [state]
     assert found[0].text.endswith(f"Ray raylet (process {pid}): {words}")
 
@@ -74,19 +74,19 @@ def test_a_socket_of_ray_is_judged_by_its_address_and_its_token(
 )
 def test_a_socket_of_mlflow_is_judged_by_its_address_and_its_login(host: str, app: str, state: str) -> None:
     with listener("python", host, app) as pid:
-        found = [of_door(door) for door in listening() if door.pid == pid]
+        found = [socket_finding(listener) for listener in listening() if listener.pid == pid]
     assert [finding.state for finding in found] == [state]
     assert "MLflow python" in found[0].text
 
 
 def test_other_programs_sockets_are_none_of_ours() -> None:
     with listener("python", "127.0.0.1") as pid:
-        assert pid not in {door.pid for door in listening()}
+        assert pid not in {listener.pid for listener in listening()}
 
 
 def test_nothing_that_listens_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "listening", list)
-    assert [str(finding).split()[:2] for finding in doors.doors()][-1] == ["ok", "listens"]
+    monkeypatch.setattr(sockets, "listening", list)
+    assert [str(finding).split()[:2] for finding in sockets.socket_findings()][-1] == ["ok", "listens"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
