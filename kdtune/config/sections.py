@@ -171,8 +171,8 @@ class LossConfig(Section):
     beta: NotNegative = 0.0
     """Weight of temporal knowledge transfer: match the teacher in how the three clips of a tuple relate in time."""
     gamma: NotNegative = 0.0
-    """Weight of feature distillation: the angle (2 − 2 cos) between the teacher's features and the student's, through a
-    small projector. The idea is HalluciNet's; its loss is another, 50 · MSE of sigmoids."""
+    """Weight of feature distillation: the squared distance of teacher's and student's features as unit vectors
+    (2 − 2 cos), the student's through a small projector. HalluciNet, the source, uses 50 · MSE of sigmoids instead."""
     contrast: Literal["memory_bank", "in_batch"] = "memory_bank"
     """Source of the negatives of the contrastive term."""
     temperature: Positive = 0.07
