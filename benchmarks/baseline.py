@@ -1,20 +1,20 @@
-"""The other side of benchmarks/sweep.py: what a competent user writes from Ray's documentation and the PCL recipe.
+"""The baseline of benchmarks/sweep.py: what a competent user writes from Ray's documentation and the PCL recipe.
 
     python benchmarks/baseline.py JOB.json        # sweep.py writes the job: trial, points, lists, teachers, places
 
-Ray Tune with OptunaSearch, ASHA and the MLflow callback; for each trial a DataLoader in which decord reads a tuple's
-frames and torchvision transforms them frame by frame, with the teacher run live on every batch. Network, losses, k-NN
-and linear probe are kdtune's, so that both sides do the same arithmetic; clips, augmentation, targets, evaluation
-inputs and search are not.
+Ray Tune with OptunaSearch, ASHA and the MLflow callback; in each trial, a DataLoader in which decord reads a tuple's
+frames, torchvision transforms them frame by frame, and the teacher runs live on every batch. Network, losses, k-NN and
+linear probe are kdtune's, so that both sides do the same arithmetic; clips, augmentation, targets, evaluation inputs
+and search are not.
 
-After every epoch it measures what PCL measures, loss and accuracy of the pretext task on the validation videos, and the
-metric that the search optimises, for ASHA needs it then; everything else, the test videos too, at the stages alone.
+After every epoch it measures what PCL measures (loss and accuracy of the pretext task on the validation videos) and the
+search's objective, which ASHA needs then; everything else, including the test videos, at the stages only.
 
-Choices in its favour: as few frames decoded as get_batch allows, one transform call for a clip's frames, PCL's fast
+Choices in its favour: get_batch decodes as few frames as possible, one transform call for a clip's frames, PCL's fast
 blur (Pillow's), no checkpoints, no artifacts, no deterministic algorithms, one process for many trials (Ray's default
-for functions). `workers` is 0: with a trial on each core more of them only wait for each other.
+for functions). `workers` is 0: with a trial on each core, more workers would only wait for each other.
 
-Its networks stay in torch's usual memory layout, as PCL's do; `memory_format` is one of kdtune's switches.
+Its networks use torch's default memory layout, as PCL's do; `memory_format` is one of kdtune's switches.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def features(network: PclNetwork, loader: DataLoader[Any]) -> Tensor:
 
 
 class Clock:
-    """Seconds by what they were spent on."""
+    """Seconds, by purpose."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -190,7 +190,7 @@ def main() -> None:
             mode="max",
             num_samples=len(job["points"]),
             search_alg=OptunaSearch(points_to_evaluate=job["points"], seed=0),
-            # No trial is stopped: both sides are to train the same epochs.
+            # No trial is stopped: both sides must train the same epochs.
             scheduler=ASHAScheduler(max_t=epochs, grace_period=epochs),
         ),
         run_config=tune.RunConfig(

@@ -1,7 +1,7 @@
 """The baseline's videos: decord reads the frames that a sample needs, torchvision transforms them frame by frame.
 
-A clip is a (3, T, H, W) float32 tensor, normalised by ImageNet's statistics, as residual. Only the papers' reading of
-the recipe is here: none of the switches of kdtune's `pretext` and `augment`.
+A clip is a (3, T, H, W) float32 tensor, normalised by ImageNet's statistics, as residual. It implements only the
+papers' reading of the recipe, without the switches of kdtune's `pretext` and `augment`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Video = tuple[str, int]  # path, label
 
 
 class Blur(v2.Transform):
-    """PCL's: Pillow's Gaussian blur, σ in [0.1, 2]."""
+    """PCL's blur: Pillow's Gaussian with σ in [0.1, 2]."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, float]:
         return {"sigma": float(torch.empty(1).uniform_(0.1, 2.0))}
@@ -39,7 +39,7 @@ class Blur(v2.Transform):
 
 
 def transforms(clip: ClipConfig, train: bool) -> v2.Transform:
-    """For the list of a clip's PIL frames, which share their draws."""
+    """Transforms the list of a clip's PIL frames, which share their draws."""
     resize = v2.Resize(clip.stored_size, InterpolationMode.BILINEAR)
     if not train:
         return v2.Compose([resize, v2.CenterCrop(clip.size)])
@@ -56,7 +56,7 @@ def transforms(clip: ClipConfig, train: bool) -> v2.Transform:
 
 
 def read(reader: decord.VideoReader, starts: list[int], frames: int) -> list[list[Image.Image]]:
-    """The clips that begin at `starts`, as PIL frames; a frame that several share is decoded once."""
+    """Return the clips that begin at `starts`, as PIL frames. A frame that several clips share is decoded once."""
     wanted = np.array(starts)[:, None] + np.arange(frames)
     indices, places = np.unique(wanted, return_inverse=True)
     images = [Image.fromarray(frame) for frame in reader.get_batch(indices.tolist()).asnumpy()]
@@ -64,7 +64,7 @@ def read(reader: decord.VideoReader, starts: list[int], frames: int) -> list[lis
 
 
 def tensor(frames: list[Image.Image]) -> Tensor:
-    """→ (3, T, H, W), normalised."""
+    """Convert frames to a normalised clip (3, T, H, W)."""
     stacked = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames])).float() / 255
     return ((stacked - MEAN) / STD).permute(3, 0, 1, 2).contiguous()
 
@@ -74,7 +74,7 @@ def residual(clip: Tensor) -> Tensor:
 
 
 class Tuples(Dataset[tuple[Tensor, int, int]]):
-    """PCL's tuple of three clips, the middle one transformed, with the label of its transform."""
+    """Return PCL's tuple of three clips, the middle one transformed, with the label of its transform."""
 
     def __init__(self, videos: list[Video], config: TrialConfig, train: bool) -> None:
         self.videos, self.clip, self.train = videos, config.clip, train
@@ -84,7 +84,7 @@ class Tuples(Dataset[tuple[Tensor, int, int]]):
         return len(self.videos)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        draw = random if self.train else random.Random(i)  # validation asks the same every time
+        draw = random if self.train else random.Random(i)  # validation uses the same draws every time
         reader = decord.VideoReader(self.videos[i][0], num_threads=1)
         clip, frames = self.clip, len(reader)
         start = draw.randrange(frames - clip.tuple_frames + 1)
@@ -104,7 +104,7 @@ class Tuples(Dataset[tuple[Tensor, int, int]]):
 
 
 def pretext(clip: Tensor, label: int, draw: Any) -> Tensor:
-    """PCL's transform of a clip (3, T, H, W)."""
+    """Apply PCL's transform to a clip (3, T, H, W)."""
     if label == 1:
         return torch.rot90(clip, draw.randrange(1, 4), (2, 3))
     if label == 2:
@@ -118,7 +118,7 @@ def pretext(clip: Tensor, label: int, draw: Any) -> Tensor:
 
 
 class Spaced(Dataset[Tensor]):
-    """Evenly spaced centre-crop clips of each video, (n, 3, T, H, W): PCL's retrieval."""
+    """Return evenly spaced centre-crop clips of each video, (n, 3, T, H, W), as in PCL's retrieval."""
 
     def __init__(self, videos: list[Video], config: TrialConfig) -> None:
         self.videos, self.clip, self.n = videos, config.clip, config.evaluation.clips

@@ -1,7 +1,7 @@
-"""What the benchmarks share: the machine's profile, ratios, tables, JSON, options, commands.
+"""Shared by the benchmarks: the machine's profile, ratios, tables, JSON, options, commands.
 
-A ratio is always of two turns of one round, taken one after the other on the same machine; what is printed is the
-median over the rounds and, in brackets, the quartiles.
+A ratio always compares two turns of one round, taken one after the other on the same machine. Printed are the median
+over the rounds and, in brackets, the quartiles.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine(config: TrialConfig, device: str) -> dict[str, Any]:
-    """A trial's profile without what is not the machine's."""
+    """Return the part of a trial's profile that describes the machine."""
     found = profile(config, torch.device(device), SimpleNamespace(digest=None))
     return {name: value for name, value in found.items() if name not in ("frames", "precision")}
 
 
 def this_machine(config: TrialConfig) -> dict[str, Any]:
-    """The same on the CPU, with how many cores there are."""
+    """Return the machine's profile on the CPU, with the number of cores."""
     return {**machine(config, "cpu"), "cores": cores()}
 
 
@@ -43,12 +43,12 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def ratios(own: Sequence[float], other: Sequence[float]) -> list[float]:
-    """own ÷ other, round by round."""
+    """Return own ÷ other, round by round."""
     return [a / b for a, b in zip(own, other, strict=True)]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """As in 1.08 (1.05–1.12): the median and, where there are several values, their quartiles."""
+    """Format values as in 1.08 (1.05–1.12): the median and, where there are several values, the quartiles."""
     if len(values) < 2:
         return f"{values[0]:.{digits}f}"
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -56,7 +56,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """As Markdown."""
+    """Format a table as Markdown."""
     print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")
@@ -72,7 +72,7 @@ def say(text: str) -> None:
 
 
 def parser(doc: str | None, out: str = "also write every figure to this file, as JSON") -> argparse.ArgumentParser:
-    """With the option that all have."""
+    """Return a parser with the options that all benchmarks have."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -81,7 +81,7 @@ def parser(doc: str | None, out: str = "also write every figure to this file, as
 
 
 def command(arguments: Sequence[str], env: dict[str, str] | None = None) -> tuple[float, str]:
-    """Run a command in the repository's root to its end: its seconds and what it printed. Its failure ends us, too."""
+    """Run a command in the repository's root. Return its seconds and output; exit if it fails."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(env or {})}
     started = time.perf_counter()

@@ -1,13 +1,13 @@
-"""What determinism costs: the time of a training step with deterministic algorithms over that with torch's own choices.
+"""The cost of determinism: time of a training step with deterministic algorithms over that with torch's own choices.
 
     python benchmarks/determinism.py                  # small clips on the CPU, the papers' on a GPU where there is one
     python benchmarks/determinism.py --device cuda --frames 16 --batch 16 --out determinism.json
 
 The step is a trial's: three clips through the network, cross-entropy and in-batch contrast, backward, SGD. Its clips
-are random numbers that lie on the device already. The ways to choose algorithms (WAYS) each have a process of their
-own, for torch goes on with the convolutions that it has once chosen, whatever is set later, and cuBLAS reads its
-workspace once. They take turns: in each round every way trains for about TURN_S, while the others wait. A ratio is of
-two turns of one round; printed are the median over the rounds and, in brackets, the quartiles.
+are random numbers that are already on the device. Each way to choose algorithms (WAYS) has its own process, because
+torch keeps using convolutions once chosen, whatever is set later, and cuBLAS reads its workspace once. They take turns:
+in each round every way trains for about TURN_S while the others wait. A ratio compares two turns of one round; printed
+are the median over the rounds and, in brackets, the quartiles.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def trial(backbone: str, precision: str, shape: dict[str, int]) -> TrialConfig:
 
 
 def measure(config: TrialConfig, batch: int, device: str, ways: list[str], rounds: int) -> dict[str, list[float]]:
-    """Way → seconds of a step, one figure a round."""
+    """Return way → seconds per step, one figure per round."""
     with workers(config, batch, device, ways) as pipes:
         steps = max(1, math.ceil(TURN_S / ask(pipes["default"], 1)))
         seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -118,7 +118,7 @@ def measure(config: TrialConfig, batch: int, device: str, ways: list[str], round
 
 @contextmanager
 def workers(config: TrialConfig, batch: int, device: str, ways: list[str]) -> Iterator[dict[str, Connection]]:
-    """Way → the pipe to its process, when all have warmed up."""
+    """Return way → the pipe to its process, once all have warmed up."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for way in ways:
@@ -135,7 +135,7 @@ def workers(config: TrialConfig, batch: int, device: str, ways: list[str]) -> It
 
 
 def ask(pipe: Connection, steps: int) -> float:
-    """Seconds of a step, as the mean over `steps`."""
+    """Return the seconds of a step, as the mean over `steps`."""
     try:
         pipe.send(steps)
         return pipe.recv()
@@ -144,7 +144,7 @@ def ask(pipe: Connection, steps: int) -> float:
 
 
 def work(pipe: Connection, way: str, config: TrialConfig, batch: int, device: str) -> None:
-    """Train as many steps as asked for, again and again; 0 ends it."""
+    """Train the requested numbers of steps, one request after another; 0 ends it."""
     choose(way, config)
     step = step_of(way, config, batch, torch.device(device))
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -160,7 +160,7 @@ def work(pipe: Connection, way: str, config: TrialConfig, batch: int, device: st
 def choose(way: str, config: TrialConfig) -> None:
     """Set this process's algorithms."""
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-    make_deterministic(config)  # threads and TF32, too, which all ways are to have in common
+    make_deterministic(config)  # threads and TF32, too, which all ways share
     if way in ("default", "benchmark"):
         del os.environ["CUBLAS_WORKSPACE_CONFIG"]
         torch.use_deterministic_algorithms(False)

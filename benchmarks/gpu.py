@@ -39,8 +39,8 @@ from kdtune.train.samples import Samples
 from step import standing_still, training_step
 
 WARM_UP = 3  # steps
-IN_MEMORY = 4  # different batches, for a step on the same one again would find it in the cache
-#: Input channels, output channels, side of the feature maps of the convolutions that are tried, at 10 frames.
+IN_MEMORY = 4  # different batches, because a step on the same one again would find it in the cache
+#: Input channels, output channels and side of the feature maps of the tried convolutions, at 10 frames.
 CONVOLUTIONS = ((64, 64, 56), (128, 128, 28), (256, 256, 14))
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     found, rows, rates = {}, [], {}
     with tempfile.TemporaryDirectory(prefix="kdtune-gpu-") as folder:
         stored = ((128 * args.size + 56) // 112, (171 * args.size + 56) // 112)
-        # 9 of 11 groups are training videos, of which as many are needed as the largest batch has tuples.
+        # 9 of 11 groups are training videos; as many are needed as the largest batch has tuples.
         clips = -(-max(args.batches) * 2 // (9 * len(CLASSES)))
         say("rendering videos …")
         videos = rendered_clips(Path(folder) / "videos", stored, classes=CLASSES, groups=11, clips=clips)
@@ -115,7 +115,7 @@ def trial(args: Any, backbone: str, batch: int, precision: str, memory_format: s
 
 
 def measure(samples: Samples, rounds: int, steps: int) -> dict[str, Any]:
-    """Seconds of a step in each way and round, and the FLOPs of one step."""
+    """Return the seconds of a step in each way and round, and the FLOPs of one step."""
     config, device = samples.config, samples.device
     network = build_network(config, samples.data.classes).to(device).train()
     optimizer = standing_still(config, network)
@@ -149,7 +149,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def measured_rates(config: TrialConfig, device: torch.device, side: int) -> dict[str, float]:
-    """FLOP/s of a product of two side × side matrices, and of the best convolution, in the trial's precision."""
+    """Return the FLOP/s of a product of side × side matrices and of the best convolution, in the trial's precision."""
     kind = torch.bfloat16 if config.precision == "bf16" else torch.float32
     layout = torch.channels_last_3d if config.memory_format == "channels_last" else torch.contiguous_format
     left = torch.randn(side, side, device=device, dtype=kind)

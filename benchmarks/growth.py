@@ -3,7 +3,7 @@
     python benchmarks/growth.py                     # the quick start's trial, about ten minutes
     python benchmarks/growth.py --rounds 3 --out growth.json
 
-In each round the quick start's trial is trained without a teacher at every number of videos, then at every number of
+Each round trains the quick start's trial without a teacher with every number of videos, then with every number of
 frames, one after the other in this process. Frames are decoded before, and the first trial of a kind, which prepares
 its samples, is not timed. A ratio is a trial's seconds over those of the round's first one.
 """
@@ -25,7 +25,7 @@ from kdtune.train.samples import Kept
 from kdtune.train.session import Session
 from shapes import SHAPES, Place, place
 
-#: Groups of videos, of which the quick start has 10, and frames of a clip.
+#: Numbers of groups of videos (the quick start has 10), and of frames per clip.
 GROUPS, FRAMES = (10, 20, 40), (8, 12, 16)
 
 
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def videos(groups: int) -> Any:
-    """The quick start's place with so many groups of videos of each of its 8 motions, three videos a group."""
+    """Prepare the quick start's data with `groups` groups of each of its 8 motions and three videos per group."""
     shape = SHAPES["quick"]
     return place(replace(shape, videos={"groups": groups, "clips": 3}), 1, train_teachers=False)
 
 
 def one_trial(at: Place, clip: dict[str, Any], number: int) -> float:
-    """Seconds of a trial with these clips, its samples prepared by the one before."""
+    """Return the seconds of a trial with these clips, whose samples the trial before has prepared."""
     form = at.sweep.trial.model_dump(mode="json", by_alias=True, exclude_unset=True)
     form["clip"] |= clip
     session = Session(Store(tempfile.mkdtemp(dir=at.folder)), dict(at.session.folders), kept=Kept(2**33))

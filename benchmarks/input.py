@@ -32,7 +32,7 @@ from shapes import SHAPES, Place, place
 
 TURN_S = 1.0
 CPU = torch.device("cpu")
-#: What is timed within training_samples → the function that does it there; what is left is `rest`.
+#: Timed part of training_samples → the function that does it; the remainder is `rest`.
 PARTS = {
     "draw": "draw_tuples",
     "read": "read_clips",
@@ -123,7 +123,7 @@ def baseline_side(at: Place) -> Callable[[], None]:
 
 
 def parts_of(one_batch: Callable[[], None], calls: int) -> dict[str, float]:
-    """Seconds of a batch in each part, by clocks around the functions in PARTS."""
+    """Return the seconds of a batch in each part, by timers around the functions in PARTS."""
     spent = dict.fromkeys(PARTS, 0.0)
     own = {part: getattr(inputs, name) for part, name in PARTS.items()}
 

@@ -1,17 +1,17 @@
-"""What one more trial costs in a warm sweep, over its bare arithmetic.
+"""The cost of one more trial in a warm sweep, over its bare arithmetic.
 
     python benchmarks/marginal.py                        # the quick start's shape: 8 frames of 32², width 8
     python benchmarks/marginal.py --shape few            # R3D and C3D at 10×112², few steps
     python benchmarks/marginal.py --rounds 5 --out marginal.json
 
 One more trial: `python -m kdtune sweep`, one trial at a time, with its data set, teachers and targets in the store. Its
-seconds are those from the end of the trial before to its own end, so everything is in them: Ray's start of it, reading,
-augmentation, evaluation, checkpoints, tracking. In each round the sweep goes on by --trials candidates; the first of
-them also pays the worker's imports and is left out.
+seconds run from the end of the trial before to its own end, so everything is included: start by Ray, reading,
+augmentation, evaluation, checkpoints, tracking. In each round the sweep gets --trials more candidates; the first of
+them also pays for the worker's imports and is left out.
 
 Bare arithmetic: the student's forward and backward passes and steps, and the evaluations' forward passes, on the same
 batches and targets already in memory, in a process of one thread like the worker's. It takes turns with the sweep; a
-ratio is of one round.
+ratio compares within one round.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
 
 
 def sweep(at: Place, candidates: int) -> list[str]:
-    """Run the command, one trial at a time; the keys of the sweep's candidates so far."""
+    """Run the command, one trial at a time. Return the keys of the sweep's candidates so far."""
     sets = ["--set", f"search.candidates={candidates}", "--set", f"resources.cpu={cores()}"]
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{at.folder}/mlflow.db"}
     command([sys.executable, "-m", "kdtune", "sweep", str(at.file), *sets, "--store", str(at.store)], uri)
@@ -98,17 +98,17 @@ def sweep(at: Place, candidates: int) -> list[str]:
 
 
 def arithmetic_process(config: TrialConfig, session: Session) -> Connection:
-    """The pipe to a process that runs a trial's arithmetic whenever it is sent something, and sends its seconds."""
+    """Return the pipe to a process that runs a trial's arithmetic for every message and replies with its seconds."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
     context.Process(target=serve_arithmetic, args=(theirs, config, session), daemon=True).start()
-    theirs.close()  # so that recv() ends where the process does
+    theirs.close()  # so that recv() ends when the process does
     return pipe
 
 
 def serve_arithmetic(pipe: Connection, config: TrialConfig, session: Session) -> None:
     trial = Arithmetic(config, session)
-    trial.run()  # the first time pays for what torch sets up
+    trial.run()  # the first run pays for torch's set-up
     while pipe.recv():
         started = time.perf_counter()
         trial.run()

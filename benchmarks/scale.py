@@ -1,19 +1,19 @@
-"""What the driver costs a trial, from 100 trials to 5,000: trials that only report, beside bare Ray Tune.
+"""The driver's cost per trial, from 100 to 5,000 trials that only report, compared with bare Ray Tune.
 
     python benchmarks/scale.py                                      # 100, 1,000 and 5,000 trials, an hour or two
     python benchmarks/scale.py --trials 100 1000 --out scale.json   # about fifteen minutes
-    python benchmarks/scale.py --sampler random                     # without what TPE itself costs
+    python benchmarks/scale.py --sampler random                     # without TPE's own cost
 
 kdtune: scale_kdtune.py, a sweep of one control and candidates whose workers write the TrialStore's records of three
-epochs and two stages and train nothing; half are pruned at the first stage. `again` is the finished sweep's command run
+epochs and two stages but train nothing; half are pruned at the first stage. `again` runs the finished sweep's command
 once more. Ray Tune: scale_tune.py, OptunaSearch, ASHA and MLflow's callback; `bare` is the same without MLflow. Two
-trials run at once; each side is a process of its own with a fresh store and a fresh SQLite database.
+trials run at once; each side is a separate process with a fresh store and a fresh SQLite database.
 
-A trial's time is that from the first trial's end to the side's, MLflow's last row included, over the trials between.
-`last tenth` is what the last tenth of the trials took, from end to end. CPU time and memory are those of the driver's
-process with its threads, without Ray's own processes and the workers. Of the driver's parts the mean over the last
-tenth of the calls is shown: CPU time of the thread that makes them (the publisher has its own), and in brackets the
-whole time, with what is waited for: the disk, the other thread.
+A trial's time is the time from the first trial's end to the side's end, including MLflow's last row, divided by the
+trials between. `last tenth` is the time of the last tenth of the trials, from end to end. CPU time and memory are those
+of the driver's process with its threads, without Ray's own processes and the workers. For the driver's parts, the mean
+over the last tenth of the calls is shown: CPU time of the calling thread (the publisher has its own) and, in brackets,
+the elapsed time, which includes waiting for the disk and the other thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scale_shared import EPOCHS, SPACE, STAGES, STARTUP
 from shapes import SHAPES, Place, Shape, place
 
 SIDES = ("kdtune", "tune", "bare")
-#: What is written, by side: name → patterns below the side's folder.
+#: Files written, by side: name → patterns below the side's folder.
 FILES = {
     "trials": ["store/trials"],
     "ledger": ["store/sweeps/*/ledger_*"],
@@ -89,7 +89,7 @@ def shape(sampler: str) -> Shape:
 
 
 def one_side(at: Place, side: str, trials: int, sampler: str) -> dict[str, Any]:
-    """Run one side in a fresh folder: what it took and what it wrote."""
+    """Run one side in a fresh folder. Return its costs and what it wrote."""
     folder = at.folder / f"{side}_{trials}"
     folder.mkdir()
     uri = f"sqlite:///{folder}/mlflow.db"
@@ -113,7 +113,7 @@ def one_side(at: Place, side: str, trials: int, sampler: str) -> dict[str, Any]:
 
 
 def what_it_took(measured: dict[str, Any]) -> dict[str, Any]:
-    """Seconds, CPU seconds and MiB of a trial, over all of them and in the last tenth."""
+    """Return seconds, CPU seconds and MiB per trial, over all of them and in the last tenth."""
     ends, last = measured["ends"], measured["end"]
     tenth = max(1, len(ends) // 10)
     first, then, before = ends[0], ends[-1], ends[-1 - tenth]
@@ -131,7 +131,7 @@ def what_it_took(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def part(calls: list[list[float]], trials: int) -> dict[str, float]:
-    """Seconds and CPU seconds of a call in the last tenth of them, and CPU seconds of all for each trial."""
+    """Return seconds and CPU seconds per call in the last tenth of the calls, and all calls' CPU seconds per trial."""
     late = calls[-max(1, len(calls) // 10) :]
     return {
         "calls": len(calls),
@@ -142,7 +142,7 @@ def part(calls: list[list[float]], trials: int) -> dict[str, float]:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of what was written, by kind; kinds of which there is nothing are left out."""
+    """Return the bytes written, by kind, without kinds that were not written."""
     found = {}
     for name, patterns in FILES.items():
         tops = [path for pattern in patterns for path in folder.glob(pattern)]

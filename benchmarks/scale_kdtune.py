@@ -2,7 +2,7 @@
 
     python benchmarks/scale_kdtune.py JOB.json        # scale.py writes the job: the sweep file, the store, how many
 
-The driver is the real one: campaign, ledger, Optuna's study and journal, Ray Tune, the publisher to MLflow. A worker
+The driver is the real one: scheduler, ledger, Optuna's study and journal, Ray Tune, the publisher to MLflow. A worker
 writes to the TrialStore what a trial of three epochs leaves and yields its rows, but trains nothing.
 """
 
@@ -41,7 +41,7 @@ from scale_shared import EPOCHS, Meter, accuracy
 
 
 class Reporting(Session):
-    """A session whose trials leave their files and train nothing."""
+    """A session whose trials write their files and train nothing."""
 
     def trial(self, config: TrialConfig, device: torch.device) -> Generator[dict[str, Any], None, None]:
         files = self.files(config)
@@ -74,7 +74,7 @@ class Reporting(Session):
 
 
 def report(config: TrialConfig, epoch: int, reached: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """An epoch's row with every figure that train/trial.py has there."""
+    """Return an epoch's row with every figure that train/trial.py records there."""
     head = {"pretext": reached, "pretext_loss": 1 - reached, "pretext_majority": 0.225}
     row: dict[str, Any] = {"epoch": epoch, "lr": config.optimizer.lr, "samples_sha256": "0" * 64, "validation": head}
     row["train"] = {"loss": 2 - reached, "pretext": 1 - reached, "contrast": 1.0, "pretext_accuracy": reached}
@@ -98,7 +98,7 @@ class ReportingWorker(TrialWorker):
 
 
 class Silent:
-    """Watches for ends."""
+    """Records when trials end."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
@@ -118,7 +118,7 @@ class Silent:
 
 
 def measured_parts(meter: Meter) -> None:
-    """What the driver's time is divided into; MLflow's parts are of the publisher's own thread."""
+    """Parts of the driver's time; MLflow's parts run in the publisher's own thread."""
     prepare_environment()
     from kdtune.tracking.publish import Publisher
     from kdtune.tracking.view import View

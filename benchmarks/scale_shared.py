@@ -1,4 +1,4 @@
-"""What both sides of benchmarks/scale.py report, and how each of them is measured."""
+"""Shared by both sides of benchmarks/scale.py: what trials report, and how a side is measured."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 EPOCHS, STAGES = 3, {"early": 1, "late": 3}
-#: Finished trials that a sampler wants to see before it learns, on both sides.
+#: Finished trials that a sampler needs before it learns, on both sides.
 STARTUP = 4
-#: Searched on both sides: name → bounds, and whether on a logarithmic scale.
+#: Search space of both sides: name → bounds, and whether it is logarithmic.
 SPACE = {"alpha": (0.1, 1.0, False), "optimizer.lr": (1e-3, 1e-1, True), "optimizer.weight_decay": (1e-6, 1e-2, True)}
 
 
 def accuracy(values: Mapping[str, float], epoch: int) -> float:
-    """Between 0 and 1, grows with the epoch; best in the middle of the space."""
+    """Return a score between 0 and 1 that grows with the epoch and is best in the middle of the space."""
     off = 0.0
     for name, (low, high, log) in SPACE.items():
         value, ends = values[name], (low, high)
@@ -31,14 +31,14 @@ def accuracy(values: Mapping[str, float], epoch: int) -> float:
 
 
 class Meter:
-    """What this process takes, noted at every trial's end."""
+    """This process's costs, recorded at every trial's end."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self.ends: list[list[float]] = []
-        """Of each trial: seconds since the start, the process's CPU seconds and resident MiB then."""
+        """For each trial: seconds since the start, and the process's CPU seconds and resident MiB at that time."""
         self.parts: dict[str, list[list[float]]] = defaultdict(list)
-        """Name → of each call: seconds, CPU seconds of its thread."""
+        """Name → for each call: seconds, and CPU seconds of its thread."""
 
     def note_end(self) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -46,7 +46,7 @@ class Meter:
         self.ends.append([time.perf_counter() - self._began, time.process_time(), mib])
 
     def measure(self, part: str, owner: Any, name: str) -> None:
-        """From now on the calls of `owner.name` are measured."""
+        """Start measuring the calls of `owner.name`."""
         function: Callable[..., Any] = getattr(owner, name)
 
         @wraps(function)
@@ -60,7 +60,7 @@ class Meter:
         setattr(owner, name, measured)
 
     def figures(self) -> dict[str, Any]:
-        """All of it, at the end."""
+        """Return all measurements, at the end."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         end = [time.perf_counter() - self._began, time.process_time(), peak]
         return {"ends": self.ends, "end": end, "parts": self.parts, "threads": threading.active_count()}

@@ -40,7 +40,7 @@ class Reporting(tune.Trainable):
 
 
 class Ends(tune.Callback):
-    """Notes every trial's end."""
+    """Records every trial's end."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter

@@ -1,4 +1,4 @@
-"""The sweeps that the benchmarks measure, and the folder with everything that one of them takes for given."""
+"""The sweeps that the benchmarks measure, and folders with everything prepared for one of them."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from kdtune.train.targets import Targets
 
 @dataclass(frozen=True)
 class Shape:
-    """A sweep that is measured, on videos of 320×240 with 90 to 110 frames, and how often."""
+    """A sweep to measure, on videos of 320×240 with 90 to 110 frames, and how often."""
 
     about: str
     videos: dict[str, Any]
-    """For make_synthetic: how many there are."""
+    """Numbers of videos, for make_synthetic."""
     sweep: dict[str, Any]
-    """Without what the benchmark sets: the data's root, the number of candidates."""
+    """The sweep file without what the benchmark sets: the data's root, the number of candidates."""
     candidates: int
     rounds: int
     ready: list[str] = field(default_factory=list)
-    """Teachers whose targets are in the store before the clock starts, as a trial on all of the data leaves them."""
+    """Teachers whose targets are in the store before timing starts, as a trial on all data leaves them."""
 
 
 def _quick() -> dict[str, Any]:
-    """sweeps/lambda_tau.yaml, with one block, and without pruning so that both sides train the same epochs."""
+    """sweeps/lambda_tau.yaml with one block, and without pruning, so that both sides train the same epochs."""
     sweep = yaml.safe_load((ROOT / "sweeps" / "lambda_tau.yaml").read_text())
     sweep["search"] |= {"blocks": {}, "sampler": "random"}
     return {**sweep, "prune": {}}
@@ -57,10 +57,10 @@ def _few(groups: int, clips: int) -> dict[str, Any]:
 
 
 def _paper(epochs: int, fraction: float) -> dict[str, Any]:
-    """KD's sizes: R3D of width 64 with a C3D as teacher, 10 frames of 112². The data and the epochs are few.
+    """KD's sizes: R3D of width 64 with a C3D as teacher, 10 frames at 112²; few data and epochs.
 
-    After every epoch the recipe measures 3,783 videos of UCF101, 13 % of the cost of training on all of the data and
-    6.6 times that of training on 2 %. The shapes have as many validation videos as come near to that: 11 % and 6 times.
+    After every epoch the recipe measures 3,783 videos of UCF101: 13 % of the cost of training on all data, and 6.6
+    times that of training on 2 %. The shapes have as many validation videos as come near to that: 11 % and 6 times.
     """
     teacher = {"student": {"backbone": "c3d"}, "memory_format": "contiguous", "epochs": 1, "stages": {"late": 1}}
     return {
@@ -103,9 +103,9 @@ SHAPES = {
         candidates=11,
         rounds=1,
     ),
-    # Of 84 training videos 2 are 2 %, with 36 for validation and 24 for testing. One stage of one clip a video in 20
-    # epochs is, beside the training, more than the paper's 3 stages of ten clips in 200 epochs of 2 % of UCF101: 0.6
-    # and 0.5 of it.
+    # Of 84 training videos 2 are 2 %, with 36 for validation and 24 for testing. Relative to the training, one stage
+    # with one clip per video in 20 epochs costs more than the paper's 3 stages with ten clips in 200 epochs on 2 % of
+    # UCF101: 0.6 against 0.5.
     "paper-2": Shape(
         "R3D 64 and C3D 64 at 10×112², 2 % of the data",
         _few(groups=12, clips=6),
@@ -122,21 +122,21 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a shape's videos, its sweep file and a store in which clips and teachers are ready."""
+    """A folder with a shape's videos, its sweep file and a store with decoded clips and trained teachers."""
 
     folder: Path
     file: Path
     sweep: SweepConfig
     session: Session
     decode_s: float
-    """Seconds of `kdtune data prepare`, whole command."""
+    """Seconds of the whole command `kdtune data prepare`."""
 
     @property
     def store(self) -> Path:
         return self.session.store.root
 
     def copy_store(self, folder: Path, *, clips: bool) -> Path:
-        """A new store with the trained teachers and what `Shape.ready` asks for, with or without decoded frames."""
+        """Make a new store with the trained teachers and what `Shape.ready` requires, with or without stored frames."""
         for part in ("trials", "targets", *(("clips", "manifests") if clips else ())):
             if (self.store / part).exists():
                 shutil.copytree(self.store / part, folder / part)
@@ -145,8 +145,8 @@ class Place:
 
 @contextmanager
 def place(shape: Shape, candidates: int, epochs: int | None = None, *, train_teachers: bool = True) -> Iterator[Place]:
-    """Make everything that a benchmark takes for given, in a temporary folder that goes with the context."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the folder and a command that runs go, too
+    """Prepare everything that a benchmark needs in a temporary folder, which is removed with the context."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the folder and a running command are removed, too
     with tempfile.TemporaryDirectory(prefix="kdtune-benchmark-") as temporary:
         folder = Path(temporary)
         say("making and decoding videos" + (", training the teachers" if train_teachers else "") + " …")
@@ -177,7 +177,7 @@ def teachers(sweep: SweepConfig) -> dict[str, TrialConfig]:
 
 
 def targets_ready(at: Place, names: Sequence[str]) -> None:
-    """Compute the targets of these teachers, for the trial's own samples: the rest of a block is never read."""
+    """Compute the targets of these teachers for the trial's own samples; the rest of a block is never read."""
     block = at.sweep.blocks()[0]
     for name in names:
         config = at.sweep.build(block, {"teacher": name}, at.sweep.search.seeds[0])

@@ -1,4 +1,4 @@
-"""A trial's training step without a loop around it: forward, loss, backward, SGD."""
+"""A trial's training step without the loop around it: forward, loss, backward, SGD."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdtune.train.inputs import SampleBatch
 def training_step(
     config: TrialConfig, network: PclNetwork, optimizer: SGD, batch: SampleBatch, said: Tensor | None = None
 ) -> None:
-    """One step on a batch that is in memory; `said` are a teacher's logits of it, (B, 5)."""
+    """Take one step on a batch in memory; `said` are a teacher's logits (B, 5) for it."""
     loss = config.loss
     features = network.features(batch.clips)
     logits = network.logits(features)
@@ -30,6 +30,6 @@ def training_step(
 
 
 def standing_still(config: TrialConfig, network: PclNetwork) -> SGD:
-    """A trial's optimiser with a rate so small that the hundredth step is like the first."""
+    """Return a trial's optimiser with a rate so small that the hundredth step is like the first."""
     opt = config.optimizer
     return SGD(network.parameters(), lr=1e-9, momentum=opt.momentum, weight_decay=opt.weight_decay)

@@ -4,13 +4,12 @@
     python benchmarks/sweep.py --shape paper --out sweep_paper.json
     python benchmarks/sweep.py --shape paper-2                       # 2 % of the data
 
-Both sides train the same trials: the control and the same candidates (of random search, so that they are known before),
-the same epochs on the same videos, measured by the same metrics at the same stages, with nothing pruned. Seconds are
-those of the whole command, from Python's start to the last row in a fresh SQLite database of MLflow. The teachers are
-trained before, by kdtune, and both sides get their weights. kdtune's store is new in every round: decoding the videos
-and computing the targets is in its time (`cold`). `warm` has the frames from before, and the targets still to compute.
-`again` is the cold sweep run once more. The sides take turns, and who begins changes from round to round, as does the
-trials' seed.
+Both sides train the same trials: the control and the same candidates (from random search, so that they are known in
+advance), for the same epochs on the same videos, measured by the same metrics at the same stages, with nothing pruned.
+Seconds are those of the whole command, from Python's start to the last row in a fresh SQLite database of MLflow. kdtune
+trains the teachers before, and both sides get their weights. kdtune's store is new in every round, so its time includes
+decoding the videos and computing the targets (`cold`). `warm` has decoded frames but no targets. `again` runs the cold
+sweep once more. The sides take turns; the first side and the trials' seed change from round to round.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.sweep.search import Search
 from shapes import SHAPES, Place, place, targets_ready, teachers
 
-#: Compared between the sides, at the last stage.
+#: Metrics compared between the sides, at the last stage.
 METRICS = ("pretext", "knn", "linear")
 PAPER_EPOCHS, PAPER_STAGES, PAPER_CLIPS = 200, 3, 10
 
@@ -77,7 +76,7 @@ def parse() -> argparse.Namespace:
 
 
 def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
-    """What baseline.py needs, but for the places of its results."""
+    """Return what baseline.py needs, except for the places of its results."""
     block, search = at.sweep.blocks()[0], at.sweep.search
     trial = at.sweep.build(block, search.controls[0], seed=0)
     clips = at.session.clips(trial)
@@ -117,7 +116,7 @@ def baseline_job(at: Place, candidates: int, workers: int) -> dict[str, Any]:
 
 
 def kdtune_side(at: Place, job: dict[str, Any], folder: Path, warm: bool) -> dict[str, dict[str, Any]]:
-    """The sweep in a new store, the same command again, and perhaps once more in one that has the frames."""
+    """Run the sweep in a new store, the same command again, and optionally once more in a store with decoded frames."""
     measured = {}
     for name in ("kdtune", "again", "warm") if warm else ("kdtune", "again"):
         store = folder / ("warm" if name == "warm" else "cold")
@@ -140,12 +139,12 @@ def results(at: Place, here: list[str]) -> list[dict[str, Any]]:
 
 
 def one_of_kdtune(at: Place, store: Path, trial: dict[str, Any]) -> dict[str, Any]:
-    """Accuracies at the last stage; seconds of an epoch and of a stage, as medians over the trial."""
+    """Return the accuracies at the last stage, and the median seconds of an epoch and of a stage."""
     rows = [json.loads(line) for line in (store / "trials" / trial["key"] / "epochs.jsonl").read_text().splitlines()]
     stage = list(at.sweep.trial.stage_epochs)[-1]
     accuracies = {f"{s}_{m}": trial["stages"][stage][s][m] for s in ("validation", "test") for m in METRICS}
     plain = [row["seconds"] for row in rows if "stage" not in row]
-    # The first epoch of the first trial with a teacher computes targets; the median passes that over.
+    # The first epoch of the first trial with a teacher computes targets; the median ignores it.
     epoch = statistics.median(plain) if plain else None
     staged = [row["seconds"] - (epoch or 0) for row in rows if "stage" in row]
     figures = {"epoch": epoch, "stage": statistics.median(staged), "all": trial["seconds"]}
@@ -195,7 +194,7 @@ def what_it_comes_to(
         "trials_per_hour": {name: [trials * 3600 / s for s in seconds[name]] for name in seconds if name != "again"},
         "ratio": faster,
         "ratio_warm": ratios(seconds["baseline"], seconds["warm"]) if "warm" in seconds else None,
-        # As if the baseline, too, measured the objective at the stages alone (ASHA could then stop at those alone).
+        # As if the baseline, too, measured the objective at the stages only (ASHA could then stop only there).
         "ratio_without_objective_between_stages": [r * (1 - shares.get("objective", 0.0)) for r in faster],
         "one_more_trial": one_more(found),
         "again_share": ratios(seconds["again"], seconds["kdtune"]),
@@ -205,7 +204,7 @@ def what_it_comes_to(
 
 
 def one_more(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Seconds that a trial itself takes: what a sweep grows by with each, beside starts and what is made once."""
+    """Return a trial's own seconds: what each trial adds to a sweep, without starts and what is made once."""
     kdtune = statistics.median(trial["seconds"]["all"] for side in found["kdtune"] for trial in side["trials"])
     taught = [trial["seconds"] for side in found["baseline"] for trial in side["trials"] if trial["distils"]]
     baseline = statistics.median(sum(seconds.values()) for seconds in taught)
@@ -215,22 +214,25 @@ def one_more(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
 def papers_length(
     found: dict[str, list[dict[str, Any]]], sweep: SweepConfig, videos: dict[str, int]
 ) -> dict[str, float]:
-    """Seconds of a trial of 200 epochs with 3 stages of ten clips a video, its targets found, put together from these
-    epochs and stages; a stage grows with the clips that its network sees, three for each tuple among them."""
+    """Estimate the seconds of a trial of 200 epochs with 3 stages of ten clips per video, with its targets found.
+
+    It is composed of these epochs and stages. A stage grows with the number of clips that its network sees, including
+    three for each tuple.
+    """
     ours = [trial["seconds"] for side in found["kdtune"] for trial in side["trials"]]
     theirs = [trial["seconds"] for side in found["baseline"] for trial in side["trials"] if trial["distils"]]
 
     def stages(tuples: int) -> float:
-        """How many of the measured stages are as long as the paper's."""
+        """Return how many of the measured stages cost as much as the paper's stages."""
         now, then = (n * sum(videos.values()) + 3 * tuples for n in (sweep.trial.evaluation.clips, PAPER_CLIPS))
         return PAPER_STAGES * then / now
 
     each = ("input", "teacher", "network", "validation", "report")
     epoch = statistics.median(sum(seconds.get(name, 0.0) for name in each) / sweep.trial.epochs for seconds in theirs)
     stage = statistics.median(seconds["stages"] for seconds in theirs)
-    baseline = PAPER_EPOCHS * epoch + stages(videos["test"]) * stage  # its validation tuples are in its epochs
+    baseline = PAPER_EPOCHS * epoch + stages(videos["test"]) * stage  # its validation tuples are part of its epochs
     both = stages(videos["validation"] + videos["test"])
-    # The lower one: the first trial with the teacher may have computed targets.
+    # The lower one, because the first trial with the teacher may have computed targets.
     kdtune = statistics.median_low(PAPER_EPOCHS * one["epoch"] + both * one["stage"] for one in ours)
     return {"kdtune": kdtune, "baseline": baseline, "ratio": baseline / kdtune}
 

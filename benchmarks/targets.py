@@ -1,9 +1,9 @@
-"""What a teacher costs: the first trial with it, which computes its targets, and later ones, which find them.
+"""The cost of a teacher: the first trial with it, which computes its targets, and later ones, which find them.
 
     python benchmarks/targets.py                                  # the quick start's shape, some minutes
     python benchmarks/targets.py --shape paper --rounds 1 --epochs 1
 
-In each round a trial is trained without a teacher, and for each teacher one with a λ and τ in a store without targets,
+Each round trains a trial without a teacher and, for each teacher, one trial with a λ and τ in a store without targets,
 then one with others in the same store. All run one after the other in this process, with decoded frames and trained
 teachers. A ratio is a trial's seconds over those of the round's trial without a teacher.
 """
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
 
 
 def one_round(at: Place, folder: Path) -> dict[str, float]:
-    """What trial → its seconds. Every trial is of this round's store alone."""
+    """Return trial → its seconds. All trials are in this round's own store."""
     session = Session(Store(at.copy_store(folder, clips=False)), dict(at.session.folders))
     train(at, session, {"teacher": "none", "alpha": 0.25})  # prepares the samples, which the others find
     seconds = {NONE: train(at, session, {"teacher": "none"})}

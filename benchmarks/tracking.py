@@ -1,16 +1,15 @@
-"""What tracking costs: rows logged per second, and the time that it adds to an epoch.
+"""The cost of tracking: rows logged per second, and the time that it adds to an epoch.
 
     python benchmarks/tracking.py                        # three rounds of the quick start's shape, some five minutes
     python benchmarks/tracking.py --rounds 1 --candidates 2 --out tracking.json
 
-Added time: in each round the same sweep is run twice in a fresh store, with MLflow on a SQLite database and with a
-publisher that drops everything, first the one, then the other, and in the next round the other way round. Compared are
-the epochs' own seconds, the seconds from the first epoch's end to the last one's, and those of the whole sweep, which
-at its end waits for MLflow. System metrics are measured in both; what reading and writing a line of them takes is timed
-by itself.
+Added time: each round runs the same sweep twice in a fresh store, with MLflow on a SQLite database and with a publisher
+that drops everything; the order alternates between rounds. It compares the epochs' own seconds, the seconds from the
+first epoch's end to the last one's, and those of the whole sweep, which waits for MLflow at its end. System metrics are
+measured in both; reading and writing a line of them is timed separately.
 
-Rows per second: the rows of one of those trials, as those of many longer ones, are sent by the publisher into an empty
-SQLite database, and to an MLflow server on one.
+Rows per second: the publisher sends the rows of one of those trials, repeated as many longer ones, to an empty SQLite
+database, and to an MLflow server on one.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ from kdtune.watch.live import Plain
 from shapes import SHAPES, Place, place
 
 SIDES = ("tracked", "untracked")
-#: Sent for the rate: so many trials of so many epochs.
+#: Trials and epochs that are sent for the rate.
 TRIALS, EPOCHS = 40, 50
-#: Lines of system metrics that are timed.
+#: Number of timed lines of system metrics.
 LINES = 200
 
 
@@ -88,7 +87,7 @@ def main() -> None:
 
 
 def one_side(at: Place, side: str, number: int) -> dict[str, float]:
-    """One sweep, in a process of its own: seconds of its epochs and of itself."""
+    """Run one sweep in another process. Return the seconds of its epochs and of itself."""
     store = at.copy_store(at.folder / f"{side}_{number}", clips=True)
     job = {"file": str(at.file), "store": str(store), "uri": f"sqlite:///{store}/mlflow.db", "side": side}
     file = at.folder / "job.json"
@@ -107,7 +106,7 @@ def one_side(at: Place, side: str, number: int) -> dict[str, float]:
 
 
 class Untold:
-    """In the publisher's place: MLflow is told nothing."""
+    """Replaces the publisher: MLflow gets nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -120,7 +119,7 @@ class Untold:
 
 
 def run_job(file: Path) -> None:
-    """What `one_side` starts; prints the sweep's seconds."""
+    """Run in the process that `one_side` starts; print the sweep's seconds."""
     job = json.loads(file.read_text())
     if job["side"] == "untracked":
         kdtune.execute.driver.Publisher = Untold  # type: ignore[misc, assignment]
@@ -137,7 +136,7 @@ def run_job(file: Path) -> None:
 
 
 def rate(folder: Path, trial: TrialFiles, served: bool) -> dict[str, float]:
-    """Rows and metrics a second into an empty database, the publisher's connection and the runs' making included."""
+    """Return rows and metrics per second into an empty database, including connecting and creating the runs."""
     prepare_environment()
     import kdtune.tracking.view  # noqa: F401  the seconds that its import takes are no row's
 
@@ -158,7 +157,7 @@ def rate(folder: Path, trial: TrialFiles, served: bool) -> dict[str, float]:
 
 
 def many(folder: Path, trial: TrialFiles) -> list[TrackedTrial]:
-    """TRIALS trials of EPOCHS epochs with the rows of `trial`, over and over."""
+    """Return TRIALS trials of EPOCHS epochs that repeat the rows of `trial`."""
     store, rows = Store(folder / "store"), trial.rows()
     trials = []
     for number in range(TRIALS):
@@ -176,7 +175,7 @@ def unserved(uri: str) -> Iterator[str]:
 
 @contextmanager
 def server(uri: str) -> Iterator[str]:
-    """MLflow's server on this database, as `kdtune ui` starts it; gives its address."""
+    """Run MLflow's server on this database as `kdtune ui` does. Yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -202,7 +201,7 @@ def answers(address: str) -> bool:
 
 
 def seconds_of_a_line(folder: Path) -> float:
-    """Of system metrics, as a worker writes one after each epoch: the median."""
+    """Return the median seconds of a line of system metrics, as a worker writes one after each epoch."""
     meter, files = UsageMeter(torch.device("cpu")), Store(folder / "usage").trial("0" * 32)
     taken = []
     for epoch in range(LINES):
