@@ -68,10 +68,10 @@ def final_weights(path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
 
     Raises DamageError if the file is not a checkpoint.
     """
-    return kept_weights(read_checkpoint(path, advice), path, advice)
+    return weights_in(read_checkpoint(path, advice), path, advice)
 
 
-def kept_weights(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
+def weights_in(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor]:
     """Return the best weights in the parts of the checkpoint `path`, or the last ones if it tracks no best.
 
     Raises DamageError if the parts are not a trial's.

@@ -110,19 +110,19 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
     linear = probe_predictions(gallery, labels, features, classes)
     scores, tables, first = {}, {}, 0
     for split, rows in splits.items():
-        asked = slice(first, first + len(rows))
+        own = slice(first, first + len(rows))
         first += len(rows)
         truth = torch.from_numpy(data.labels[rows])
         scores[split] = {
             **head_scores(network, samples, rows, epoch),
-            "knn": float((knn[asked] == truth).double().mean()),
-            "linear": float((linear[asked] == truth).double().mean()),
-            **{f"retrieval_{k}": retrieved(order[asked], labels, truth, k) for k in RETRIEVED},
+            "knn": float((knn[own] == truth).double().mean()),
+            "linear": float((linear[own] == truth).double().mean()),
+            **{f"retrieval_{k}": retrieved(order[own], labels, truth, k) for k in RETRIEVED},
             "action_majority": float(torch.bincount(truth).max() / len(truth)),
         }
         if config.loss.target == "action":
             # The head is linear: its logits for the mean features are the mean of the clips' logits.
-            logits = F.linear(features[asked], network.head.weight.detach().cpu(), network.head.bias.detach().cpu())
+            logits = F.linear(features[own], network.head.weight.detach().cpu(), network.head.bias.detach().cpu())
             matrix = confusion_matrix(truth, logits.argmax(1), classes)
             per_class, means = class_figures(matrix)
             top5 = logits.topk(min(5, classes), dim=1).indices

@@ -15,7 +15,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
 from kdtune.store.files import write_atomic, write_jsonl
-from kdtune.train.checkpoint import kept_weights, read_checkpoint
+from kdtune.train.checkpoint import read_checkpoint, weights_in
 from kdtune.train.imports import import_trial
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes, state_digest
@@ -115,7 +115,7 @@ class Replay:
         row = next((row for row in files.rows() if row.get("stage") == stage), None)
         if row is None:
             raise DamageError([Problem(str(files.epochs), f"has no row of stage {stage}")])
-        found = state_digest(kept_weights(read_checkpoint(checkpoint), checkpoint))
+        found = state_digest(weights_in(read_checkpoint(checkpoint), checkpoint))
         if found != row["weights_sha256"]:
             what = f"holds the weights {found[:12]}…, but the row of stage {stage} names {row['weights_sha256'][:12]}…"
             raise DamageError([Problem(str(checkpoint), f"{what}; replay it from scratch")])

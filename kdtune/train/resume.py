@@ -15,7 +15,7 @@ from typing import Any
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.store import TrialFiles
 from kdtune.store.files import write_atomic, write_jsonl
-from kdtune.train.checkpoint import ADVICE, kept_weights, out_of_memory, read_checkpoint
+from kdtune.train.checkpoint import ADVICE, out_of_memory, read_checkpoint, weights_in
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import Row, missing, read_rows
 from kdtune.train.state import PARTS, PLAIN, TrialState
@@ -117,7 +117,7 @@ def _checked(place: Path, files: TrialFiles, rows: list[Row], origins: dict[str,
         last = seen[-1]
         if last.get("samples_sha256", parts["samples"]) != parts["samples"]:
             raise refuse(f"the checkpoint has seen other samples than the row of epoch {epoch} says")
-        if "weights_sha256" in last and last["weights_sha256"] != state_digest(kept_weights(parts, place)):
+        if "weights_sha256" in last and last["weights_sha256"] != state_digest(weights_in(parts, place)):
             raise refuse(f"the checkpoint holds other weights than the row of epoch {epoch} names")
     return parts
 

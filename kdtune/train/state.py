@@ -121,7 +121,7 @@ class TrialState:
             weights = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best = {"loss": loss, "epoch": epoch, "network": weights}
 
-    def kept_network(self) -> PclNetwork:
+    def final_network(self) -> PclNetwork:
         """Return the network that the trial would end with now: its own, or a copy with the best weights."""
         if self.best is None:
             return self.network

@@ -129,7 +129,7 @@ def train_trial(
             own = head_evaluation(network, samples, epoch, row.get("validation"))
             row["evaluation"] = with_best(own, state.rows)
         if stage is not None or (due and own is None):
-            measured = state.kept_network()
+            measured = state.final_network()
             try:
                 evaluation = evaluate(measured, samples, epoch)
             except TrialError as error:
@@ -169,7 +169,7 @@ def train_trial(
     return {
         "epochs": state.epoch,
         "stages": {row["stage"]: row["evaluation"] for row in state.rows if "stage" in row},
-        "weights_sha256": weights_digest(state.kept_network()),
+        "weights_sha256": weights_digest(state.final_network()),
         "kept_epoch": state.epoch if state.best is None else state.best["epoch"],
         "seconds": state.seconds,
         "profile": state.profiles[-1]["profile"],
