@@ -8,7 +8,9 @@ import pytest
 from helpers import ROOT
 
 from kdtune.cli import main
+from kdtune.config.load import load_sweep
 from kdtune.config.shipped import located, shipped
+from kdtune.config.space import split_path
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
 
 
@@ -44,3 +46,25 @@ def test_plan_takes_a_shipped_name_from_an_empty_folder(
     assert "teachers" in capsys.readouterr().out
     assert main(["plan", "lamda_tau"]) == EXIT_USER_ERROR
     assert "lambda_tau.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ("search.blocks.data.fraction", ["search", "blocks", "data.fraction"]),
+        ("search.space.optimizer.lr.log", ["search", "space", "optimizer.lr", "log"]),
+        ("search.space.tau.when.loss.target", ["search", "space", "tau", "when", "loss.target"]),
+        ("search.space.lambda", ["search", "space", "lambda"]),
+        ("search.space", ["search", "space"]),
+        ("trial.data.fraction", ["trial", "data", "fraction"]),
+    ],
+)
+def test_a_set_reaches_searched_parameters_by_their_paths(path: str, keys: list[str]) -> None:
+    assert split_path(path) == keys
+
+
+def test_set_changes_a_shipped_sweep_s_blocks_and_space() -> None:
+    file = ROOT / "sweeps" / "lambda_tau.yaml"
+    sweep = load_sweep(file, ["search.blocks.data.fraction=[0.5]", "search.space.optimizer.lr.log=[0.001, 0.1]"])
+    assert sweep.search.blocks["data.fraction"] == [0.5]
+    assert sweep.search.space["optimizer.lr"].log == (0.001, 0.1)

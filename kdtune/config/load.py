@@ -12,7 +12,7 @@ from kdtune.config.check import sweep_problems
 from kdtune.config.inherit import NESTED
 from kdtune.config.reader import parse_file, parse_value, read_text, unfit
 from kdtune.config.refit import refit_problems
-from kdtune.config.space import all_paths, is_path, resolve, set_path
+from kdtune.config.space import all_paths, is_path, resolve, set_path, split_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.validate import problem_in, shortened, unknown_key, validate
@@ -184,7 +184,7 @@ def _apply_sets(
 
 def _no_section(raw: Mapping[str, Any], path: str) -> str | None:
     """Return the first part of a dotted path that holds a plain value instead of a section; None where none does."""
-    parts, inside = path.split("."), raw
+    parts, inside = split_path(path), raw
     for n, part in enumerate(parts[:-1], 1):
         below = inside.get(part)
         if not isinstance(below, dict):

@@ -108,9 +108,24 @@ def _paths(section: type[Section]) -> Iterator[str]:
             yield from (f"{name}.{path}" for path in _paths(below))
 
 
+def split_path(path: str) -> list[str]:
+    """Return the keys that a dotted path leads through.
+
+    The keys of `search.space` and `search.blocks` are paths themselves: `search.space.optimizer.lr.log` leads through
+    `search`, `space`, `optimizer.lr` and `log`.
+    """
+    parts = path.split(".")
+    if len(parts) < 4 or parts[0] != "search" or parts[1] not in ("space", "blocks"):
+        return parts
+    name = parts[2:]
+    inside = next((i for i, part in enumerate(name) if i > 0 and part in Parameter.model_fields), len(name))
+    of_parameter = [".".join(name[inside + 1 :])] if name[inside + 1 :] else []
+    return [*parts[:2], ".".join(name[:inside]), *name[inside : inside + 1], *of_parameter]
+
+
 def set_path(raw: dict[str, Any], path: str, value: Any) -> None:
     """Put `value` at the dotted `path` in `raw`, creating sections on the way."""
-    *sections, last = path.split(".")
+    *sections, last = split_path(path)
     for section in sections:
         below = raw.get(section)
         raw[section] = below = below if isinstance(below, dict) else {}
