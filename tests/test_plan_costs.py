@@ -19,7 +19,7 @@ from kdtune.plan.keys import Keys
 from kdtune.plan.plan import plan
 from kdtune.plan.speeds import FORWARD
 from kdtune.store import Store, TrialFiles
-from kdtune.store.files import read_json, write_jsonl
+from kdtune.store.files import read_json, write_json, write_jsonl
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -88,6 +88,11 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
     # A stopped trial counts only with what remains of it.
     stopped(sweep.build(half, {"teacher": "none"}, 0), store, prepared, epoch=2)
     assert cost(sweep, store).seconds == pytest.approx(5 * full + 6 * part - sample_s * work(12, 2, 1))
+    # Records of another form do not tell a speed, and do not end the plan.
+    for trial in store.trials():
+        write_json(trial.data, {"videos": {"training": 24}})
+    unknown = cost(sweep, store)
+    assert (unknown.seconds, len(unknown.unmeasured)) == (0, 1)
 
 
 def test_targets_of_one_teacher_and_seed_are_computed_once(
