@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import kdtune.execute.group_queue
-import kdtune.execute.ray_tune
+import kdtune.execute.tune_run
 import kdtune.sweep.scheduler
 from kdtune.config.key import identity
 from kdtune.config.load import load_sweep
@@ -138,7 +138,7 @@ def main() -> None:
     meter = Meter()
     job = json.loads(Path(sys.argv[1]).read_text())
     measured_parts(meter)
-    kdtune.execute.ray_tune.TrialWorker = ReportingWorker
+    kdtune.execute.tune_run.TrialWorker = ReportingWorker
     file = Path(job["file"])
     sweep = load_sweep(file, job["set"])
     ending = drive(sweep, file.read_text(), Store(job["store"]), RayTune(), job["tracking_uri"], Silent(meter))
