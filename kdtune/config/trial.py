@@ -70,7 +70,7 @@ class TrialConfig(Section):
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     """Memory layout of clips and weights. It changes the bits. The faster one depends on network, size and device."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Of convolutions and matrix products: tf32 rounds their inputs (CUDA only), bf16 is automatic mixed precision."""
+    """Precision of convolutions and matrix products: tf32 rounds inputs (CUDA only), bf16 is torch's autocast."""
 
     @model_validator(mode="before")
     @classmethod
