@@ -42,7 +42,8 @@ def shape(form: Form, teacher: Form | None, device_kind: str) -> str:
             **{name: value for name, value in form.items() if name not in FREE},
             "loss": loss,
             "batch": optimizer["batch"],
-            "momentum": optimizer["momentum"] > 0,
+            # With each of these SGD holds another buffer in memory.
+            "buffers": [optimizer["momentum"] > 0, optimizer["weight_decay"] > 0],
             "weights": form["stage"]["weights"],
             "teacher": taught,
             "device": device_kind,
