@@ -26,11 +26,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import kdtune.execute.driver
 from common import command, machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
 from kdtune.config.load import load_sweep
 from kdtune.execute.driver import drive
@@ -105,28 +103,12 @@ def one_side(at: Place, side: str, number: int) -> dict[str, float]:
     }
 
 
-class Untold:
-    """Replaces the publisher: MLflow gets nothing."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def update(self, trial: TrackedTrial) -> None:
-        pass
-
-    def close(self, *_: Any, **__: Any) -> list[str]:
-        return []
-
-
 def run_job(file: Path) -> None:
     """Run in the process that `one_side` starts; print the sweep's seconds."""
     job = json.loads(file.read_text())
-    if job["side"] == "untracked":
-        kdtune.execute.driver.Publisher = Untold  # type: ignore[misc, assignment]
     path = Path(job["file"])
-    ending = drive(
-        load_sweep(path), path.read_text(), Store(job["store"]), RayTune(), job["uri"], Plain(lambda _: None)
-    )
+    uri = None if job["side"] == "untracked" else job["uri"]
+    ending = drive(load_sweep(path), path.read_text(), Store(job["store"]), RayTune(), uri, Plain(lambda _: None))
     if ending.exit_code != 0 or ending.notes:
         sys.exit(f"the sweep ended otherwise than it should: {ending}")
     print(ending.seconds)

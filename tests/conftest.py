@@ -40,7 +40,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 show_messages()
 
 if TYPE_CHECKING:
-    from kdtune.execute.driver import Ending
+    from kdtune.execute.books import Ending
 
 #: Facts that several tests use: 4 motions × 5 groups × 2 clips; 1 group is the test list's.
 CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2

@@ -14,7 +14,8 @@ from helpers import ROOT
 
 from kdtune.config.load import load_sweep
 from kdtune.execute.backend import Backend
-from kdtune.execute.driver import Ending, drive
+from kdtune.execute.books import Ending
+from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.report.results import sweep_results
 from kdtune.store import Store

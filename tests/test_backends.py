@@ -12,7 +12,7 @@ import yaml
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.backend import Backend, backend_of
-from kdtune.execute.driver import Ending
+from kdtune.execute.books import Ending
 from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.store.files import read_json

@@ -17,7 +17,8 @@ from helpers import ROOT
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
-from kdtune.execute.driver import Ending, drive
+from kdtune.execute.books import Ending
+from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.store import Store
 from kdtune.store.files import read_jsonl

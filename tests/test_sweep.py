@@ -15,7 +15,7 @@ import yaml
 from helpers import run_python
 
 from kdtune.errors import EXIT_OK, UserError
-from kdtune.execute.driver import Ending
+from kdtune.execute.books import Ending
 from kdtune.report.results import sweep_results
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.store.files import append_jsonl, read_json, write_json

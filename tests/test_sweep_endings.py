@@ -10,7 +10,7 @@ import pytest
 
 from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from kdtune.execute.driver import Ending
+from kdtune.execute.books import Ending
 from kdtune.store import Store
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.watch.live import Plain

@@ -14,7 +14,8 @@ from databases import empty_database
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
-from kdtune.execute.driver import Ending, drive
+from kdtune.execute.books import Ending
+from kdtune.execute.driver import drive
 from kdtune.execute.in_process import InProcess
 from kdtune.report.accuracies import accuracies
 from kdtune.report.results import sweep_results

@@ -37,6 +37,7 @@ from kdtune.clips.geometry import UPRIGHT, Pictures, display_matrix, turn_of
 from kdtune.clips.opening import Refused, ffmpeg_name, open_video, plain
 from kdtune.clips.promise import PromiseCheck, header_promise
 from kdtune.clips.tiers import Frame
+from kdtune.scoped import kept_process
 
 #: Version of the rules for reading videos. Raise it, and TRAINER_SEMANTICS with it, when the same file gives other
 #: frames than before or is no longer refused. It is part of a clip store's folder name, so that frames read by older
@@ -166,7 +167,8 @@ def _decoded(stream: av.VideoStream, packet: av.Packet | None, promise: PromiseC
 
 def _decord() -> ModuleType | None:
     try:
-        import decord
+        with kept_process("PATH"):
+            import decord
     except Exception:  # absent, or present with a library that does not load
         return None
     decord.logging.set_level(decord.logging.QUIET)

@@ -28,9 +28,9 @@ class RayTune:
 
     def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
         from kdtune.execute.cluster.ray_private import UnknownRay
-        from kdtune.execute.scoped import kept_process
+        from kdtune.scoped import kept_process
 
-        with kept_process():
+        with kept_process("RAY_CLIENT_MODE", "KMP_DUPLICATE_LIB_OK"):
             from kdtune.execute.tune_run import run_in_tune
 
         try:

@@ -20,9 +20,9 @@ from kdtune.execute.cluster.connect import HERE, ClusterWatch, connected
 from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.cluster.ray_private import error_of
 from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
-from kdtune.execute.scoped import environment, kept_environment, log_level
 from kdtune.execute.searcher import TuneSearcher
 from kdtune.execute.worker import TrialWorker
+from kdtune.scoped import environment, kept_environment, log_level
 from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.prepare import check_resources
 from kdtune.sweep.stopping import Stopping

@@ -33,10 +33,10 @@ from optuna.samplers.nsgaii import UniformCrossover
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from threadpoolctl import threadpool_limits
 
 from kdtune.config.space import Parameter, Scalar
 from kdtune.config.sweep import Block, SweepConfig
+from kdtune.scoped import kept_process, kept_warnings
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -47,7 +47,7 @@ def quiet() -> Iterator[None]:
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with kept_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
     finally:
@@ -163,7 +163,11 @@ class Search:
         """Limit linear algebra to one thread for samplers that use it: the thread count changes the last bits."""
         if self.sweep.search.sampler == "gp":
             import torch  # noqa: F401  # only the threads of libraries that are loaded can be limited
-        return threadpool_limits(1) if self.sweep.search.sampler in ("gp", "cmaes") else nullcontext()
+        if self.sweep.search.sampler not in ("gp", "cmaes"):
+            return nullcontext()
+        with kept_process("KMP_DUPLICATE_LIB_OK"):
+            from threadpoolctl import threadpool_limits
+        return threadpool_limits(1)
 
 
 def tpe_settings(several: bool) -> dict[str, Any]:

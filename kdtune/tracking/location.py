@@ -37,6 +37,9 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
+#: What talking to MLflow sets in the environment.
+MLFLOW_VARIABLES = (*SETTINGS, USERNAME, PASSWORD)
+
 #: For the web pages only: no workers for language-model evaluation, which kdtune does not use.
 SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 

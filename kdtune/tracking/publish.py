@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdtune.scoped import kept_process
 from kdtune.store.files import append_jsonl, read_jsonl
 from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.location import prepare_environment
@@ -174,7 +175,8 @@ class Publisher:
             return True
         try:
             prepare_environment()
-            from kdtune.tracking.view import View
+            with kept_process("_MLFLOW_TELEMETRY_SESSION_ID"):
+                from kdtune.tracking.view import View
 
             with self._changed:
                 known = dict(self._trials)
@@ -219,6 +221,18 @@ class Publisher:
         if fresh:
             append_jsonl(self._run_ids_file, {"uri": str(self._uri), "runs": fresh})
         self._written_ids = ids
+
+
+class Untracked:
+    """In a publisher's place: MLflow is told nothing."""
+
+    def update(self, trial: TrackedTrial) -> None:
+        pass
+
+    def close(
+        self, state: str, summary: str = "", timeout_s: float = 60.0, students: Students | None = None
+    ) -> list[str]:
+        return []
 
 
 def publish_trial(uri: SecretUrl | str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
@@ -22,6 +19,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from kdtune import __version__
+from kdtune.scoped import kept_process, log_level
 from kdtune.tracking.connection import Connection
 from kdtune.tracking.record import TrackedTrial, latest_ms, param_values, row_metrics, rows_by_epoch
 
@@ -68,27 +66,10 @@ def register_model(client: MlflowClient, name: str, alias: str, model_id: str, k
     client.set_registered_model_alias(name, alias, version)
 
 
-@contextmanager
-def _quiet_flavour() -> Iterator[ModuleType]:
-    """Yield `mlflow.pytorch`, and leave the program's logging as it was.
-
-    Its import configures the root logger, and it warns of pickle each time. The weights are our own, and loading a
-    model means trusting who logged it.
-    """
-    root, own = logging.getLogger(), logging.getLogger("mlflow.pytorch")
-    before = root.level, list(root.handlers), own.level
-    try:
+def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedModel:
+    with kept_process():
         import mlflow.pytorch
 
-        root.setLevel(before[0])
-        root.handlers[:] = before[1]
-        own.setLevel(logging.ERROR)
-        yield mlflow.pytorch
-    finally:
-        own.setLevel(before[2])
-
-
-def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedModel:
     from kdtune.train.student import trained_student
 
     student, client = trained_student(trial.files), connection.client
@@ -102,9 +83,13 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
         model_id=model.model_id,
         metadata={**about, "labels": list(student.labels)},
     )
-    with tempfile.TemporaryDirectory(prefix="kdtune-model-") as folder, _quiet_flavour() as flavour:
+    # It warns of pickle each time. The weights are our own, and loading a model means trusting who logged it.
+    with (
+        log_level("mlflow.pytorch", logging.ERROR),
+        tempfile.TemporaryDirectory(prefix="kdtune-model-") as folder,
+    ):
         place = Path(folder) / NAME
-        flavour.save_model(
+        mlflow.pytorch.save_model(
             student,
             str(place),
             mlflow_model=described,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kdtune.clips.machine import processor
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
+from kdtune.scoped import kept_process
 from kdtune.train.arithmetic import fingerprint, switches
 
 #: cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
@@ -67,6 +68,8 @@ class TorchSettings:
 @contextmanager
 def settings_kept() -> Iterator[None]:
     """Put torch's settings back as they were when the `with` ends."""
+    with kept_process("TORCHINDUCTOR_CACHE_DIR"):
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)  # the first optimizer imports half of torch
     before = TorchSettings.now()
     try:
         yield

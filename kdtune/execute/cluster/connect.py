@@ -17,7 +17,7 @@ from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster.folder import private_folder
 from kdtune.execute.cluster.local import LocalRay, local_ray
 from kdtune.execute.cluster.ray_private import UnknownRay, knock, loopback, read_access
-from kdtune.execute.scoped import environment, kept_process
+from kdtune.scoped import environment, kept_process, log_level
 from kdtune.sweep.cancel import Cancel
 
 #: Seconds for a server to take a connection.
@@ -61,6 +61,7 @@ def connected(address: str | None, cancel: Cancel, say: Callable[[str], object])
                 local = stack.enter_context(local_ray(folder, say))
                 stack.enter_context(_admitted(local))
                 where = local.address
+            stack.enter_context(log_level("ray", logging.ERROR))
             stack.callback(disconnect)
             connect(where, name)
         yield folder
@@ -86,7 +87,7 @@ def connect(address: str, name: str | None = None) -> None:
     try:
         if address != "auto":
             _reach(address)
-        with loopback(address), kept_process():
+        with loopback(address), kept_process("PYTHONBREAKPOINT"):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except UnknownRay:
         raise

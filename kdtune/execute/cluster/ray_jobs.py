@@ -24,7 +24,7 @@ from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.execute.cluster.connect import PATIENCE as CONNECTING
 from kdtune.execute.cluster.connect import TOKEN
 from kdtune.execute.cluster.handover import entrypoint, refuse_secrets, variables
-from kdtune.execute.scoped import environment
+from kdtune.scoped import environment
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.store.seal import passed_over

@@ -55,21 +55,32 @@ def log_level(name: str, level: int) -> Iterator[None]:
 
 
 @contextmanager
-def kept_process() -> Iterator[None]:
-    """Put back what another library's import or start changes: hooks, handlers, warning filters, the environment.
-
-    For short steps: what other threads change meanwhile is put back as well.
-    """
+def kept_warnings() -> Iterator[None]:
+    """Put the warning filters back at the end of the context. One context at a time, for the filters are a process's:
+    it must not last long."""
     with _one_at_a_time, warnings.catch_warnings():
+        yield
+
+
+@contextmanager
+def kept_process(*variables: str) -> Iterator[None]:
+    """Put back what a library's import or start changes: hooks, signal handlers, warning filters, the root logger and
+    `variables`.
+
+    Ray, MLflow and torch set these for themselves; a program that calls kdtune decides them itself.
+    """
+    with kept_warnings(), kept_environment(*variables):
         main = threading.current_thread() is threading.main_thread()
         handlers = {number: signal.getsignal(number) for number in _SIGNALS} if main else {}
-        hooks, variables = (sys.excepthook, sys.unraisablehook, threading.excepthook), dict(os.environ)
+        hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+        root, level, kept = logging.root, logging.root.level, logging.root.handlers[:]
         try:
             yield
         finally:
             sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
-            names = {*variables, *os.environ}
-            _apply({name: variables.get(name) for name in names if variables.get(name) != os.environ.get(name)})
+            root.setLevel(level)
+            for added in [handler for handler in root.handlers if handler not in kept]:
+                root.removeHandler(added)
             for number, handler in handlers.items():
                 if signal.getsignal(number) != handler:
                     signal.signal(number, handler)

@@ -1,0 +1,150 @@
+"""The books of a running sweep: who is told of its events, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
+from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
+from kdtune.store import TARGET_COUNTS, Store
+from kdtune.sweep.group import TrialGroup
+from kdtune.sweep.prune import reaches
+from kdtune.sweep.scheduler import SweepScheduler
+from kdtune.sweep.stopping import Stopping
+from kdtune.tracking.publish import Publisher, Untracked
+from kdtune.tracking.trials import keys_of, tracked_trial
+
+OnEvent = Callable[[Event], object]
+
+
+class Watcher(Protocol):
+    """Shows people how a sweep goes on."""
+
+    def say(self, text: str) -> None:
+        """A line."""
+
+    def begin(self, record: dict[str, Any]) -> None:
+        """The sweep's record, before its first event."""
+
+    def ledger(self, row: dict[str, Any]) -> None:
+        """A row of the ledger: what was asked, what has ended."""
+
+    def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
+        """A row of a trial."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a sweep ended."""
+
+    exit_code: int
+    seconds: float
+    trained: int
+    """Trials that this run trained, teachers included."""
+    found: int
+    """Trials that were in the store."""
+    waited: int
+    """Trials that another sweep trained while this one ran."""
+    targets: Counter[str]
+    """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
+    notes: list[str]
+    published: bool = True
+    """Whether MLflow has everything."""
+
+    def account(self, store: str) -> list[str]:
+        """What was made, what was found in `store`, and how long it took: lines for people."""
+        minutes, rest = divmod(round(self.seconds), 60)
+        took = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+        waited = f", {self.waited} trained by another sweep meanwhile" if self.waited else ""
+        lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {took}."]
+        if self.targets:
+            computed, found = (self.targets[name] for name in TARGET_COUNTS)
+            lines.append(f"Teachers' targets, one a sample and epoch: {computed:,} computed, {found:,} found.")
+        return lines
+
+
+class SweepBooks:
+    """Forwards events to the display, MLflow and the summary."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        store: Store,
+        publisher: Publisher | Untracked,
+        watcher: Watcher,
+        stopping: Stopping,
+        commit: dict[str, str],
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
+        self.commit, self._on_event = commit, on_event
+        self.raised: BaseException | None = None
+        """What `on_event` raised: it is told nothing more."""
+        self.targets: Counter[str] = Counter()
+        self.found = self.trained = self.waited = 0
+        self._trains: dict[str, bool] = {}
+        """Keys of the trials that workers have reported on, and whether one of this run has trained it."""
+        self.scheduler: SweepScheduler | None = None
+        self._began = time.time()
+
+    def on_record(self, event: Event) -> None:
+        assert not isinstance(event, EpochEnd)
+        self.watcher.ledger(event.row())
+        self._tell(event)
+
+    def on_row(self, group: TrialGroup, key: str, row: dict[str, Any], trained: bool) -> None:
+        self._publish(group, key, "running", None)
+        self._trains[key] = trained or self._trains.get(key, False)
+        # An earlier one is of an earlier run, handed over by a trial that goes on.
+        if trained and row["at"] >= self._began:
+            self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
+        self.watcher.epoch(group.name, key, row)
+        if self._on_event is not None:
+            self._tell(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
+
+    def on_end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
+        trials = keys_of(group.asked().row(), outcome.state)
+        for key in trials:
+            self._publish(group, key, outcome.state, outcome.objective, cached)
+        if group.name in self.stopping.begun:
+            # One that has failed before its first row was trained, too.
+            trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
+            self.trained += trained
+            self.waited += len(trials) - trained
+        elif cached:
+            self.found += len(trials)
+        if group.kind == "candidate" and outcome.objective is not None:
+            self._look_at_target(group, outcome.objective)
+
+    def _tell(self, event: Event) -> None:
+        """Tell `on_event`. What it raises is kept: here Ray Tune would take it for the trial's failure."""
+        if self._on_event is None or self.raised is not None:
+            return
+        try:
+            self._on_event(event)
+        except BaseException as error:
+            self.raised = error
+            self.stopping.cancel.ask()
+
+    def _look_at_target(self, group: TrialGroup, value: float) -> None:
+        target, first = self.sweep.stop.target, self.sweep.objectives[0]
+        if target is not None and reaches(value, target, first.mode):
+            self.stopping.reached = f"stop.target: {group.name} has {first.metric} {value:.3f}"
+
+    def ending(self, state: str, seconds: float, unsent: list[str]) -> Ending:
+        scheduler = self.scheduler
+        failed = scheduler is not None and any(out.state == "failed" for out in scheduler.outcomes.values())
+        code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
+        notes = [*(scheduler.notes + scheduler.barren() if scheduler else ()), *unsent]
+        if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.done):
+            notes.append(f"{budget}: the same command with a larger budget goes on")
+        return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
+
+    def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:
+        told = tracked_trial(self.store, group.asked().row(), key, state, objective, cached=cached, commit=self.commit)
+        self.publisher.update(told)

@@ -1,0 +1,118 @@
+"""Run a sweep as a library call: the process is left as it was found, whatever thread calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdtune.config.load import parse_sweep
+from kdtune.config.reader import read_text
+from kdtune.config.shipped import located
+from kdtune.config.sweep import SweepConfig
+from kdtune.errors import ConfigError
+from kdtune.execute.backend import Backend, backend_of
+from kdtune.execute.books import Ending, OnEvent
+from kdtune.execute.driver import drive
+from kdtune.history.record import read_record
+from kdtune.store import Store
+from kdtune.sweep.cancel import Cancel
+from kdtune.tracking.location import tracking_uri
+from kdtune.urls import SecretUrl
+
+log = logging.getLogger(__name__)
+
+#: What a sweep can be given as: a file, the name of one that comes with kdtune or of a sweep in the store, the content
+#: of a file, or a configuration built in Python.
+SweepSource = str | Path | Mapping[str, Any] | SweepConfig
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A sweep that `run_sweep` has run: where its history is, and how it ended."""
+
+    store: Store
+    name: str
+    ending: Ending
+
+
+class _Logged:
+    """The watcher of a library call: what is said goes to the logger `kdtune`, events to `on_event` alone."""
+
+    def say(self, text: str) -> None:
+        log.info(text)
+
+    def begin(self, record: dict[str, Any]) -> None:
+        pass
+
+    def ledger(self, row: dict[str, Any]) -> None:
+        pass
+
+    def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
+        pass
+
+
+def run_sweep(
+    sweep: SweepSource,
+    store: Store,
+    *,
+    sets: Sequence[str] = (),
+    backend: str | Backend = "ray",
+    address: str | None = None,
+    on_event: OnEvent | None = None,
+    tracking: bool | str = True,
+    cancel: Cancel | None = None,
+) -> SweepRun:
+    """Run or resume a sweep, and return when it has ended: complete, out of budget, or cancelled.
+
+    Args:
+        sweep: a file, the name of a sweep that comes with kdtune or is in the store, a file's content, a SweepConfig.
+        store: where its trials are kept.
+        sets: values of the file to change, as in `--set`: "search.candidates=8".
+        backend: `ray`, `inprocess`, or a Backend. Candidates, prunings and bits are the same.
+        address: of a Ray cluster. Where this process is connected to that cluster already, the connection is used, and
+            stays; without an address the sweep starts a Ray of its own, which ends with it.
+        on_event: is told of every event (kdtune.history.events), one at a time, in whichever thread it is seen. What
+            it raises ends the sweep like a cancel, and is raised again.
+        tracking: whether MLflow is told, where MLFLOW_TRACKING_URI says or in the embedded database; or another URI.
+        cancel: `cancel.ask()`, from any thread, ends the sweep. Its trials write their checkpoints.
+
+    Raises ConfigError, DataError, StoreError or ResourceError (each a UserError with all problems) before anything is
+    trained; ResourceError where Ray goes away, or this process uses another Ray; KeyboardInterrupt after one, once
+    trials have written their checkpoints and all books are closed. The same call resumes the sweep.
+    """
+    config, text = _read(sweep, store, sets)
+    on = backend_of(backend, address) if isinstance(backend, str) else backend
+    uri = tracking_uri() if tracking is True else SecretUrl(tracking) if tracking else None
+    cancel = Cancel() if cancel is None else cancel
+    store.check()
+    with store.sweep(config.name).synced():
+        ending = drive(config, text, store, on, uri, _Logged(), cancel, on_event)
+    if cancel.interrupted:
+        raise KeyboardInterrupt
+    for note in ending.notes:
+        log.warning(note)
+    return SweepRun(store, config.name, ending)
+
+
+def _read(sweep: SweepSource, store: Store, sets: Sequence[str]) -> tuple[SweepConfig, str]:
+    """Return the sweep, checked as a file is, and the text that is kept with it. Raises ConfigError."""
+    if isinstance(sweep, str | Path):
+        try:
+            file = located(Path(sweep))
+        except ConfigError:  # no file has that name
+            if str(sweep) not in store.sweeps():
+                raise
+            sweep = read_record(store, str(sweep)).sweep()
+        else:
+            text = read_text(file)
+            return parse_sweep(text, file, sets), text
+    form = sweep
+    if isinstance(form, SweepConfig):
+        form = form.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    text = yaml.safe_dump(dict(form), sort_keys=False, allow_unicode=True)
+    return parse_sweep(text, Path("sweep"), sets), text

@@ -1,0 +1,151 @@
+"""A sweep as a library call: from any thread, twice, beside the caller's Ray; the process is left as it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import empty_database
+from helpers import run_python
+
+from kdtune.config.sweep import SweepConfig
+from kdtune.errors import EXIT_OK, ConfigError
+from kdtune.execute.backend import backend_of
+from kdtune.execute.run import run_sweep
+from kdtune.history.events import EpochEnd, Event
+from kdtune.history.reading import read_history
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store
+
+
+@pytest.fixture(scope="session")
+def small(sweep_form: dict[str, Any]) -> dict[str, Any]:
+    """A raw sweep of one control and two candidates."""
+    form = {**sweep_form, "name": "small", "teachers": {}, "prune": {}, "objective": {"metric": "knn"}}
+    return {**form, "search": {"space": {"alpha": [0.1, 1.0]}, "sampler": "grid"}}
+
+
+#: Run sweeps in a thread of a process that has imported nothing of kdtune's; print what has changed, and what was said.
+SCRIPT = """
+import json, logging, os, signal, sys, threading, warnings
+
+def state():
+    import optuna, torch
+    names = ("kdtune", "ray", "ray.tune", "optuna")
+    return {
+        "handlers": [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
+        "hooks": [sys.excepthook, sys.unraisablehook, threading.excepthook],
+        "environment": os.environ.items(),
+        "filters": warnings.filters,
+        "logging": [*logging.root.handlers, *logging.root.filters, logging.root.level,
+                    *((name, logging.getLogger(name).level) for name in names), optuna.logging.get_verbosity()],
+        "torch": [("threads", torch.get_num_threads()), ("same", torch.are_deterministic_algorithms_enabled()),
+                  ("benchmark", torch.backends.cudnn.benchmark), ("onednn", torch.backends.mkldnn.enabled)],
+    }
+
+def texts():
+    return {(name, str(each)) for name, found in state().items() for each in found}
+
+before = texts()
+from kdtune.execute.run import run_sweep
+from kdtune.store import Store
+
+form, store, uri, address = json.loads(ARGUMENTS)
+found = []
+
+def run(**options):
+    def call():
+        try:
+            done = run_sweep(form, Store(store), tracking=uri, **options)
+            found.append([done.ending.exit_code, done.ending.trained, done.ending.published])
+        except Exception as error:
+            found.append(str(error))
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+def changed():
+    return sorted(before ^ texts())
+
+run(backend="inprocess")
+run(backend="inprocess")
+differences = [changed()]
+if address:
+    import ray
+    before = texts()
+    run(sets=["search.space={alpha: [0.1, 0.3, 1.0]}"], address=address)
+    differences.append(changed())
+    ray.init(address=address, log_to_driver=False)
+    before = texts()
+    run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"])
+    run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"], address=address)
+    differences.append(changed())
+    found.append(ray.is_initialized())
+print(json.dumps([found, differences]))
+"""
+
+
+@pytest.mark.parametrize("with_ray", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_call_from_a_thread_leaves_the_process_as_it_was(
+    with_ray: bool, small: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("ray_address") if with_ray else None
+    uri = empty_database(tmp_path / "mlflow.db")
+    arguments = json.dumps([small, str(tmp_path / "runs"), uri, address])
+    done = run_python(SCRIPT.replace("ARGUMENTS", repr(arguments)))
+    found, differences = json.loads(done.stdout)
+    assert found[:2] == [[EXIT_OK, 3, True], [EXIT_OK, 0, True]]
+    if with_ray:
+        assert found[2] == [EXIT_OK, 1, True]
+        assert f"this process is connected to the Ray at {address}" in found[3]
+        assert found[4:] == [[EXIT_OK, 1, True], True], "the caller's Ray is used, and stays"
+    for difference in differences:
+        assert difference == []
+    assert "kdtune" not in done.stderr, "messages go to the logger alone"
+
+
+@pytest.mark.parametrize(
+    ("backend", "raised"),
+    [
+        ("inprocess", KeyboardInterrupt),
+        pytest.param("ray", KeyboardInterrupt, marks=pytest.mark.slow),
+        pytest.param("ray", ZeroDivisionError, marks=pytest.mark.slow),
+    ],
+)
+def test_control_c_or_a_callback_ends_a_call_with_its_books_closed_and_the_next_call_resumes(
+    backend: str, raised: type[BaseException], small: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """No backend takes what a callback raises for a trial's failure."""
+    address = request.getfixturevalue("ray_address") if backend == "ray" else None
+    store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(small)
+    events: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, EpochEnd):
+            1 / 0 if raised is ZeroDivisionError else signal.raise_signal(signal.SIGINT)
+
+    on = backend_of(backend, address)
+    with pytest.raises(raised):
+        run_sweep(sweep, store, backend=on, tracking=False, on_event=interrupt)
+    assert isinstance(events[-1], EpochEnd)
+    files = store.sweep("small")
+    assert not files.driver.exists()
+    assert not files.stop.exists()
+    assert not files.mlflow.exists()
+    events.clear()
+    end = run_sweep("small", store, backend=on, tracking=False, on_event=events.append)  # the name of a stored one
+    assert (end.name, end.ending.exit_code) == ("small", EXIT_OK)
+    history = read_history(store, "small")
+    assert SweepHistory(history.record, events).counts() == history.counts() == {**history.counts(), "complete": 3}
+
+
+def test_a_sweep_built_in_python_is_checked_as_a_file_is(small: dict[str, Any], tmp_path: Path) -> None:
+    sweep = SweepConfig.model_validate({**small, "objective": {"metric": "top1"}})
+    with pytest.raises(ConfigError, match=r"objective\.metric"):
+        run_sweep(sweep, Store(tmp_path), backend="inprocess")
+    with pytest.raises(ConfigError, match="was not found"):
+        run_sweep("nowhere", Store(tmp_path))
