@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ def parse_sweep(text: str, file: Path, sets: Sequence[str] = ()) -> SweepConfig:
     return _checked_sweep(raw, file, places, _apply_sets(raw, sets, SweepConfig, places))
 
 
-def check_sweep(raw: Mapping[str, Any]) -> SweepConfig:
+def check_sweep(raw: Mapping[str, Any], sets: Sequence[str] = ()) -> SweepConfig:
     """Return the sweep of a mapping, as a sweep file holds it. Raises ConfigError with all its problems."""
-    return _checked_sweep(dict(raw), Path("sweep"), {}, [])
+    copied, places = deepcopy(dict(raw)), dict[str, str]()
+    problems = _apply_sets(copied, sets, SweepConfig, places)
+    return _checked_sweep(copied, Path("sweep"), places, problems)
 
 
 def _checked_sweep(raw: dict[str, Any], file: Path, places: Mapping[str, str], problems: list[Problem]) -> SweepConfig:

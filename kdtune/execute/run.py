@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kdtune.config.load import parse_sweep
+from kdtune.config.load import check_sweep, parse_sweep
 from kdtune.config.reader import read_text
 from kdtune.config.shipped import located
 from kdtune.config.sweep import SweepConfig
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 #: What a sweep can be given as: a file, the name of one that comes with kdtune or of a sweep in the store, the content
 #: of a file, or a configuration built in Python.
 SweepSource = str | Path | Mapping[str, Any] | SweepConfig
+#: How a configuration reads as a file.
+_AS_WRITTEN: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_unset": True}
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ def run_sweep(
     store.check()
     with store.sweep(config.name).synced():
         ending = drive(config, text, store, on, uri, _Logged(), cancel, on_event)
-    if cancel.interrupted:
-        raise KeyboardInterrupt
     for note in ending.notes:
         log.warning(note)
+    if cancel.interrupted:
+        raise KeyboardInterrupt(f"sweep {config.name} was interrupted; the same call resumes it")
     return SweepRun(store, config.name, ending)
 
 
@@ -111,8 +113,5 @@ def _read(sweep: SweepSource, store: Store, sets: Sequence[str]) -> tuple[SweepC
         else:
             text = read_text(file)
             return parse_sweep(text, file, sets), text
-    form = sweep
-    if isinstance(form, SweepConfig):
-        form = form.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    text = yaml.safe_dump(dict(form), sort_keys=False, allow_unicode=True)
-    return parse_sweep(text, Path("sweep"), sets), text
+    checked = check_sweep(sweep.model_dump(**_AS_WRITTEN) if isinstance(sweep, SweepConfig) else sweep, sets)
+    return checked, yaml.safe_dump(checked.model_dump(**_AS_WRITTEN), sort_keys=False, allow_unicode=True)
