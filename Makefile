@@ -1,11 +1,12 @@
 # make sweep    installs and answers the quick start's question on synthetic motion videos
 # make test     installs and runs the tests, but for the slow ones (make test-all runs these, too)
 # make check    style, types, layers
+# make floors   installs the lowest versions that pyproject.toml allows, apart, and tries them (3 GB)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install sweep test test-all check ui clean
+.PHONY: install sweep test test-all check floors ui clean
 
 install: $(STAMP)
 
@@ -31,8 +32,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+floors:
+	$(PYTHON) tests/floors.py .venv-floors
+
 ui: install
 	$(BIN)/python -m kdtune ui
 
 clean:
-	rm -rf .venv build *.egg-info runs data mlflow/mlflow.db* mlflow/artifacts
+	rm -rf .venv .venv-floors build *.egg-info runs data mlflow/mlflow.db* mlflow/artifacts

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdtune.api.training import train as train
     from kdtune.api.trial import Trial as Trial
     from kdtune.api.trial import TrialResult as TrialResult
+    from kdtune.clips.synthetic import make_synthetic as make_synthetic
     from kdtune.config.sweep import SweepConfig as SweepConfig
     from kdtune.config.trial import TrialConfig as TrialConfig
     from kdtune.errors import ConfigError as ConfigError
@@ -47,6 +48,7 @@ _DEFINED_IN = {
     "TrialError": "kdtune.errors",
     "TrialResult": "kdtune.api.trial",
     "UserError": "kdtune.errors",
+    "make_synthetic": "kdtune.clips.synthetic",
     "open_sweep": "kdtune.api.running",
     "run": "kdtune.api.running",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "TrialError",
     "TrialResult",
     "UserError",
+    "make_synthetic",
     "open_sweep",
     "run",
     "train",

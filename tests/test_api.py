@@ -28,6 +28,7 @@ MODULES = (
     "kdtune.api.sweep",
     "kdtune.api.training",
     "kdtune.api.trial",
+    "kdtune.clips.synthetic",
     "kdtune.train.student",
 )
 
@@ -112,7 +113,15 @@ def test_what_its_documentation_says_is_true(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow/mlflow.db")
     trial = sweep.control()
     assert trial is not None
-    known = {"kdtune": kdtune, "torch": torch, "np": np, "form": trial_form, "trial": trial, "key": trial.key}
+    known = {
+        "kdtune": kdtune,
+        "torch": torch,
+        "np": np,
+        "Path": Path,
+        "form": trial_form,
+        "trial": trial,
+        "key": trial.key,
+    }
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     shown = set()
     for module in map(importlib.import_module, MODULES):

@@ -181,7 +181,7 @@ def test_a_student_without_weights_is_a_note_and_stops_no_other(
     lost.checkpoint.unlink()
     (problem,), client = logged(uri, tmp_path, [(lost, None), (trained, None)])
     assert "the models of 1 trials" in problem
-    assert "has no checkpoint any more" in problem
+    assert "no longer has a checkpoint" in problem
     assert [model.tags["kdtune.key"] for model in models(client)] == [trained.key]
     (parent,) = [
         run for run in client.search_runs([models(client)[0].experiment_id]) if "kdtune.sweep" in run.data.tags

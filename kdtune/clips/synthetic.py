@@ -35,12 +35,23 @@ VIDEO_RANGE = [16 + (v * 219 + 127) // 255 for v in range(256)] + [16 + (v * 224
 
 
 def make_synthetic(
-    root: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 10, clips: int = 3
+    root: str | Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 10, clips: int = 3
 ) -> None:
     """Make classes × groups × clips videos and their lists at `root`, unless the same set is already there.
 
+    Args:
+        root: the folder to make: what `data.root` of a trial then names.
+        seed: of the sprites, backgrounds and paths.
+        classes: names of motions, two at least for a data set that can be trained on.
+        groups: looks, two at least: each has its own sprites and background. A fifth of them are the test list's.
+        clips: videos of each class and group.
+
     The files are made beside `root` and renamed when complete. Raises DataError where an argument is out of range,
     `root` holds other files, or its folder cannot be read or written.
+
+    >>> kdtune.make_synthetic("motions", classes=("Rise", "Fall"), groups=2, clips=1)
+    >>> sorted(path.name for path in Path("motions").glob("*/*"))
+    ['v_Fall_g01_c01.avi', 'v_Fall_g02_c01.avi', 'v_Rise_g01_c01.avi', 'v_Rise_g02_c01.avi']
     """
     root = Path(root).absolute()
     wanted = {"version": VERSION, "seed": seed, "classes": list(classes), "groups": groups, "clips": clips}
