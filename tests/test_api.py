@@ -49,8 +49,8 @@ def place(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytes
     (folder / "tiny.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     link_clips(prepared.store.root, folder / "runs")
     events.clear()
-    where = {"store": folder / "runs", "tracking_uri": empty_database(folder / "mlflow" / "mlflow.db")}
-    kdtune.run(folder / "tiny.yaml", backend="inprocess", on_event=events.append, **where)
+    runs = folder / "runs"
+    kdtune.run(folder / "tiny.yaml", store=runs, backend="inprocess", on_event=events.append, tracking=False)
     return folder
 
 
@@ -110,7 +110,6 @@ def test_what_its_documentation_says_is_true(
     place: Path, sweep: kdtune.Sweep, trial_form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow/mlflow.db")
     trial = sweep.control()
     assert trial is not None
     known = {
@@ -198,8 +197,7 @@ def test_events_tell_what_happens_and_a_sweep_built_in_python_is_the_file_s(plac
     assert [kinds.count(kind) for kind in (Asked, Started, EpochEnd, Ended)] == [4, 4, 8, 4]
     again: list[Any] = []
     built = kdtune.SweepConfig.model_validate(yaml.safe_load((place / "tiny.yaml").read_text()))
-    uri = f"sqlite:///{place}/mlflow/mlflow.db"
-    found = kdtune.run(built, store=place / "runs", backend="inprocess", on_event=again.append, tracking_uri=uri)
+    found = kdtune.run(built, store=place / "runs", backend="inprocess", on_event=again.append, tracking=False)
     assert found.trials()["key"].tolist() == sweep.trials()["key"].tolist()
     assert not [event for event in again if isinstance(event, EpochEnd)], "nothing is trained again"
 
@@ -209,7 +207,8 @@ def test_events_tell_what_happens_and_a_sweep_built_in_python_is_the_file_s(plac
 
 def test_a_call_leaves_the_process_as_it_was(place: Path, trial_form: dict[str, Any]) -> None:
     """In a notebook's thread, with torch's settings as they were between two rows and afterwards."""
-    uri = f"sqlite:///{place}/mlflow/mlflow.db"
+    short = {**trial_form, "epochs": 1, "stages": {"late": 1}}
+    uri = empty_database(place / "mlflow" / "mlflow.db")
     code = f"""
 import logging, os, signal, sys, threading, warnings
 import torch, kdtune
@@ -227,14 +226,13 @@ def state():
     loggers = [(logger.level, logger.handlers) for logger in (logging.root, ours)]
     return [settings, hooks, signals, loggers, list(warnings.filters), *sorted(os.environ.items())]
 
-form = dict(name="one", trial={trial_form!r}, search=dict(space=dict(alpha=[0.5, 1.0]), candidates=1))
+form = dict(name="one", trial={short!r}, search=dict(space=dict(alpha=[0.5, 1.0]), candidates=1))
 
 def work():
     before = state()
-    for row in kdtune.train("trial.yaml", store="again", device="cpu"):
+    for row in kdtune.train(form["trial"], store="again", device="cpu"):
         assert state() == before, [part for part in state() if part not in before]
-    sweep = kdtune.run(form, store="again", backend="inprocess", on_event=lambda event: None, tracking_uri={uri!r})
-    assert sweep.control().replay() is None
+    sweep = kdtune.run(form, store="again", backend="inprocess", on_event=lambda event: None, tracking={uri!r})
     sweep.control().features([])
     assert state() == before, [part for part in state() if part not in before]
     done.append(str(sweep))

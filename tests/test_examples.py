@@ -11,7 +11,6 @@ import matplotlib
 import nbformat
 import pytest
 import yaml
-from databases import empty_database
 from helpers import ROOT, link_clips
 
 import kdtune
@@ -43,7 +42,6 @@ def test_the_notebook_runs_on_a_smaller_sweep(
     """In this process, with the cell of its parameters replaced: one candidate, and frames that are there."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
-    empty_database(tmp_path / "quickstart" / "mlflow.db")
     link_clips(prepared.store.root, tmp_path / "runs")
     search = {"space": {"alpha": [0.25]}, "candidates": 1}
     values = {"name": "small", "trial": {**trial_form, "epochs": 1, "stages": {"late": 1}}, "search": search}
@@ -69,7 +67,6 @@ def test_the_documentation_runs(
     trial_form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_database(tmp_path / "mlflow" / "mlflow.db"))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL)
     assert len(blocks) == 7
     mapping = ast.unparse(ast.parse(blocks[0]).body[2].value.args[0])  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ def run(
     backend: Literal["ray", "inprocess"] = "ray",
     address: str | None = None,
     on_event: Callable[[Event], object] | None = None,
-    tracking_uri: str | None = None,
+    tracking: bool | str = True,
 ) -> Sweep:
     """Run a sweep, or resume it, and return it opened.
 
@@ -58,14 +58,15 @@ def run(
         on_event: is called with each event (kdtune/history/events.py): Asked, Started, EpochEnd, Ended; one at a time,
             with `ray` in another thread than the caller's. What it raises ends the sweep, which then can be resumed,
             and is raised again.
-        tracking_uri: of MLflow. Default: the variable MLFLOW_TRACKING_URI, or `sqlite:///mlflow/mlflow.db`.
+        tracking: whether MLflow is told, at the variable MLFLOW_TRACKING_URI or in `sqlite:///mlflow/mlflow.db`; or the
+            URI of another MLflow.
 
     Raises ConfigError with all problems of the sweep; DataError, StoreError and ResourceError before anything is
     trained; KeyboardInterrupt, when the trials have written their checkpoints: the same call then resumes the sweep. A
     trial that fails ends no sweep; it has the state `failed`.
 
     >>> seen = []
-    >>> sweep = kdtune.run("tiny.yaml", store="runs", backend="inprocess", on_event=seen.append)
+    >>> sweep = kdtune.run("tiny.yaml", store="runs", backend="inprocess", on_event=seen.append, tracking=False)
     >>> sweep
     Sweep('tiny', 4 complete)
     >>> kdtune.run({"name": "half done", "search": {"space": {}}}, store="runs")
@@ -76,6 +77,5 @@ def run(
     from kdtune.execute.run import run_sweep
 
     place = store_of(store)
-    tracking = True if tracking_uri is None else tracking_uri
     done = run_sweep(sweep, place.files, backend=backend, address=address, on_event=on_event, tracking=tracking)
     return Sweep(place, done.name)
