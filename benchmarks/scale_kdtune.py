@@ -27,6 +27,8 @@ from kdtune.config.trial import TrialConfig
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.execute.worker import TrialWorker
+from kdtune.history.events import Ended, Event
+from kdtune.history.record import SweepRecord
 from kdtune.store import Store
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.sweep.groups import GroupFactory
@@ -106,15 +108,12 @@ class Silent:
     def say(self, text: str) -> None:
         pass
 
-    def begin(self, record: dict[str, Any]) -> None:
+    def begin(self, record: SweepRecord) -> None:
         pass
 
-    def ledger(self, row: dict[str, Any]) -> None:
-        if row["event"] == "ended":
+    def apply(self, event: Event) -> None:
+        if isinstance(event, Ended):
             self.meter.note_end()
-
-    def epoch(self, job: str, key: str, row: dict[str, Any]) -> None:
-        pass
 
 
 def measured_parts(meter: Meter) -> None:

@@ -36,9 +36,10 @@ from kdtune.execute.ray_tune import RayTune
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_jsonl
 from kdtune.store.files import write_json as write_record
-from kdtune.tracking.location import prepare_environment, ui_command
+from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.record import row_metrics
+from kdtune.tracking.serve import ui_command
 from kdtune.tracking.sweep_text import SweepText
 from kdtune.train.usage import UsageMeter
 from kdtune.watch.live import Plain

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from kdtune.config.sweep import SweepConfig
-from kdtune.execute.driver import sweep_record
+from kdtune.history.record import SweepRecord
 from kdtune.store import Store
 from kdtune.store.files import write_json
 from kdtune.sweep.group import outcome_in_store
@@ -99,7 +99,7 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
     here = Session(store)
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
-    write_json(files.sweep, sweep_record(sweep, file.read_text(), ledger, {}))
+    write_json(files.sweep, SweepRecord.of(sweep, ledger.name, file.read_text(), {}).row())
 
     def key_of(config: Any) -> str:
         here.prepare(config)

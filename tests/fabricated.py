@@ -10,7 +10,7 @@ from schedulers import key_of
 from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.execute.driver import sweep_record
+from kdtune.history.record import SweepRecord
 from kdtune.store import Store
 from kdtune.store.files import write_json, write_jsonl
 from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
@@ -29,7 +29,7 @@ def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None
     """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
-    write_json(files.sweep, sweep_record(sweep, "", ledger, {}))
+    write_json(files.sweep, SweepRecord.of(sweep, ledger.name, "", {}).row())
     scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
     while ends != 0 and (group := scheduler.next_to_train(store)) is not None:
         scheduler.finish(group, _train(store, sweep, group, figure), cached=False)

@@ -17,6 +17,9 @@ from kdtune.clips.store import ClipStore
 from kdtune.config.sections import ClipConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.history.reading import read_history
+from kdtune.history.trials import sweep_trials
+from kdtune.report.results import results_json
 from kdtune.store import Store, TrialFiles
 from kdtune.train.replay import CLOCK
 from kdtune.train.session import Session
@@ -214,3 +217,8 @@ def write_sweep(tmp_path: Path, *changes: tuple[str, str]) -> Path:
     file = tmp_path / "sweep.yaml"
     file.write_text(text)
     return file
+
+
+def sweep_results(store: Store, name: str) -> dict[str, Any]:
+    """Return what `results --format json` prints, without MLflow's runs."""
+    return results_json(sweep_trials(store, read_history(store, name)), {})

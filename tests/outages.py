@@ -19,7 +19,8 @@ from pathlib import Path
 
 from servers import answers, wait_until
 
-from kdtune.tracking.location import DEFAULT_HOST, SERVER_SETTINGS, ui_command, ui_environment
+from kdtune.tracking.location import DEFAULT_HOST
+from kdtune.tracking.serve import SERVER_SETTINGS, ui_command, ui_environment
 
 
 class Server:

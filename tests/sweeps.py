@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from databases import empty_database
-from helpers import ROOT
+from helpers import ROOT, sweep_results
 
 from kdtune.config.load import load_sweep
 from kdtune.execute.backend import Backend
 from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
-from kdtune.report.results import sweep_results
+from kdtune.history.events import Event
 from kdtune.store import Store
 from kdtune.sweep.cancel import Cancel
 from kdtune.watch.live import Plain
@@ -29,23 +29,19 @@ def run(
     on: Backend | str | None,
     sets: tuple[str, ...] = (),
     cancel: Cancel | None = None,
-    seen: Callable[[str, str], object] = lambda event, group: None,
+    seen: Callable[[Event], object] = lambda event: None,
 ) -> tuple[Ending, list[str]]:
     """Run a sweep on a backend or the Ray at an address. Return how it ended and the lines it printed.
 
-    `seen` is called with each event (asked, started, epoch, ended) and its group.
+    `seen` is called with each event.
     """
     said: list[str] = []
     uri = empty_database(store / "mlflow.db")
 
     class Watcher(Plain):
-        def ledger(self, row: dict[str, Any]) -> None:
-            super().ledger(row)
-            seen(row["event"], row["group"])
-
-        def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
-            super().epoch(group, key, row)
-            seen("epoch", group)
+        def apply(self, event: Event) -> None:
+            super().apply(event)
+            seen(event)
 
     backend = RayTune(on) if on is None or isinstance(on, str) else on
     end = drive(load_sweep(file, sets), file.read_text(), Store(store), backend, uri, Watcher(said.append), cancel)
@@ -67,5 +63,5 @@ def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> su
 def outcome(store: Path, name: str = "tiny") -> list[tuple[Any, ...]]:
     """Return everything of a sweep's results that must not depend on how or when it ran."""
     fields = ("key", "candidate", "block", "control", "seed", "params", "state", "epochs", "stages", "objective")
-    trials = sweep_results(Store(store), name, {})["trials"]
+    trials = sweep_results(Store(store), name)["trials"]
     return [tuple(trial[field] for field in (*fields, "weights_sha256", "error")) for trial in trials]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,8 +74,8 @@ def test_what_was_not_recorded_is_no_change() -> None:
     assert "profile, arithmetic: was 'unknown', is now 'abc'" in said
 
 
-def trial(**fields: Any) -> dict[str, Any]:
-    return {"profile": {"torch": "2.15.0", "threads": 1, "precision": "fp32", "frames": "f", **fields}}
+def trial(**fields: Any) -> Any:
+    return SimpleNamespace(profiles=[{"torch": "2.15.0", "threads": 1, "precision": "fp32", "frames": "f", **fields}])
 
 
 def test_profiles_are_mixed_where_both_are_known() -> None:

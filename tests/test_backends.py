@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import sweep_results
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.backend import Backend, backend_of
 from kdtune.execute.books import Ending
-from kdtune.report.results import sweep_results
+from kdtune.history.events import Ended, EpochEnd, Event, Started
 from kdtune.store import Store
-from kdtune.store.files import read_json
-from kdtune.store.records import ledger_rows
+from kdtune.store.files import read_json, read_jsonl
 from kdtune.sweep.cancel import Cancel
 from kdtune.train.checkpoint import read_checkpoint
 from sweeps import outcome, run
@@ -36,7 +36,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the ledger's last row on each group's question and end, without who trained it."""
     files = Store(store).sweep("tiny")
-    rows = ledger_rows(files.folder / read_json(files.sweep)["ledger"])
+    rows = read_jsonl(files.folder / read_json(files.sweep)["ledger"])
     return {(row["event"], row["group"]): {**row, "cached": None} for row in rows}
 
 
@@ -50,8 +50,8 @@ def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     assert any(note.startswith("stop.trials: 3 trainings") for note in end.notes)
     cancel = Cancel()
 
-    def seen(event: str, group: str) -> None:
-        if event == "epoch" and "candidate" in group:
+    def seen(event: Event) -> None:
+        if isinstance(event, EpochEnd) and "candidate" in event.group:
             cancel.ask()
 
     end, said = run(sweep_file, tmp_path, backend, (), cancel, seen)
@@ -83,18 +83,18 @@ def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_go
 ) -> None:
     """A budget of trials does not stop retries of what has started."""
     file = failing(sweep_form, tmp_path)
-    events: list[tuple[str, str]] = []
-    end, said = run(file, tmp_path, backend, ("stop.trials=2",), seen=lambda *event: events.append(event))
-    trials = sweep_results(Store(tmp_path), "failing", {})["trials"]
+    events: list[Event] = []
+    end, said = run(file, tmp_path, backend, ("stop.trials=2",), seen=events.append)
+    trials = sweep_results(Store(tmp_path), "failing")["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "failed", "pending"], said
-    started = [group for event, group in events if event == "started"]
+    started = [event.group for event in events if isinstance(event, Started)]
     assert started == ["all · control", "all · candidate 0", "all · candidate 0"]
     assert end.trained == 2
     assert end.exit_code == EXIT_FAILED_TRIALS
     assert "not finite at epoch 1" in trials[1]["error"]
     assert any("failed: the loss is not finite" in line for line in said)
     end, said = run(file, tmp_path, backend)
-    trials = sweep_results(Store(tmp_path), "failing", {})["trials"]
+    trials = sweep_results(Store(tmp_path), "failing")["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "failed", "complete"], said
 
 
@@ -119,15 +119,15 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     search = {"space": {"student.width": [100_000, 4, 6]}, "sampler": "grid", "window": 3}
     file = tmp_path / "wide.yaml"
     file.write_text(yaml.safe_dump({**form, "search": search, "resources": {"retries": 1}}))
-    events: list[tuple[str, str]] = []
-    end, _ = run(file, tmp_path, backend, seen=lambda *event: events.append(event))
+    events: list[Event] = []
+    end, _ = run(file, tmp_path, backend, seen=events.append)
     assert end.exit_code == EXIT_FAILED_TRIALS
-    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide", {})["trials"]}
+    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide")["trials"]}
     assert [trials[n]["state"] for n in (None, 0, 1, 2)] == ["complete", "failed", "complete", "complete"]
     assert "can't allocate memory" in trials[0]["error"]
     assert "tried alone" in trials[0]["error"]
     assert "student.width" in trials[0]["error"]
-    starts = [i for i, event in enumerate(events) if event == ("started", "all · candidate 0")]
-    others = [i for i, (what, group) in enumerate(events) if what == "ended" and group != "all · candidate 0"]
+    starts = [i for i, event in enumerate(events) if event == Started("all · candidate 0")]
+    others = [i for i, event in enumerate(events) if isinstance(event, Ended) and event.group != "all · candidate 0"]
     assert len(starts) == 2
     assert starts[1] > max(others), "the second time nothing else runs"

@@ -13,6 +13,7 @@ from browser import missing
 from helpers import ROOT
 from mlflow_pages import look
 from tracked import EXPERIMENT, SWEEP, make_trial, write_epoch
+from watched import a_record
 
 from kdtune.store import Store
 from kdtune.tracking.publish import Publisher, TrackedTrial
@@ -31,11 +32,7 @@ TRIALS = {
     "3 · r21d": 2,
 }
 BEST_FIRST = ["1 · c3d, deeper", "2 · c3d_wide", "0 · c3d", "control", "3 · r21d"]
-RECORD = {
-    "objective": [{"metric": "knn", "split": "validation", "stage": "late", "mode": "max", "column": "knn"}],
-    "stages": {"early": 2, "late": 4},
-    "params": ["fraction", "teacher", "lambda", "tau"],
-}
+RECORD = a_record(stages={"early": 2, "late": 4}, params=("fraction", "teacher", "lambda", "tau"))
 
 
 def make_sweep(store: Store) -> list[TrackedTrial]:

@@ -18,6 +18,7 @@ from kdtune.cli import main
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, DamageError
+from kdtune.history.record import read_record
 from kdtune.store import Store, seal
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.store.kinds import KINDS, records
@@ -184,7 +185,7 @@ def test_one_damaged_trial_hides_no_other(swept: Swept) -> None:
 @pytest.mark.parametrize("way", [way for way in damage.WAYS if way != "deleted"])
 def test_a_damaged_journal_costs_the_importances_alone(way: str, swept: Swept) -> None:
     files = Store(swept.root).sweep("small")
-    record = Store(swept.root).sweep_record("small")
+    record = read_record(Store(swept.root), "small")
     with swept.snapshot.restored():
         damage.damaged(files.study(files.folder / record["ledger"]), way, 0.5)
         assert importances(files, record) == {}

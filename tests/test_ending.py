@@ -1,15 +1,22 @@
-"""What MLflow gets for a whole sweep, from ledgers written by hand: the result, the models, and what was found."""
+"""What MLflow is told of a sweep as a whole, from ledgers written by hand: the result, the models, what was found."""
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import run_python
+from watched import a_record, asked, ended
 
+from kdtune.config.search import Mode
 from kdtune.errors import StoreError
+from kdtune.history.events import Asked, Ended, Outcome
+from kdtune.history.metric import MetricSpec
+from kdtune.history.reading import read_history
+from kdtune.history.record import ModelsWanted
 from kdtune.store import Store
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.commit import commit_tags
@@ -19,69 +26,58 @@ BLOCKS = {"fraction=1.0": 2, "fraction 1/0": 1}
 
 
 class Book:
-    """Write a sweep's record and ledger."""
+    """A sweep's record and ledger."""
 
-    def __init__(self, folder: Path, mode: str = "max", **record: Any) -> None:
+    def __init__(self, folder: Path, mode: Mode = "max", **record: Any) -> None:
         self.store = Store(folder)
         self.files = self.store.sweep("s")
-        objective = {"metric": "knn", "split": "validation", "stage": "late", "mode": mode}
-        texts = {"name": "s", "question": "?", "experiment": "s", "text": ""}
-        write_json(
-            self.files.sweep,
-            {**texts, "ledger": "ledger_0.jsonl", "blocks": BLOCKS, "objective": [objective], "stages": {}, **record},
-        )
+        objective = MetricSpec("knn", "validation", "late", mode, "knn")
+        fields = {"question": "?", "experiment": "s", "blocks": BLOCKS, "objectives": (objective,), **record}
+        write_json(self.files.sweep, a_record(**fields).row())
 
-    def group(self, kind: str, block: str | None, number: int | None, *objectives: float, keys: str = "") -> None:
-        """Return rows that ask a group and end it with a value for each objective: first trained, then found."""
-        name = f"{block} {kind} {number}"
-        seeds = keys or f"{number}a {number}b"
-        row = {
-            "group": name,
-            "kind": kind,
-            "block": block,
-            "number": number,
-            "values": {"lambda": 0.51239, "tau": None},
-        }
-        lists = {"keys": seeds.split(), "finetuned": [f"{key}-ft" for key in seeds.split()], "seeds": [0, 1]}
-        self.write("asked", **row, **lists, params=[{"teacher": "c3d"}] * 2)
-        for i, objective in enumerate(objectives):
-            self.write(
-                "ended", group=name, state="complete", objective=objective, spread=0.01, cached=i > 0, stage=None
-            )
+    def group(self, kind: Any, block: str, number: int, *objectives: float, keys: str = "") -> None:
+        """Asked and, for each objective, ended with it: the first time trained, then found."""
+        named = tuple((keys or f"{number}a {number}b").split())
+        tuned = tuple(f"{key}-ft" for key in named)
+        values = {"lambda": 0.51239, "tau": None}
+        group = asked(kind, number, block, seeds=2, keys=named, finetuned=tuned, values=values)
+        group = dataclasses.replace(group, group=f"{block} {kind} {number}")
+        self.write(group)
+        for i, value in enumerate(objectives):
+            spread = ((value - 0.01 / 2**0.5, value + 0.01 / 2**0.5),)
+            self.write(Ended(group.group, Outcome("complete", spread), cached=i > 0))
 
-    def write(self, event: str, **row: Any) -> None:
-        append_jsonl(self.files.folder / "ledger_0.jsonl", {"event": event, **row})
+    def write(self, event: Asked | Ended) -> None:
+        append_jsonl(self.files.folder / "ledger.jsonl", event.row())
 
     def ending(self) -> SweepEnding:
-        return SweepEnding(self.store, "s")
+        return SweepEnding(self.store, read_history(self.store, "s"))
 
 
 def whole(book: Book) -> SweepEnding:
     first, second = BLOCKS
     for block in BLOCKS:
-        book.group(
-            "control", block, 0, 0.40, keys=" ".join(f"{'c' if block == first else 'd'}{seed}" for seed in (0, 1))
-        )
+        book.group("control", block, 0, 0.40, keys="c0 c1" if block == first else "d0 d1")
     book.group("candidate", first, 0, 0.45, keys="k0 l0")
     book.group("candidate", first, 1, 0.50, 0.50, keys="k1 l1")
-    book.group("candidate", first, 2, 0.90, keys="k2 l2")  # from an earlier run with more candidates
+    book.group("candidate", first, 2, 0.90, keys="k2 l2")  # of an earlier run that asked for more
     book.group("candidate", second, 0, 0.30, keys="k3 l3")
     return book.ending()
 
 
 def test_the_result_is_each_blocks_best_beside_its_control(tmp_path: Path) -> None:
     assert whole(Book(tmp_path)).summary().splitlines() == [
-        "**knn** on validation at late (higher is better)",
+        "**k-NN accuracy** on validation at late (higher is better)",
         "",
-        "| block | control | best candidate | difference |",
+        "| block | control | best candidate | gain (points) |",
         "| --- | --- | --- | --- |",
-        "| fraction=1.0 | 0.400 | 0.500 ± 0.010, candidate 1 (lambda 0.5124) | +0.100 |",
-        "| fraction 1/0 | 0.400 | 0.300 ± 0.010, candidate 0 (lambda 0.5124) | -0.100 |",
+        "| fraction=1.0 | 0.400 ± 0.010 | 0.500 ± 0.010, candidate 1 (lambda 0.5124) | +10.0 |",
+        "| fraction 1/0 | 0.400 ± 0.010 | 0.300 ± 0.010, candidate 0 (lambda 0.5124) | −10.0 |",
         "",
         "Candidates: 3 complete.",
     ]
-    lower = whole(Book(tmp_path / "lower", "min"))
-    assert "| fraction=1.0 | 0.400 | 0.450 ± 0.010, candidate 0 (lambda 0.5124) | +0.050 |" in lower.summary()
+    lower = whole(Book(tmp_path / "lower", "min")).summary()
+    assert "| fraction=1.0 | 0.400 ± 0.010 | 0.450 ± 0.010, candidate 0 (lambda 0.5124) | −5.0 |" in lower
 
 
 def test_a_block_without_a_complete_candidate_says_so(tmp_path: Path) -> None:
@@ -89,14 +85,14 @@ def test_a_block_without_a_complete_candidate_says_so(tmp_path: Path) -> None:
     book.group("candidate", "fraction=1.0", 0)
     ending = book.ending()
     assert "| fraction=1.0 | – | none is complete | – |" in ending.summary()
-    assert "Candidates: 1 not ended." in ending.summary()
-    assert not ending.complete
+    assert "Candidates: 1 pending." in ending.summary()
+    assert not ending.history.complete
     assert ending.students().wanted == ()
     assert ending.trials() == [], "nothing of it was begun"
 
 
 def test_what_was_fine_tuned_is_the_best_of_its_block(tmp_path: Path) -> None:
-    students = whole(Book(tmp_path, tracking={"models": "best", "register": "mine"})).students()
+    students = whole(Book(tmp_path, tracking=ModelsWanted("best", "mine"))).students()
     assert students.register == "mine"
     first = {
         student.trial.key: student.alias for student in students.wanted if student.trial.key.startswith(("k1", "c"))
@@ -107,9 +103,9 @@ def test_what_was_fine_tuned_is_the_best_of_its_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("models", "count"), [("none", 0), ("best", 8), ("all", 2 * 2 * 2 + 3 * 2 * 2)])
-def test_models_are_what_the_file_asks_for(models: str, count: int, tmp_path: Path) -> None:
-    ending = whole(Book(tmp_path, tracking={"models": models, "register": None}))
-    assert ending.complete
+def test_models_are_what_the_file_asks_for(models: Any, count: int, tmp_path: Path) -> None:
+    ending = whole(Book(tmp_path, tracking=ModelsWanted(models)))
+    assert ending.history.complete
     assert len({student.trial.key for student in ending.students().wanted}) == count
 
 
@@ -119,19 +115,8 @@ def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> 
     assert trials["k1"]["kdtune.cached"] == "false", "it was trained, and found when the command was run again"
     assert trials["k1"]["mlflow.source.git.commit"] == "c0ffee"
     book = Book(tmp_path / "other", commit=commit)
-    book.write(
-        "asked",
-        group="j",
-        kind="control",
-        block="fraction=1.0",
-        number=0,
-        values={},
-        seeds=[0],
-        keys=["c"],
-        finetuned=[],
-        params=[{}],
-    )
-    book.write("ended", group="j", state="complete", objective=0.4, spread=None, cached=True, stage=None)
+    book.write(asked("control", 0, "fraction=1.0", group="g", keys=("c",)))
+    book.write(ended("g", "complete", 0.4, cached=True))
     (trial,) = book.ending().trials()
     assert trial.tags["kdtune.cached"] == "true"
     assert "mlflow.source.git.commit" not in trial.tags, "whose code trained it is not known"
@@ -140,7 +125,7 @@ def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> 
 def test_an_unknown_sweep_is_refused(tmp_path: Path) -> None:
     whole(Book(tmp_path))
     with pytest.raises(StoreError, match="holds no sweep named 't'"):
-        SweepEnding(Store(tmp_path), "t")
+        read_history(Store(tmp_path), "t")
 
 
 def test_it_needs_neither_torch_nor_mlflow() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 import yaml
 from helpers import ROOT, kdtune
 from servers import wait_until
-from watched import HIDE, SHOW, Row, Terminal, a_sweep, asked, driven, ended, status
+from watched import HIDE, SHOW, Row, Terminal, a_sweep, asked, driven, ended, status, tell
 
 from kdtune.store import Store
 from kdtune.store.files import append_jsonl, write_json
@@ -44,21 +44,22 @@ def following(root: Path, out: int) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
     numbers = [asked("candidate", number, "all", thresholds={"early": 0.25}) for number in range(4)]
     files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
-    driven(files)
-    out = tmp_path / "out"
-    with out.open("w") as file, following(tmp_path, file.fileno()) as process:
+    out, driver = tmp_path / "out", ExitStack()
+    driver.enter_context(driven(tmp_path))
+    with driver, out.open("w") as file, following(tmp_path, file.fileno()) as process:
         wait_until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
         trial = Store(tmp_path).trial("all · candidate 1/0")
         write_json(trial.config, {})
         scores = {split: {"knn": 0.125} for split in ("validation", "test")}
         append_jsonl(trial.epochs, {"epoch": 1, "seconds": 1.0, "stage": "early", "evaluation": scores})
-        wait_until(lambda: "candidate 1 · early: knn 0.125" in out.read_text(), "a stage")
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "pruned", stage="early"))
+        wait_until(lambda: "candidate 1 · early: k-NN accuracy 0.125" in out.read_text(), "a stage")
+        tell(files, ended("all · candidate 1", "pruned", stage="early"))
         wait_until(lambda: "2/4] all · candidate 1 · pruned at early: below 0.250" in out.read_text(), "an end")
         # The same sweep runs again with more candidates: its record is rewritten.
         a_sweep(tmp_path, "tiny", asked("candidate", 4, "all"), blocks={"all": 6})
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 2", "failed", error="luck"))
+        tell(files, ended("all · candidate 2", "failed", error="luck"))
         files.driver.unlink()
+        driver.close()
         assert process.wait(60) == 0
     text = out.read_text()
     assert "\x1b" not in text
@@ -69,23 +70,25 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
 def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Terminal, tmp_path: Path) -> None:
     numbers = [asked("candidate", number, "all") for number in range(4)]
     files = a_sweep(tmp_path, "tiny", *numbers, ended("all · candidate 0", "complete", 0.5))
-    driven(files)
-    with following(tmp_path, terminal.slave) as process:
+    driver = ExitStack()
+    driver.enter_context(driven(tmp_path))
+    with driver, following(tmp_path, terminal.slave) as process:
         wait_until(lambda: "1/4 ended" in terminal.text and HIDE in terminal.text, "the table")
-        append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 1", "complete", 0.75))
+        tell(files, ended("all · candidate 1", "complete", 0.75))
         wait_until(lambda: "2/4 ended" in terminal.text and "0.750 (no. 1)" in terminal.text, "the table, drawn again")
         files.driver.unlink()
+        driver.close()
         assert process.wait(60) == 0
     text = terminal.closed()
-    assert "all · candidate 1 · complete, objective 0.750\r\n" in text
+    assert "all · candidate 1 · complete, k-NN accuracy 0.750\r\n" in text
     end = text[text.rindex(SHOW) :]
     assert "tiny · not running · 2/4 ended" in end
     assert "0.750 (no. 1)" in end
 
 
 def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
-    driven(a_sweep(tmp_path, "tiny", asked("candidate", 0, "all")))
-    with following(tmp_path, terminal.slave) as process:
+    a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
+    with driven(tmp_path), following(tmp_path, terminal.slave) as process:
         wait_until(lambda: "0/4 ended" in terminal.text, "the table")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
@@ -116,5 +119,5 @@ def test_a_real_sweep_is_watched_from_another_process(sweep_form: dict[str, Any]
     assert end["blocks"][0]["best"] == {
         "candidate": best["candidate"],
         "objective": best["objective"],
-        "gain": best["objective"] - scratch["objective"],
+        "gain": pytest.approx(100 * (best["objective"] - scratch["objective"])),
     }

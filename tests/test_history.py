@@ -19,7 +19,7 @@ from kdtune.history.progress import picture, time_left
 from kdtune.history.reading import HistoryReader, read_history
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
-from kdtune.history.trials import trial_records
+from kdtune.history.trials import sweep_trials
 from kdtune.store import Store
 
 KNN = MetricSpec("knn", "validation", "late", "max", "knn")
@@ -304,7 +304,7 @@ def test_a_trial_s_record_is_what_it_came_to_in_this_sweep(tmp_path: Path) -> No
     store, sweep = Store(tmp_path), sweep_of()
     fabricate(store, sweep, usual_figure)
     history = read_history(store, "s")
-    records = trial_records(store, history)
+    records = sweep_trials(store, history).trials
     assert len(records) == 2 * (3 + 5 * 3)
     for record in records:
         ended_at = {"complete": 8, "pruned": 2}[record.state]

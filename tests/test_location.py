@@ -10,7 +10,8 @@ from helpers import ROOT, run_python
 from tracked import publish
 
 from kdtune.errors import UserError
-from kdtune.tracking.location import DEFAULT_URI, database_path, serve, tracking_uri, ui_command
+from kdtune.tracking.location import DEFAULT_URI, database_path, tracking_uri
+from kdtune.tracking.serve import serve, ui_command
 
 
 def test_importing_the_publisher_does_not_import_mlflow() -> None:

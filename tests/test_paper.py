@@ -14,8 +14,9 @@ from kdtune.api.reporting import make_report
 from kdtune.config.load import load_sweep
 from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.reading import read_history
+from kdtune.history.trials import sweep_trials
 from kdtune.report.paper import paper_of, paper_tables, published
-from kdtune.report.results import sweep_results
 from kdtune.report.standing import sweep_of
 from kdtune.store import Store
 from kdtune.sweep.group import TrialGroup
@@ -84,7 +85,7 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
     form["search"]["exclude"] = [{"student": "r3d", "teacher": "r3d"}]
     store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(form)
     fabricate(store, sweep, figure)
-    measured = sweep_of(store.sweep_record("paper"), sweep_results(store, "paper", {}), {})
+    measured = sweep_of(sweep_trials(store, read_history(store, "paper")), {})
     paper = paper_of(measured, sweep)
     assert paper is not None
     table = paper_tables(paper)[0]

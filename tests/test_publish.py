@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from databases import empty_database
-from helpers import ROOT
+from helpers import ROOT, sweep_results
 from mlflow import MlflowClient
 from outages import Database, python
 from servers import free_port, wait_until
@@ -23,7 +23,6 @@ from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.execute.driver import drive
 from kdtune.execute.in_process import InProcess
-from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
@@ -98,8 +97,8 @@ def test_the_sweeps_own_run_says_its_question_and_its_result(swept: tuple[Store,
     store, parent = swept[0], runs["small"]
     question, _, result = parent["tags"]["mlflow.note.content"].partition("\n\n")
     assert question == "Is it better?"
-    trials = sweep_results(store, "small", {})["trials"]
-    best = sweep_results(store, "small", {})["best"]["all"]
+    trials = sweep_results(store, "small")["trials"]
+    best = sweep_results(store, "small")["best"]["all"]
     mean = sum(t["objective"] for t in trials if t["candidate"] == best["candidate"]) / 2
     control = sum(t["objective"] for t in trials if t["control"]) / 2
     (row,) = [line for line in result.splitlines() if line.startswith("| all |")]
@@ -166,7 +165,7 @@ def test_the_best_and_its_control_are_models_and_the_best_is_registered(
     swept: tuple[Store, str], runs: dict[str, Any]
 ) -> None:
     store, uri = swept
-    results = sweep_results(store, "small", {})
+    results = sweep_results(store, "small")
     control = next(trial["key"] for trial in results["trials"] if trial["control"] and trial["seed"] == 0)
     best = results["best"]["all"]["key"]
     assert {key for key, run in runs.items() if run["models"]} == {best, control}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from fabricated import fabricate, sweep_of, usual_figure
 from fuzzing import fuzz, fuzzed
-from helpers import ROOT, train
+from helpers import ROOT, sweep_results, train
 from hypothesis import strategies as st
 from schedulers import all_of, drive
 
@@ -24,16 +24,16 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.execute.in_process import InProcess
 from kdtune.history.front import chosen
+from kdtune.history.reading import read_history
+from kdtune.history.trials import sweep_trials, trained_keys
 from kdtune.plan.plan import plan
 from kdtune.report.accuracies import accuracies
-from kdtune.report.results import keys_of, sweep_results
 from kdtune.report.tables import render
 from kdtune.store import Store
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.ranking import ranking, saved_view
 from kdtune.train.session import Session
-from kdtune.watch.reading import Reader, board_of
 from sweeps import run
 
 # ---- the trial -------------------------------------------------------------------------------------------------------
@@ -181,7 +181,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_results_name_the_refits_apart_with_their_figures_on_test(told: Store) -> None:
-    results, record = sweep_results(told, "s", {}), told.sweep_record("s")
+    found = sweep_trials(told, read_history(told, "s"))
+    results = sweep_results(told, "s")
     again = [trial for trial in results["refits"] if trial["block"] == "fraction=1.0"]
     assert [(trial["control"], trial["candidate"], trial["seed"]) for trial in again] == [
         *((True, None, seed) for seed in (0, 1, 2)),
@@ -190,19 +191,19 @@ def test_results_name_the_refits_apart_with_their_figures_on_test(told: Store) -
     chosen_one = next(t for t in results["trials"] if t["block"] == "fraction=1.0" and t["candidate"] == 1)
     assert again[3]["objective"] == pytest.approx(chosen_one["objective"] + 0.2 - 0.01)  # on test one point lower
     assert again[3]["key"] not in [trial["key"] for trial in results["trials"]]
-    assert set(keys_of(told, "s")) >= {trial["key"] for trial in results["refits"]}
-    table = render(results, record, "table")
-    assert "fraction=1.0: trained again on the whole list, knn accuracy on test" in table
-    rows = list(csv.DictReader(render(results, record, "csv").splitlines()))
+    assert set(trained_keys(told, "s")) >= {trial["key"] for trial in results["refits"]}
+    table = render(found, "table", {})
+    assert "fraction=1.0: trained again on the whole list, k-NN accuracy on test" in table
+    rows = list(csv.DictReader(render(found, "csv", {}).splitlines()))
     assert len([row for row in rows if row["refits"]]) == len(results["refits"]) == 12
-    assert "fraction=0.25, test, trained again on the whole list" in accuracies(results, record, "table")
+    assert "fraction=0.25, test, trained again on the whole list" in accuracies(found, "table")
 
 
 def test_the_report_s_test_figures_are_those_of_the_refits(told: Store) -> None:
     page = make_report(told, "s")[0].read_text()
     assert "trained again on the whole training list" in page
     found = list(csv.DictReader((told.report("s") / "tables" / "test.csv").read_text().splitlines()))
-    refits = sweep_results(told, "s", {})["refits"]
+    refits = sweep_results(told, "s")["refits"]
     measured = [t["stages"]["late"]["test"]["knn"] for t in refits if t["block"] == "fraction=1.0" and t["control"]]
     assert float(next(value for head, value in found[0].items() if head.endswith("on test"))) == pytest.approx(
         sum(measured) / 3
@@ -213,16 +214,15 @@ def test_the_report_s_test_figures_are_those_of_the_refits(told: Store) -> None:
 
 
 def test_watchers_and_mlflow_are_told(told: Store) -> None:
-    board = board_of(Reader(told, "s")).picture()
-    assert board["done"] == board["total"]
-    ending = SweepEnding(told, "s")
-    assert ending.complete
-    assert "Trained again on the whole training list, knn on test" in ending.summary()
+    history = read_history(told, "s")
+    assert history.complete
+    ending = SweepEnding(told, history)
+    assert "Trained again on the whole training list, k-NN accuracy on test" in ending.summary()
     runs = [trial for trial in ending.trials() if trial.tags["kdtune.kind"] == "refit"]
     assert len(runs) == 12
     assert {trial.objective for trial in runs} == {None}
     assert any(trial.name.startswith("refit of 1 · ") for trial in runs)
-    _, view = saved_view("s", "parent", ranking(told.sweep_record("s")), 0)
+    _, view = saved_view("s", "parent", ranking(history.record), 0)
     assert "!= 'refit'" in view, "they have trained on what the view sorts by"
     best = next(s for s in ending.students().wanted if s.alias == "best-fraction-1-0")
     assert best.trial.tags["kdtune.kind"] == "refit"
@@ -246,7 +246,7 @@ def test_a_real_sweep_trains_its_refits_once_and_to_the_bits_of_a_trial_alone(
     store.root.mkdir()
     end, said = run(file, store.root, InProcess())
     assert end.exit_code == EXIT_OK, said
-    refits = sweep_results(store, "tiny", {})["refits"]
+    refits = sweep_results(store, "tiny")["refits"]
     assert [(refit["control"], refit["state"]) for refit in refits] == [(True, "complete"), (False, "complete")]
     sweep = load_sweep(file)
     control = refit_of(sweep.build(sweep.blocks()[0], sweep.search.controls[0], 0))

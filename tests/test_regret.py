@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import CPU
+from helpers import CPU, sweep_results
 
 from kdtune.api.reporting import make_report
 from kdtune.errors import EXIT_OK
 from kdtune.execute.in_process import InProcess
-from kdtune.report.results import record_of, sweep_results
-from kdtune.report.stops import chosen
+from kdtune.history.reading import read_history
+from kdtune.report.stops import chosen_stops
 from kdtune.report.videos import videos_of
 from kdtune.store import Store
 from kdtune.store.files import read_json
@@ -37,21 +37,21 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
     end, said = run(file, tmp_path / "runs", InProcess())
     assert end.exit_code == EXIT_OK, said
     store = Store(tmp_path / "runs")
-    before = sweep_results(store, "tiny", {})
+    before = sweep_results(store, "tiny")
     # The training list has 4 groups of 4 motions × 2 clips; a third is kept for validation: one or two groups.
-    videos = videos_of(store, record_of(store, "tiny"), "late")
+    videos = videos_of(store, read_history(store, "tiny"))
     share = before["trials"][0]["stages"]["late"]["validation"]["pretext"]
     assert all(found["test"] == 8 for found in videos.values()), "one group of five"
     assert all(share * n == pytest.approx(round(share * n)) for n in (found["validation"] for found in videos.values()))
 
-    name, trials = next(chosen(store, record_of(store, "tiny"), 1))
+    name, trials = next(chosen_stops(read_history(store, "tiny"), 1))
     assert all(store.trial(key).result() is None for key, _ in trials)
     page = make_report(store, "tiny", regret=1, device="cpu")[0].read_text()
     assert "1 stopped candidates are trained to their end" in page
     assert "approximate and unpaired" in page, "one seed, and the videos are known"
     rows = list(csv.DictReader((store.report("tiny") / "tables" / "stops.csv").read_text().splitlines()))
     assert [f"{row['block']} · {row['trial']}" for row in rows] == [name]
-    assert sweep_results(store, "tiny", {})["trials"] == before["trials"], "the sweep's own figures stay what they were"
+    assert sweep_results(store, "tiny")["trials"] == before["trials"], "the sweep's own figures stay what they were"
 
     # The same trial, trained in one go elsewhere, has the same bits.
     ((key, config),) = trials

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, sweep_results
 
 from kdtune.cli import main
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
-from kdtune.report.results import sweep_results
 from kdtune.store import Store
 from kdtune.watch.live import Plain
 
@@ -39,7 +38,7 @@ def file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def results(store: Store) -> list[dict[str, Any]]:
-    trials = sweep_results(store, "small", {})["trials"]
+    trials = sweep_results(store, "small")["trials"]
     return [{name: value for name, value in trial.items() if name not in PASSING} for trial in trials]
 
 

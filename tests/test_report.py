@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 from fabricated import Figure, fabricate, finish, sweep_of, usual_figure
-from helpers import ROOT, run_python
+from helpers import ROOT, run_python, sweep_results
 from scipy import stats
 
 from kdtune.api.reporting import make_report
@@ -19,9 +19,9 @@ from kdtune.cli import main
 from kdtune.config.load import load_sweep
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_USER_ERROR, StoreError
-from kdtune.execute.driver import sweep_record
-from kdtune.report.results import config_of, sweep_results
-from kdtune.report.stops import chosen
+from kdtune.history.reading import read_history
+from kdtune.history.record import SweepRecord, read_record
+from kdtune.report.stops import chosen_stops
 from kdtune.store import Store
 from kdtune.store.files import read_json, write_json
 from kdtune.sweep.group import TrialGroup
@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
 
 def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple[Store, str]) -> None:
     store, _ = made
-    trials = sweep_results(store, "s", {})["trials"]
+    trials = sweep_results(store, "s")["trials"]
     control = {t["seed"]: t["objective"] for t in trials if t["control"] and t["block"] == "fraction=1.0"}
     rows = {row["trial"]: row for row in table(store, "block_0")}
     candidates = [t for t in trials if t["candidate"] is not None and t["seed"] == 0]
@@ -78,7 +78,7 @@ def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple
         own = [t for t in trials if t["candidate"] == number and t["block"] == "fraction=1.0"]
         differences = [t["objective"] - control[t["seed"]] for t in own]
         row = rows[str(number)]
-        assert float(row["gain (points)"]) == pytest.approx(fmean(differences))
+        assert float(row["gain (points)"]) == pytest.approx(100 * fmean(differences))
         ends = stats.ttest_1samp(differences, 0).confidence_interval(1 - 0.05 / len(candidates))
         assert row["interval"] == f"{100 * ends.low:+.1f} … {100 * ends.high:+.1f}".replace("-", "−")
         assert row["says"] == ("surely better" if number == 1 else "not decided")
@@ -117,7 +117,7 @@ def test_every_figure_leads_to_its_trial_and_nothing_to_another_host(made: tuple
     assert "@import" not in page
     assert len(links.ids) == len(set(links.ids))
     assert {target[1:] for target in links.targets if target.startswith("#")} <= set(links.ids)
-    for trial in sweep_results(store, "s", {})["trials"]:
+    for trial in sweep_results(store, "s")["trials"]:
         assert f"trial-{trial['key']}" in links.ids
         assert f"python -m kdtune replay {trial['key'][:12]}" in page
 
@@ -170,9 +170,9 @@ def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> No
     store, page = reported(tmp_path, sweep)
     assert "2 of 5 ended candidates were pruned: 36 epochs were not trained, 30%" in page  # 2 · 3 seeds · 6 of 8 epochs
     assert "What it cost is not known" in page
-    record = read_json(store.sweep("s").sweep)
-    first = [name for name, _ in chosen(store, record, 1)]
-    assert [name for name, _ in chosen(store, record, 2)][:1] == first, "a larger count adds to a smaller"
+    history = read_history(store, "s")
+    first = [name for name, _ in chosen_stops(history, 1)]
+    assert [name for name, _ in chosen_stops(history, 2)][:1] == first, "a larger count adds to a smaller"
     scheduler = fabricate(store, sweep, usual_figure)
     pruned = next(group for group in scheduler.groups.values() if group.kind == "candidate" and group.number == 3)
     finish(store, sweep, pruned, lambda group, i, epoch: 0.9)  # a wrong stop: better than all
@@ -180,9 +180,9 @@ def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> No
     assert "So 1 of 1 stops were wrong" in page
     (row,) = table(store, "stops")
     best = 0.2 + 0.4 + 0.03 + 0.1
-    assert float(row["less the best (points)"]) == pytest.approx(0.9 - best)
-    assert float(row["less the control (points)"]) == pytest.approx(0.9 - best + 0.1)
-    states = {t["candidate"]: t["state"] for t in sweep_results(store, "s", {})["trials"]}
+    assert float(row["less the best (points)"]) == pytest.approx(100 * (0.9 - best))
+    assert float(row["less the control (points)"]) == pytest.approx(100 * (0.9 - best + 0.1))
+    states = {t["candidate"]: t["state"] for t in sweep_results(store, "s")["trials"]}
     assert states[3] == "pruned", "here it stays what it was"
 
 
@@ -233,7 +233,7 @@ def test_several_objectives_and_controls(tmp_path: Path) -> None:
     rows = table(store, "block_0")
     assert [row["trial"] for row in rows[:2]] == ["control 0", "control 1"]
     assert "gain (nats)" in rows[0]
-    best = {t["candidate"] for t in sweep_results(store, "s", {})["best"]["all"]}
+    best = {t["candidate"] for t in sweep_results(store, "s")["best"]["all"]}
     assert {int(row["trial"]) for row in rows[2:] if row["state"].endswith("Pareto set")} == best
     assert (store.report("s") / "plots" / "pareto.svg").exists()
     assert 'id="pareto"' in page
@@ -245,13 +245,13 @@ def test_importance_is_of_what_matters(tmp_path: Path) -> None:
 
     sweep = sweep_of({"candidates": 40, "blocks": {}, "seeds": [0]}, prune={})
     store, page = reported(tmp_path, sweep, by_tau)
-    shares = importances(store.sweep("s"), read_json(store.sweep("s").sweep))["all"]
+    shares = importances(store.sweep("s"), read_record(store, "s"))["all"]
     assert next(iter(shares)) == "tau"
     assert sum(shares.values()) == pytest.approx(1)
     assert 'id="importance"' in page
     files = store.sweep("s")
     files.study(files.ledger(sweep.ledger)).unlink()
-    assert importances(store.sweep("s"), read_json(store.sweep("s").sweep)) == {}
+    assert importances(store.sweep("s"), read_record(store, "s")) == {}
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +269,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_a_sweep_s_record_gives_the_sweep_again(file: str) -> None:
     sweep = load_sweep(ROOT / "sweeps" / file, ["search.seeds=[0,5]"])
-    again = config_of(sweep_record(sweep, "", Path("ledger_x.jsonl"), {}))
+    again = SweepRecord.of(sweep, "ledger_x.jsonl", "", {}).sweep()
     assert again == sweep
     assert again.ledger == sweep.ledger
     for block in sweep.blocks():

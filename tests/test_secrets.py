@@ -20,9 +20,9 @@ from kdtune.errors import UserError
 from kdtune.execute.cluster.handover import refuse_secrets, variables, withheld
 from kdtune.store import Store, remote
 from kdtune.store.files import read_jsonl
-from kdtune.tracking.location import serve, ui_command, ui_environment
 from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.publish import read_run_ids
+from kdtune.tracking.serve import serve, ui_command, ui_environment
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"

@@ -20,6 +20,7 @@ from kdtune.errors import EXIT_OK
 from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
+from kdtune.history.events import Event, Started
 from kdtune.store import Store
 from kdtune.store.files import read_jsonl
 from kdtune.watch.live import Plain
@@ -51,9 +52,9 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     lock = store.lock(f"trial-{control}")
 
     class Watcher(Plain):
-        def ledger(self, row: dict[str, Any]) -> None:
-            super().ledger(row)
-            if row["event"] == "started" and row["group"].endswith("control"):
+        def apply(self, event: Event) -> None:
+            super().apply(event)
+            if isinstance(event, Started) and event.group.endswith("control"):
                 shutil.copytree(made.trial(control).folder, store.trial(control).folder)
                 lock.release()
 

@@ -1,20 +1,26 @@
-"""`status`: sweeps that run elsewhere, read from the store alone in another process."""
+"""`status`: sweeps that run elsewhere, read from the store alone by a process of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from helpers import kdtune, refused, run_python, stopped, train
-from watched import a_sweep, asked, driven, ended, status
+from watched import a_sweep, asked, driven, ended, left_by_driver, status, tell
 
 from kdtune.config.trial import TrialConfig
+from kdtune.errors import UserError
+from kdtune.history.reading import HistoryReader, Lines
 from kdtune.store import Store
 from kdtune.store.files import append_jsonl
+from kdtune.sweep.driver_life import DriverLife
+from kdtune.sweep.driver_lock import DriverLock
 from kdtune.train.session import Session
-from kdtune.watch.reading import Lines, Reader, board_of
 
 
 def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
@@ -22,83 +28,122 @@ def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
 
 
 def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    """Real trials in different states, seen by another process."""
+    """Real trials, each at another point of its life, seen by another process."""
     store = Store(tmp_path)
     control, done, half, waits = (trial_of(tiny, seed) for seed in range(4))
     key = {n: prepared.key(config) for n, config in enumerate((control, done, half, waits))}
-    files = a_sweep(tmp_path, "tiny", asked("control", 0, "all", keys=[key[0]]))
+    files = a_sweep(tmp_path, "tiny", asked("control", 0, "all", keys=(key[0],), epochs=2))
     for number in (0, 1, 2):
-        append_jsonl(files.folder / "ledger_0.jsonl", asked("candidate", number, "all", keys=[key[number + 1]]))
-    driven(files)
-    found = status(tmp_path, "tiny")
-    assert (found["state"], found["done"], found["total"]) == ("running", 0, 5)
-    assert found["driver"]["host"] == "box"
-    assert found["running"] == []
-    assert found["time_left"] is None
+        tell(files, asked("candidate", number, "all", keys=(key[number + 1],), epochs=2))
+    with driven(tmp_path):
+        found = status(tmp_path, "tiny")
+        assert (found["state"], found["done"], found["total"]) == ("running", 0, 5)
+        assert found["driver"]["host"] == "box"
+        assert found["running"] == []
+        assert found["time_left"] is None
 
-    knn = [train(config, store, prepared).stages()["late"]["validation"]["knn"] for config in (control, done)]
-    append_jsonl(files.folder / "ledger_0.jsonl", ended("all · control", "complete", knn[0]))
-    append_jsonl(files.folder / "ledger_0.jsonl", ended("all · candidate 0", "complete", knn[1]))
-    early = stopped(half, store, prepared, epoch=1).stages()["early"]["validation"]["knn"]
-    found = status(tmp_path, "tiny")
-    states = {"complete": 2, "pruned": 0, "failed": 0, "running": 1, "pending": 2}
-    best = {"candidate": 0, "objective": knn[1], "gain": knn[1] - knn[0]}
-    assert found["blocks"] == [{"block": "all", **states, "best": best}]
-    name = "all · candidate 1"
-    at = {"group": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
-    assert found["running"] == [at]
-    # One epoch of the running trial and four of the two to come, one at a time, at the pace of the five that are done.
-    rows = [row for config in (control, done, half) for row in store.trial(prepared.key(config)).rows()]
-    assert len(rows) == 5
-    assert found["time_left"] == pytest.approx((1 + 4) * sum(row["seconds"] for row in rows) / 5)
+        knn = [train(config, store, prepared).stages()["late"]["validation"]["knn"] for config in (control, done)]
+        tell(files, ended("all · control", "complete", knn[0]), ended("all · candidate 0", "complete", knn[1]))
+        early = stopped(half, store, prepared, epoch=1).stages()["early"]["validation"]["knn"]
+        found = status(tmp_path, "tiny")
+        states = {"complete": 2, "pruned": 0, "failed": 0, "running": 1, "pending": 2}
+        best = {"candidate": 0, "objective": knn[1], "gain": pytest.approx(100 * (knn[1] - knn[0]))}
+        assert found["blocks"] == [{"block": "all", **states, "best": best}]
+        name = "all · candidate 1"
+        at = {"group": name, "trial": name, "epoch": 1, "epochs": 2, "stage": "early", "metric": "knn", "value": early}
+        assert found["running"] == [at]
+        # One epoch of the one that runs and four of the two to come, one at a time, at the pace of the five done.
+        rows = [row for config in (control, done, half) for row in store.trial(prepared.key(config)).rows()]
+        assert len(rows) == 5
+        assert found["time_left"] == pytest.approx((1 + 4) * sum(row["seconds"] for row in rows) / 5)
 
-    text = kdtune("status", "tiny", store=tmp_path).stdout
-    assert text.startswith("tiny · running (host box, pid 1234) · 2/5 ended · about ")
-    assert re.search(rf"^{name} +1 of 2 +early: knn {early:.3f}$", text, re.MULTILINE)
-    assert "\x1b" not in text
+        text = kdtune("status", "tiny", store=tmp_path).stdout
+        assert text.startswith("tiny · running (host box, pid 1234) · 2/5 ended · about ")
+        assert re.search(rf"^{name} +1 of 2 +early: k-NN accuracy {early:.3f}$", text, re.MULTILINE)
+        assert "\x1b" not in text
 
 
 def test_what_began_is_not_called_running_where_nobody_runs_it(
     tiny: TrialConfig, prepared: Session, tmp_path: Path
 ) -> None:
     key = prepared.key(tiny)
-    files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all", keys=[key]))
+    files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all", keys=(key,)))
     stopped(tiny, Store(tmp_path), prepared, epoch=1)
     assert status(tmp_path, "tiny")["state"] == "stopped"
     text = kdtune("status", "tiny", store=tmp_path).stdout
     assert text.startswith("tiny · not running · 0/4 ended\n")
     assert "begun" in text
     assert "running" not in text.split("\n", 1)[1]
-    driven(files, silent=31)
+    left_by_driver(files)
     found = status(tmp_path, "tiny")
     assert (found["state"], found["time_left"]) == ("died", None)
     text = kdtune("status", "tiny", store=tmp_path).stdout
-    assert "the driver died (host box, pid 1234): run the same command again to go on" in text
-    driven(files, silent=20)
-    assert status(tmp_path, "tiny")["state"] == "running"
-    files.stop.touch()
-    assert status(tmp_path, "tiny")["state"] == "stopping"
+    assert "the driver died (host box, pid 1234): run the same command again to resume" in text
+    with driven(tmp_path):
+        files.stop.touch()
+        assert status(tmp_path, "tiny")["state"] == "stopping"
+
+
+@pytest.mark.parametrize("skew", [-1e6, -31.0, 1e6])
+def test_no_clock_says_whether_a_driver_is_alive(skew: float, tmp_path: Path) -> None:
+    """The driver's machine, or the one that keeps the store, has another time than this one."""
+    files = a_sweep(tmp_path)
+    now = time.time() + skew
+    with driven(tmp_path):
+        left_by_driver(files, since=now)
+        os.utime(files.driver, (now, now))
+        assert status(tmp_path, "tiny")["state"] == "running"
+        assert [sweep["state"] for sweep in status(tmp_path)["sweeps"]] == ["running"]
+    os.utime(files.driver, (now, now))
+    assert status(tmp_path, "tiny")["state"] == "died"
+
+
+def test_looking_for_a_driver_keeps_none_from_starting(tmp_path: Path) -> None:
+    a_sweep(tmp_path)
+    store = Store(tmp_path)
+    with DriverLock(store, "tiny", None):
+        assert DriverLife(store, "tiny").alive() is not None
+        with pytest.raises(UserError, match="another driver runs it"), DriverLock(store, "tiny", None):
+            pass
+    ended = threading.Event()
+
+    def look() -> None:
+        life = DriverLife(store, "tiny")
+        while not ended.is_set():
+            life.look()
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(20):
+            with DriverLock(store, "tiny", None):
+                pass
+    finally:
+        ended.set()
+        for thread in lookers:
+            thread.join()
 
 
 def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    row = ended("all · candidate 0", "complete", 0.5)
+    row = ended("all · candidate 0", "complete", 0.5).row()
     files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
     ledger, whole = files.folder / "ledger_0.jsonl", json.dumps(row) + "\n"
-    reader = Reader(Store(tmp_path), "tiny")
-    board = board_of(reader)
+    reader = HistoryReader(Store(tmp_path), "tiny")
+    history = reader.poll()
     with ledger.open("a") as file:
         file.write(whole[:30])
     assert status(tmp_path, "tiny")["done"] == 0
-    reader.poll(board.take, board.epoch)
-    assert board.done == 0
-    append_jsonl(ledger, row)  # removes the torn line
-    reader.poll(board.take, board.epoch)
-    assert board.done == 1
+    reader.poll()
+    assert history.done == 0
+    append_jsonl(ledger, row)  # cuts what was torn
+    reader.poll()
+    assert history.done == 1
     assert status(tmp_path, "tiny")["done"] == 1
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
-    """A trial that resumes from its checkpoint drops the rows beyond it."""
+    """A trial that goes on from its checkpoint drops the rows beyond it."""
     path, other = tmp_path / "epochs.jsonl", tmp_path / "other.jsonl"
     for number in (1, 2):
         append_jsonl(path, {"epoch": number})
@@ -127,10 +172,12 @@ def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path
     numbers = [asked("candidate", number, "all") for number in range(4)]
     a_sweep(tmp_path, "new")
     end = [ended(f"all · candidate {n}", "complete", value) for n, value in enumerate((0.25, 0.5, 0.125))]
-    driven(a_sweep(tmp_path, "runs", *numbers, *end[:2]))
-    driven(a_sweep(tmp_path, "died", *numbers, *end[:1]), silent=60)
+    a_sweep(tmp_path, "runs", *numbers, *end[:2])
+    left_by_driver(a_sweep(tmp_path, "died", *numbers, *end[:1]))
     a_sweep(tmp_path, "whole", *numbers, *end, ended("all · candidate 3", "failed", error="luck"))
-    found = status(tmp_path)
+    with driven(tmp_path, "runs"):
+        found = status(tmp_path)
+        lines = kdtune("status", store=tmp_path).stdout.splitlines()
     assert found["store"] == str(tmp_path)
     assert [(row["sweep"], row["state"], row["done"], row["total"], row["failed"]) for row in found["sweeps"]] == [
         ("died", "died", 1, 4, 0),
@@ -139,7 +186,6 @@ def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path
         ("whole", "complete", 4, 4, 1),
     ]
     assert found["sweeps"][2]["best"] == {"all": {"candidate": 1, "objective": 0.5, "gain": None}}
-    lines = kdtune("status", store=tmp_path).stdout.splitlines()
     cells = [line.split() for line in lines[2:]]
     assert cells[0] == ["died", "died", "1/4", "0.250", "(no.", "0)", "host", "box,", "pid", "1234"]
     assert cells[1] == ["new", "stopped", "0/4"]
@@ -150,15 +196,14 @@ def test_thousands_of_trials_are_answered_for_without_opening_their_files(tmp_pa
     files = a_sweep(tmp_path, "large", blocks={"all": 5000})
     with (files.folder / "ledger_0.jsonl").open("w") as ledger:
         for number in range(5000):
-            row = asked("candidate", number, "all", keys=[f"{number:064x}"])
-            ledger.write(json.dumps(row) + "\n")
+            row = asked("candidate", number, "all", keys=(f"{number:064x}",), epochs=2)
+            ledger.write(json.dumps(row.row()) + "\n")
             if number < 4998:
-                ledger.write(json.dumps(ended(row["group"], "complete", number / 5000)) + "\n")
-            folder = tmp_path / "trials" / row["keys"][0]
+                ledger.write(json.dumps(ended(row.group, "complete", number / 5000).row()) + "\n")
+            folder = tmp_path / "trials" / row.keys[0]
             folder.mkdir(parents=True)
             (folder / "config.json").write_text("{}")
             (folder / "epochs.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
-    driven(files)
     code = f"""
 import sys
 opened = []
@@ -168,7 +213,8 @@ assert main(["status", "large", "--format", "json", "--store", {str(tmp_path)!r}
 print("opened", sum("/trials/" in path for path in opened))
 print([name for name in ("torch", "ray", "mlflow", "optuna", "numpy", "pandas") if name in sys.modules])
 """
-    *answer, opened, heavy = run_python(code).stdout.splitlines()
+    with driven(tmp_path, "large"):
+        *answer, opened, heavy = run_python(code).stdout.splitlines()
     found = json.loads("\n".join(answer))
     assert (found["done"], found["blocks"][0]["best"]["candidate"], len(found["running"])) == (4998, 4997, 2)
     assert found["time_left"] == pytest.approx(2.0), "an epoch of two seconds is left to each of the two"

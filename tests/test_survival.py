@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import ROOT, bits
+from helpers import ROOT, bits, sweep_results
 
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK
-from kdtune.report.results import sweep_results
 from kdtune.store import Store
 
 #: KDTUNE_KILLS=100 runs many more, for a night.
@@ -62,7 +61,7 @@ def _name(process: psutil.Process) -> str:
 
 def figures(store: Path) -> list[tuple[Any, ...]]:
     fields = ("key", "candidate", "block", "control", "params", "state", "epochs", "stages", "objective", "error")
-    return [tuple(trial[name] for name in fields) for trial in sweep_results(Store(store), "tiny", {})["trials"]]
+    return [tuple(trial[name] for name in fields) for trial in sweep_results(Store(store), "tiny")["trials"]]
 
 
 @pytest.mark.slow

@@ -11,16 +11,18 @@ import mlflow
 import pytest
 import yaml
 from databases import empty_database
+from helpers import sweep_results
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.execute.in_process import InProcess
+from kdtune.history.reading import read_history
+from kdtune.history.trials import sweep_trials
 from kdtune.report.accuracies import accuracies
-from kdtune.report.results import sweep_results
 from kdtune.store import Store
-from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.store.files import read_jsonl, write_json, write_jsonl
 from kdtune.store.records import TrialFiles
 from kdtune.watch.live import Plain
 
@@ -57,7 +59,7 @@ def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def trials_of(folder: Path, name: str = "phases") -> list[dict[str, Any]]:
-    return sweep_results(Store(folder), name, {})["trials"]
+    return sweep_results(Store(folder), name)["trials"]
 
 
 def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form: dict[str, Any]) -> None:
@@ -76,8 +78,7 @@ def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form
             assert trial["objective"] == trial["stages"]["late"]["validation"]["pretext_loss"]
     complete = states.count("complete")
     assert len(list((swept / "trials").iterdir())) == len(trials) + complete
-    results = sweep_results(Store(swept), "phases", {})
-    table = accuracies(results, read_json(Store(swept).sweep("phases").sweep), "markdown")
+    table = accuracies(sweep_trials(Store(swept), read_history(Store(swept), "phases")), "markdown")
     assert table.count("finetune") >= 2 * 10
     assert f"{trials[0]['stages']['finetune']['test']['top1']:.3f}" in table
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from watched import HIDE, SHOW, SWEEP, Terminal, a_board, asked, ended, epoch
+from watched import HIDE, SHOW, Terminal, a_history, a_record, asked, ended, epoch
 
+from kdtune.history.progress import picture
 from kdtune.units import duration
 from kdtune.watch.live import Live, Plain, watcher
 from kdtune.watch.picture import show, tables
@@ -26,29 +27,29 @@ def test_plain_lines_read_as_they_always_did() -> None:
     said: list[str] = []
     with Plain(said.append) as watch:
         watch.say("s: a question")
-        watch.begin(SWEEP)
-        for row in (
+        watch.begin(a_record())
+        for event in (
             asked("control", 0),
             asked("teacher", None, None),
             asked("candidate", 0, thresholds={"early": 0.271}),
+            *(asked("candidate", number, seeds=2) for number in (1, 2)),
+            ended("teacher c3d", "complete", cached=True),
+            epoch("f=1 · candidate 0", 1),
+            epoch("f=1 · candidate 0", 2, stage="early", knn=0.25),
+            epoch("f=1 · candidate 0", 2, stage="early", knn=0.25),  # of a trial that resumes
+            ended("f=1 · candidate 0", "pruned", stage="early"),
+            epoch("f=1 · candidate 1", 2, stage="early", knn=0.5, seed=1),
+            ended("f=1 · candidate 1", "complete", 0.3125, seeds=2),
+            ended("f=1 · candidate 2", "failed", error="luck"),
+            ended("f=1 · control", "complete"),
         ):
-            watch.ledger(row)
-        for number in (1, 2):
-            watch.ledger(asked("candidate", number, seeds=2))
-        watch.ledger(ended("teacher c3d", "complete", cached=True))
-        watch.epoch("f=1 · candidate 0", "f=1 · candidate 0/0", epoch(1))
-        watch.epoch("f=1 · candidate 0", "f=1 · candidate 0/0", epoch(2, stage="early", knn=0.25))
-        watch.ledger(ended("f=1 · candidate 0", "pruned", stage="early"))
-        watch.epoch("f=1 · candidate 1", "f=1 · candidate 1/1", epoch(2, stage="early", knn=0.5))
-        watch.ledger(ended("f=1 · candidate 1", "complete", 0.3125))
-        watch.ledger(ended("f=1 · candidate 2", "failed", error="luck"))
-        watch.ledger(ended("f=1 · control", "complete"))
+            watch.apply(event)
     assert [re.sub(r"^\[ +\d+ s", "[     0 s", line) for line in said] == [
         "s: a question",
-        "[     0 s ·   1/8] f=1 · candidate 0 · early: knn 0.250",
+        "[     0 s ·   1/8] f=1 · candidate 0 · early: k-NN accuracy 0.250",
         "[     0 s ·   2/8] f=1 · candidate 0 · pruned at early: below 0.271",
-        "[     0 s ·   2/8] f=1 · candidate 1 seed 1 · early: knn 0.500",
-        "[     0 s ·   3/8] f=1 · candidate 1 · complete, objective 0.312",
+        "[     0 s ·   2/8] f=1 · candidate 1 seed 1 · early: k-NN accuracy 0.500",
+        "[     0 s ·   3/8] f=1 · candidate 1 · complete, k-NN accuracy 0.312",
         "[     0 s ·   4/8] f=1 · candidate 2 · failed: luck",
         "[     0 s ·   5/8] f=1 · control · complete",
     ]
@@ -63,25 +64,25 @@ def test_a_terminal_gets_a_table_that_goes_and_the_ends_above_it(terminal: Termi
     with watcher(terminal.stream) as watch:
         assert isinstance(watch, Live)
         watch.say("s: a question [with brackets]")
-        watch.begin(SWEEP)
-        watch.ledger(asked("control", 0))
-        watch.ledger(asked("candidate", 0))
-        watch.epoch("f=1 · candidate 0", "f=1 · candidate 0/0", epoch(2, stage="early", knn=0.25))
-        watch.ledger(ended("f=1 · control", "complete", 0.375))
+        watch.begin(a_record())
+        watch.apply(asked("control", 0))
+        watch.apply(asked("candidate", 0))
+        watch.apply(epoch("f=1 · candidate 0", 2, stage="early", knn=0.25))
+        watch.apply(ended("f=1 · control", "complete", 0.375))
     text = terminal.closed()
     assert "s: a question [with brackets]\r\n" in text
-    assert "f=1 · control · complete, objective 0.375" in text
-    assert "early: knn 0.250" in text, "in the table"
-    assert "· early: knn 0.250" not in text, "and not as a line"
-    assert text.index(HIDE) < text.index("best knn") < text.rindex(SHOW)
-    assert "best knn" not in screen(text), "the table has gone"
+    assert "f=1 · control · complete, k-NN accuracy 0.375" in text
+    assert "early: k-NN accuracy 0.250" in text, "in the table"
+    assert "· early: k-NN accuracy 0.250" not in text, "and not as a line"
+    assert text.index(HIDE) < text.index("best k-NN accuracy") < text.rindex(SHOW)
+    assert "best k-NN accuracy" not in screen(text), "the table has gone"
     assert "f=1 · control · complete" in screen(text)
 
 
 def test_the_cursor_comes_back_when_the_sweep_is_interrupted(terminal: Terminal) -> None:
     def interrupted() -> None:
         with watcher(terminal.stream) as watch:
-            watch.begin(SWEEP)
+            watch.begin(a_record())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -114,23 +115,23 @@ def test_what_cannot_move_its_cursor_gets_lines(term: str, terminal: Terminal, m
     with os.fdopen(writing, "w") as pipe, os.fdopen(reading) as end:
         with watcher(terminal.stream if term == "dumb" else pipe) as watch:
             assert type(watch) is Plain
-            watch.begin(SWEEP)
-            watch.ledger(asked("candidate", 0))
-            watch.ledger(ended("f=1 · candidate 0", "complete", 0.5))
+            watch.begin(a_record())
+            watch.apply(asked("candidate", 0))
+            watch.apply(ended("f=1 · candidate 0", "complete", 0.5))
         pipe.close()
         text = terminal.closed() + end.read()
-    assert text.rstrip().endswith("f=1 · candidate 0 · complete, objective 0.500")
+    assert text.rstrip().endswith("f=1 · candidate 0 · complete, k-NN accuracy 0.500")
     assert "\x1b" not in text
 
 
 def test_a_table_is_no_taller_than_the_terminal() -> None:
     blocks = {f"f={number}": 2 for number in range(40)}
-    board = a_board(*(asked("candidate", 0, block) for block in blocks), blocks=blocks)
+    history = a_history(*(asked("candidate", 0, block) for block in blocks), blocks=blocks)
     for number in range(30, 40):
-        board.epoch(f"f={number} · candidate 0", f"f={number} · candidate 0/0", epoch(1))
+        history.apply(epoch(f"f={number} · candidate 0", 1))
     for height in (12, 24, 50):
         console = Console(width=100, height=height, force_terminal=True)
-        lines = console.render_lines(tables(board.picture(), "s", height=height), pad=False)
+        lines = console.render_lines(tables(history, picture(history), "s", height=height), pad=False)
         assert len(lines) <= height
         text = "\n".join("".join(segment.text for segment in line) for line in lines)
         assert "f=39" in text or "more" in text
@@ -140,13 +141,13 @@ def test_a_table_is_no_taller_than_the_terminal() -> None:
 
 def test_a_picture_in_a_pipe_is_plain_text_of_which_nothing_is_cut(tmp_path: Path) -> None:
     long = "f=1 student.backbone=r21d data.dataset=a_rather_long_name_of_a_data_set clip.frames=16"
-    board = a_board(asked("candidate", 0, long), blocks={long: 1, "f=0.5": 3})
-    board.epoch(f"{long} · candidate 0", f"{long} · candidate 0/0", epoch(2, stage="early", knn=0.25))
+    history = a_history(asked("candidate", 0, long), blocks={long: 1, "f=0.5": 3})
+    history.apply(epoch(f"{long} · candidate 0", 2, stage="early", knn=0.25))
     with (tmp_path / "out").open("w") as file:
-        show(tables(board.picture(), "s · running"), file)
+        show(tables(history, picture(history), "s · running"), file)
     text = (tmp_path / "out").read_text()
     assert "\x1b" not in text
     assert "…" not in text
     assert text.splitlines()[0] == "s · running · 0/4 ended · about 30 s left"
-    assert f"{long} · candidate 0  2 of 8  early: knn 0.250" in re.sub(" {2,}", "  ", text)
+    assert f"{long} · candidate 0  2 of 8  early: k-NN accuracy 0.250" in re.sub(" {2,}", "  ", text)
     assert all(line == line.rstrip() for line in text.splitlines())

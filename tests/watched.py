@@ -1,4 +1,4 @@
-"""Shared by the tests of watching: rows as a scheduler and trials write them, and a real pseudo-terminal."""
+"""What the tests of watching share: rows as a scheduler and trials write them, and a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -10,54 +10,63 @@ import struct
 import termios
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import kdtune
 
+from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, LedgerEvent, Outcome
+from kdtune.history.metric import MetricSpec
+from kdtune.history.record import SweepRecord
+from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import append_jsonl, write_json
-from kdtune.watch.board import Board
 
 Row = dict[str, Any]
 
-OBJECTIVE = {"metric": "knn", "split": "validation", "stage": "late", "mode": "max", "column": "knn"}
-#: Two blocks of three candidates; trials of 8 epochs.
-SWEEP: Row = {
-    "name": "s",
-    "blocks": {"f=1": 3, "f=0.5": 3},
-    "stages": {"early": 2, "late": 8},
-    "objective": OBJECTIVE,
-    "ledger": "ledger.jsonl",
-}
+KNN = MetricSpec("knn", "validation", "late", "max", "knn")
+GMAC = MetricSpec("gmac", "validation", "late", "min", "gmac", cost=True)
 
 
-def asked(kind: str, number: int | None, block: str | None = "f=1", seeds: int = 1, **fields: Any) -> Row:
+def a_record(**changes: Any) -> SweepRecord:
+    """A sweep of two blocks of three candidates; trials of 8 epochs."""
+    fields: Row = {"name": "s", "blocks": {"f=1": 3, "f=0.5": 3}, "stages": {"early": 2, "late": 8}, "epochs": 8}
+    return SweepRecord(**{**fields, "objectives": (KNN,), "ledger": "ledger.jsonl", **changes})
+
+
+def a_history(*events: Event, **changes: Any) -> SweepHistory:
+    return SweepHistory(a_record(**changes), events)
+
+
+def asked(kind: Any, number: int | None, block: str | None = "f=1", seeds: int = 1, **fields: Any) -> Asked:
+    """A group with the seeds 0, 1, …, whose keys are its name with the seed."""
     name = "teacher c3d" if block is None else f"{block} · {kind}" + (f" {number}" if kind == "candidate" else "")
-    keys = [f"{name}/{seed}" for seed in range(seeds)]
-    row = {"event": "asked", "group": name, "kind": kind, "block": block, "number": number, "values": {}, "params": []}
-    return {**row, "seeds": list(range(seeds)), "keys": keys, "finetuned": [], **fields}
+    keys = tuple(f"{name}/{seed}" for seed in range(seeds))
+    group: Row = {"group": name, "kind": kind, "block": block, "number": number, "seeds": tuple(range(seeds))}
+    return Asked(**{**group, "keys": keys, "params": ({"teacher": "c3d"},) * seeds, "epochs": 8, **fields})
 
 
-def ended(group: str, state: str, objective: float | None = None, **fields: Any) -> Row:
-    row = {"event": "ended", "group": group, "state": state, "objective": objective, "stages": {}, "stage": None}
-    return {**row, "error": None, "cached": False, **fields}
+def ended(group: str, state: Any, *objectives: float, seeds: int = 1, cached: bool = False, **fields: Any) -> Ended:
+    """A group's end; each objective has the same value for every seed."""
+    return Ended(group, Outcome(state, tuple((value,) * seeds for value in objectives), **fields), cached)
 
 
-def epoch(number: int, seconds: float = 1.0, stage: str | None = None, knn: float | None = None) -> Row:
-    row: Row = {"epoch": number, "seconds": seconds}
-    if knn is not None:
-        row["evaluation"] = {"validation": {"knn": knn}, "test": {"knn": 0.0}}
-    return row if stage is None else {**row, "stage": stage}
+def epoch(
+    group: str, number: int, seconds: float = 1.0, stage: str | None = None, knn: float | None = None, seed: int = 0
+) -> EpochEnd:
+    found = None if knn is None else {"validation": {"knn": knn}, "test": {"knn": 0.0}}
+    return EpochEnd(group, f"{group}/{seed}", EpochRow(number, seconds, stage=stage, evaluation=found))
 
 
-#: Sequences that hide and show a terminal's cursor.
+#: What hides a terminal's cursor, and shows it again.
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 class Terminal:
-    """A real pseudo-terminal that can move its cursor and is read while it is written to."""
+    """A real pseudo-terminal that can move its cursor, read while it is written to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lines: int = 24, columns: int = 100) -> None:
         for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "LINES", "COLUMNS"):
@@ -83,38 +92,44 @@ class Terminal:
         return self._read.decode(errors="replace")
 
     def closed(self) -> str:
-        """Return everything that was written, once nothing writes any more."""
+        """Everything that was written, when nobody writes any more."""
         self.stream.close()
         self._reader.join()
         os.close(self.master)
         return self.text
 
 
-def a_sweep(root: Path, name: str = "tiny", *rows: Row, **fields: Any) -> SweepFiles:
-    """Write a sweep's files as a driver does, for one block of four candidates of two epochs."""
+def a_sweep(root: Path, name: str = "tiny", *events: LedgerEvent, **changes: Any) -> SweepFiles:
+    """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
     files = Store(root).sweep(name)
-    record = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "objective": OBJECTIVE}
-    write_json(files.sweep, {**record, "ledger": "ledger_0.jsonl", "text": "", **fields})
-    for row in rows:
-        append_jsonl(files.folder / "ledger_0.jsonl", row)
+    fields: Row = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "epochs": 2}
+    write_json(files.sweep, a_record(**{**fields, "ledger": "ledger_0.jsonl", **changes}).row())
+    tell(files, *events)
     return files
 
 
-def driven(files: SweepFiles, silent: float = 0.0) -> None:
-    """Write driver.json as a driver leaves it that touched it the given number of seconds ago."""
-    write_json(files.driver, {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None})
-    then = time.time() - silent
-    os.utime(files.driver, (then, then))
+def tell(files: SweepFiles, *events: LedgerEvent) -> None:
+    """Append events to the ledger of `a_sweep`."""
+    for event in events:
+        append_jsonl(files.folder / "ledger_0.jsonl", event.row())
+
+
+@contextmanager
+def driven(root: Path, name: str = "tiny") -> Iterator[SweepFiles]:
+    """Within the `with` a driver runs the sweep: it holds its lock."""
+    files = Store(root).sweep(name)
+    with Store(root).lock(f"sweep-{name}"):
+        left_by_driver(files)
+        yield files
+
+
+def left_by_driver(files: SweepFiles, **changes: Any) -> None:
+    """driver.json as a driver leaves it that was killed."""
+    driver = {"host": "box", "pid": 1234, "since": time.time() - 60, "address": None, "seconds": 60.0}
+    write_json(files.driver, {**driver, **changes})
 
 
 def status(root: Path, *arguments: str) -> Row:
     done = kdtune("status", *arguments, "--format", "json", store=root)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def a_board(*rows: Row, **changes: Any) -> Board:
-    board = Board({**SWEEP, **changes})
-    for row in rows:
-        board.take(row)
-    return board

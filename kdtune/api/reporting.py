@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdtune.errors import Problem, StoreError
 from kdtune.store import Store
 from kdtune.store.places import check_writable
+
+if TYPE_CHECKING:
+    from kdtune.history.sweep import SweepHistory
 
 log = logging.getLogger(__name__)
 
@@ -18,25 +21,25 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
 
     First train `regret` pruned candidates to their end, on `device`. Raises UserError for what cannot be done.
     """
-    from kdtune.report.results import record_of
+    from kdtune.history.reading import read_history
     from kdtune.report.write import write_report
 
-    record = record_of(store, name)
+    history = read_history(store, name)
     folder, option = (store.report(name), "--store") if out is None else (out, "--out")
     check_writable(folder, option)
     if regret:
-        _finish(store, record, regret, device)
+        _finish(store, history, regret, device)
     from kdtune.sweep.importance import importances
 
-    shares = importances(store.sweep(name), record)
-    return write_report(store, record, folder, shares)
+    shares = importances(store.sweep(name), history.record)
+    return write_report(store, history, folder, shares)
 
 
-def _finish(store: Store, record: dict[str, Any], count: int, device_name: str) -> None:
+def _finish(store: Store, history: SweepHistory, count: int, device_name: str) -> None:
     """Train pruned candidates to their end, in the store, where the next report finds them."""
-    from kdtune.report.stops import chosen
+    from kdtune.report.stops import chosen_stops
 
-    found = list(chosen(store, record, count))
+    found = list(chosen_stops(history, count))
     from kdtune.train.profile import settings_kept
     from kdtune.train.session import Session, choose_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdtune.api.store import Store
 from kdtune.api.trial import Trial
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kdtune.config.sweep import SweepConfig
     from kdtune.history.sweep import SweepHistory
-    from kdtune.history.trials import TrialRecord
+    from kdtune.history.trials import SweepTrials
 
 
 class Sweep:
@@ -53,7 +53,7 @@ class Sweep:
 
         texts = [self.name, self.history.record.question, self.answer]
         head = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
-        return head + "".join(map(table_html, summary_tables(self._results, self._record)))
+        return head + "".join(map(table_html, summary_tables(self._found)))
 
     @property
     def blocks(self) -> list[str]:
@@ -97,10 +97,8 @@ class Sweep:
         (dtype('float64'), dtype('float64'), Int64Dtype())
         """
         from kdtune.api.frames import trials_frame
-        from kdtune.history.trials import refit_records
 
-        again = refit_records(self.store.files, self.history) if refits else []
-        return trials_frame(self.history, self._trial_records, again)
+        return trials_frame(self.history, self._found.trials, self._found.refits or () if refits else ())
 
     def epochs(self) -> pd.DataFrame:
         """Return one row for each epoch of each trial, in the order of `trials`, as far as this sweep trained it.
@@ -114,7 +112,7 @@ class Sweep:
         """
         from kdtune.api.frames import epochs_frame
 
-        return epochs_frame(self.store.files, self._trial_records)
+        return epochs_frame(self.store.files, self._found.trials)
 
     def gains(self, block: str | None = None) -> pd.DataFrame:
         """Return how much each complete candidate is better than the control, best first; of one block or of all.
@@ -200,7 +198,7 @@ class Sweep:
         from kdtune.report.standing import sweep_of
         from kdtune.report.words import answer
 
-        return answer(sweep_of(self._record, self._results, self._videos))
+        return answer(sweep_of(self._found, self._videos))
 
     def report(self, out: str | Path | None = None, *, regret: int = 0, device: str = "auto") -> list[Path]:
         """Write the sweep's page, tables and plots; return their files, the page first.
@@ -222,27 +220,17 @@ class Sweep:
     # ---- from the history --------------------------------------------------------------------------------------------
 
     @cached_property
-    def _trial_records(self) -> list[TrialRecord]:
-        from kdtune.history.trials import trial_records
+    def _found(self) -> SweepTrials:
+        from kdtune.history.trials import sweep_trials
 
-        return trial_records(self.store.files, self.history)
-
-    @cached_property
-    def _record(self) -> dict[str, Any]:
-        return self.store.files.sweep_record(self.name)
-
-    @cached_property
-    def _results(self) -> dict[str, Any]:
-        from kdtune.report.results import sweep_results
-
-        return sweep_results(self.store.files, self.name, {})
+        return sweep_trials(self.store.files, self.history)
 
     @cached_property
     def _videos(self) -> dict[str, dict[str, int]]:
         """Block → split → how many videos are evaluated, where that is known."""
         from kdtune.report.videos import videos_of
 
-        return videos_of(self.store.files, self._record, self.history.metric.stage)
+        return videos_of(self.store.files, self.history)
 
     def _chosen_blocks(self, block: str | None) -> list[str]:
         if block is not None and block not in self.history.blocks:

@@ -27,7 +27,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def ui(options: argparse.Namespace) -> int:
-    from kdtune.tracking.location import serve, tracking_uri
+    from kdtune.tracking.location import tracking_uri
+    from kdtune.tracking.serve import serve
 
     serve(tracking_uri(), options.port)
 

@@ -11,6 +11,8 @@ from kdtune.errors import EXIT_OK, Problem, UserError
 
 def publish(options: argparse.Namespace) -> int:
     from kdtune.commands.report import log_report
+    from kdtune.history.reading import read_history
+    from kdtune.history.record import read_record
     from kdtune.sweep.driver_lock import nobody_runs
     from kdtune.tracking.ending import SweepEnding
     from kdtune.tracking.location import tracking_uri
@@ -19,15 +21,17 @@ def publish(options: argparse.Namespace) -> int:
 
     store, uri, name = writing(options), tracking_uri(), options.sweep
     files = store.sweep(name).fetch()
-    store.sweep_record(name)  # refuse an unknown name before anything is made for it
+    read_record(store, name)  # refuse an unknown name before anything is made for it
     with nobody_runs(store, name), files.synced():
-        ending = SweepEnding(store, name)
-        store.fetch_trials(key for row in ending.asked.values() for key in [*row["keys"], *row["finetuned"]])
-        record, trials = ending.record, ending.trials()
+        history = read_history(store, name)
+        groups = [group.asked for group in history.groups.values()]
+        store.fetch_trials(key for asked in groups for key in (*asked.keys, *asked.finetuned))
+        ending = SweepEnding(store, history)
+        trials = ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {uri}")
-        publisher = Publisher(uri, record["experiment"], sweep_text(record), files.mlflow, trials)
-        state = "complete" if ending.complete else "interrupted"
-        students = ending.students() if ending.complete else None
+        publisher = Publisher(uri, history.record.experiment, sweep_text(history.record), files.mlflow, trials)
+        state = "complete" if history.complete else "interrupted"
+        students = ending.students() if history.complete else None
         unsent = publisher.close(state, ending.summary(), students=students)
     if unsent:
         raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])

@@ -30,8 +30,9 @@ def log_report(store: Store, name: str, uri: SecretUrl) -> tuple[Path, list[str]
         The page, and what could not be sent, in plain words; empty if everything was sent.
     """
     from kdtune.api.reporting import make_report
+    from kdtune.history.record import read_record
     from kdtune.tracking.artifacts import publish_files
 
     files = make_report(store, name)
     shown = [path for path in files if path.suffix in (".html", ".png")]
-    return files[0], publish_files(uri, store.sweep_record(name)["experiment"], name, "report", shown)
+    return files[0], publish_files(uri, read_record(store, name).experiment, name, "report", shown)

@@ -23,10 +23,11 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.commands.report import log_report
     from kdtune.execute.backend import backend_of
     from kdtune.execute.driver import drive
-    from kdtune.report.results import mixed_profiles, sweep_results
+    from kdtune.history.reading import read_history
+    from kdtune.history.trials import sweep_trials
+    from kdtune.report.results import mixed_profiles
     from kdtune.report.tables import summary
     from kdtune.tracking.location import is_server, tracking_uri
-    from kdtune.tracking.publish import read_run_ids
     from kdtune.watch.live import watcher
 
     backend = backend_of(options.backend, options.address)
@@ -34,13 +35,13 @@ def sweep(options: argparse.Namespace) -> int:
     files = store.sweep(sweep.name)
     with watcher(sys.stderr) as shown, files.synced(), Interrupts() as interrupts:
         end = drive(sweep, text, store, backend, uri, shown, interrupts)
-    results = sweep_results(store, sweep.name, read_run_ids(files.mlflow, uri))
-    print(f"\n{summary(results, store.sweep_record(sweep.name))}\n")
+    found = sweep_trials(store, read_history(store, sweep.name))
+    print(f"\n{summary(found)}\n")
     for line in end.account(options.store):
         print(line)
     worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
     page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
-    for note in filter(None, [*end.notes, *unsent, mixed_profiles([*results["trials"], *results.get("refits", [])])]):
+    for note in filter(None, [*end.notes, *unsent, mixed_profiles(found.every)]):
         print(f"note: {note}")
     print(f"Look at it:  {uri if is_server(uri) else 'python -m kdtune ui'}")
     if page is not None:
@@ -65,15 +66,16 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    from kdtune.report.results import mixed_profiles, sweep_results
+    from kdtune.history.reading import read_history
+    from kdtune.history.trials import sweep_trials
+    from kdtune.report.results import mixed_profiles
     from kdtune.report.tables import READABLE, render
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
 
     store = reading(options)
-    files = store.sweep(options.sweep).fetch()
-    results = sweep_results(store, options.sweep, read_run_ids(files.mlflow, tracking_uri()))
-    if note := mixed_profiles([*results["trials"], *results.get("refits", [])]):
+    found = sweep_trials(store, read_history(store, options.sweep))
+    if note := mixed_profiles(found.every):
         say(f"note: {note}")
     if options.accuracies:
         from kdtune.report.accuracies import accuracies
@@ -81,7 +83,8 @@ def results(options: argparse.Namespace) -> int:
         if options.format not in READABLE:
             what = f"makes tables, got {options.format}: that format always holds every figure"
             raise UserError([Problem("--accuracies", what, ", ".join(READABLE))])
-        print(accuracies(results, store.sweep_record(options.sweep), options.format))
+        print(accuracies(found, options.format))
     else:
-        print(render(results, store.sweep_record(options.sweep), options.format))
+        run_ids = read_run_ids(store.sweep(options.sweep).mlflow, tracking_uri())
+        print(render(found, options.format, run_ids))
     return EXIT_OK

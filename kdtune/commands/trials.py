@@ -74,12 +74,12 @@ def _figures(evaluation: dict[str, float]) -> str:
 
 
 def replay(options: argparse.Namespace) -> int:
-    from kdtune.report.results import keys_of
+    from kdtune.history.trials import trained_keys
     from kdtune.train.replay import Replay
     from kdtune.train.session import choose_device
 
     store, device = reading(options), choose_device(options.device)
-    keys = keys_of(store, options.name)
+    keys = trained_keys(store, options.name)
     if options.from_stage is not None:
         stage, trials = options.from_stage, [store.trial(key) for key in keys]
         keys = [t.key for t in trials if stays_below(stage) and "/" not in stage and t.has(t.stage_checkpoint(stage))]

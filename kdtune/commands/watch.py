@@ -20,11 +20,11 @@ def status(options: argparse.Namespace) -> int:
     if options.follow:
         report.follow(store, options.sweep, sys.stdout)
         return EXIT_OK
-    found = report.overview(store) if options.sweep is None else report.status(store, options.sweep)
     if options.format == "json":
+        found = report.overview(store) if options.sweep is None else report.status(store, options.sweep)
         print(json.dumps(found, indent=1, ensure_ascii=False))
     elif options.sweep is None:
-        report.show_overview(found, sys.stdout)
+        report.show_overview(store, sys.stdout)
     else:
-        report.show_status(found, sys.stdout)
+        report.show_status(store, options.sweep, sys.stdout)
     return EXIT_OK

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
+from kdtune.history.record import SweepRecord
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches
@@ -18,6 +19,7 @@ from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
 from kdtune.tracking.publish import Publisher, Untracked
 from kdtune.tracking.trials import keys_of, tracked_trial
+from kdtune.units import duration
 
 OnEvent = Callable[[Event], object]
 
@@ -28,14 +30,11 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """A line."""
 
-    def begin(self, record: dict[str, Any]) -> None:
-        """The sweep's record, before its first event."""
+    def begin(self, record: SweepRecord) -> None:
+        """Take the sweep's record, before its first event."""
 
-    def ledger(self, row: dict[str, Any]) -> None:
-        """A row of the ledger: what was asked, what has ended."""
-
-    def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
-        """A row of a trial."""
+    def apply(self, event: Event) -> None:
+        """Take an event."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,8 @@ class Ending:
 
     def account(self, store: str) -> list[str]:
         """What was made, what was found in `store`, and how long it took: lines for people."""
-        minutes, rest = divmod(round(self.seconds), 60)
-        took = f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
         waited = f", {self.waited} trained by another sweep meanwhile" if self.waited else ""
-        lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {took}."]
+        lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {duration(self.seconds)}."]
         if self.targets:
             computed, found = (self.targets[name] for name in TARGET_COUNTS)
             lines.append(f"Teachers' targets, one a sample and epoch: {computed:,} computed, {found:,} found.")
@@ -92,9 +89,9 @@ class SweepBooks:
         self.scheduler: SweepScheduler | None = None
         self._began = time.time()
 
-    def on_record(self, event: Event) -> None:
-        assert not isinstance(event, EpochEnd)
-        self.watcher.ledger(event.row())
+    def apply(self, event: Event) -> None:
+        """Tell the display and `on_event`."""
+        self.watcher.apply(event)
         self._tell(event)
 
     def on_row(self, group: TrialGroup, key: str, row: dict[str, Any], trained: bool) -> None:
@@ -103,12 +100,10 @@ class SweepBooks:
         # An earlier one is of an earlier run, handed over by a trial that goes on.
         if trained and row["at"] >= self._began:
             self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
-        self.watcher.epoch(group.name, key, row)
-        if self._on_event is not None:
-            self._tell(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
+        self.apply(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
 
     def on_end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        trials = keys_of(group.asked().row(), outcome.state)
+        trials = keys_of(group.asked(), outcome.state)
         for key in trials:
             self._publish(group, key, outcome.state, outcome.objective, cached)
         if group.name in self.stopping.begun:
@@ -146,5 +141,5 @@ class SweepBooks:
         return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:
-        told = tracked_trial(self.store, group.asked().row(), key, state, objective, cached=cached, commit=self.commit)
+        told = tracked_trial(self.store, group.asked(), key, state, objective, cached=cached, commit=self.commit)
         self.publisher.update(told)

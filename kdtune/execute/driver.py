@@ -13,6 +13,7 @@ from kdtune.errors import EXIT_USER_ERROR, UserError
 from kdtune.execute.backend import Backend
 from kdtune.execute.books import Ending, OnEvent, SweepBooks, Watcher
 from kdtune.execute.group_queue import GroupQueue
+from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord
 from kdtune.scoped import kept_environment
 from kdtune.store import Store
@@ -67,8 +68,8 @@ def drive(
             watcher.say(line)
         ledger = files.ledger(sweep.ledger)
         commit = commit_tags(Path.cwd())
-        record = sweep_record(sweep, text, ledger, commit)
-        write_json(files.sweep, record)
+        record = SweepRecord.of(sweep, ledger.name, text, commit)
+        write_json(files.sweep, record.row())
         watcher.begin(record)
         told = Untracked() if uri is None else Publisher(uri, sweep.experiment, sweep_text(record), files.mlflow)
         stopping = Stopping(files, sweep.stop, cancel)
@@ -88,7 +89,7 @@ def drive(
         state = "interrupted"
         try:
             journal = Journal(files.study(ledger), sweep)
-            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, books.on_record)
+            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, books.apply)
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:
@@ -111,7 +112,7 @@ def drive(
 
 def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str) -> list[str]:
     """Tell MLflow how the sweep ended; what could not be sent, in words."""
-    ending = SweepEnding(store, name)
+    ending = SweepEnding(store, read_history(store, name))
     return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
 
 

@@ -18,7 +18,8 @@ from kdtune.errors import ConfigError
 from kdtune.execute.backend import Backend, backend_of
 from kdtune.execute.books import Ending, OnEvent
 from kdtune.execute.driver import drive
-from kdtune.history.record import read_record
+from kdtune.history.events import Event
+from kdtune.history.record import SweepRecord, read_record
 from kdtune.store import Store
 from kdtune.sweep.cancel import Cancel
 from kdtune.tracking.location import tracking_uri
@@ -48,13 +49,10 @@ class _Logged:
     def say(self, text: str) -> None:
         log.info(text)
 
-    def begin(self, record: dict[str, Any]) -> None:
+    def begin(self, record: SweepRecord) -> None:
         pass
 
-    def ledger(self, row: dict[str, Any]) -> None:
-        pass
-
-    def epoch(self, group: str, key: str, row: dict[str, Any]) -> None:
+    def apply(self, event: Event) -> None:
         pass
 
 

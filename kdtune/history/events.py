@@ -31,8 +31,6 @@ from kdtune.store.seal import REMEDY
 Kind = Literal["teacher", "control", "candidate", "refit"]
 #: How a group can end.
 EndState = Literal["complete", "pruned", "failed"]
-#: What every row of a ledger has.
-LEDGER_ROW = ("event", "group")
 
 Parsed = TypeVar("Parsed")
 
@@ -102,10 +100,6 @@ class Started:
 
     group: str
 
-    def row(self) -> dict[str, Any]:
-        """Return the event as JSON."""
-        return {"event": "started", "group": self.group}
-
 
 @dataclass(frozen=True)
 class EpochRow:
@@ -172,9 +166,7 @@ class Ended:
     def row(self) -> dict[str, Any]:
         """Return the row of the ledger. No record holds a number that is not finite."""
         stages = {stage: value for stage, value in self.outcome.stages.items() if math.isfinite(value)}
-        row = {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
-        means = self.outcome.objectives
-        return row | {"objective": self.outcome.objective, "objectives": list(means), "spread": self.outcome.spread}
+        return {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
 
 
 LedgerEvent = Asked | Ended

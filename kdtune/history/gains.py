@@ -32,6 +32,8 @@ class Gain:
     high: float | None = None
     """The interval's ends; None where nothing says how far chance reaches."""
     basis: Basis | None = None
+    seeds: tuple[int, ...] = ()
+    """The seed of each difference."""
 
     @property
     def verdict(self) -> Literal["better", "worse", "not decided"]:
@@ -65,7 +67,8 @@ def paired_gain(
     largest = 1.0 if metric.percent else math.inf
     gain = gain_over(ours, base, metric.sign, comparisons, videos if metric.is_share else None, largest)
     low, high = (None if end is None else metric.scaled(end) for end in (gain.low, gain.high))
-    return Gain(metric.scaled(gain.mean), tuple(map(metric.scaled, gain.differences)), low, high, gain.basis)
+    differences = tuple(map(metric.scaled, gain.differences))
+    return Gain(metric.scaled(gain.mean), differences, low, high, gain.basis, tuple(seeds))
 
 
 def gain_over(

@@ -120,6 +120,12 @@ class GroupHistory:
         return sum(self.done.get(keys[i], 0) for keys in (self.keys, self.asked.finetuned) if keys)
 
 
+def joint_state(groups: Sequence[GroupHistory]) -> State:
+    """Return the state of groups that are looked at as one, such as a control's seeds; `running` while any is open."""
+    states = {group.state for group in groups}
+    return states.pop() if len(states) == 1 else "failed" if "failed" in states else "running"
+
+
 class BlockHistory:
     """The controls, candidates and refits of a block. Candidates are compared with those of their own block alone."""
 
@@ -127,6 +133,8 @@ class BlockHistory:
         self, label: str, size: int, objectives: Sequence[MetricSpec], metric: MetricSpec, epochs: int
     ) -> None:
         self.label, self.objectives, self.metric = label, objectives, metric
+        self.place = objectives.index(metric)
+        """Of `metric` among the objectives."""
         self.size = size
         """How many candidates the block will have, asked or not."""
         self.controls: dict[int, dict[int, GroupHistory]] = {}
@@ -167,8 +175,7 @@ class BlockHistory:
     @property
     def leader(self) -> GroupHistory | None:
         """Of `best` the candidate with the best value of `metric`."""
-        place = self.objectives.index(self.metric)
-        return max(self.best, key=lambda group: self.metric.sign * (group.objective(place) or 0.0), default=None)
+        return max(self.best, key=lambda group: self.metric.sign * (group.objective(self.place) or 0.0), default=None)
 
     def refit(self, group: GroupHistory) -> GroupHistory | None:
         """Return what trains `group` again on the whole training list, or None while nothing does."""
@@ -176,7 +183,7 @@ class BlockHistory:
 
     def control_values(self, objective: int | None = None, control: int = 0, refit: bool = False) -> dict[int, float]:
         """Return seed → value of a control that is complete there; of its refits with `refit`."""
-        place = self.objectives.index(self.metric) if objective is None else objective
+        place = self.place if objective is None else objective
         groups: list[GroupHistory | None] = list(self.controls.get(control, {}).values())
         if refit:
             groups = [self.refit(group) for group in groups if group is not None]
@@ -191,7 +198,7 @@ class BlockHistory:
         if self.is_control_itself(group):
             return None
         base = self.control_values(refit=group.kind == "refit")
-        return paired_gain(self.metric, group.values(self.objectives.index(self.metric)), base, comparisons, videos)
+        return paired_gain(self.metric, group.values(self.place), base, comparisons, videos)
 
     def is_control_itself(self, group: GroupHistory) -> bool:
         """Return whether every trial of the group is one of the first control's: a candidate may have no teacher."""

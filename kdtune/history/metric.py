@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdtune.config.metrics import column, is_cost, majority_of
 from kdtune.config.search import Mode, ObjectiveConfig
 
+Split = Literal["validation", "test"]
 #: Shares of the evaluated videos; f1, precision and recall are means over the classes.
 SHARES = ("pretext", "knn", "linear", "action", "top1", "top5", "retrieval")
 MEANS = ("precision", "recall", "f1")
@@ -28,7 +29,7 @@ class MetricSpec:
 
     metric: str
     """`knn`, `pretext_loss`, `gmac`, … (kdtune/config/metrics.py)."""
-    split: Literal["validation", "test"]
+    split: Split
     stage: str
     mode: Mode
     column: str
@@ -42,6 +43,10 @@ class MetricSpec:
         cost = is_cost(objective.metric)
         name = objective.metric if cost else column(objective.metric, reduce)
         return cls(objective.metric, objective.split, objective.stage, objective.mode, name, cost)
+
+    def at(self, stage: str | None = None, split: Split | None = None) -> MetricSpec:
+        """Return the same metric at another stage or on another split; a cost has neither."""
+        return self if self.cost else replace(self, stage=stage or self.stage, split=split or self.split)
 
     def as_knn(self) -> MetricSpec:
         """Return k-NN accuracy at the same place, which every pre-training records: for where this metric is not."""

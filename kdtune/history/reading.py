@@ -11,7 +11,6 @@ from typing import Any
 
 from kdtune.errors import DamageError, Problem
 from kdtune.history.events import (
-    LEDGER_ROW,
     Asked,
     Ended,
     EpochEnd,
@@ -25,6 +24,7 @@ from kdtune.history.groups import GroupHistory
 from kdtune.history.record import read_record
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
+from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
 
 #: Of the groups of a block that ended since the last look, how many are read for the pace of their epochs.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from kdtune.history.metric import MetricSpec
 from kdtune.names import stays_below
 from kdtune.parse import first_line
 from kdtune.store import Store
-from kdtune.store.files import as_json
 
 
 @dataclass(frozen=True)
@@ -112,16 +110,17 @@ class SweepRecord:
             return SweepConfig.model_validate(self.config)
         except ValidationError as error:  # an earlier version allowed it
             what = f"was run with what this version refuses: {first_line(error)}"
-            raise StoreError([Problem(f"sweep {self.name}", what, "its file, mended, and run again")]) from error
+            raise StoreError(
+                [Problem(f"sweep {self.name}", what, "run the sweep again with a file that it accepts")]
+            ) from error
 
     def row(self) -> dict[str, Any]:
         """Return the record as JSON."""
-        row = json.loads(as_json(asdict(self)))
-        return {("objective" if name == "objectives" else name): value for name, value in row.items()}
+        return asdict(self)
 
 
 def read_record(store: Store, name: str) -> SweepRecord:
     """Return a sweep's record. Raises StoreError for an unknown name, DamageError for a record that cannot be used."""
     files = store.sweep(name).fetch()
     record = store.sweep_record(name)
-    return parsed(SweepRecord, {**record, "objectives": record["objective"]}, files.sweep)
+    return parsed(SweepRecord, record, files.sweep)

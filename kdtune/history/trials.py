@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import FiniteFloat
 
 from kdtune.config.space import Scalar
+from kdtune.errors import Problem, StoreError
 from kdtune.history.events import EpochRow, epoch_row, parsed
 from kdtune.history.groups import GroupHistory, State
+from kdtune.history.metric import MetricSpec
+from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
+from kdtune.names import is_name, quoted
 from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import passed_over
 
@@ -57,6 +61,8 @@ class TrialRecord:
     """Of its epochs in this sweep, fine-tuning included."""
     weights_sha256: str | None
     """At the last stage that it reached."""
+    objectives: Sequence[MetricSpec] = field(default=(), repr=False)
+    """What `values` are values of; a refit's are on test."""
     end: TrialEnd | None = field(default=None, repr=False)
     """What it ended with; None where it was not trained to its end in this sweep."""
 
@@ -123,27 +129,70 @@ class TrialRecord:
     def error(self) -> str | None:
         return self.group.error
 
+    def figure(self, metric: MetricSpec) -> float | None:
+        """Return a figure of the trial, or None where it has none. An objective's is what the search was told."""
+        if self.values and metric in self.objectives:
+            return self.values[self.objectives.index(metric)]
+        return metric.value_of(self.stages, self.cost or {})
 
-def trial_records(store: Store, history: SweepHistory) -> list[TrialRecord]:
-    """Return every trial of the sweep's controls and candidates: by block, controls first, then by number and seed.
 
-    A record that is damaged counts as missing, and a note names it.
+@dataclass(frozen=True)
+class SweepTrials:
+    """A sweep's history with the records of its trials."""
+
+    history: SweepHistory
+    trials: Sequence[TrialRecord]
+    """Of controls and candidates: by block, controls first, then by number and seed."""
+    refits: Sequence[TrialRecord] | None
+    """Of the controls' refits, and of those of the candidates that the search still chooses; None where the sweep asks
+    for none."""
+
+    @property
+    def every(self) -> list[TrialRecord]:
+        return [*self.trials, *(self.refits or ())]
+
+
+def sweep_trials(store: Store, history: SweepHistory) -> SweepTrials:
+    """Return the history with its trials' records. A record that is damaged counts as missing, and a note names it."""
+    trials = _records(store, list(history.in_order()), history.objectives)
+    again = [refit for block in history.blocks for refit in history.chosen_refits(block)]
+    tested = [objective.at(split="test") for objective in history.objectives]
+    return SweepTrials(history, trials, _records(store, again, tested) if history.record.refit else None)
+
+
+def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | None:
+    """Return what always answering the most frequent class would score, as the first of the trials says that does."""
+    name = metric.baseline
+    if name is None:
+        return None
+    splits = (splits.get(metric.split, {}) for trial in trials for splits in trial.stages.values())
+    return next((figures[name] for figures in splits if name in figures), None)
+
+
+def trained_keys(store: Store, name: str) -> list[str]:
+    """Return the keys of all trials of a sweep that have an epoch: teachers, controls, candidates, refits and
+    fine-tunings; or, where `name` is no sweep, of the one trial whose key begins so.
+
+    Raises StoreError where there is no such trial, or more than one.
     """
-    return _records(store, list(history.in_order()))
+    if is_name(name) and store.sweep(name).fetch().sweep.exists():
+        groups = read_history(store, name).groups.values()
+        keys = dict.fromkeys(key for group in groups for key in (*group.keys, *group.asked.finetuned))
+        store.fetch_trials(keys)
+        return [key for key in keys if store.trial(key).sound_rows()]
+    found = [files.key for files in store.trials() if files.key.startswith(name)]
+    if len(found) != 1:
+        what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin so"
+        raise StoreError([Problem(str(store.root), what)])
+    return found
 
 
-def refit_records(store: Store, history: SweepHistory) -> list[TrialRecord]:
-    """Return the trials of the controls' refits and of those of the candidates that the search still chooses."""
-    return _records(store, [refit for block in history.blocks for refit in history.chosen_refits(block)])
-
-
-def _records(store: Store, groups: Iterable[GroupHistory]) -> list[TrialRecord]:
-    groups = list(groups)
+def _records(store: Store, groups: list[GroupHistory], objectives: Sequence[MetricSpec]) -> list[TrialRecord]:
     store.fetch_trials(key for group in groups for key in (*group.keys, *group.asked.finetuned))
-    return [_record(store, group, i) for group in groups for i in range(len(group.keys))]
+    return [_record(store, group, i, objectives) for group in groups for i in range(len(group.keys))]
 
 
-def _record(store: Store, group: GroupHistory, i: int) -> TrialRecord:
+def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[MetricSpec]) -> TrialRecord:
     files = store.trial(group.keys[i])
     rows, end = epoch_rows(files), trial_end(files)
     stage = None if group.outcome is None else group.outcome.stage
@@ -160,7 +209,8 @@ def _record(store: Store, group: GroupHistory, i: int) -> TrialRecord:
         rows = rows + epoch_rows(store.trial(group.asked.finetuned[i]))
     stages = {row.stage: row.evaluation for row in rows if row.stage is not None and row.evaluation is not None}
     seconds = sum(row.seconds for row in rows)
-    return TrialRecord(group, i, state, epochs, stages, seconds, weights if end is None else end.weights_sha256, end)
+    weights = weights if end is None else end.weights_sha256
+    return TrialRecord(group, i, state, epochs, stages, seconds, weights, objectives, end)
 
 
 def epoch_rows(files: TrialFiles) -> list[EpochRow]:

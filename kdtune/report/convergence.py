@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
-from kdtune.report.measure import Measure
-from kdtune.report.standing import Entry, Row, Standing, Sweep
+from kdtune.history.metric import MetricSpec
+from kdtune.history.trials import TrialRecord, epoch_rows
+from kdtune.report.standing import Entry, Standing, Sweep
 from kdtune.store import Store
 
 #: Epoch → value.
@@ -35,21 +36,19 @@ class Reach:
         return 1 - fmean(self.epochs) / self.full if self.epochs and len(self.epochs) == self.seeds else None
 
 
-def curve_measure(sweep: Sweep, store: Store) -> Measure:
-    """Return the report's measure if pre-training records it, else k-NN, which is always recorded."""
-    asked = replace(sweep.measure, cost=False)
-    evaluated = next((trial for trial in sweep.trials if trial["stages"]), None)
-    if sweep.measure.cost or (evaluated is not None and not curve(store, evaluated, asked)):
-        return Measure("knn", "validation", next(reversed(sweep.record["stages"])), "max")
-    return asked
+def curve_metric(sweep: Sweep, store: Store) -> MetricSpec:
+    """Return the report's metric if pre-training records it, else k-NN, which is always recorded."""
+    evaluated = next((trial for trial in sweep.trials if trial.stages), None)
+    if sweep.metric.cost or (evaluated is not None and not curve(store, evaluated, sweep.metric)):
+        return sweep.metric.as_knn()
+    return sweep.metric
 
 
-def curve(store: Store, trial: Row, measure: Measure) -> Curve:
+def curve(store: Store, trial: TrialRecord, metric: MetricSpec) -> Curve:
     """Return the curve of a trial's pre-training at its evaluations, up to its last epoch in this sweep."""
-    rows = [
-        row for row in store.trial(trial["key"]).sound_rows() if "evaluation" in row and row["epoch"] <= trial["epochs"]
-    ]
-    values = {row["epoch"]: row["evaluation"][measure.split].get(measure.column) for row in rows}
+    rows = [row for row in epoch_rows(store.trial(trial.key)) if row.evaluation is not None]
+    figures = {row.epoch: (row.evaluation or {}).get(metric.split, {}) for row in rows if row.epoch <= trial.epochs}
+    values = {epoch: found.get(metric.column) for epoch, found in figures.items()}
     return {epoch: value for epoch, value in values.items() if value is not None}
 
 
@@ -59,7 +58,7 @@ def mean_curve(curves: list[Curve]) -> Curve:
     return {epoch: fmean(curve[epoch] for curve in curves) for epoch in common}
 
 
-def reaches(standing: Standing, curves: dict[str, Curve], measure: Measure) -> list[Reach]:
+def reaches(standing: Standing, curves: dict[str, Curve], metric: MetricSpec) -> list[Reach]:
     """Return when the candidates reached the first control's final value; empty unless that control is complete.
 
     `curves` are by key. A candidate's seed is compared with the control of the same seed. The control itself comes
@@ -68,15 +67,15 @@ def reaches(standing: Standing, curves: dict[str, Curve], measure: Measure) -> l
     if not standing.controls or standing.controls[0].state != "complete":
         return []
     control = standing.controls[0]
-    finals = {trial["seed"]: curves[trial["key"]] for trial in control.trials}
+    finals = {trial.seed: curves[trial.key] for trial in control.trials}
     found = []
     for entry in [control, *standing.candidates]:
         pairs = [
-            (curves[trial["key"]], finals[trial["seed"]])
+            (curves[trial.key], finals[trial.seed])
             for trial in entry.trials
-            if curves.get(trial["key"]) and finals.get(trial["seed"])
+            if curves.get(trial.key) and finals.get(trial.seed)
         ]
-        first = [_first(own, base[max(base)], measure.sign) for own, base in pairs]
+        first = [_first(own, base[max(base)], metric.sign) for own, base in pairs]
         if pairs:
             full = max(max(base) for _, base in pairs)
             found.append(Reach(entry, [epoch for epoch in first if epoch is not None], len(pairs), full))

@@ -90,17 +90,17 @@ def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
     searched = {resolve(name) for name in config.search.space}
     if not {"student.backbone", "data.fraction"} <= blocks or searched != {"teacher"}:
         return None
-    column = sweep.measure.column.removeprefix("best_")
+    column = sweep.metric.column.removeprefix("best_")
     found: dict[tuple[float, str, str], tuple[dict[str, dict[int, float]], list[str]]] = {}
     for trial in sweep.trials if sweep.refits is None else sweep.refits:
-        params = trial["params"]
-        student = params["student"]
-        stages, keys = found.setdefault((float(params["fraction"]), student, params["teacher"]), ({}, []))
-        keys.append(trial["key"])
-        for stage, splits in trial["stages"].items():
+        params = trial.params
+        student = str(params["student"])
+        stages, keys = found.setdefault((float(str(params["fraction"])), student, str(params["teacher"])), ({}, []))
+        keys.append(trial.key)
+        for stage, splits in trial.stages.items():
             name = FINETUNE_METRIC if stage == FINETUNE_STAGE else f"best_{column}"
             if name in splits["test"]:
-                stages.setdefault(stage, {})[trial["seed"]] = splits["test"][name]
+                stages.setdefault(stage, {})[trial.seed] = splits["test"][name]
     lines = []
     for row in published("tables4to7_stages"):
         at = (float(row["fraction"]), row["student"], row["teacher"])

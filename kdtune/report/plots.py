@@ -16,8 +16,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from kdtune.history.gains import Gain
+from kdtune.history.metric import MetricSpec
 from kdtune.report.convergence import Curve, mean_curve
-from kdtune.report.measure import Measure
 from kdtune.report.standing import Sweep
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def palette(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
     """Return the candidates' teachers with their colours and markers."""
-    return palette(sorted(str(trial["params"]["teacher"]) for trial in sweep.trials if not trial["control"]))
+    return palette(sorted(str(trial.params["teacher"]) for trial in sweep.trials if not trial.is_control))
 
 
 def teacher_name(teacher: object) -> str:
@@ -152,15 +152,14 @@ def gains_plot(sweep: Sweep) -> Figure | None:
     gains = [gain for _, gain in rows if gain is not None]
     if not gains:
         return None
-    scale = 100 if sweep.measure.percent else 1
-    reach = _reach([scale * gain.mean for gain in gains], [scale * end for gain in gains for end in _ends(gain)])
+    reach = _reach([gain.mean for gain in gains], [end for gain in gains for end in _ends(gain)])
     figure = figure_of(0.9 + 0.21 * len(rows))
     ax = figure.subplots()
     for y, (_, gain) in enumerate(rows):
         if gain is not None:
             colour, marker, face, name = VERDICTS[gain.verdict]
-            _bar(ax, y, [scale * end for end in _ends(gain)], reach, colour)
-            ax.plot([scale * gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3)
+            _bar(ax, y, _ends(gain), reach, colour)
+            ax.plot([gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3)
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_xlim(-reach, reach)
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -170,8 +169,7 @@ def gains_plot(sweep: Sweep) -> Figure | None:
             tick.set_fontweight("bold")
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    unit = f" ({sweep.measure.unit})" if sweep.measure.unit else ""
-    ax.set_xlabel(f"gain over the control in {sweep.measure.name}{unit}")
+    ax.set_xlabel(sweep.metric.gain_head.replace("gain", f"gain over the control in {sweep.metric.name}", 1))
     legend(figure, [ax])
     return figure
 
@@ -201,9 +199,9 @@ def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
 
-def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Figure | None:
+def stages_plot(sweep: Sweep, curves: dict[str, Curve], metric: MetricSpec) -> Figure | None:
     """Draw the metric by epoch, mean over the seeds, with a cross where a candidate was pruned."""
-    shown = [s for s in sweep.standings if any(curves.get(t["key"]) for t in sweep.trials if t["block"] == s.block)]
+    shown = [s for s in sweep.standings if any(curves.get(t.key) for t in sweep.trials if t.block == s.block)]
     if not shown:
         return None
     figure, axes = panels(len(shown[:BLOCKS]), 2.3 if len(shown) > 3 else 3.0)
@@ -230,6 +228,6 @@ def stages_plot(sweep: Sweep, curves: dict[str, Curve], measure: Measure) -> Fig
         ax.set_xlabel("epoch")
     if any(entry.state == "pruned" for standing in shown for entry in standing.candidates):
         axes[0].plot([], [], marker="x", ms=6, mew=1.6, color=GREY, ls="", label="pruned there")
-    figure.supylabel(measure.axis, fontsize=9)
+    figure.supylabel(metric.axis, fontsize=9)
     legend(figure, axes)
     return figure

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdtune.config.space import Parameter, column_name, value_text
-from kdtune.report.measure import Measure, label
+from kdtune.history.metric import MetricSpec
 from kdtune.report.plots import (
     BLACK,
     BLOCKS,
@@ -22,7 +22,7 @@ from kdtune.report.plots import (
     teacher_name,
     teachers_of,
 )
-from kdtune.report.standing import Entry, Sweep
+from kdtune.report.standing import Entry, Sweep, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,15 +40,15 @@ def searched(space: dict[str, Parameter]) -> dict[str, Parameter]:
     return {name: p for name, p in found.items() if p.bounds is not None or len(p.choice or []) > 1}
 
 
-def value_of(entry: Entry, measure: Measure) -> float | None:
-    values = list(entry.finals(measure).values()) if entry.state == "complete" else []
+def value_of(entry: Entry, metric: MetricSpec) -> float | None:
+    values = list(entry.finals(metric).values()) if entry.state == "complete" else []
     return fmean(values) if values else None
 
 
 def _scale(sweep: Sweep) -> Normalize:
     from matplotlib.colors import Normalize
 
-    found = [value_of(entry, sweep.measure) for standing in sweep.standings for entry in standing.candidates]
+    found = [value_of(entry, sweep.metric) for standing in sweep.standings for entry in standing.candidates]
     values = [value for value in found if value is not None]
     return (
         Normalize(min(values), max(values)) if len(set(values)) > 1 else Normalize(values[0] - 0.01, values[0] + 0.01)
@@ -77,7 +77,7 @@ def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
             x, y = entry.params["lambda"], entry.params["tau"]
             if x is None or y is None:
                 continue
-            value = value_of(entry, sweep.measure)
+            value = value_of(entry, sweep.metric)
             _, marker = teachers[str(entry.params["teacher"])]
             face = "none" if value is None else colours.to_rgba(value)
             ax.plot([x], [y], marker=marker, ms=7, mfc=face, mec=GREY if value is None else BLACK, mew=0.8, ls="")
@@ -89,7 +89,7 @@ def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
         ax.set_title(standing.block)
         ax.set_xlabel("λ (weight of distillation)")
     axes[0].set_ylabel("τ (temperature)")
-    figure.colorbar(colours, ax=axes, label=sweep.measure.axis.replace(" (", "\n("), shrink=0.95, pad=0.02)
+    figure.colorbar(colours, ax=axes, label=sweep.metric.axis.replace(" (", "\n("), shrink=0.95, pad=0.02)
     legend(figure, axes)
     return figure
 
@@ -157,7 +157,7 @@ def parallel_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
         for entry in reversed(standing.candidates):
             places = [_place(entry.params.get(name), p) for name, p in parameters.items()]
             points = [(x, y) for x, y in enumerate(places) if y is not None]
-            value = value_of(entry, sweep.measure)
+            value = value_of(entry, sweep.metric)
             if value is not None:
                 points.append((last, float(scale(value))))
             colour = "#CFCFCF" if value is None else colours.to_rgba(value)
@@ -169,8 +169,8 @@ def parallel_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
             )
         for x, (name, parameter) in enumerate(parameters.items()):
             _axis(ax, x, label(name), _ticks(parameter))
-        ends = [(y, sweep.measure.text(scale.vmin + y * (scale.vmax - scale.vmin))) for y in (0.0, 0.5, 1.0)]
-        _axis(ax, last, sweep.measure.name, ends)
+        ends = [(y, sweep.metric.text(scale.vmin + y * (scale.vmax - scale.vmin))) for y in (0.0, 0.5, 1.0)]
+        _axis(ax, last, sweep.metric.name, ends)
         ax.set_title(standing.block, pad=18)
         ax.set_xlim(-0.25, last + 0.35)
         ax.set_ylim(-0.08, 1.08)
@@ -214,7 +214,7 @@ def _axis(ax: Axes, x: float, name: str, ticks: list[tuple[float, str]]) -> None
 
 def pareto_plot(sweep: Sweep) -> Figure | None:
     """Draw the first objective over each of the others, with a line through the candidates of the Pareto set."""
-    first, *others = sweep.measures
+    first, *others = sweep.metrics
     shown = [standing for standing in sweep.standings if standing.best][:BLOCKS]
     if not others or not shown:
         return None

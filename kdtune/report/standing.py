@@ -1,74 +1,79 @@
-"""Where a sweep's blocks stand: controls, candidates, and what each candidate gains over the control of its seed."""
+"""A sweep as a report shows it: its history, with what the store holds of each trial, block by block."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any
 
-from kdtune.config.space import value_text
-from kdtune.history.gains import Gain, gain_over
-from kdtune.report.measure import SIGNS, Measure
-from kdtune.store.records import objectives_of
+from kdtune.config.space import Scalar, value_text
+from kdtune.history.gains import Gain, paired_gain
+from kdtune.history.groups import BlockHistory, State, joint_state
+from kdtune.history.metric import MetricSpec
+from kdtune.history.sweep import SweepHistory
+from kdtune.history.trials import SweepTrials, TrialRecord
 
-Row = dict[str, Any]
+#: Of the short names of parameters, for heads and axes.
+SIGNS = {"lambda": "λ", "tau": "τ", "alpha": "α"}
+
+
+def label(parameter: str) -> str:
+    """Return what a parameter is called: λ, τ and α by their signs, others by their names."""
+    return SIGNS.get(parameter, parameter)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A control or a candidate: one trial for each seed, as sweep_results gives them."""
+    """A control with all its seeds, or a candidate."""
 
     name: str
-    trials: list[Row]
+    trials: Sequence[TrialRecord]
+    """One for each seed."""
 
     @property
     def keys(self) -> list[str]:
-        return [trial["key"] for trial in self.trials]
+        return [trial.key for trial in self.trials]
 
     @property
-    def params(self) -> Row:
-        return self.trials[0]["params"]
+    def params(self) -> Mapping[str, Scalar]:
+        return self.trials[0].params
 
     @property
     def is_control(self) -> bool:
-        return self.trials[0]["control"]
+        return self.trials[0].is_control
 
     @property
-    def number(self) -> int | None:
-        return self.trials[0]["candidate"]
+    def number(self) -> int:
+        return self.trials[0].group.number
 
     @property
-    def state(self) -> str:
-        """Of all its trials; `running` while any of them is at work."""
-        states = {trial["state"] for trial in self.trials}
-        return states.pop() if len(states) == 1 else "failed" if "failed" in states else "running"
+    def state(self) -> State:
+        return joint_state([trial.group for trial in self.trials])
 
     @property
     def last_stage(self) -> str:
-        """The one it was pruned at."""
-        return next(reversed(self.trials[0]["stages"]), "")
+        """The stage at which it was pruned."""
+        outcome = self.trials[0].group.outcome
+        return "" if outcome is None else outcome.stage or ""
 
-    def values(self, measure: Measure, stage: str | None = None, split: str | None = None) -> dict[int, float]:
-        """Seed → value, for the trials that have one."""
-        found = {trial["seed"]: measure.value_of(trial, stage, split) for trial in self.trials}
+    def values(self, metric: MetricSpec) -> dict[int, float]:
+        """Return seed → value, for the trials that have one."""
+        found = {trial.seed: trial.figure(metric) for trial in self.trials}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def finals(self, measure: Measure, split: str | None = None) -> dict[int, float]:
-        """The same of complete trials alone."""
-        complete = [trial for trial in self.trials if trial["state"] == "complete"]
-        return Entry(self.name, complete).values(measure, split=split) if complete else {}
+    def finals(self, metric: MetricSpec) -> dict[int, float]:
+        """Return the same of complete trials alone."""
+        complete = [trial for trial in self.trials if trial.group.state == "complete"]
+        return Entry(self.name, complete).values(metric)
 
-    def text(self, measure: Measure, stage: str | None = None, split: str | None = None) -> str:
-        """Mean over the seeds, with their standard deviation (n − 1) where there are several."""
-        values = list(self.values(measure, stage, split).values())
-        if not values:
-            return ""
-        return measure.text(fmean(values)) + (f" ± {measure.text(stdev(values))}" if len(values) > 1 else "")
+    def text(self, metric: MetricSpec) -> str:
+        """Return the mean over the seeds, with their standard deviation (n − 1) where there are several."""
+        values = list(self.values(metric).values())
+        return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
 
-    def described(self, params: list[str]) -> str:
+    def described(self, params: Sequence[str]) -> str:
         """As in `candidate 3 (c3d, λ 0.25, τ 4)`."""
-        shown = [f"{SIGNS.get(p, p)} {value_text(self.params[p])}" for p in params if self.params.get(p) is not None]
+        shown = [f"{label(p)} {value_text(self.params[p])}" for p in params if self.params.get(p) is not None]
         shown = [text.removeprefix("teacher ").removeprefix("student ") for text in shown]
         if self.name == "control":
             return self.name
@@ -78,147 +83,128 @@ class Entry:
 
 @dataclass(frozen=True)
 class Standing:
-    """One block. Gains are of the measure that the report speaks of."""
+    """One block. Gains and bests are the history's."""
 
-    block: str
-    controls: list[Entry]
+    history: BlockHistory
+    controls: Sequence[Entry]
     """In the file's order; gains are over the first."""
-    candidates: list[Entry]
+    candidates: Sequence[Entry]
     """By their figure, the best first; then those without one, by how far they came."""
-    videos: dict[str, int]
+    videos: Mapping[str, int]
     """How many videos each split has, where that is known."""
-    gains: dict[str, Gain] = field(default_factory=dict)
+    gains: Mapping[str, Gain] = field(default_factory=dict)
     """Of complete candidates whose control is complete, by name."""
-    best: list[Entry] = field(default_factory=list)
-    """The best candidate, or the Pareto set of several objectives; empty while none is complete."""
+
+    @property
+    def block(self) -> str:
+        return self.history.label
+
+    @property
+    def best(self) -> list[Entry]:
+        """The best candidate, or the Pareto set of several objectives; empty while none is complete."""
+        numbers = [group.number for group in self.history.best]
+        return [entry for entry in self.candidates if entry.number in numbers]
 
     @property
     def leader(self) -> Entry | None:
-        """Of complete candidates the one with the best figure."""
-        return self.candidates[0] if self.candidates and self.candidates[0].state == "complete" else None
+        """Of `best` the entry with the best value of the sweep's metric."""
+        leader = self.history.leader
+        return next((entry for entry in self.candidates if leader is not None and entry.number == leader.number), None)
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Everything that a report says of a sweep, before it is put in words."""
 
-    record: Row
-    results: Row
-    standings: list[Standing]
-    measure: Measure
-    """What gains are said of: the first objective that is no cost."""
-    comparisons: int
-    """Candidates that were held against a control in all blocks, pruned ones included: that they did not come to the
-    end was decided by their figures, too."""
+    history: SweepHistory
+    trials: Sequence[TrialRecord]
+    refits: Sequence[TrialRecord] | None
+    """Controls and chosen candidates, trained again on the whole training list; None where nothing is to be."""
+    standings: Sequence[Standing]
 
     @property
-    def trials(self) -> list[Row]:
-        return self.results["trials"]
+    def metric(self) -> MetricSpec:
+        """What gains are said of."""
+        return self.history.metric
 
     @property
-    def refits(self) -> list[Row] | None:
-        """Controls and chosen candidates, trained again on the whole training list; None where nothing is to be."""
-        return self.results.get("refits")
+    def metrics(self) -> Sequence[MetricSpec]:
+        """Of all objectives."""
+        return self.history.objectives
 
-    def refitted(self, standing: Standing) -> Standing:
-        """A block's refits as a standing of their own, its candidates those that the search chose."""
-        trials = [trial for trial in self.refits or [] if trial["block"] == standing.block]
-        controls, candidates = entries_of(trials)
-        return Standing(standing.block, controls, candidates, standing.videos, {}, candidates)
+    @property
+    def comparisons(self) -> int:
+        """How many candidates were held against a control in all blocks; 1 at least."""
+        return max(1, self.history.comparisons)
+
+    def refitted(self, standing: Standing) -> tuple[list[Entry], list[Entry]]:
+        """Return a block's refits: of its controls, and of the candidates that the search chose."""
+        return entries_of([trial for trial in self.refits or [] if trial.block == standing.block])
 
     @property
     def seeds(self) -> list[int]:
-        return list(dict.fromkeys(trial["seed"] for trial in self.trials))
-
-    @property
-    def measures(self) -> list[Measure]:
-        """Of all objectives."""
-        return [Measure.of(objective) for objective in objectives_of(self.record)]
+        return list(dict.fromkeys(trial.seed for trial in self.trials))
 
     @property
     def varied(self) -> list[str]:
         """Parameters that differ between trials; the teacher always."""
-        names = dict.fromkeys(name for trial in self.trials for name in trial["params"])
-        seen = {name: {str(trial["params"].get(name)) for trial in self.trials} for name in names}
+        names = dict.fromkeys(name for trial in self.trials for name in trial.params)
+        seen = {name: {str(trial.params.get(name)) for trial in self.trials} for name in names}
         return [name for name in names if name == "teacher" or len(seen[name]) > 1]
 
     def varied_in(self, standing: Standing) -> list[str]:
-        """The same within one block."""
+        """Return the same within one block."""
         entries = [*standing.controls, *standing.candidates]
         given = {name: [entry.params.get(name) for entry in entries] for name in self.varied}
         seen = {name: {str(value) for value in values if value is not None} for name, values in given.items()}
         return [name for name in self.varied if name == "teacher" or len(seen[name]) > 1]
 
+    def chosen_on_test(self, standing: Standing) -> tuple[list[Entry], dict[str, Gain]]:
+        """Return a block's chosen candidates, and their gains on the test split.
 
-def sweep_of(record: Row, results: Row, videos: dict[str, dict[str, int]]) -> Sweep:
-    """`results` of sweep_results; `videos`: block → split → how many are evaluated, where that is known."""
-    measure = measure_of(record)
-    blocks = []
-    for block in record["blocks"]:
-        trials = [trial for trial in results["trials"] if trial["block"] == block]
-        controls, candidates = entries_of(trials)
-        candidates.sort(key=lambda entry: _rank(entry, measure))
-        best = results["best"].get(block) or []
-        keys = [trial["key"] for trial in (best if isinstance(best, list) else [best])]
-        found = [entry for entry in candidates if entry.state == "complete" and entry.keys[0] in keys]
-        blocks.append(Standing(block, controls, candidates, videos.get(block, {}), {}, found))
-    comparisons = sum(
-        entry.state in ("complete", "pruned") and not _is_control_itself(entry, standing)
-        for standing in blocks
-        for entry in standing.candidates
-    )
-    for standing in blocks:
-        standing.gains.update(gains_of(standing, standing.candidates, measure, comparisons))
-    return Sweep(record, results, blocks, measure, max(1, comparisons))
+        The search has not seen that split: only what it has chosen is compared there, in all blocks together. Of a
+        sweep that trains the chosen again these are the refits.
+        """
+        own, metric = standing.history, self.metric.at(split="test")
+        comparisons, videos = max(1, sum(len(s.history.best) for s in self.standings)), standing.videos.get("test")
+        best, gains = standing.best, dict[str, Gain | None]()
+        if self.refits is not None:
+            _, best = self.refitted(standing)
+            gains = {entry.name: own.gain(entry.trials[0].group, comparisons, videos) for entry in best}
+        elif standing.controls:
+            base = standing.controls[0].finals(metric)
+            compared = [entry for entry in best if not own.is_control_itself(entry.trials[0].group)]
+            gains = {e.name: paired_gain(metric, e.finals(metric), base, comparisons, videos) for e in compared}
+        return best, {name: gain for name, gain in gains.items() if gain is not None}
 
 
-def measure_of(record: Row) -> Measure:
-    """What a report says gains of: the first objective that is no cost."""
-    measures = [Measure.of(objective) for objective in objectives_of(record)]
-    return next((measure for measure in measures if not measure.cost), measures[0])
+def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> Sweep:
+    """Return a sweep as a report shows it; `videos`: block → split → how many are evaluated, where that is known."""
+    history = trials.history
+    standings = []
+    for block, own in history.blocks.items():
+        controls, candidates = entries_of([trial for trial in trials.trials if trial.block == block])
+        known = videos.get(block, {})
+        found = history.gains(block, known.get(history.metric.split))
+        gains = {str(number): gain for number, gain in found.items()}
+        candidates.sort(key=lambda entry, own=own: _rank(entry, own))  # type: ignore[misc]
+        standings.append(Standing(own, controls, candidates, known, gains))
+    return Sweep(history, trials.trials, trials.refits, standings)
 
 
-def gains_of(
-    standing: Standing, entries: list[Entry], measure: Measure, comparisons: int, split: str | None = None
-) -> dict[str, Gain]:
-    """Of those of `entries` that are complete and whose control is; none of a candidate that is the control's trial."""
-    if not standing.controls:
-        return {}
-    base = standing.controls[0].finals(measure, split)
-    videos = standing.videos.get(split or measure.split) if measure.is_share else None
-    gains = {}
-    for entry in entries:
-        values = entry.finals(measure, split) if entry.state == "complete" else {}
-        seeds = [seed for seed in values if seed in base]
-        if seeds and not _is_control_itself(entry, standing):
-            ours, control = [values[seed] for seed in seeds], [base[seed] for seed in seeds]
-            largest = 1.0 if measure.percent else math.inf
-            gains[entry.name] = gain_over(ours, control, measure.sign, comparisons, videos, largest)
-    return gains
-
-
-def entries_of(trials: list[Row]) -> tuple[list[Entry], list[Entry]]:
-    """The controls, each with its seeds, and the candidates of one block's trials."""
-    controls: dict[str, list[Row]] = {}
-    candidates: dict[int, list[Row]] = {}
+def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:
+    """Return the controls, each with its seeds, and the candidates of one block's trials."""
+    controls: dict[int, list[TrialRecord]] = {}
+    candidates: dict[int, list[TrialRecord]] = {}
     for trial in trials:
-        if trial["control"]:
-            controls.setdefault(str(trial["params"]), []).append(trial)
-        else:
-            candidates.setdefault(trial["candidate"], []).append(trial)
-    names = ["control" if len(controls) == 1 else f"control {i}" for i in range(len(controls))]
+        (controls if trial.is_control else candidates).setdefault(trial.group.number, []).append(trial)
+    names = {number: "control" if len(controls) == 1 else f"control {number}" for number in controls}
     return (
-        [Entry(name, found) for name, found in zip(names, controls.values(), strict=True)],
+        [Entry(names[number], found) for number, found in controls.items()],
         [Entry(str(number), found) for number, found in candidates.items()],
     )
 
 
-def _rank(entry: Entry, measure: Measure) -> tuple[Any, ...]:
-    values = list(entry.finals(measure).values()) if entry.state == "complete" else []
-    epochs = entry.trials[0]["epochs"]
-    return (not values, -measure.sign * fmean(values) if values else 0.0, -epochs, entry.number)
-
-
-def _is_control_itself(entry: Entry, standing: Standing) -> bool:
-    """A candidate without a teacher can be the very trial of the control."""
-    return bool(standing.controls) and set(entry.keys) <= set(standing.controls[0].keys)
+def _rank(entry: Entry, block: BlockHistory) -> tuple[bool, float, int, int]:
+    value = entry.trials[0].group.objective(block.place)
+    return (value is None, -block.metric.sign * (value or 0.0), -entry.trials[0].epochs, entry.number)

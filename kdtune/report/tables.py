@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from kdtune.config.metrics import majority_of
 from kdtune.config.space import value_text
-from kdtune.report.results import on_test
-from kdtune.store.records import objectives_of
+from kdtune.history.groups import BlockHistory
+from kdtune.history.metric import MetricSpec
+from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
+from kdtune.report.results import results_json
 from kdtune.tables import Cell, Table
 from kdtune.tables import render as rendered
 
@@ -22,106 +22,105 @@ NESTED = ("params", "stages", "objectives", "cost", "profile", "earlier_profiles
 SHOWN = 5
 
 
-def render(results: dict[str, Any], sweep: dict[str, Any], form: str) -> str:
-    """Return `results` of sweep_results in one of FORMATS; `sweep` is the sweep's stored record."""
+def render(found: SweepTrials, form: str, run_ids: Mapping[str, str]) -> str:
+    """Return the results of a sweep in one of FORMATS; `run_ids`: trial's key → MLflow's run."""
     if form == "json":
-        return json.dumps(results, indent=1, ensure_ascii=False)
+        return json.dumps(results_json(found, run_ids), indent=1, ensure_ascii=False)
     if form == "csv":
-        return rendered(_trials(results), "csv")
-    return "\n\n".join(rendered(table, READABLE[form]) for table in _blocks(results, sweep, None))
+        return rendered(_trials(found, run_ids), "csv")
+    return "\n\n".join(rendered(table, READABLE[form]) for table in _blocks(found, None))
 
 
-def summary(results: dict[str, Any], sweep: dict[str, Any]) -> str:
+def summary(found: SweepTrials) -> str:
     """Return what is printed at the end of a sweep: for each block the control and the best candidates."""
-    return "\n\n".join(rendered(table, "text") for table in summary_tables(results, sweep))
+    return "\n\n".join(rendered(table, "text") for table in summary_tables(found))
 
 
-def summary_tables(results: dict[str, Any], sweep: dict[str, Any]) -> list[Table]:
+def summary_tables(found: SweepTrials) -> list[Table]:
     """Return the tables of `summary`."""
-    return list(_blocks(results, sweep, SHOWN))
+    return list(_blocks(found, SHOWN))
 
 
-def _blocks(results: dict[str, Any], sweep: dict[str, Any], most: int | None) -> Iterator[Table]:
-    """Yield a table for each block and, if it has refits, one with their figures on the test split."""
-    for block in sweep["blocks"]:
-        yield _block(results, sweep, block, most)
-        refits = [trial for trial in results.get("refits", []) if trial["block"] == block]
-        if refits:
-            again = {"trials": refits, "best": {block: []}}
-            yield _block(again, on_test(sweep), block, None, "trained again on the whole list, ")
+def _blocks(found: SweepTrials, most: int | None) -> Iterator[Table]:
+    """Yield a table for each block, of `most` candidates, and, if it has refits, one with their figures on test."""
+    objectives, stages = found.history.objectives, list(found.history.record.stages)
+    for label, block in found.history.blocks.items():
+        yield _block(block, [trial for trial in found.trials if trial.block == label], objectives, stages, most)
+        if refits := [trial for trial in found.refits or [] if trial.block == label]:
+            tested = [objective.at(split="test") for objective in objectives]
+            yield _block(block, refits, tested, stages, None, "trained again on the whole list, ")
 
 
-def _block(results: dict[str, Any], sweep: dict[str, Any], block: str, most: int | None, what: str = "") -> Table:
-    objective, *others = objectives_of(sweep)
-    metric, split = objective["column"], objective["split"]
-    trials = [trial for trial in results["trials"] if trial["block"] == block]
-    # Metrics of the action head have no value before fine-tuning.
-    lacking = {s for trial in trials for s, splits in trial["stages"].items() if metric not in splits[split]}
-    stages = [stage for stage in sweep["stages"] if stage not in lacking]
-    controls = {trial["seed"]: trial for trial in reversed(trials) if trial["control"]}
-    sign = -1 if objective["mode"] == "max" else 1
-    candidates = [trial for trial in trials if not trial["control"]]
-    # Complete candidates by their objective, then pruned ones by their epochs.
-    candidates.sort(key=lambda t: (t["objective"] is None, sign * (t["objective"] or 0), -t["epochs"], t["candidate"]))
+def _block(
+    block: BlockHistory,
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[MetricSpec],
+    stages: Sequence[str],
+    most: int | None,
+    what: str = "",
+) -> Table:
+    metric = objectives[block.place]
+    others = [(i, objective) for i, objective in enumerate(objectives) if i != block.place]
+    # Metrics of the action head have no value before fine-tuning; a cost has one in the end alone.
+    reached = [(trial, stage) for trial in trials for stage in trial.stages]
+    lacking = {stage for trial, stage in reached if trial.figure(metric.at(stage=stage)) is None}
+    stages = [] if metric.cost else [stage for stage in stages if stage not in lacking]
+    controls, candidates = ([t for t in trials if t.is_control is control] for control in (True, False))
+    # Complete candidates by their value, then pruned ones by their epochs.
+    candidates.sort(key=lambda t: (not t.values, -metric.sign * _value(t, block.place), -t.epochs, t.group.number))
     shown = candidates if most is None else candidates[:most]
-    best = [trial["key"] for trial in results["best"][block]] if others else []
+    seeds = len({trial.seed for trial in controls}) > 1
+    best = [group.name for group in block.best] if others else []
     rows = []
-    for trial in [*(trial for trial in trials if trial["control"]), *shown]:
-        params = trial["params"]
-        control = controls.get(trial["seed"])
-        name = "control" if trial["control"] else str(trial["candidate"])
-        row = [name, *(value_text(params[p]) for p in ("student", "teacher", "lambda", "tau", "alpha"))]
-        if len(controls) > 1:
-            row.insert(1, str(trial["seed"]))
-        row += [_share(trial["stages"].get(stage, {}).get(split, {}).get(metric)) for stage in stages]
-        row += [value_text(value) for value in (trial.get("objectives") or [])[1:]]
-        row += [_gain(trial, control), _state(trial) + (", Pareto" if trial["key"] in best else "")]
+    for trial in [*controls, *shown]:
+        row = ["control" if trial.is_control else str(trial.candidate), *([str(trial.seed)] if seeds else [])]
+        row += [value_text(trial.params.get(p)) for p in ("student", "teacher", "lambda", "tau", "alpha")]
+        row += [metric.text(trial.figure(metric.at(stage=stage))) for stage in stages]
+        row += [metric.text(trial.figure(metric))] if metric.cost else []
+        row += [objective.text(trial.values[i]) if trial.values else "" for i, objective in others]
+        row += [_gain(block, trial), _state(trial) + (", Pareto" if trial.group.name in best else "")]
         rows.append(row)
-    heads = ["trial", "student", "teacher", "λ", "τ", "α", *stages]
-    heads += [*(f"{other['column']} ({other['mode']})" for other in others), "gain", "state"]
-    if len(controls) > 1:
-        heads.insert(1, "seed")
-    majority = _share(_majority(trials, metric, split))
-    title = f"{block}: {what}{metric.replace('_', ' ')} accuracy on {split} (majority baseline {majority})"
+    columns = ["trial", *(["seed"] if seeds else []), "student", "teacher", "λ", "τ", "α", *stages]
+    columns += [metric.name] if metric.cost else []
+    columns += [*(f"{objective.name} ({objective.mode})" for _, objective in others), metric.gain_head, "state"]
+    title = f"{block.label}: {what}{metric.name}{'' if metric.cost else f' on {metric.split}'}"
+    majority = baseline_in(metric, trials)
+    title += "" if majority is None else f" (majority baseline {majority:.3f})"
     rest = candidates[len(shown) :]
     notes = [f"… and {len(rest)} more: {_by_state(rest)}"] if rest else []
-    return Table.of(heads, rows, title, *notes)
+    return Table.of(columns, rows, title, *notes)
 
 
-def _majority(trials: list[dict[str, Any]], metric: str, split: str) -> float | None:
-    """Return the score of always answering the most frequent class."""
-    name = majority_of(metric)
-    majorities = [stage[split][name] for trial in trials for stage in trial["stages"].values() if name in stage[split]]
-    return majorities[0] if majorities else None
+def _value(trial: TrialRecord, place: int) -> float:
+    return trial.values[place] if trial.values else 0.0
 
 
-def _gain(trial: dict[str, Any], control: dict[str, Any] | None) -> str:
-    """Return the objective minus the same seed's control, in points."""
-    if control is None or trial["control"] or trial["objective"] is None or control["objective"] is None:
+def _gain(block: BlockHistory, trial: TrialRecord) -> str:
+    """Return the trial's gain over the control of its seed."""
+    gain = None if trial.is_control else block.gain(trial.group)
+    if gain is None or trial.seed not in gain.seeds:
         return ""
-    return f"{100 * (trial['objective'] - control['objective']):+.1f}"
+    return block.metric.gain_text(gain.differences[gain.seeds.index(trial.seed)])
 
 
-def _state(trial: dict[str, Any]) -> str:
-    if trial["state"] == "pruned":
-        return f"pruned at {list(trial['stages'])[-1]}"
-    return trial["state"] + (f": {trial['error']}" if trial["error"] else "")
+def _state(trial: TrialRecord) -> str:
+    outcome = trial.group.outcome
+    if outcome is not None and outcome.stage is not None:
+        return f"pruned at {outcome.stage}"
+    return trial.state + (f": {trial.error}" if trial.error else "")
 
 
-def _by_state(trials: list[dict[str, Any]]) -> str:
+def _by_state(trials: Sequence[TrialRecord]) -> str:
     """Return every candidate's number by state, as in `3, 6 complete; 5 pruned at early`."""
     numbers: dict[str, list[str]] = {}
     for trial in trials:
-        numbers.setdefault(_state(trial), []).append(str(trial["candidate"]))
+        numbers.setdefault(_state(trial), []).append(str(trial.candidate))
     return "; ".join(f"{', '.join(dict.fromkeys(found))} {state}" for state, found in numbers.items())
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _trials(results: dict[str, Any]) -> Table:
+def _trials(found: SweepTrials, run_ids: Mapping[str, str]) -> Table:
     """Return one row per trial, with stage accuracies in columns like `late.validation.knn`, costs in `cost.gmac`."""
+    results = results_json(found, run_ids)
     rows = []
     for trial in [*results["trials"], *results.get("refits", [])]:
         flat = {name: value for name, value in trial.items() if name not in NESTED}

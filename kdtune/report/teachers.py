@@ -26,7 +26,9 @@ def teacher_rows(store: Store) -> list[dict[str, Any]]:
         try:
             row = _row(files)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            note_damage(DamageError([Problem(str(files.folder), f"holds no trial's records; {REMEDY}")]))
+            note_damage(
+                DamageError([Problem(str(files.folder), f"holds no trial's config.json and result.json; {REMEDY}")])
+            )
         else:
             rows += [row] if row is not None else []
     return sorted(rows, key=lambda row: (row["target"], row["network"], row["key"]))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import UserError
-from kdtune.report.results import config_of, groups_of
+from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
 
 
-def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dict[str, int]]:
-    """Return block → {"validation": n, "test": n}, the numbers of videos that are evaluated at `stage`.
+def videos_of(store: Store, history: SweepHistory) -> dict[str, dict[str, int]]:
+    """Return block → {"validation": n, "test": n}, the numbers of videos that are evaluated at the metric's stage.
 
     Blocks without a trial and blocks whose frames are no longer in the store are left out.
     """
-    sweep = config_of(record)
+    sweep, stage = history.record.sweep(), history.metric.stage
     stores: dict[str, ClipStore] = {}
     for folder in store.clip_stores():
         try:
@@ -25,17 +23,12 @@ def videos_of(store: Store, record: dict[str, Any], stage: str) -> dict[str, dic
             stores.setdefault(clips.manifest, clips)
         except UserError:  # its index is damaged
             continue
-    groups = [group for group, _ in groups_of(store, record)]
     found = {}
     for block in sweep.blocks():
         config = sweep.build(block, sweep.search.controls[0], sweep.search.seeds[0])
         measured = config.finetuned if stage == FINETUNE_STAGE and config.finetuned is not None else config
-        keys = [
-            k
-            for group in groups
-            if group["block"] == block.label
-            for k in group["keys" if measured is config else "finetuned"]
-        ]
+        asked = [group.asked for group in history.in_order() if group.asked.block == block.label]
+        keys = [key for group in asked for key in (group.keys if measured is config else group.finetuned)]
         identities = (store.trial(key).identity() for key in keys)
         manifest = next((identity["data"] for identity in identities if identity and "data" in identity), None)
         if manifest in stores:

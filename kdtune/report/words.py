@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdtune.config.metrics import majority_of
 from kdtune.history.gains import LEVEL, Gain
-from kdtune.report.measure import Measure
-from kdtune.report.standing import Entry, Standing, Sweep, gains_of
+from kdtune.history.trials import baseline_in
+from kdtune.report.standing import Entry, Standing, Sweep
 
 
 def control_name(entry: Entry) -> str:
@@ -25,10 +24,10 @@ def answer(sweep: Sweep) -> str:
     if len(sweep.standings) == 1:
         return _one(sweep, known[0])
     better = [s for s in known if s.gains[_name(s)].verdict == "better"]
-    text = sweep.measure.gain_text
+    text = sweep.metric.gain_text
     if len(known) <= 4:
         each = [f"{s.block} {text(s.gains[_name(s)].mean)}{_interval(sweep, s.gains[_name(s)])}" for s in known]
-        gains = f"{', '.join(each)} {sweep.measure.unit}".strip()
+        gains = f"{', '.join(each)} {sweep.metric.unit}".strip()
     else:
         means = [s.gains[_name(s)].mean for s in known]
         ends = [end for s in known for end in (s.gains[_name(s)].low, s.gains[_name(s)].high) if end is not None]
@@ -40,23 +39,24 @@ def answer(sweep: Sweep) -> str:
     if all(s.gains[_name(s)].low is None for s in known):
         how = "there is nothing to make intervals from"
     elif any(s.gains[_name(s)].basis == "videos" for s in known):
-        how += f"; one seed: they are of the {sweep.measure.split} videos alone, and approximate"
+        how += f"; one seed: they are of the {sweep.metric.split} videos alone, and approximate"
     rest = len(sweep.standings) - len(known)
     later = f" {rest} block{'s have' if rest > 1 else ' has'} no figure yet." if rest else ""
     control = control_name(known[0].controls[0])
-    return f"{where} {claim} {control} in {sweep.measure.title}: {gains} ({how}).{later}"
+    return f"{where} {claim} {control} in {sweep.metric.title}: {gains} ({how}).{later}"
 
 
 def _one(sweep: Sweep, standing: Standing) -> str:
-    entry, gain = standing.candidates[0], standing.gains[_name(standing)]
+    entry, gain = standing.leader, standing.gains[_name(standing)]
+    assert entry is not None, "asked of blocks with a best candidate alone"
     name = entry.described(sweep.varied_in(standing))
-    control, title = control_name(standing.controls[0]), sweep.measure.title
-    by = sweep.measure.gain_text(gain.mean, unit=True)
+    control, title = control_name(standing.controls[0]), sweep.metric.title
+    by = sweep.metric.gain_text(gain.mean, unit=True)
     if gain.low is None:
         why = "one seed has no spread" if len(gain.differences) == 1 else "its seeds differ by the same amount"
         return f"The data do not decide: the best, {name}, is {by} from {control} in {title}, and {why}."
     span = (
-        f"{LEVEL:.0%} interval {sweep.measure.interval_text(gain.low, gain.high)}, {basis_words(gain, standing, sweep)}"
+        f"{LEVEL:.0%} interval {sweep.metric.interval_text(gain.low, gain.high)}, {basis_words(gain, standing, sweep)}"
     )
     span += f", corrected for {_times(sweep.comparisons)}"
     match gain.verdict:
@@ -72,15 +72,15 @@ def basis_words(gain: Gain, standing: Standing, sweep: Sweep) -> str:
     """Return the basis of an interval in words."""
     if gain.basis == "seeds":
         return f"Student's t over {len(gain.differences)} seeds' differences"
-    return f"one seed: from {standing.videos[sweep.measure.split]} {sweep.measure.split} videos alone, approximate"
+    return f"one seed: from {standing.videos[sweep.metric.split]} {sweep.metric.split} videos alone, approximate"
 
 
 def _interval(sweep: Sweep, gain: Gain) -> str:
-    return f" ({sweep.measure.interval_text(gain.low, gain.high)})" if gain.low is not None else " (no interval)"
+    return f" ({sweep.metric.interval_text(gain.low, gain.high)})" if gain.low is not None else " (no interval)"
 
 
 def _name(standing: Standing) -> str:
-    return standing.candidates[0].name
+    return "" if standing.leader is None else standing.leader.name
 
 
 def _times(comparisons: int) -> str:
@@ -109,8 +109,9 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
         f"Of {total} complete candidate{'s' if total != 1 else ''} {decided['better']} surely better than the control, "
         f"{decided['worse']} surely worse, {decided['not decided']} not decided."
     )
-    majority = majority_in(standing, sweep.measure)
-    if majority is not None and fmean(leader.finals(sweep.measure).values()) <= majority:
+    entries = [*standing.controls, *standing.candidates]
+    majority = baseline_in(sweep.metric, [entry.trials[0] for entry in entries])
+    if majority is not None and fmean(leader.finals(sweep.metric).values()) <= majority:
         words.append(
             f"Not even the best candidate is above the majority baseline of {majority:.3f}: always answering the most "
             "frequent class would do as well."
@@ -118,17 +119,6 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
     if leader.params["teacher"] == "none":
         words.append("The best candidate has no teacher: its gain is none of distillation.")
     return words
-
-
-def majority_in(standing: Standing, measure: Measure) -> float | None:
-    """Return the score of always answering the most frequent class; None if it is unknown or meaningless here."""
-    means_something = measure.is_share and measure.base not in ("retrieval", "top5")
-    for entry in [*standing.controls, *standing.candidates] if means_something else ():
-        for splits in entry.trials[0]["stages"].values():
-            majority = splits.get(measure.split, {}).get(majority_of(measure.column))
-            if majority is not None:
-                return majority
-    return None
 
 
 def method_words(sweep: Sweep) -> list[str]:
@@ -167,15 +157,3 @@ def method_words(sweep: Sweep) -> list[str]:
             "average, the more so the more candidates there are. Its interval is corrected for that, its mean is not."
         )
     return words
-
-
-def chosen_on_test(sweep: Sweep, standing: Standing, measure: Measure) -> tuple[list[Entry], dict[str, Gain], int]:
-    """Of a block: the chosen candidates, their gains on the test split, and for how many comparisons those are
-    corrected. The search has not seen that split, so only the chosen ones are compared there, in all blocks. Of a sweep
-    that trains them again these are the refits."""
-    chosen = [len(s.best or ([s.leader] if s.leader else [])) for s in sweep.standings]
-    if sweep.refits is not None:
-        again = sweep.refitted(standing)
-        return again.best, gains_of(again, again.best, measure, max(1, sum(chosen)), split="test"), sum(chosen)
-    best = standing.best or ([standing.leader] if standing.leader is not None else [])
-    return best, gains_of(standing, best, measure, max(1, sum(chosen)), split="test"), sum(chosen)

@@ -11,13 +11,15 @@ from kdtune import __version__
 from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.gains import LEVEL, count_interval
-from kdtune.report.convergence import Reach, curve, curve_measure, reaches
-from kdtune.report.measure import Measure
+from kdtune.history.metric import MetricSpec
+from kdtune.history.sweep import SweepHistory
+from kdtune.history.trials import sweep_trials
+from kdtune.report.convergence import Reach, curve, curve_metric, reaches
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_tables
 from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
 from kdtune.report.plots_space import importance_plot, map_plot, parallel_plot, pareto_plot
-from kdtune.report.results import config_of, mixed_profiles, sweep_results
+from kdtune.report.results import mixed_profiles
 from kdtune.report.sections import (
     block_table,
     on_test_table,
@@ -26,7 +28,7 @@ from kdtune.report.sections import (
     stops_table,
     trials_table,
 )
-from kdtune.report.standing import Sweep, measure_of, sweep_of
+from kdtune.report.standing import Sweep, sweep_of
 from kdtune.report.stops import Stops, stops_of
 from kdtune.report.videos import videos_of
 from kdtune.report.words import answer, block_words, method_words
@@ -38,15 +40,14 @@ from kdtune.tables import Table, render
 Importances = dict[str, dict[str, float]]
 
 
-def write_report(store: Store, record: dict[str, Any], folder: Path, importances: Importances) -> list[Path]:
+def write_report(store: Store, history: SweepHistory, folder: Path, importances: Importances) -> list[Path]:
     """Write report.html, report.md, plots/ and tables/ of a sweep to `folder`; return all files, the page first.
 
     Raises StoreError if an earlier version wrote `record`.
     """
-    results = sweep_results(store, record["name"], {})
-    sweep = sweep_of(record, results, videos_of(store, record, measure_of(record).stage))
+    sweep = sweep_of(sweep_trials(store, history), videos_of(store, history))
     parts = list(parts_of(store, sweep, importances))
-    title = f"kdtune report: {record['name']}"
+    title = f"kdtune report: {history.name}"
     texts: dict[str, str | bytes] = {"report.html": as_page(title, parts), "report.md": as_text(title, parts)}
     for part in parts:
         if isinstance(part, Plot):
@@ -62,11 +63,11 @@ def write_report(store: Store, record: dict[str, Any], folder: Path, importances
 
 def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[Part]:
     """Yield the parts of the page from top to bottom."""
-    config = config_of(sweep.record)
-    measure = curve_measure(sweep, store)
-    curves = {trial["key"]: curve(store, trial, measure) for trial in sweep.trials}
-    reached = {standing.block: reaches(standing, curves, measure) for standing in sweep.standings}
-    yield Text(f"Question: {sweep.record['question'] or 'none was written down.'}")
+    config = sweep.history.record.sweep()
+    metric = curve_metric(sweep, store)
+    curves = {trial.key: curve(store, trial, metric) for trial in sweep.trials}
+    reached = {standing.block: reaches(standing, curves, metric) for standing in sweep.standings}
+    yield Text(f"Question: {sweep.history.record.question or 'none was written down.'}")
     yield Text(answer(sweep), "answer")
     yield from _warnings(sweep, config)
     yield Heading("Gains over the control")
@@ -78,12 +79,12 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
     yield from _test_parts(sweep, config)
     yield from _paper_parts(sweep, config)
     yield Heading("Stages and convergence")
-    caption = f"{measure.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
-    yield from drawn("stages", caption + _cut(sweep), partial(stages_plot, sweep, curves, measure))
-    yield from _reach_parts(reached, sweep, measure)
+    caption = f"{metric.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
+    yield from drawn("stages", caption + _cut(sweep), partial(stages_plot, sweep, curves, metric))
+    yield from _reach_parts(reached, sweep, metric)
     space = config.search.space
     yield Heading("What was searched")
-    caption = f"Each candidate at its λ and τ; colour: {sweep.measure.title}."
+    caption = f"Each candidate at its λ and τ; colour: {sweep.metric.title}."
     yield from drawn("lambda_tau", caption + _cut(sweep), partial(map_plot, sweep, space))
     caption = "A line for each candidate through its values; faint lines were pruned or failed."
     yield from drawn("parallel", caption + _cut(sweep), partial(parallel_plot, sweep, space))
@@ -116,13 +117,13 @@ def _missing(sweep: Sweep) -> str:
     for standing in sweep.standings:
         entries = [*standing.controls, *standing.candidates]
         open_ = sum(entry.state in ("running", "pending") for entry in entries)
-        unasked = sweep.record["blocks"][standing.block] - len(standing.candidates)
+        unasked = standing.history.unasked
         words = [f"{open_} not ended"] if open_ else []
         words += [f"{unasked} candidates not asked"] if unasked > 0 else []
         words += ["no control yet"] if not standing.controls else []
         if sweep.refits is not None:
-            again = [trial for trial in sweep.refits if trial["block"] == standing.block]
-            late = sum(trial["state"] in ("running", "pending") for trial in again)
+            again = [trial for trial in sweep.refits if trial.block == standing.block]
+            late = sum(trial.state in ("running", "pending") for trial in again)
             words += [f"{late} refits not ended"] if late else [] if again else ["no refits yet"]
         found += [f"{standing.block}: {', '.join(words)}"] if words else []
     return "; ".join(found)
@@ -133,10 +134,10 @@ def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     if reasons := steered_by_test(config):
         yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
         return
-    if sweep.measure.cost:
+    if sweep.metric.cost:
         yield Text("The objective is a cost: it has no split.")
         return
-    table = on_test_table(sweep, sweep.measure)
+    table = on_test_table(sweep)
     if table is None:
         yield Text("No candidate is complete yet." if sweep.refits is None else "No refit is complete yet.")
         return
@@ -168,7 +169,7 @@ def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     yield from paper_tables(paper)
 
 
-def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure) -> Iterator[Part]:
+def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, metric: MetricSpec) -> Iterator[Part]:
     words = []
     for block, found in reached.items():
         saved = [reach.saved for reach in found[1:] if reach.saved is not None]
@@ -177,12 +178,12 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, measure: Measure
             own = found[0].saved or 0.0
             none = " So stopping early saves as much without a teacher." if most and own >= max(saved) else ""
             words.append(
-                f"{block}: {len(saved)} of {len(found) - 1} candidates come to the control's final {measure.name} with "
+                f"{block}: {len(saved)} of {len(found) - 1} candidates come to the control's final {metric.name} with "
                 f"every seed{most}. The control itself first has it at epoch {found[0].mean:.4g} "
                 f"of {found[0].full}.{none}"
             )
     yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
-    if (table := reach_table(reached, sweep, measure)) is not None:
+    if (table := reach_table(reached, sweep, metric)) is not None:
         yield table
 
 
@@ -211,27 +212,27 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
     if not stops.finished:
         yield Text(
             "What it cost is not known: no stopped candidate was trained to its end. "
-            f"`python -m kdtune report {sweep.record['name']} --regret 3` finishes three of them."
+            f"`python -m kdtune report {sweep.history.name} --regret 3` finishes three of them."
         )
         return
     wrong = [found for found in stops.finished if found.wrong]
     low, high = count_interval(len(wrong), len(stops.finished))
-    measure = sweep.measures[0]
+    metric = sweep.metrics[0]
     worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
-    by = f", by {measure.gain_text(worst, unit=True)} at most" if wrong else ""
+    by = f", by {metric.gain_text(worst, unit=True)} at most" if wrong else ""
     yield Text(
         f"{len(stops.finished)} stopped candidates are trained to their end: {len(wrong)} would have been their "
         f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
         f"{high:.0%}, "
         "Clopper–Pearson)."
     )
-    if (table := stops_table(stops, measure)) is not None:
+    if (table := stops_table(stops, metric)) is not None:
         yield table
 
 
 def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
     yield f"kdtune {__version__}; sampler {sampler}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
-    objectives = [f"{m.mode} {m.title}" for m in sweep.measures]
+    objectives = [f"{m.mode} {m.title}" for m in sweep.metrics]
     yield f"Objective: {'; '.join(objectives)}."
     videos: dict[str, Any] = {standing.block: standing.videos for standing in sweep.standings if standing.videos}
     if videos:

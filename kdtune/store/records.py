@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,42 +13,10 @@ from kdtune.store.mirror import Mirror
 from kdtune.store.seal import passed_over
 from kdtune.urls import redact
 
-
-def objectives_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The objectives in a sweep's record; before there could be several it held the one itself."""
-    objective = record["objective"]
-    return objective if isinstance(objective, list) else [objective]
-
-
-def group_kind(asked: Mapping[str, Any]) -> str:
-    """Return the kind of a group that a ledger's row asked for; of a refit, that of the group that it trains again."""
-    return asked["refits"]["kind"] if asked["kind"] == "refit" else asked["kind"]
-
-
 #: Keys of every sweep's record.
-SWEEP_RECORD = ("name", "ledger", "blocks", "objective", "stages")
+SWEEP_RECORD = ("name", "ledger", "blocks", "objectives", "stages")
 #: Keys of every row of a ledger.
 LEDGER_ROW = ("event", "group")
-
-
-def ledger_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a sweep's ledger that can be read; a note names the others."""
-    return read_jsonl(path, LEDGER_ROW, passing_over=True)
-
-
-def wanted(asked: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Does the sweep of this record have the group that a row of its ledger asked for?
-
-    A ledger also knows blocks and candidates of an earlier run that had more of them, and refits of one that had some.
-    """
-    block, kind = asked["block"], asked["kind"]
-    if block is None:  # a teacher, for all blocks
-        return True
-    if kind == "refit":
-        if not record.get("refit"):
-            return False
-        kind = asked["refits"]["kind"]
-    return block in record["blocks"] and (kind != "candidate" or asked["number"] < record["blocks"][block])
 
 
 @dataclass(frozen=True)

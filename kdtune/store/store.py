@@ -35,7 +35,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.store.copies import fetch_missing, fetch_whole, publish_whole
 from kdtune.store.files import read_json, write_json
-from kdtune.store.lease import SharedLock
+from kdtune.store.lease import Lease, SharedLock, is_held
 from kdtune.store.mirror import Mirror
 from kdtune.store.places import check_writable
 from kdtune.store.records import SWEEP_RECORD, SweepFiles, TrialFiles
@@ -229,3 +229,15 @@ class Store:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{name}.lock")
+
+    def is_locked_here(self, name: str) -> bool:
+        """Return whether a process holds `lock_here`. Nothing is written, so this works in a store that is read-only.
+
+        Who wants the lock in this very moment finds it taken, and tries again.
+        """
+        return is_held(self.root / "locks" / f"{name}.lock")
+
+    def lock_beat(self, name: str) -> str | None:
+        """Return, of a store behind a URL, what changes every BEAT_S while a machine holds `lock`; None where it is
+        free."""
+        return None if self.mirror is None else Lease(self.mirror.remote, name, "").beat()

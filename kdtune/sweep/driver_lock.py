@@ -1,4 +1,4 @@
-"""One driver a sweep: a lock, and a sign of life for whoever looks at the store from elsewhere."""
+"""One driver a sweep: a lock, and what the driver says of itself to whoever looks at the store from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +8,34 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from types import TracebackType
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from kdtune.errors import Problem, UserError
 from kdtune.store import Store, SweepFiles
-from kdtune.store.files import read_json, write_json
-from kdtune.store.seal import passed_over
+from kdtune.store.files import write_json
+from kdtune.store.lease import SharedLock
+from kdtune.sweep.driver_life import Driver, read_driver
 from kdtune.urls import SecretUrl
 
-#: Seconds between two signs of life: driver.json's time of change.
+#: Seconds between two times that a driver writes how long it has run.
 BEAT_S = 5.0
+#: How often the lock is tried: who looks whether it is held (driver_life.py) holds it for a moment.
+ATTEMPTS, PAUSE_S = 3, 0.05
+
+
+def _acquire(lock: FileLock | SharedLock) -> None:
+    """Take a sweep's lock. Raises Timeout where another process holds it."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            if left == 0:
+                raise
+            time.sleep(PAUSE_S)
 
 
 class DriverLock:
@@ -33,18 +49,15 @@ class DriverLock:
 
     def __enter__(self) -> DriverLock:
         try:
-            self._lock.acquire(timeout=0)
+            _acquire(self._lock)
         except Timeout:
             raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
         # From here on nobody else writes these; what a killed driver left is not ours.
         self.files.stop.unlink(missing_ok=True)
-        here = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": time.time(),
-            "address": None if self.address is None else str(SecretUrl(self.address)),
-        }
-        write_json(self.files.driver, here)
+        address = None if self.address is None else str(SecretUrl(self.address))
+        self._driver = Driver(socket.gethostname(), os.getpid(), time.time(), address)
+        self._began = time.monotonic()
+        write_json(self.files.driver, asdict(self._driver))
         self._beating = threading.Thread(target=self._beat, name="kdtune-presence", daemon=True)
         self._beating.start()
         return self
@@ -63,7 +76,8 @@ class DriverLock:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
-                os.utime(self.files.driver)
+                seconds = time.monotonic() - self._began
+                write_json(self.files.driver, asdict(replace(self._driver, seconds=seconds)))
             except OSError:  # the store is out of reach: whoever writes to it next says so
                 continue
 
@@ -73,20 +87,21 @@ def nobody_runs(store: Store, name: str) -> Iterator[None]:
     """Within the `with` no driver can run the sweep. Raises UserError where one does."""
     lock = store.lock(f"sweep-{name}")
     try:
-        lock.acquire(timeout=0)
+        _acquire(lock)
     except Timeout:
         hint = "its driver itself tells MLflow, and can be asked to stop; publish when it has ended"
         raise UserError([Problem(f"sweep {name}", _who(store.sweep(name), name), hint)]) from None
     try:
+        store.sweep(name).driver.unlink(missing_ok=True)  # what a killed driver left
         yield
     finally:
         lock.release()
 
 
 def _who(files: SweepFiles, name: str) -> str:
-    other = passed_over(lambda: read_json(files.driver, ("since", "host", "pid")), None)
+    other = read_driver(files)
     if other is None:
         return "another process runs or publishes it"
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other["since"]))
-    where = f"host {other['host']}, process {other['pid']}, since {since}"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(other.since))
+    where = f"host {other.host}, process {other.pid}, since {since}"
     return f"another driver runs it ({where}): watch it with `kdtune status {name}`"

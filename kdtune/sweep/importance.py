@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -14,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kdtune.errors import DamageError
+from kdtune.history.record import SweepRecord
 from kdtune.parse import problem_of
 from kdtune.store import SweepFiles
 from kdtune.store.seal import note_damage
@@ -25,7 +25,7 @@ LEAST = 4
 BEST = 0.1
 
 
-def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str, float]]:
+def importances(files: SweepFiles, record: SweepRecord) -> dict[str, dict[str, float]]:
     """Return block → parameter → share of the importance for the first objective.
 
     A block's shares sum to 1, the largest first. Blocks with too few complete candidates and parameters of one value
@@ -33,7 +33,7 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
 
     The estimate is PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023, arXiv:2304.10255). It draws nothing at random.
     """
-    path = files.study(files.folder / record["ledger"])
+    path = files.study(files.folder / record.ledger)
     if not path.exists():
         return {}
     try:
@@ -44,8 +44,8 @@ def importances(files: SweepFiles, record: dict[str, Any]) -> dict[str, dict[str
         note_damage(DamageError([problem_of(path, error, "Optuna's journal")]))
         return {}
     found = {}
-    for block in record["blocks"]:
-        study = studies.get(study_name(record["name"], block))
+    for block in record.blocks:
+        study = studies.get(study_name(record.name, block))
         shares = _shares(study) if study is not None else {}
         if shares:
             found[block] = shares

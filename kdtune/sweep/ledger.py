@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdtune.history.events import LEDGER_ROW, Asked, LedgerEvent, ledger_event
+from kdtune.history.events import Asked, LedgerEvent, ledger_event
 from kdtune.store.files import append_jsonl, read_jsonl, set_damaged_lines_aside
+from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import passed_over
 
 

@@ -9,17 +9,16 @@ MLflow that reads it otherwise shows its usual table.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdtune.store.records import objectives_of
+from kdtune.history.metric import MetricSpec
+from kdtune.history.record import SweepRecord
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 
 TAG, PREFIX = "mlflow.sharedViewState.", "kdtune-"
-#: Of a sweep whose record, an older one, does not name its own.
-USUAL = ("teacher", "lambda", "tau", "alpha")
 COLUMNS = 20
 """At most so many params, and so many metrics: an experiment's tag holds 20000 characters, of older versions 5000."""
 EXPERIMENTS = 5
@@ -33,26 +32,27 @@ class Ranking:
     params: Sequence[str]
     """Blocked on and searched, in the sweep file's order."""
     metrics: Sequence[str]
-    """The first objective, where it counts and at each stage, then the other objectives."""
+    """What gains are said of, where it counts and at each stage, then the other objectives."""
     decisive: str
     """The one of them that sorts the table."""
     ascending: bool = False
     """The smallest is the best."""
 
 
-def ranking(record: Mapping[str, Any]) -> Ranking:
-    """Of a sweep, by its record (sweep.json)."""
-    first, *others = objectives_of(record)
+def ranking(record: SweepRecord) -> Ranking:
+    """Return what the table of a sweep shows."""
+    first = record.metric
+    others = [objective for objective in record.objectives if objective != first and not objective.cost]
     # Costs are no rows of a trial; the objective stands in every run.
-    metrics = [] if first.get("cost") else [_metric(first, stage) for stage in record["stages"]]
-    decisive = "objective" if first.get("cost") else _metric(first, first["stage"])
-    metrics += [_metric(other, other["stage"]) for other in others if not other.get("cost")]
+    metrics = [] if first.cost else [_metric(first, stage) for stage in record.stages]
+    decisive = "objective" if first.cost else _metric(first, first.stage)
+    metrics += [_metric(other, other.stage) for other in others]
     metrics = list(dict.fromkeys([decisive, *metrics]))[:COLUMNS]
-    return Ranking(record.get("params", USUAL)[:COLUMNS], metrics, decisive, first["mode"] == "min")
+    return Ranking(record.params[:COLUMNS], metrics, decisive, first.mode == "min")
 
 
-def _metric(objective: Mapping[str, Any], stage: str) -> str:
-    return metric_name(f"{stage}/{objective['split']}/{objective.get('column', objective['metric'])}")
+def _metric(objective: MetricSpec, stage: str) -> str:
+    return metric_name(f"{stage}/{objective.split}/{objective.column}")
 
 
 def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tuple[str, str]:

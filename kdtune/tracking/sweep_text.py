@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from kdtune.history.record import SweepRecord
 from kdtune.tracking.ranking import Ranking, ranking
 
 
@@ -25,7 +25,6 @@ class SweepText:
     """Columns and order of the sweep's view of MLflow's table; None for no view."""
 
 
-def sweep_text(record: Mapping[str, Any]) -> SweepText:
-    """Return the text of a sweep from its record (sweep.json)."""
-    tags = record.get("commit") or {}
-    return SweepText(record["name"], record["question"], record["text"], tags, ranking(record))
+def sweep_text(record: SweepRecord) -> SweepText:
+    """Return what MLflow is told of the sweep with this record."""
+    return SweepText(record.name, record.question, record.text, record.commit, ranking(record))

@@ -1,26 +1,22 @@
-"""From what the ledger says of a group to its trials as MLflow shows them."""
+"""From a group of a sweep to its trials as MLflow shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from kdtune.history.events import Asked
 from kdtune.store import Store
-from kdtune.store.records import group_kind
 from kdtune.tracking.record import TrackedTrial
 
-#: A row of the ledger: what was asked.
-Row = Mapping[str, Any]
 
-
-def keys_of(asked: Row, state: str) -> list[str]:
-    """The group's trials in this state: fine-tunings are begun where it is complete."""
-    return [*asked["keys"], *(asked["finetuned"] if state == "complete" else ())]
+def keys_of(asked: Asked, state: str) -> Sequence[str]:
+    """Return the keys of a group's trials in this state: fine-tunings begin when it is complete."""
+    return [*asked.keys, *(asked.finetuned if state == "complete" else ())]
 
 
 def tracked_trial(
     store: Store,
-    asked: Row,
+    asked: Asked,
     key: str,
     state: str,
     objective: float | None = None,
@@ -28,35 +24,34 @@ def tracked_trial(
     cached: bool = False,
     commit: Mapping[str, str] | None = None,
 ) -> TrackedTrial:
-    """The trial `key` of a group, or a fine-tuning of it.
+    """Return the trial `key` of a group, or a fine-tuning of it.
 
     `objective` is the group's; a fine-tuning has none of its own. `cached` says that the sweep found the trial in the
     store; one that it trained was trained by the code of `commit`.
     """
-    finetuned = key in asked["finetuned"]
-    i = asked["finetuned" if finetuned else "keys"].index(key)
+    finetuned = key in asked.finetuned
+    i = (asked.finetuned if finetuned else asked.keys).index(key)
     params = {
-        **asked["params"][i],
-        "seed": asked["seeds"][i],
-        "control": group_kind(asked) == "control",
-        "block": asked["block"],
+        **asked.params[i],
+        "seed": asked.seeds[i],
+        "control": asked.role == "control",
+        "block": asked.block,
         "key": key,
     }
-    tags = {"kdtune.kind": asked["kind"], "kdtune.cached": str(cached).lower()}
+    tags = {"kdtune.kind": asked.kind, "kdtune.cached": str(cached).lower()}
     tags["kdtune.phase"] = "finetune" if finetuned else "train"
     tags |= {} if cached or commit is None else commit
     # A refit's is measured on test: beside those that the search went by it would look like one of them.
-    own = None if finetuned or asked["kind"] == "refit" else objective
+    own = None if finetuned or asked.kind == "refit" else objective
     return TrackedTrial(store.trial(key), _run_name(asked, i, finetuned), params, tags, state, own)
 
 
-def _run_name(asked: Row, i: int, finetuned: bool) -> str:
-    """What tells runs apart comes first: MLflow's table cuts names short."""
-    if asked["block"] is None:
-        return asked["group"]
-    candidate = group_kind(asked) == "candidate"
-    what = f"{asked['number']} · {asked['params'][i]['teacher']}" if candidate else "control"
-    what = f"refit of {what}" if asked["kind"] == "refit" else what
-    seed = f" · seed {asked['seeds'][i]}" if len(asked["seeds"]) > 1 else ""
+def _run_name(asked: Asked, i: int, finetuned: bool) -> str:
+    """Return the run's name. What tells runs apart comes first: MLflow's table cuts names short."""
+    if asked.block is None:
+        return asked.group
+    what = f"{asked.number} · {asked.params[i]['teacher']}" if asked.role == "candidate" else "control"
+    what = f"refit of {what}" if asked.kind == "refit" else what
+    seed = f" · seed {asked.seeds[i]}" if len(asked.seeds) > 1 else ""
     phase = " · finetune" if finetuned else ""
-    return f"{what}{phase} · {asked['block']}{seed}"
+    return f"{what}{phase} · {asked.block}{seed}"

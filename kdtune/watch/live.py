@@ -1,4 +1,4 @@
-"""Who tells what a sweep does while it runs: a table that is redrawn on a terminal, lines in a file or a pipe."""
+"""Shows what a sweep does while it runs: a table that is redrawn on a terminal, lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
+from kdtune.history.events import Ended, EpochEnd, Event
+from kdtune.history.groups import GroupHistory
+from kdtune.history.progress import picture
+from kdtune.history.record import SweepRecord
+from kdtune.history.sweep import SweepHistory, place_of
 from kdtune.units import duration
-from kdtune.watch.board import Board
 from kdtune.watch.picture import tables
 
-Row = dict[str, Any]
-
-#: Redraws of a second.
+#: Redraws a second.
 RATE = 2
 
 
 class Plain:
-    """Says everything in lines that read well in a log file. A context manager, as Live is."""
+    """Prints lines that read well in a log file. A context manager, as Live is."""
 
     def __init__(self, out: Callable[[str], object]) -> None:
         self._out = out
         self._lock = threading.RLock()  # Live draws in a thread of its own
-        self.board: Board | None = None
+        self.history: SweepHistory | None = None
         self.heading = ""
         """Stands above Live's table."""
         self.began = time.monotonic()
-        """When the sweep's clock began."""
+        """When the sweep began, by this process's clock."""
 
     def __enter__(self) -> Plain:
         return self
@@ -39,54 +41,62 @@ class Plain:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         pass
 
-    def begin(self, sweep: Row) -> None:
-        """From here on the rows are those of `sweep`, a sweep's stored record."""
-        self.watch(Board(sweep))
+    def begin(self, record: SweepRecord) -> None:
+        """Show the sweep of this record, whose events follow."""
+        self.watch(SweepHistory(record))
 
-    def watch(self, board: Board) -> None:
-        """From here on `board` takes the rows. It may have taken some before."""
+    def watch(self, history: SweepHistory) -> None:
+        """Show `history`, which takes the events that follow. It may have taken some before."""
         with self._lock:
-            self.board = board
-            self.heading = self.heading or board.name
+            self.history = history
+            self.heading = self.heading or history.name
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Print a line for people."""
         self._out(text)
 
-    def ledger(self, row: Row) -> None:
-        """A row of the ledger; also those of groups that an earlier run has asked."""
-        assert self.board is not None, "rows come after begin()"
+    def apply(self, event: Event) -> None:
+        """Bring the history up to an event, and show what is new in it. An event may come again."""
+        assert self.history is not None, "events come after begin()"
         with self._lock:
-            group = self.board.take(row)
-            told = row["event"] == "ended" and group is not None and not row["cached"]
-            line = (
-                self._timed(f"{row['group']} · {end_words(row, group.thresholds)}")
-                if told and group is not None
-                else ""
-            )
-        if line:  # said outside of the lock: a terminal's own lock is taken for that
+            known = isinstance(event, EpochEnd) and self._is_known(self.history, event)
+            group = self.history.apply(event)
+            line = "" if group is None or known else self._words(self.history, group, event)
+            line = self._timed(line) if line else ""
+        if not line:
+            return
+        if isinstance(event, EpochEnd):  # said outside of the lock: a terminal's own lock is taken for that
+            self._stage(line)
+        else:
             self.say(line)
 
-    def epoch(self, group: str, key: str, row: Row) -> None:
-        """A row of the trial `key` of a group; one that was told before, by a trial that goes on, may come again."""
-        assert self.board is not None, "rows come after begin()"
-        with self._lock:
-            new = self.board.epoch(group, key, row)
-            line = self._timed(f"{self.board.groups[group].named(key)} · {new}") if new is not None else ""
-        if line:
-            self._stage(line)
+    def _is_known(self, history: SweepHistory, event: EpochEnd) -> bool:
+        group = history.groups.get(event.group)
+        return group is not None and event.key in group.reached.get(place_of(event.row), {})
+
+    def _words(self, history: SweepHistory, group: GroupHistory, event: Event) -> str:
+        """Return an event in words; empty for one that no line is printed of."""
+        match event:
+            case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None:
+                reached = group.reached.get(row.stage, {})
+                figure = f"{group.shown.name} {group.shown.text(reached[key])}" if key in reached else ""
+                return f"{group.trial_name(key)} · {row.stage}: {figure}" if figure else ""
+            case Ended(_, _, False):
+                return f"{group.name} · {end_words(history, group)}"
+            case _:
+                return ""
 
     def _stage(self, line: str) -> None:
         self.say(line)
 
     def _timed(self, text: str) -> str:
-        assert self.board is not None
-        done = f"{self.board.done:3d}/{self.board.total}"
+        assert self.history is not None
+        done = f"{self.history.done:3d}/{self.history.total}"
         return f"[{time.monotonic() - self.began:6.0f} s · {done}] {text}"
 
 
 class Live(Plain):
-    """Draws the board at the foot of a terminal, a few times a second at most; ends and what is said scroll above.
+    """Draws the history at the foot of a terminal, a few times a second at most; lines scroll above.
 
     The table goes when the context ends: what follows (a summary, a last picture) says it all.
     """
@@ -102,8 +112,8 @@ class Live(Plain):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._redrawn.stop()
 
-    def watch(self, board: Board) -> None:
-        super().watch(board)
+    def watch(self, history: SweepHistory) -> None:
+        super().watch(history)
         self._redrawn.start()
 
     def _stage(self, line: str) -> None:
@@ -111,27 +121,29 @@ class Live(Plain):
 
     def _draw(self) -> Group:
         with self._lock:
-            if self.board is None:
+            if self.history is None:
                 return Group()
-            picture = self.board.picture()
             heading = f"{self.heading} · {duration(time.monotonic() - self.began)}"
-        return tables(picture, heading, height=self._console.height)
+            return tables(self.history, picture(self.history), heading, height=self._console.height)
 
 
 def watcher(stream: TextIO) -> Plain:
-    """Live where `stream` is a terminal that can move its cursor, else Plain."""
+    """Return Live where `stream` is a terminal that can move its cursor, else Plain."""
     console = Console(file=stream)
     if stream.isatty() and console.is_terminal and not console.is_dumb_terminal:
         return Live(console)
     return Plain(lambda text: print(text, file=stream, flush=True))
 
 
-def end_words(row: Row, thresholds: dict[str, float]) -> str:
-    """How a group ended, of its `ended` row and the thresholds it had to clear."""
-    if row["state"] == "failed":
-        return f"failed: {row['error']}"
-    if row["state"] == "pruned":
-        return f"pruned at {row['stage']}: below {thresholds.get(row['stage'], 0):.3f}"
-    values = [value for value in row.get("objectives") or [row["objective"]] if value is not None]
-    many = "s" if len(values) > 1 else ""
-    return f"complete, objective{many} {', '.join(f'{value:.3f}' for value in values)}" if values else "complete"
+def end_words(history: SweepHistory, group: GroupHistory) -> str:
+    """Return how a group ended, in words."""
+    end = group.outcome
+    assert end is not None, "it has ended"
+    if end.state == "failed":
+        return f"failed: {end.error}"
+    if end.state == "pruned":
+        threshold = group.asked.thresholds.get(end.stage or "")
+        first = history.objectives[0]
+        return f"pruned at {end.stage}" + ("" if threshold is None else f": {first.threshold_text(threshold)}")
+    values = [f"{m.name} {m.text(value)}" for m, value in zip(history.objectives, end.objectives, strict=False)]
+    return f"complete, {', '.join(values)}" if values else "complete"

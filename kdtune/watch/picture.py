@@ -1,14 +1,17 @@
-"""A board's picture as tables: the same on a terminal, where it is redrawn, and as plain text in a pipe."""
+"""A sweep's state as tables: the same on a terminal, where it is redrawn, and as plain text in a pipe."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as Drawn
 from rich.text import Text
 
+from kdtune.history.metric import MetricSpec
+from kdtune.history.sweep import SweepHistory
 from kdtune.parse import printable
 from kdtune.tables import Table
 from kdtune.tables.terminal import for_terminal
@@ -21,9 +24,11 @@ WIDE = 400
 COUNTS = ("complete", "pruned", "failed", "running", "pending")
 
 
-def tables(picture: Row, heading: str, begun: str = "running", height: int | None = None) -> Group:
-    """`picture` of Board.picture under `heading`, in at most `height` lines; `begun` says what the trials that have
-    begun and not ended do."""
+def tables(
+    history: SweepHistory, picture: Row, heading: str, begun: str = "running", height: int | None = None
+) -> Group:
+    """Return the `picture` of a history under `heading`, in at most `height` lines; `begun` says what the trials do
+    that have begun and not ended."""
     progress = f"{picture['done']}/{picture['total']} ended"
     left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
     parts: list[Text | Drawn] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
@@ -35,11 +40,11 @@ def tables(picture: Row, heading: str, begun: str = "running", height: int | Non
             groups = groups[: max(room // 2, room - len(blocks))]
             # Those at work first, as far as not all can be shown.
             blocks = sorted(blocks, key=lambda block: block["running"] == 0)[: room - len(groups)]
-    several = picture["metric"] is None
+    objectives = history.objectives
     heads = ["block", *(begun if state == "running" else state for state in COUNTS)]
-    heads += ["Pareto set"] if several else [f"best {picture['metric']}", "gain"]
+    heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
     rows = [
-        [block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"], several)]
+        [block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"], objectives)]
         for block in blocks
     ]
     parts += [
@@ -47,7 +52,10 @@ def tables(picture: Row, heading: str, begun: str = "running", height: int | Non
         *_rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks"),
     ]
     if groups:
-        parts += [Text(), for_terminal(Table.of([begun, "epoch", "reached"], [_group(group) for group in groups]))]
+        parts += [
+            Text(),
+            for_terminal(Table.of([begun, "epoch", "reached"], [_group(history, group) for group in groups])),
+        ]
         parts += _rest(len(picture["running"]) - len(groups), begun)
     return Group(*parts)
 
@@ -62,28 +70,25 @@ def show(drawn: RenderableType, stream: TextIO) -> None:
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), file=stream, flush=True)
 
 
-def best_words(best: Row) -> str:
-    """A block's best in one cell, as in `0.521 (no. 2)` or `Pareto set of 3`."""
+def best_words(best: Row, objectives: Sequence[MetricSpec]) -> str:
+    """Return a block's best in one cell, as in `0.521 (no. 2)` or `Pareto set of 3`."""
     if "candidates" in best:
         return f"Pareto set of {len(best['candidates'])}"
-    return f"{best['objective']:.3f} (no. {best['candidate']})"
+    return f"{objectives[0].text(best['objective'])} (no. {best['candidate']})"
 
 
-def _best(best: Row | None, several: bool) -> list[str]:
+def _best(best: Row | None, objectives: Sequence[MetricSpec]) -> list[str]:
     if best is None:
-        return [""] if several else ["", ""]
+        return [""] if len(objectives) > 1 else ["", ""]
     if "candidates" in best:
         return [str(len(best["candidates"]))]
-    return [best_words(best), "" if best["gain"] is None else f"{best['gain']:+.3f}"]
+    return [best_words(best, objectives), objectives[0].gain_text(best["gain"])]
 
 
-def _group(group: Row) -> list[str]:
-    epoch = f"{group['epoch']} of {group['epochs']}" if group["epochs"] else str(group["epoch"])
-    return [
-        group["trial"],
-        epoch,
-        f"{group['stage']}: {group['metric']} {group['value']:.3f}" if group["stage"] else "",
-    ]
+def _group(history: SweepHistory, group: Row) -> list[str]:
+    shown = history.groups[group["group"]].shown
+    reached = "" if shown is None else f"{group['stage']}: {shown.name} {shown.text(group['value'])}"
+    return [group["trial"], f"{group['epoch']} of {group['epochs']}", reached]
 
 
 def _line(text: str) -> Text:

@@ -1,25 +1,25 @@
-"""How sweeps get on that run elsewhere, with nothing but the store to read."""
+"""The state of sweeps that run elsewhere, with nothing but the store to read."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TextIO
 
-from kdtune.store import Store, SweepFiles
-from kdtune.store.files import read_json
+from kdtune.history.progress import picture
+from kdtune.history.reading import HistoryReader
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store
 from kdtune.store.seal import passed_over
+from kdtune.sweep.driver_life import Driver, DriverLife
 from kdtune.tables import Table
 from kdtune.tables.terminal import for_terminal
-from kdtune.watch.board import Board
 from kdtune.watch.live import Live, watcher
 from kdtune.watch.picture import best_words, show, tables
-from kdtune.watch.reading import Reader, board_of
 
 Row = dict[str, Any]
 
-#: A driver touches its file every 5 seconds; one that was silent for so many has died.
-SILENT = 30.0
 #: Seconds between two looks at a sweep that is followed.
 POLL = 1.0
 #: Blocks whose best is named in the list of all sweeps.
@@ -27,52 +27,62 @@ SHOWN = 3
 
 
 def status(store: Store, name: str) -> Row:
-    """{"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
-    "driver": {"host", "pid", "since": seconds since 1970, "address"} or None, …}, and what Board.picture holds.
+    """Return the state of a sweep as JSON.
 
-    While nobody runs the sweep, its `running` trials are those that go on from their checkpoints when it is run again.
+    {"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
+    "driver": {"host", "pid", "since": seconds since 1970, "address", "seconds": that it has run} or None, …}, and what
+    kdtune.history.progress.picture holds.
+
+    While nobody runs the sweep, its `running` trials are those that resume from their checkpoints when it is run again.
     Raises StoreError for an unknown name.
     """
-    reader = Reader(store, name)
-    return _status(reader, board_of(reader))
+    found, _ = _status(HistoryReader(store, name), DriverLife(store, name))
+    return found
 
 
-def show_status(found: Row, stream: TextIO) -> None:
-    """Print `found` of status() as tables."""
-    heading = f"{found['sweep']} · {_state_words(found['state'], found['driver'])}"
-    show(tables(found, heading, "running" if _is_run(found["state"]) else "begun"), stream)
+def show_status(store: Store, name: str, stream: TextIO) -> None:
+    """Print the state of a sweep as tables. Raises StoreError for an unknown name."""
+    _show(HistoryReader(store, name), DriverLife(store, name), stream)
 
 
 def follow(store: Store, name: str, stream: TextIO) -> None:
     """Show the sweep until nobody runs it: on a terminal redrawn, else as it is now, what then happens, and its end."""
-    reader = Reader(store, name)
-    board = board_of(reader)
-    state, driver = _run_state(reader.files, board)
+    reader, life = HistoryReader(store, name), DriverLife(store, name)
+    history = reader.poll()
+    state, driver = _run_state(life, history)
     with watcher(stream) as watch:
         if _is_run(state) and not isinstance(watch, Live):
-            show_status(_status(reader, board), stream)
+            _show(reader, life, stream)
+        if driver is not None:
+            watch.began = time.monotonic() - driver.seconds
         while _is_run(state) and driver is not None:
             watch.heading = f"{name} · {_state_words(state, driver)}"
-            watch.began = time.monotonic() - (time.time() - driver["since"])
-            if watch.board is not board:
-                watch.watch(board)
+            if watch.history is not history:
+                watch.watch(history)
             time.sleep(POLL)
             # Before the rows: whatever was written before the driver left is then read.
-            state, driver = _run_state(reader.files, board)
+            state, driver = _run_state(life, history)
             if reader.current:
-                reader.poll(watch.ledger, watch.epoch)
-            else:  # another driver goes on with it, perhaps with more candidates
-                reader = Reader(store, name)
-                board = board_of(reader)
-    show_status(_status(reader, board), stream)
+                reader.poll(watch.apply)
+            else:  # another driver runs it now, perhaps with more candidates
+                reader = HistoryReader(store, name)
+                history = reader.poll()
+    _show(reader, life, stream)
 
 
-def _status(reader: Reader, board: Board) -> Row:
-    state, driver = _run_state(reader.files, board)
-    picture = board.picture()
+def _status(reader: HistoryReader, life: DriverLife) -> tuple[Row, Driver | None]:
+    history = reader.poll()
+    state, driver = _run_state(life, history)
+    found = picture(history)
     if not _is_run(state):
-        picture["time_left"] = None
-    return {"sweep": reader.name, "state": state, "driver": driver, **picture}
+        found["time_left"] = None
+    return {"sweep": reader.name, "state": state, "driver": None if driver is None else asdict(driver), **found}, driver
+
+
+def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
+    found, driver = _status(reader, life)
+    heading = f"{found['sweep']} · {_state_words(found['state'], driver)}"
+    show(tables(reader.history, found, heading, "running" if _is_run(found["state"]) else "begun"), stream)
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------
@@ -82,54 +92,58 @@ def overview(store: Store) -> Row:
     """Return what the ledgers alone say of every sweep.
 
     {"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed":
-    groups, "metric", "best": {block: as in Board.picture}}]}
+    groups, "metric", "unit", "best": {block: as in picture}}]}
     """
     sweeps = []
-    for name in store.sweeps():
-        reader = passed_over(partial(Reader, store, name), None)
-        if reader is None:  # its record is damaged
-            continue
-        board = Board(reader.sweep)
-        for row in reader.ledger.new():
-            board.take(row)
-        state, driver = _run_state(reader.files, board)
-        picture = board.picture()
-        failed = sum(tally.count("failed") for tally in (board.teachers, *board.blocks.values()))
-        figures = {name: picture[name] for name in ("done", "total", "metric")}
-        best = {block["block"]: block["best"] for block in picture["blocks"]}
-        sweeps.append({"sweep": name, "state": state, "driver": driver, **figures, "failed": failed, "best": best})
+    for history, state, driver in _sweeps(store):
+        found = picture(history)
+        figures = {name: found[name] for name in ("done", "total", "metric", "unit")}
+        best = {block["block"]: block["best"] for block in found["blocks"]}
+        run = {"state": state, "driver": None if driver is None else asdict(driver)}
+        sweeps.append({"sweep": history.name, **run, **figures, "failed": history.counts()["failed"], "best": best})
     return {"store": str(store.place), "sweeps": sweeps}
 
 
-def show_overview(found: Row, stream: TextIO) -> None:
-    """Print `found` of overview(), a line a sweep."""
-    if not found["sweeps"]:
-        print(f"no sweep was run with {found['store']} yet", file=stream)
-        return
+def show_overview(store: Store, stream: TextIO) -> None:
+    """Print every sweep of the store, a line each."""
     rows = []
-    for sweep in found["sweeps"]:
-        best = [(block, best_words(best)) for block, best in sweep["best"].items() if best is not None]
+    for history, state, driver in _sweeps(store):
+        blocks = picture(history)["blocks"]
+        best = [
+            (block["block"], best_words(block["best"], history.objectives))
+            for block in blocks
+            if block["best"] is not None
+        ]
         words = [words if block == "all" else f"{block}: {words}" for block, words in best[:SHOWN]]
         words += [f"… and {len(best) - SHOWN} more blocks"] if len(best) > SHOWN else []
-        who = "" if sweep["driver"] is None else _who(sweep["driver"])
-        ended = f"{sweep['done']}/{sweep['total']}"
-        rows.append([sweep["sweep"], sweep["state"], ended, str(sweep["failed"] or ""), ", ".join(words), who])
+        who, failed = "" if driver is None else _who(driver), str(history.counts()["failed"] or "")
+        rows.append([history.name, state, f"{history.done}/{history.total}", failed, ", ".join(words), who])
+    if not rows:
+        print(f"no sweep was run with {store.place} yet", file=stream)
+        return
     show(for_terminal(Table.of(["sweep", "state", "ended", "failed", "best", "run by"], rows)), stream)
+
+
+def _sweeps(store: Store) -> list[tuple[SweepHistory, str, Driver | None]]:
+    """Return the history of every sweep whose record can be read, with the state of its driver."""
+    found = []
+    for name in store.sweeps():
+        reader = passed_over(partial(HistoryReader, store, name), None)
+        if reader is not None:
+            history = reader.read(begun=False)
+            found.append((history, *_run_state(DriverLife(store, name), history)))
+    return found
 
 
 # ---- who runs it -----------------------------------------------------------------------------------------------------
 
 
-def _run_state(files: SweepFiles, board: Board) -> tuple[str, Row | None]:
-    """The state as in status(), and what the driver says of itself."""
-    driver = passed_over(lambda: read_json(files.driver, ("host", "pid", "since", "address")), None)
-    try:
-        silent = time.time() - files.driver.stat().st_mtime
-    except FileNotFoundError:  # it has just ended
-        driver, silent = None, 0.0
-    if driver is not None and silent < SILENT:
-        return ("stopping" if files.stop.exists() else "running"), driver
-    if board.done >= board.total:
+def _run_state(life: DriverLife, history: SweepHistory) -> tuple[str, Driver | None]:
+    """Return the state as in status(), and what the driver says of itself."""
+    driver, alive = life.look()
+    if alive:
+        return ("stopping" if life.files.stop.exists() else "running"), driver
+    if history.complete:
         return "complete", None
     return ("stopped" if driver is None else "died"), driver
 
@@ -138,15 +152,15 @@ def _is_run(state: str) -> bool:
     return state in ("running", "stopping")
 
 
-def _who(driver: Row) -> str:
-    cluster = f", cluster {driver['address']}" if driver["address"] else ""
-    return f"host {driver['host']}, pid {driver['pid']}{cluster}"
+def _who(driver: Driver) -> str:
+    cluster = f", cluster {driver.address}" if driver.address else ""
+    return f"host {driver.host}, pid {driver.pid}{cluster}"
 
 
-def _state_words(state: str, driver: Row | None) -> str:
-    """For people, with what to do where the driver has died."""
+def _state_words(state: str, driver: Driver | None) -> str:
+    """Return the state for people, with what to do where the driver has died."""
     if driver is None:
         return "not running" if state == "stopped" else state
     if state == "died":
-        return f"the driver died ({_who(driver)}): run the same command again to go on"
+        return f"the driver died ({_who(driver)}): run the same command again to resume"
     return f"{state} ({_who(driver)})"

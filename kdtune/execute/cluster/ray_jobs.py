@@ -28,11 +28,10 @@ from kdtune.scoped import environment
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.store.seal import passed_over
+from kdtune.sweep.driver_life import DriverLife
 
 Say = Callable[[str], object]
 
-#: Seconds since a driver last touched its file after which it counts as gone.
-DRIVER_GONE = 30.0
 #: Seconds that a sweep has to write its checkpoints and end; after that Ray ends the job.
 PATIENCE = 60.0
 #: Seconds between two looks at what is waited for.
@@ -53,7 +52,7 @@ def submit_sweep(
     """
     refuse_secrets(store, address)
     files, client = store.sweep(sweep.name).fetch(), _client(address)
-    _refuse_running(files, sweep.name)
+    _refuse_running(DriverLife(store, sweep.name), sweep.name)
     store.claim()
     files.stop.unlink(missing_ok=True)
     write_atomic(files.submitted, text)
@@ -97,28 +96,19 @@ def stop_sweep(store: Store, name: str, say: Say, patience: float = PATIENCE) ->
     where a driver that is no job does not end.
     """
     files = store.sweep(name).fetch()
-    job, driver = _running_job(files), running_driver(files)
+    life = DriverLife(store, name)
+    job, driver = _running_job(files), life.alive()
     if job is None and driver is None:
         raise UserError([Problem(name, f"nobody runs it in {store.root}", "a sweep that runs")])
     write_atomic(files.stop, "")
     files.publish()
     say(f"{name}: asked to stop; its trials write their checkpoints")
     try:
-        if not _wait(files, patience):
-            _end(files, name, say, patience)
+        if not _wait(life, patience):
+            _end(life, name, say, patience)
     finally:
         files.stop.unlink(missing_ok=True)
     say(f"{name}: stopped; the same command goes on from the last checkpoints")
-
-
-def running_driver(files: SweepFiles) -> dict[str, Any] | None:
-    """Who runs the sweep now, as its driver said, or None."""
-    try:
-        if time.time() - files.driver.stat().st_mtime > DRIVER_GONE:
-            return None
-    except FileNotFoundError:
-        return None
-    return passed_over(lambda: read_json(files.driver, ("host", "pid")), None)
 
 
 def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
@@ -137,14 +127,14 @@ def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
 # ---- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_running(files: SweepFiles, name: str) -> None:
-    driver, job = running_driver(files), _running_job(files)
+def _refuse_running(life: DriverLife, name: str) -> None:
+    driver, job = life.alive(), _running_job(life.files)
     stop = f"`python -m kdtune stop {name}` first"
     if job is not None:
         what = f"is still running as job {job['submission_id']} on {job['address']}"
         raise UserError([Problem(name, what, stop)])
     if driver is not None:
-        what = f"is still running on {driver['host']} as process {driver['pid']}"
+        what = f"is still running on {driver.host} as process {driver.pid}"
         raise UserError([Problem(name, what, stop)])
 
 
@@ -179,10 +169,11 @@ async def _follow(client: JobSubmissionClient, job: dict[str, str], write: Say) 
         write(text)
 
 
-def _wait(files: SweepFiles, patience: float) -> bool:
+def _wait(life: DriverLife, patience: float) -> bool:
     """Whether driver and job have ended within so many seconds."""
     deadline = time.monotonic() + patience
-    while (driver := running_driver(files)) is not None or _running_job(files) is not None:
+    files = life.files
+    while (driver := life.alive()) is not None or _running_job(files) is not None:
         if time.monotonic() > deadline:
             return False
         if driver is not None and not files.stop.exists():
@@ -191,17 +182,17 @@ def _wait(files: SweepFiles, patience: float) -> bool:
     return True
 
 
-def _end(files: SweepFiles, name: str, say: Say, patience: float) -> None:
-    job, driver = _running_job(files), running_driver(files)
+def _end(life: DriverLife, name: str, say: Say, patience: float) -> None:
+    job, driver = _running_job(life.files), life.alive()
     if job is not None:
         say(f"{name}: has not ended within {patience:.0f} s; Ray ends the job {job['submission_id']}")
         _client(job["address"]).stop_job(job["submission_id"])
-        if _wait(files, PATIENCE):
+        if _wait(life, PATIENCE):
             return
         raise UserError([Problem(name, f"Ray has not ended the job {job['submission_id']}", f"see {job['address']}")])
     if driver is not None:
         what = f"has not ended within {patience:.0f} s"
-        where = f"end process {driver['pid']} on {driver['host']}"
+        where = f"end process {driver.pid} on {driver.host}"
         raise UserError([Problem(name, what, where)])
 
 

@@ -1,0 +1,95 @@
+"""Whether a sweep's driver is alive, and who it is. No clock of one machine is compared with that of another.
+
+A driver holds the sweep's lock while it runs, and the system frees it however the driver ends. Of a store behind a URL
+the lock is an object that the driver touches every few seconds: whether it does, takes two looks to see.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pydantic import FiniteFloat
+
+from kdtune.history.events import parsed
+from kdtune.store import Store, SweepFiles
+from kdtune.store.files import read_json
+from kdtune.store.lease import BEAT_S, clock
+from kdtune.store.seal import passed_over
+
+#: A driver behind a URL that has not touched its lock for so long, by the clock of whoever looks, has died.
+SILENT_S = 4 * BEAT_S
+#: Seconds between two looks at it.
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Who runs a sweep, as it says itself in driver.json."""
+
+    host: str
+    pid: int
+    since: FiniteFloat
+    """Seconds since 1970, by the driver's clock."""
+    address: str | None = None
+    """The cluster's, where the sweep runs on one."""
+    seconds: FiniteFloat = 0.0
+    """How long it had run when it wrote this, by the driver's clock."""
+
+
+def read_driver(files: SweepFiles) -> Driver | None:
+    """Return what driver.json says; None where there is none, or it is damaged, which a note says."""
+
+    def read() -> Driver | None:
+        record = read_json(files.driver, ("host", "pid", "since"))
+        return None if record is None else parsed(Driver, record, files.driver)
+
+    return passed_over(read, None)
+
+
+class DriverLife:
+    """Looks at the driver of one sweep."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._lock = store, f"sweep-{name}"
+        self.files = store.sweep(name)
+        self._beat: str | None = None
+        self._since: float | None = None
+        """When `_beat` was first seen, by this process's clock; None before the first look."""
+
+    def look(self) -> tuple[Driver | None, bool]:
+        """Return what the driver says of itself, and whether it is alive; (None, False) where none is there.
+
+        A driver that is there and not alive has died. Of a store behind a URL the first look waits for a sign of life:
+        BEAT_S at a living driver, SILENT_S at a dead one.
+        """
+        alive = self._is_alive()
+        driver = read_driver(self.files)
+        return driver, alive and driver is not None
+
+    def alive(self) -> Driver | None:
+        """Return the driver that runs the sweep, or None."""
+        driver, alive = self.look()
+        return driver if alive else None
+
+    def _is_alive(self) -> bool:
+        if self._store.is_locked_here(self._lock):
+            return True
+        if self._store.mirror is None or not self.files.driver.exists():
+            return False
+        first = self._since is None
+        while True:
+            beat = self._store.lock_beat(self._lock)
+            if beat is None:
+                return False
+            now = clock()
+            if self._since is None or beat != self._beat:
+                touched = self._since is not None
+                self._beat, self._since = beat, now
+                if touched:
+                    return True
+            elif not first:
+                return now - self._since < SILENT_S
+            elif now - self._since >= SILENT_S:
+                return False
+            time.sleep(LOOK_S)
