@@ -14,6 +14,7 @@ from kdtune.history.record import SweepRecord
 from kdtune.store import Store
 from kdtune.store.files import write_json, write_jsonl
 from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
+from kdtune.sweep.groups import KeyOf
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.study import Journal
@@ -25,12 +26,14 @@ PROFILE = {"device": "a CPU", "torch": "2.15", "threads": 1}
 FLOOR = 0.1
 
 
-def fabricate(store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None) -> SweepScheduler:
+def fabricate(
+    store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None, keys: KeyOf = key_of
+) -> SweepScheduler:
     """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, SweepRecord.of(sweep, ledger.name, "", {}).row())
-    scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(files.study(ledger), sweep))
+    scheduler = SweepScheduler(sweep, keys, Ledger(ledger), Journal(files.study(ledger), sweep))
     while ends != 0 and (group := scheduler.next_to_train(store)) is not None:
         scheduler.finish(group, _train(store, sweep, group, figure), cached=False)
         ends = None if ends is None else ends - 1

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import kdtune, refused, run_python, stopped, train
@@ -16,8 +17,9 @@ from watched import a_sweep, asked, driven, ended, left_by_driver, status, tell
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import UserError
 from kdtune.history.reading import HistoryReader, Lines
-from kdtune.store import Store
+from kdtune.store import Store, SweepFiles
 from kdtune.store.files import append_jsonl
+from kdtune.sweep import driver_life
 from kdtune.sweep.driver_life import DriverLife
 from kdtune.sweep.driver_lock import DriverLock
 from kdtune.train.session import Session
@@ -220,3 +222,44 @@ print([name for name in ("torch", "ray", "mlflow", "optuna", "numpy", "pandas") 
     assert found["time_left"] == pytest.approx(2.0), "an epoch of two seconds is left to each of the two"
     assert int(opened.split()[1]) < 20
     assert heavy == "[]"
+
+
+class FarStore:
+    """A store behind a URL, whose lock another machine holds and touches every `every` seconds (None: it has died)."""
+
+    mirror = "far"
+
+    def __init__(self, folder: Path, every: float | None, free: bool = False) -> None:
+        self.now, self.every, self.free = 0.0, every, free
+        self._store = Store(folder)
+
+    def sweep(self, name: str) -> SweepFiles:
+        return self._store.sweep(name)
+
+    def is_locked_here(self, name: str) -> bool:
+        return False
+
+    def lock_beat(self, name: str) -> str | None:
+        return None if self.free else str(0 if self.every is None else self.now // self.every)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("every", "free", "alive", "took"), [(5.0, False, True, 5.0), (None, False, False, 20.0), (5.0, True, False, 0.0)]
+)
+def test_behind_a_url_a_driver_is_alive_that_touches_its_lock(
+    every: float | None, free: bool, alive: bool, took: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_driver(a_sweep(tmp_path), since=9e9)
+    store: Any = FarStore(tmp_path, every, free)
+    monkeypatch.setattr(driver_life, "clock", lambda: store.now)
+    monkeypatch.setattr(driver_life.time, "sleep", store.sleep)
+    life = DriverLife(store, "tiny")
+    assert (life.look()[1], store.now) == (alive, took)
+    if alive:
+        store.now, store.every = store.now + 19, 1e9  # killed
+        assert life.look()[1], "it may be about to touch it"
+        store.now += 25
+        assert not life.look()[1]

@@ -1,0 +1,189 @@
+"""DESIGN 4.9: history, `results`, `report`, MLflow and `status` say the same of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fabricated import FORM, fabricate, sweep_of, usual_figure
+from helpers import sweep_results
+from schedulers import key_of
+from watched import left_by_driver
+
+from kdtune.api.reporting import make_report
+from kdtune.cli import main
+from kdtune.config.key import digest
+from kdtune.config.trial import TrialConfig
+from kdtune.errors import EXIT_OK
+from kdtune.history.reading import read_history
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store
+from kdtune.sweep.group import TrialGroup
+from kdtune.tracking.ending import SweepEnding
+from kdtune.watch.status import status
+
+#: Of a sweep whose trials all cost as much: the third candidate's is far better than the control's.
+LOSS = {"metric": "pretext_loss", "mode": "min"}
+GMAC = {"metric": "gmac", "mode": "min"}
+
+
+def of_width(group: TrialGroup, i: int, epoch: int) -> float:
+    return 0.2 + 0.05 * epoch + 0.001 * group.configs[i].student.width
+
+
+def with_changed_data(config: TrialConfig) -> str:
+    """The key of a trial whose videos are others."""
+    return digest(["changed", key_of(config)])
+
+
+def usual(store: Store) -> None:
+    fabricate(store, sweep_of(), usual_figure)
+
+
+def min_objective(store: Store) -> None:
+    fabricate(store, sweep_of(objective=LOSS), usual_figure)
+
+
+def cost(store: Store) -> None:
+    space = {"student.width": {"int_log": [4, 64]}, "teacher": ["none", "c3d"]}
+    search = {"space": space, "controls": [{"teacher": "none", "student.width": 16}]}
+    fabricate(store, sweep_of(search, objective=GMAC, prune={}), of_width)
+
+
+def two_objectives(store: Store) -> None:
+    space = {"student.width": {"int_log": [4, 64]}, "teacher": ["none", "c3d"]}
+    fabricate(store, sweep_of({"space": space}, objective=[GMAC, {"metric": "knn"}], prune={}), of_width)
+
+
+def killed_and_asked_again(store: Store) -> None:
+    """Its videos have changed since it was complete, and its driver was killed half way. One trial has begun."""
+    fabricate(store, sweep_of(refit=True), usual_figure)
+    scheduler = fabricate(store, sweep_of(refit=True), usual_figure, ends=10, keys=with_changed_data)
+    begun = scheduler.next_to_train(store)
+    assert begun is not None
+    store.trial(begun.keys[0]).config.parent.mkdir(parents=True)
+    store.trial(begun.keys[0]).epochs.write_text('{"epoch": 1, "seconds": 2.0, "at": 1.0e9}\n')
+    left_by_driver(store.sweep("s"))
+
+
+SWEEPS = [usual, min_objective, cost, two_objectives, killed_and_asked_again]
+
+
+@pytest.fixture(params=SWEEPS, ids=lambda make: make.__name__)
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    make: Callable[[Store], None] = request.param
+    monkeypatch.setattr("kdtune.report.write.drawn", lambda *_: [])  # plots take seconds
+    store = Store(tmp_path / "runs")
+    make(store)
+    return store
+
+
+def rows_of(markdown: str) -> dict[str, list[str]]:
+    """First cell → the others, of the first table."""
+    lines = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("|")]
+    heads = lines.index(lines[0])
+    count = next((i for i, line in enumerate(lines[1:], 1) if line[0] == "block"), len(lines))
+    return {line[0]: line[1:] for line in lines[heads + 2 : count]}
+
+
+def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    history = read_history(store, "s")
+    results, found = sweep_results(store, "s"), status(store, "s")
+    assert main(["results", "s", "--format", "csv", "--store", str(store.root)]) == EXIT_OK
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    page = make_report(store, "s")[0].read_text()
+    ending = SweepEnding(store, history)
+    summary, tracked = rows_of(ending.summary()), {trial.key: trial for trial in ending.trials()}
+    several = len(history.objectives) > 1
+    assert history.total == found["total"]
+    assert history.done == found["done"]
+    for i, (label, block) in enumerate(history.blocks.items()):
+        shown = found["blocks"][i]
+        reported = list(csv.DictReader((store.report("s") / "tables" / f"block_{i}.csv").read_text().splitlines()))
+        numbers, leader = [group.number for group in block.best], block.leader
+        gain = None if leader is None else block.gain(leader)
+
+        # ---- the best ------------------------------------------------------------------------------------------------
+        best: Any = results["best"][label]
+        assert numbers == ([trial["candidate"] for trial in best] if several else [best["candidate"]] if best else [])
+        if several:
+            assert (shown["best"] or {"candidates": []})["candidates"] == numbers
+            assert {int(row["trial"]) for row in reported if row["state"].endswith("Pareto set")} == set(numbers)
+            assert f"- {label}: {', '.join(f'candidate {n}' for n in numbers)}" in ending.summary()
+        elif leader is not None:
+            assert (shown["best"]["candidate"], shown["best"]["objective"]) == (leader.number, leader.objective())
+        if leader is None or gain is None:
+            assert summary[label][1:] == ["none is complete", "–"]
+            assert shown["best"] is None
+            continue
+
+        # ---- its gain ------------------------------------------------------------------------------------------------
+        words = history.metric.gain_text(gain.mean)
+        assert summary[label][2] == words
+        assert f"candidate {leader.number} (" in summary[label][1]
+        row = next(row for row in reported if row["trial"] == str(leader.number))
+        assert float(row[history.metric.gain_head]) == gain.mean
+        assert words in page
+        if not several:
+            assert shown["best"]["gain"] == gain.mean
+            trials = [t for t in results["trials"] if t["block"] == label]
+            base = {t["seed"]: t["objective"] for t in trials if t["control"]}
+            own = {t["seed"]: t["objective"] for t in trials if t["candidate"] == leader.number}
+            gains = [history.metric.gain(value, base[seed]) for seed, value in own.items()]
+            assert list(gain.differences) == gains
+
+    # ---- states ------------------------------------------------------------------------------------------------------
+    assert states_of(history) == Counter((t["block"], t["state"]) for t in results["trials"] if t["seed"] == 0)
+    assert [row["state"] for row in table if not row.get("refits")] == [t["state"] for t in results["trials"]]
+    for block in found["blocks"]:
+        counted = Counter(g.state for g in history.groups.values() if g.asked.block == block["block"])
+        counted["pending"] += history.blocks[block["block"]].unasked
+        assert {state: block[state] for state in counted} == dict(counted)
+    for trial in results["trials"]:
+        assert (trial["state"] == "pending") == (trial["key"] not in tracked)
+        assert trial["state"] == "pending" or tracked[trial["key"]].state == trial["state"]
+        assert f"trial-{trial['key']}" in page
+    candidates = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
+    assert all(f"{count} {state}" in ending.summary().split("Candidates: ")[1] for state, count in candidates.items())
+
+
+def states_of(history: SweepHistory) -> Counter[tuple[str | None, str]]:
+    """(block, state) of the groups whose first seed is 0."""
+    return Counter((group.asked.block, group.state) for group in history.in_order() if group.seeds[0] == 0)
+
+
+def test_what_is_asked_again_is_pending_and_nothing_old_is_shown(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    killed_and_asked_again(store)
+    history = read_history(store, "s")
+    states = Counter((group.kind, group.state) for group in history.groups.values())
+    assert states["control", "complete"] == 6
+    assert states["candidate", "complete"] + states["candidate", "pruned"] == 2
+    assert states["candidate", "running"] == 1
+    assert states["candidate", "pending"] >= 1
+    assert {kind for kind, _ in states} == {"teacher", "control", "candidate"}, "refits of other trials are gone"
+    known = {with_changed_data(c) for s in (sweep_of(refit=True),) for b in s.blocks() for c in _controls(s, b)}
+    assert {key for g in history.groups.values() if g.kind == "control" for key in g.keys} == known
+    found = status(store, "s")
+    assert (found["state"], found["driver"]["host"]) == ("died", "box")
+    assert "not ended" in make_report(store, "s")[0].read_text()
+    # The run that resumes comes to a whole sweep again.
+    fabricate(store, sweep_of(refit=True), usual_figure, keys=with_changed_data)
+    whole = read_history(store, "s")
+    assert whole.complete
+    assert status(store, "s")["state"] == "complete"
+    # The videos are as they were: everything is found, and so it is told.
+    fabricate(store, sweep_of(refit=True), usual_figure)
+    again = read_history(store, "s")
+    assert again.complete
+    assert {g.cached for g in again.groups.values() if g.kind == "candidate"} == {True}
+    json.dumps(sweep_results(store, "s"), allow_nan=False)
+
+
+def _controls(sweep: Any, block: Any) -> list[TrialConfig]:
+    return [sweep.build(block, sweep.search.controls[0], seed) for seed in FORM["search"]["seeds"]]
