@@ -15,8 +15,7 @@ from helpers import CPU, ROOT
 from kdtune.config.trial import TrialConfig
 from kdtune.report.results import mixed_profiles
 from kdtune.train.arithmetic import SWITCHES, fingerprint, switches
-from kdtune.train.profile import arithmetic, profile_changes
-from kdtune.train.replay import Difference
+from kdtune.train.profile import arithmetic
 
 #: Print the bits of a convolution, computed as in a trial, and the profile's value.
 PROGRAM = """
@@ -64,14 +63,6 @@ def test_the_fingerprint_repeats_and_switches_are_named(monkeypatch: pytest.Monk
     monkeypatch.setenv("MKL_CBWR", "AVX2")
     monkeypatch.setenv("DNNL_MAX_CPU_ISA", "SSE41")
     assert switches() == "DNNL_MAX_CPU_ISA=SSE41, MKL_CBWR=AVX2"
-
-
-def test_what_was_not_recorded_is_no_change() -> None:
-    was = {"torch": "2.15.0", "threads": 1}
-    assert profile_changes(was, {**was, "arithmetic": "abc"}) == {}
-    assert profile_changes(was, {**was, "threads": 2, "arithmetic": "abc"}) == {"threads": (1, 2)}
-    said = str(Difference(2, "train.loss", 1.0, 2.0, {"arithmetic": ("unknown", "abc")}))
-    assert "profile, arithmetic: was 'unknown', is now 'abc'" in said
 
 
 def trial(**fields: Any) -> Any:

@@ -98,14 +98,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return taken
 
 
-def earlier(checkpoint: Path) -> None:
-    """Turn it into a trial from a version before rows, origins and the trial's key were recorded."""
-    parts = read_checkpoint(checkpoint)
-    for name in ("rows", "origins", "trial"):
-        parts.pop(name, None)
-    torch.save({**parts, "sha256": content_digest(parts)}, checkpoint)
-
-
 # ---- records ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,36 +157,6 @@ def test_records_of_a_complete_trial_are_made_again_from_its_checkpoint(
     assert (str(files.folder) in said) == (damage != "no result"), "which nothing tells from a killed trial"
     assert len(trials.train()) == 3
     assert capsys.readouterr().err == "", "mended once and for all"
-
-
-@pytest.mark.parametrize(
-    ("damage", "trained"),
-    [
-        (RECORDS["no rows"], {1, 2, 3}),
-        (RECORDS["a row in the middle deleted"], {2, 3}),
-        (RECORDS["the last row deleted"], {2, 3}),
-        (RECORDS["an accuracy changed"], set()),
-    ],
-    ids=["no rows", "middle", "last", "changed"],
-)
-def test_an_earlier_versions_trial_goes_back_to_where_rows_and_checkpoint_agree(
-    damage: Callable[[TrialFiles], None],
-    trained: set[int],
-    trials: Trials,
-    steps: list[str],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    files = trials.files()
-    for checkpoint in (files.checkpoint, files.stage_checkpoint("early")):
-        earlier(checkpoint)
-    assert [row["epoch"] for row in trials.train()] == [1, 2, 3]
-    assert steps == []
-    damage(files)
-    trials.train()
-    assert {int(step.split()[1]) for step in steps} == trained
-    if trained:
-        trials.assert_same()
-        assert "epochs.jsonl: lacks epoch" in capsys.readouterr().err
 
 
 STOPPED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
@@ -261,8 +223,7 @@ def truncated(files: TrialFiles) -> None:
 
 
 def other_weights(files: TrialFiles) -> None:
-    """A whole checkpoint of this trial's form with other weights, as from an earlier version, without a key."""
-    earlier(files.checkpoint)
+    """A whole checkpoint of this trial with other weights."""
     parts = read_checkpoint(files.checkpoint)
     parts["network"]["head.bias"] += 1
     torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)

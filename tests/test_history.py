@@ -21,6 +21,8 @@ from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
 from kdtune.store import Store
+from kdtune.store.files import write_json
+from kdtune.store.seal import sealed
 
 KNN = MetricSpec("knn", "validation", "late", "max", "knn")
 LOSS = MetricSpec("pretext_loss", "validation", "late", "min", "pretext_loss")
@@ -289,13 +291,12 @@ def test_damaged_rows_are_passed_over_with_a_note(tmp_path: Path, capfd: pytest.
     ledger = store.sweep("s").folder / whole.record.ledger
     best = whole.best("fraction=1.0")[0]
     wrong = complete(best.name, (1.0,)).row()
-    _append(ledger, [f"{json.dumps(row)}\n" for row in (wrong, {**wrong, "state": "won"}, {"event": 3, "group": 4})])
+    rows = [wrong, {**wrong, "state": "won"}, {"event": 3, "group": 4}]
+    _append(ledger, [f"{sealed(json.dumps(row))}\n" for row in rows])
     found = read_history(store, "s")
     assert picture(found) == picture(whole)
     assert f"{best.name} how another number of trials ended" in capfd.readouterr().err
-    record = json.loads(store.sweep("s").sweep.read_text())
-    del record["record_sha256"]
-    store.sweep("s").sweep.write_text(json.dumps({**record, "blocks": [1]}))
+    write_json(store.sweep("s").sweep, {**store.sweep_record("s"), "blocks": [1]})
     with pytest.raises(StoreError, match=r"sweep\.json: is damaged: blocks"):
         read_history(store, "s")
 

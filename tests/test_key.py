@@ -154,20 +154,6 @@ def test_the_trainers_semantics_are_in_the_key(monkeypatch: pytest.MonkeyPatch) 
     assert len({*before, *after}) == 4
 
 
-def test_the_former_name_of_a_network_is_read_and_names_the_same_trial() -> None:
-    assert key_of({"student": {"backbone": "tdn"}}) == key_of({"student": {"backbone": "tdn_light"}})
-    form = canonical(TrialConfig.model_validate({"student": {"backbone": "tdn_light"}}))
-    form["student"]["backbone"] = "tdn"
-    assert restored(form, None, None).student.backbone == "tdn_light"
-
-
-def test_a_record_of_semantics_3_is_read_with_the_initial_weights_that_it_had() -> None:
-    for backbone, init in {"r3d": "kaiming", "c3d": "torch", "r3d_18": "kaiming"}.items():
-        form = canonical(TrialConfig.model_validate({"student": {"backbone": backbone}}))
-        form["student"].pop("init", None)
-        assert restored(form, None, None).student.init == init
-
-
 # ---- keys do not change by accident ----------------------------------------------------------------------------------
 
 #: If these change, every existing store loses its trials: change them only on purpose, with TRAINER_SEMANTICS.

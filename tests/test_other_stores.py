@@ -20,6 +20,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.report.teachers import teacher_rows, teacher_table
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_json
+from kdtune.store.seal import sealed
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
 from kdtune.train.imports import Imported, import_checkpoint, import_trial, yaml_lines
 from kdtune.train.session import Session
@@ -111,7 +112,7 @@ def test_a_trial_comes_whole_and_once(best: bool, trained: Trained, tmp_path: Pa
 
 WAYS: dict[str, tuple[Any, str]] = {
     "NaN": (
-        lambda f: f.config.write_text(json.dumps(read_json(f.config) | {"data": math.nan})),
+        lambda f: f.config.write_text(sealed(json.dumps(read_json(f.config) | {"data": math.nan}))),
         "it hashes to nothing",
     ),
     "a list of weights": (

@@ -19,11 +19,11 @@ from kdtune.commands import process
 from kdtune.errors import UserError
 from kdtune.execute.cluster.handover import refuse_secrets, variables, withheld
 from kdtune.store import Store, remote
-from kdtune.store.files import read_jsonl
+from kdtune.store.files import append_jsonl
 from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.publish import read_run_ids
 from kdtune.tracking.serve import serve, ui_command, ui_environment
-from kdtune.urls import forget
+from kdtune.urls import SecretUrl, forget
 
 SECRET = "SEKRIT"
 #: URLs of MLflow, a database and a store; nothing listens at any of them.
@@ -176,11 +176,10 @@ def test_libraries_log_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert SECRET not in said.replace("int(SECRET)", "")
 
 
-def test_run_ids_are_found_again_with_another_password_and_in_old_stores(fabricated: Path, tmp_path: Path) -> None:
+def test_run_ids_are_found_again_with_another_password(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.jsonl"
-    file.write_text('{"uri": "http://me@host/?x=1", "runs": {"a": "b"}}\n')  # as an earlier version wrote it
+    append_jsonl(file, {"uri": str(SecretUrl.of("http://me:old@host/?x=1")), "runs": {"a": "b"}})
     assert read_run_ids(file, "http://me:new@host/?x=2") == {"a": "b"}
-    assert read_jsonl(file)
 
 
 def check_reason(password: str, form: str) -> None:

@@ -19,6 +19,7 @@ from kdtune.errors import UserError
 from kdtune.history.reading import HistoryReader, Lines
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import append_jsonl
+from kdtune.store.seal import sealed
 from kdtune.sweep import driver_life
 from kdtune.sweep.driver_life import DriverLife
 from kdtune.sweep.driver_lock import DriverLock
@@ -130,7 +131,7 @@ def test_looking_for_a_driver_keeps_none_from_starting(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     row = ended("all · candidate 0", "complete", 0.5).row()
     files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
-    ledger, whole = files.folder / "ledger_0.jsonl", json.dumps(row) + "\n"
+    ledger, whole = files.folder / "ledger_0.jsonl", sealed(json.dumps(row)) + "\n"
     reader = HistoryReader(Store(tmp_path), "tiny")
     history = reader.poll()
     with ledger.open("a") as file:
@@ -199,13 +200,13 @@ def test_thousands_of_trials_are_answered_for_without_opening_their_files(tmp_pa
     with (files.folder / "ledger_0.jsonl").open("w") as ledger:
         for number in range(5000):
             row = asked("candidate", number, "all", keys=(f"{number:064x}",), epochs=2)
-            ledger.write(json.dumps(row.row()) + "\n")
+            ledger.write(sealed(json.dumps(row.row())) + "\n")
             if number < 4998:
-                ledger.write(json.dumps(ended(row.group, "complete", number / 5000).row()) + "\n")
+                ledger.write(sealed(json.dumps(ended(row.group, "complete", number / 5000).row())) + "\n")
             folder = tmp_path / "trials" / row.keys[0]
             folder.mkdir(parents=True)
             (folder / "config.json").write_text("{}")
-            (folder / "epochs.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
+            (folder / "epochs.jsonl").write_text(sealed('{"epoch": 1, "seconds": 2.0}') + "\n")
     code = f"""
 import sys
 opened = []

@@ -84,8 +84,8 @@ def digest_of(catalog: pd.DataFrame, hashes: list[str]) -> str:
 def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
     """Return the store's record of a root's files: its path and its entries."""
     record = store.manifest(digest(str(root)))
-    found = passed_over(lambda: read_json(record), None) or {}  # lost entries are hashed again
-    return record, found.get("files", {})
+    found = passed_over(lambda: read_json(record, ("files",)), None)  # lost entries are hashed again
+    return record, {} if found is None else found["files"]
 
 
 def _file_state(path: Path) -> list[int]:

@@ -47,8 +47,8 @@ class Tier:
 
     @classmethod
     def recorded(cls, record: dict[str, Any]) -> Tier:
-        """Return the tier that a store.json names; raw where it names none."""
-        return cls(record.get("tier", "raw"), record.get("quality"))
+        """Return the tier that a store.json names."""
+        return cls(record["tier"], record.get("quality"))
 
     def __str__(self) -> str:
         return "raw" if self.name == "raw" else f"JPEG (quality {self.quality})"

@@ -89,8 +89,6 @@ def restored(form: dict[str, Any], teacher: TrialConfig | None, start: TrialConf
     raw["stages"] = dict(raw["stages"])
     # The canonical form leaves out a schedule without effect, but the default schedule may have one.
     raw["optimizer"].setdefault("schedule", "constant")
-    # Records of semantics 3 and earlier lack this field.
-    raw["student"].setdefault("init", "torch" if raw["student"]["backbone"] == "c3d" else "kaiming")
     raw |= {"teacher": teacher, "start": start}
     return TrialConfig.model_validate(raw)
 

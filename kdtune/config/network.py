@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
 
 #: kdtune's own networks. All have a width, and all but C3D a depth.
 Own = Literal["r3d", "r21d", "c3d", "tdn_light"]
-#: Former name, still accepted in files and records → present name.
-FORMER_NAMES = {"tdn": "tdn_light"}
 #: torchvision's networks, unchanged.
 Torchvision = Literal[
     "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"
@@ -45,7 +43,7 @@ class NetworkConfig(Section):
 
     backbone: Own | Torchvision = "r3d"
     """r3d, r21d, c3d: the papers' networks. tdn_light: a light 2D network with temporal differences, inspired by the
-    published TDN but different from it (formerly named `tdn`). The others are torchvision's."""
+    published TDN but different from it. The others are torchvision's."""
     depth: Literal[10, 18] = 10
     """r3d, r21d, tdn_light: 10 = one block per stage (the papers), 18 = two (as in torchvision)."""
     width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
@@ -53,11 +51,6 @@ class NetworkConfig(Section):
     init: Literal["torch", "kaiming"] | None = None
     """r3d, r21d, c3d, tdn_light: initial weights of the convolutions. torch: PyTorch's defaults, as in PCL's networks;
     kaiming: He's normal initialisation by fan-out, as in torchvision. Default: torch; for tdn_light, kaiming."""
-
-    @field_validator("backbone", mode="before")
-    @classmethod
-    def _present_name(cls, backbone: Any) -> Any:
-        return FORMER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
 
     @property
     def has_width(self) -> bool:

@@ -30,7 +30,12 @@ _NOTHING = "nothing depends on it"
 #: In the order in which they are checked.
 KINDS = (
     Kind("store.json", "the store's id", "the next sweep makes another", ("version", "id")),
-    Kind("manifests/*.json", "hashes of video files", "the next `data prepare` or sweep hashes the videos again"),
+    Kind(
+        "manifests/*.json",
+        "hashes of video files",
+        "the next `data prepare` or sweep hashes the videos again",
+        ("files",),
+    ),
     Kind("measured/*.json", "the speed of trials", "`plan --measure` measures again"),
     Kind("trials/*/config.json", "a trial's identity", _TRIAL),
     Kind("trials/*/result.json", "a trial's result", _TRIAL, ("epochs", "stages", "weights_sha256")),

@@ -2,7 +2,8 @@
 
     {"epoch": 1, …, "record_sha256": "<SHA-256 of the text without this entry>"}
 
-The seal covers the bytes as written, so a reformatted record counts as changed. A record without a seal is accepted.
+The seal covers the bytes as written, so a reformatted record counts as changed. A record without a seal is damaged;
+only an empty object has none.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def sealed(text: str) -> str:
 def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[str] = ()) -> dict[str, Any]:
     """Return the object in a record's bytes, without its seal.
 
-    Raises DamageError if the bytes fail their checksum, are not an object, or lack a key of `needs`.
+    Raises DamageError if the bytes lack a checksum or fail it, are not an object, or lack a key of `needs`.
     """
     where = str(path) if line is None else f"{path}:{line}"
     tail = _TAIL.search(content)
@@ -52,15 +53,12 @@ def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[
         if hashlib.sha256(content).hexdigest().encode() != tail[2]:
             raise DamageError([Problem(where, f"is damaged: it does not match its checksum; {REMEDY}")])
     try:
-        # kdtune never writes a key twice. A seal proves that; without one it must be checked.
-        record = json.loads(content.decode(), object_pairs_hook=_distinct if tail is None else None)
+        record = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise DamageError([Problem(where, f"is damaged: {problem_of(path, error, 'JSON').what}; {REMEDY}")]) from error
     if not isinstance(record, dict):
         raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, not an object; {REMEDY}")])
-    last = next(reversed(record.values()), None)
-    # No unsealed record ends like this: it is a seal with a flipped bit.
-    if tail is None and (SEAL in record or (isinstance(last, str) and len(last) == 64)):
+    if tail is None and record:
         raise DamageError([Problem(where, f"is damaged: its checksum cannot be read; {REMEDY}")])
     if missing := [name for name in needs if name not in record]:
         raise DamageError([Problem(where, f"is damaged: lacks {', '.join(missing)}; {REMEDY}")])
@@ -72,13 +70,6 @@ def is_sealed(content: bytes) -> bool:
     tail = _TAIL.search(content)
     sealed_part = content[: tail.start()] + b"}" if tail is not None else b""
     return tail is not None and hashlib.sha256(sealed_part).hexdigest().encode() == tail[2]
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("it has a key twice")
-    return found
 
 
 def passed_over(read: Callable[[], Read], otherwise: Read) -> Read:

@@ -250,7 +250,7 @@ def read_run_ids(path: Path, uri: SecretUrl | str) -> dict[str, str]:
     """Return trial key → MLflow run id, with the sweep's run as "parent"; empty if nothing was sent to `uri` yet."""
     ids: dict[str, str] = {}
     for row in read_jsonl(path, ("uri", "runs"), passing_over=True):
-        if str(SecretUrl(row["uri"])) == str(SecretUrl.of(uri)):
+        if row["uri"] == str(SecretUrl.of(uri)):
             # A line with a parent is a database's first.
             ids = ({} if "parent" in row["runs"] else ids) | row["runs"]
     return ids

@@ -126,9 +126,8 @@ def torchvision_version(config: TrialConfig) -> str | None:
 
 
 def profile_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return field → (then, now) for each field of `now` that differs from `was`. A field that `was` lacks is no
-    change."""
-    return {name: (was[name], value) for name, value in now.items() if name in was and was[name] != value}
+    """Return field → (then, now) for each field that differs."""
+    return {name: (was.get(name), value) for name, value in now.items() if was.get(name) != value}
 
 
 def weights_digest(network: nn.Module) -> str:

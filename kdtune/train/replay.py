@@ -26,10 +26,6 @@ from kdtune.train.session import Session
 CLOCK = ("seconds", "at", *TARGET_COUNTS)
 
 
-#: Stands for a field that a trial's profile lacks.
-UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True)
 class Difference:
     """The first figure that differs."""
@@ -160,11 +156,10 @@ class Replay:
         """Return the differences between the present profile and every profile under which the trial was trained."""
         now, result = profile(config, self.device, self.session.clips(config)), files.result()
         if result is not None:
-            then = [entry["profile"] for entry in result.get("earlier_profiles", [])] + [result["profile"]]
+            then = [entry["profile"] for entry in result["earlier_profiles"]] + [result["profile"]]
         else:
-            then = [entry["profile"] for entry in read_checkpoint(files.checkpoint).get("profiles", [])]
-        unknown = {name: (UNKNOWN, now[name]) for was in then for name in now.keys() - was.keys() if now[name]}
-        return unknown | {name: both for was in then for name, both in profile_changes(was, now).items()}
+            then = [entry["profile"] for entry in read_checkpoint(files.checkpoint)["profiles"]]
+        return {name: both for was in then for name, both in profile_changes(was, now).items()}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

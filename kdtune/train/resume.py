@@ -43,12 +43,11 @@ def resume(
         if not place.exists():
             continue
         try:
-            parts = _checked(place, files, rows, origins)
+            parts = _checked(place, files, origins)
         except DamageError as error:
             wrong += [str(problem).removesuffix(f"; {ADVICE}") for problem in error.problems]
             continue
         resumed_from, state = name, _restored(fresh(), parts, place)
-        state.rows = state.rows or rows[: state.epoch]
         if place == files.checkpoint_before:
             # The next save moves the last checkpoint to this place: it must not be the damaged one.
             os.replace(place, files.checkpoint)
@@ -90,8 +89,8 @@ def _sound_rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
     return sound, wrong
 
 
-def _checked(place: Path, files: TrialFiles, rows: list[Row], origins: dict[str, str]) -> dict[str, Any]:
-    """Return the parts of a checkpoint that belongs to this trial and fits its rows.
+def _checked(place: Path, files: TrialFiles, origins: dict[str, str]) -> dict[str, Any]:
+    """Return the parts of a checkpoint that belongs to this trial and fits the rows in it.
 
     Raises DamageError if it does not, and StoreError if another version wrote it.
     """
@@ -102,20 +101,19 @@ def _checked(place: Path, files: TrialFiles, rows: list[Row], origins: dict[str,
 
     if not isinstance(parts, dict) or not isinstance(parts.get("epoch"), int):
         raise refuse("is not a trial's checkpoint")
-    if absent := {*PLAIN, *PARTS, "progress"} - set(parts):
+    if absent := {*PLAIN, *PARTS, "progress", "trial"} - set(parts):
         what = f"another version wrote the checkpoint: it has no {', '.join(sorted(absent))}; {ADVICE}"
         raise StoreError([Problem(str(place), what)])
-    if parts.get("trial", files.key) != files.key:
+    if parts["trial"] != files.key:
         raise refuse(f"is the checkpoint of another trial, {parts['trial'][:12]}…")
-    if parts.get("origins", origins) != origins:
+    if parts["origins"] != origins:
         raise refuse("the checkpoint learned from other weights than its teacher or start now has")
-    epoch, own = parts["epoch"], parts.get("rows")
-    seen = rows[:epoch] if own is None else own
-    if lacking := missing([row["epoch"] for row in seen], epoch):
-        raise DamageError([Problem(str(files.epochs if own is None else place), lacking)])
+    epoch, rows = parts["epoch"], parts["rows"]
+    if lacking := missing([row["epoch"] for row in rows], epoch):
+        raise refuse(lacking)
     if epoch > 0 and parts["progress"]["losses"] is None:  # otherwise its state is ahead of that row
-        last = seen[-1]
-        if last.get("samples_sha256", parts["samples"]) != parts["samples"]:
+        last = rows[-1]
+        if last["samples_sha256"] != parts["samples"]:
             raise refuse(f"the checkpoint has seen other samples than the row of epoch {epoch} says")
         if "weights_sha256" in last and last["weights_sha256"] != state_digest(weights_in(parts, place)):
             raise refuse(f"the checkpoint holds other weights than the row of epoch {epoch} names")

@@ -36,10 +36,8 @@ CHECKPOINT_SHARE = 0.02
 #: Bytes per second assumed for a trial's first checkpoint: digest, file, disk (measured: 117 MB in 0.47 s).
 CHECKPOINT_RATE = 250e6
 
-#: Attributes of a TrialState that are plain values (PLAIN, LATER) or have a state dict (PARTS).
-PLAIN = ("epoch", "seconds", "samples", "profiles", "best")
-#: Plain values that checkpoints of earlier versions lack.
-LATER = ("rows", "origins")
+#: Attributes of a TrialState that are plain values (PLAIN) or have a state dict (PARTS).
+PLAIN = ("epoch", "seconds", "samples", "profiles", "best", "rows", "origins")
 PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
 
 
@@ -152,7 +150,7 @@ class TrialState:
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
         """Write the checkpoint and rename the last one to `checkpoint_before`. With `stage`, also keep a copy."""
         started = time.monotonic()
-        parts: dict[str, Any] = {name: getattr(self, name) for name in (*PLAIN, *LATER)}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
         parts |= self.state_dicts() | {"trial": files.key}
         parts["progress"] = self.progress.state_dict()
         buffer = io.BytesIO()
@@ -192,7 +190,7 @@ class TrialState:
             part = getattr(self, name)
             if part is not None:
                 part.load_state_dict(parts[name])
-        for name in (*PLAIN, *LATER):
-            setattr(self, name, parts.get(name, getattr(self, name)))
+        for name in PLAIN:
+            setattr(self, name, parts[name])
         self._saved_epoch = self.epoch
         self.progress = EpochProgress.restored(parts["progress"], next(self.network.parameters()).device)
