@@ -78,7 +78,9 @@ if address:
     before = texts()
     run(sets=["search.space={alpha: [0.1, 0.3, 1.0]}"], address=address)
     differences.append(changed())
-    ray.init(address=address, log_to_driver=False)
+    from kdtune.execute.cluster.ray_private import loopback
+    with loopback(address):
+        ray.init(address=address, log_to_driver=False)
     before = texts()
     run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"])
     run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"], address=address)
