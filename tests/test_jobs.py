@@ -139,7 +139,7 @@ def test_a_job_that_is_stopped_in_mid_run_goes_on_when_it_is_submitted_again(
     until(lambda: "candidate" in kdtune("logs", "tiny", "--store", runs, env=env).stdout, "a candidate has trained")
     done = kdtune("stop", "tiny", "--store", runs, env=env)
     assert done.returncode == 0, done.stderr
-    assert "stopped; the same command goes on" in done.stderr
+    assert "stopped; the same command resumes" in done.stderr
     assert "Ray ends the job" not in done.stderr, "its driver has ended it"
     assert not Store(runs).sweep("tiny").stop.exists()
     begun = records(tmp_path)

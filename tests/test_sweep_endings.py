@@ -52,7 +52,7 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     _, rest = process.communicate()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
     end, _ = run(sweep_file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,20 +20,18 @@ from kdtune.tracking.publish import Publisher, Untracked
 from kdtune.tracking.trials import keys_of, tracked_trial
 from kdtune.units import duration
 
-OnEvent = Callable[[Event], object]
-
 
 class Watcher(Protocol):
-    """Shows people how a sweep goes on."""
+    """Shows people what a sweep does."""
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Show a line."""
 
     def begin(self, record: SweepRecord) -> None:
         """Take the sweep's record, before its first event."""
 
     def apply(self, event: Event) -> None:
-        """Take an event."""
+        """Take an event, one at a time, in whichever thread it is seen. What it raises ends the sweep."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Ending:
     """Whether MLflow has everything."""
 
     def account(self, store: str) -> list[str]:
-        """What was made, what was found in `store`, and how long it took: lines for people."""
+        """Return lines that say what was trained, what was found in `store`, and how long it took."""
         waited = f", {self.waited} trained by another sweep meanwhile" if self.waited else ""
         lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {duration(self.seconds)}."]
         if self.targets:
@@ -76,12 +73,11 @@ class SweepBooks:
         watcher: Watcher,
         stopping: Stopping,
         commit: dict[str, str],
-        on_event: OnEvent | None = None,
     ) -> None:
         self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
-        self.commit, self._on_event = commit, on_event
+        self.commit = commit
         self.raised: BaseException | None = None
-        """What `on_event` raised: it is told nothing more."""
+        """What the watcher raised on an event. It is then told nothing more, and the sweep ends."""
         self.targets: Counter[str] = Counter()
         self.found = self.trained = self.waited = 0
         self._trains: dict[str, bool] = {}
@@ -90,14 +86,18 @@ class SweepBooks:
         self._began = time.time()
 
     def apply(self, event: Event) -> None:
-        """Tell the display and `on_event`."""
-        self.watcher.apply(event)
-        self._tell(event)
+        """Tell the watcher. What it raises is kept: here Ray Tune would take it for the trial's failure."""
+        if self.raised is None:
+            try:
+                self.watcher.apply(event)
+            except BaseException as error:
+                self.raised = error
+                self.stopping.cancel.ask()
 
     def on_row(self, group: TrialGroup, key: str, row: dict[str, Any], trained: bool) -> None:
         self._publish(group, key, "running", None)
         self._trains[key] = trained or self._trains.get(key, False)
-        # An earlier one is of an earlier run, handed over by a trial that goes on.
+        # Earlier rows belong to an earlier run; a trial that resumes reports them again.
         if trained and row["at"] >= self._began:
             self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
         self.apply(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
@@ -107,7 +107,7 @@ class SweepBooks:
         for key in trials:
             self._publish(group, key, outcome.state, outcome.objective, cached)
         if group.name in self.stopping.begun:
-            # One that has failed before its first row was trained, too.
+            # A trial that failed before its first row was trained as well.
             trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
             self.trained += trained
             self.waited += len(trials) - trained
@@ -115,16 +115,6 @@ class SweepBooks:
             self.found += len(trials)
         if group.kind == "candidate" and outcome.objective is not None:
             self._look_at_target(group, outcome.objective)
-
-    def _tell(self, event: Event) -> None:
-        """Tell `on_event`. What it raises is kept: here Ray Tune would take it for the trial's failure."""
-        if self._on_event is None or self.raised is not None:
-            return
-        try:
-            self._on_event(event)
-        except BaseException as error:
-            self.raised = error
-            self.stopping.cancel.ask()
 
     def _look_at_target(self, group: TrialGroup, value: float) -> None:
         target, first = self.sweep.stop.target, self.sweep.objectives[0]
@@ -137,7 +127,7 @@ class SweepBooks:
         code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
         notes = [*(scheduler.notes + scheduler.barren() if scheduler else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.done):
-            notes.append(f"{budget}: the same command with a larger budget goes on")
+            notes.append(f"{budget}: the same command with a larger budget resumes the sweep")
         return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The `sweep` command's work: prepare, search, train, publish; what is said on the way."""
+"""Run one sweep: prepare the data, search, train, publish."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_USER_ERROR, UserError
 from kdtune.execute.backend import Backend
-from kdtune.execute.books import Ending, OnEvent, SweepBooks, Watcher
+from kdtune.execute.books import Ending, SweepBooks, Watcher
 from kdtune.execute.group_queue import GroupQueue
 from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord
@@ -42,7 +42,6 @@ def drive(
     uri: SecretUrl | str | None,
     watcher: Watcher,
     cancel: Cancel | None = None,
-    on_event: OnEvent | None = None,
 ) -> Ending:
     """Run or resume `sweep`, whose file reads `text`. Raises UserError before anything is trained.
 
@@ -51,8 +50,8 @@ def drive(
     with EXIT_OK. The process is left as it was found: who wants signals to end the sweep passes a `cancel` that hears
     them. Any thread may call this.
 
-    Without a `uri` MLflow is told nothing. `on_event` is told of every event, one at a time, in whichever thread it is
-    seen; what it raises ends the sweep as a request does, and is raised again here.
+    Without a `uri` MLflow is told nothing. What the watcher raises on an event ends the sweep as a request does, and is
+    raised again here.
     """
     started = time.monotonic()
     cancel = Cancel() if cancel is None else cancel
@@ -73,7 +72,7 @@ def drive(
         watcher.begin(record)
         told = Untracked() if uri is None else Publisher(uri, sweep.experiment, sweep_text(record), files.mlflow)
         stopping = Stopping(files, sweep.stop, cancel)
-        books = SweepBooks(sweep, store, told, watcher, stopping, commit, on_event)
+        books = SweepBooks(sweep, store, told, watcher, stopping, commit)
 
         def key_of(config: TrialConfig) -> str:
             prepared.prepare(config)
@@ -103,10 +102,12 @@ def drive(
             pass
         finally:
             unsent = _close(told, state, store, sweep.name)
-    if books.raised is not None:
+    if isinstance(books.raised, KeyboardInterrupt):
+        cancel.interrupted = True
+    elif books.raised is not None:
         raise books.raised
     if state == "interrupted":
-        watcher.say("interrupted: the same command goes on from the last checkpoints")
+        watcher.say("interrupted: the same command resumes from the last checkpoints")
     return books.ending(state, time.monotonic() - started, unsent)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kdtune.config.shipped import located
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import ConfigError
 from kdtune.execute.backend import Backend, backend_of
-from kdtune.execute.books import Ending, OnEvent
+from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.history.events import Event
 from kdtune.history.record import SweepRecord, read_record
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 #: What a sweep can be given as: a file, the name of one that comes with kdtune or of a sweep in the store, the content
 #: of a file, or a configuration built in Python.
 SweepSource = str | Path | Mapping[str, Any] | SweepConfig
+OnEvent = Callable[[Event], object]
 #: How a configuration reads as a file.
 _AS_WRITTEN: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_unset": True}
 
@@ -43,8 +44,11 @@ class SweepRun:
     ending: Ending
 
 
-class _Logged:
-    """The watcher of a library call: what is said goes to the logger `kdtune`, events to `on_event` alone."""
+class _Listener:
+    """The watcher of a library call: texts go to the logger `kdtune`, events to `on_event`."""
+
+    def __init__(self, on_event: OnEvent | None) -> None:
+        self._on_event = on_event
 
     def say(self, text: str) -> None:
         log.info(text)
@@ -53,7 +57,8 @@ class _Logged:
         pass
 
     def apply(self, event: Event) -> None:
-        pass
+        if self._on_event is not None:
+            self._on_event(event)
 
 
 def run_sweep(
@@ -91,7 +96,7 @@ def run_sweep(
     cancel = Cancel() if cancel is None else cancel
     store.check()
     with store.sweep(config.name).synced():
-        ending = drive(config, text, store, on, uri, _Logged(), cancel, on_event)
+        ending = drive(config, text, store, on, uri, _Listener(on_event), cancel)
     for note in ending.notes:
         log.warning(note)
     if cancel.interrupted:

@@ -95,7 +95,9 @@ def run_in_tune(
 ) -> None:
     """Train the queue's groups on the Ray at `address`, or on one of this machine's own (see `Backend.run`)."""
     resources = queue.sweep.resources
-    what = "Ray does not answer any more; the trials' checkpoints are in the store, and the same command goes on"
+    what = (
+        "Ray does not answer any more; the trials' checkpoints are in the store, and the same command resumes the sweep"
+    )
     gone = ResourceError([Problem(address or HERE, what)])
     with ExitStack() as stack:
         stack.enter_context(environment(_TUNE_SETTINGS))

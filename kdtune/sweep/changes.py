@@ -1,4 +1,4 @@
-"""What has changed in a sweep's file since its last run, and what that means for its trials."""
+"""Explains what changed in a sweep's file since its last run, and what that means for its trials."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from kdtune.store.seal import passed_over
 
 
 def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
-    """Lines for people; none at the first run, or where nothing that the search sees has changed."""
+    """Return lines for the user; none at the first run, and none if nothing that the search sees has changed."""
     before = passed_over(lambda: read_json(files.sweep, ("ledger", "blocks", "text")), None)
     if before is None:
         return []
     if before["ledger"] == files.ledger(sweep.ledger).name:
         asked = {block.label: sweep.candidates(block) for block in sweep.blocks()}
         changed = [f"{block}: {n} → {asked[block]}" for block, n in before["blocks"].items() if asked[block] != n]
-        return [f"candidates have changed ({', '.join(changed)}): the same sequence goes on"] if changed else []
+        return [f"candidates have changed ({', '.join(changed)}): the same sequence continues"] if changed else []
     if files.ledger(sweep.ledger).exists():
-        return ["the sweep file is as it was in an earlier run: that search goes on"]
+        return ["the sweep file is as it was in an earlier run: that search resumes"]
     names = ", ".join(_differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
     return [
         f"the sweep file has changed since the last run ({names}): its candidates are asked anew; "
-        "trials that come out as they were are found in the store, and those only begun go on",
+        "trials that are asked again are found in the store, and unfinished ones resume",
     ]
 
 
 def _read(text: str) -> Mapping[str, Any]:
     try:
         return parse_file(text, Path("sweep.yaml"))[0]
-    except ConfigError:  # an earlier version took it
+    except ConfigError:  # an earlier version accepted it
         return {}
 
 
 def _differences(was: Any, now: Any, path: str = "") -> list[str]:
-    """The dotted paths of what differs."""
+    """Return the dotted paths of the differences."""
     if isinstance(was, dict) and isinstance(now, dict):
         names = dict.fromkeys([*was, *now])
         return [p for n in names for p in _differences(was.get(n), now.get(n), f"{path}.{n}" if path else str(n))]

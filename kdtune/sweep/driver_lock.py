@@ -39,7 +39,7 @@ def _acquire(lock: FileLock | SharedLock) -> None:
 
 
 class DriverLock:
-    """Within the context this process is the sweep's driver. Entering raises UserError where another one is."""
+    """Makes this process the sweep's driver within the context. Raises UserError on entry if there is another."""
 
     def __init__(self, store: Store, name: str, address: str | None) -> None:
         self.files, self.address = store.sweep(name), address
@@ -52,7 +52,7 @@ class DriverLock:
             _acquire(self._lock)
         except Timeout:
             raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
-        # From here on nobody else writes these; what a killed driver left is not ours.
+        # From here on nobody else writes these files; a killed driver may have left some.
         self.files.stop.unlink(missing_ok=True)
         address = None if self.address is None else str(SecretUrl(self.address))
         self._driver = Driver(socket.gethostname(), os.getpid(), time.time(), address)
@@ -67,7 +67,7 @@ class DriverLock:
         self._lock.release()
 
     def close(self) -> None:
-        """Nobody runs the sweep any more; the lock goes with the process, if not before."""
+        """Record that nobody runs the sweep any more. The lock is released later, at the latest with the process."""
         self._over.set()
         self._beating.join()
         self.files.driver.unlink(missing_ok=True)
@@ -78,13 +78,13 @@ class DriverLock:
             try:
                 seconds = time.monotonic() - self._began
                 write_json(self.files.driver, asdict(replace(self._driver, seconds=seconds)))
-            except OSError:  # the store is out of reach: whoever writes to it next says so
+            except OSError:  # the store cannot be reached; the next write says so
                 continue
 
 
 @contextmanager
 def nobody_runs(store: Store, name: str) -> Iterator[None]:
-    """Within the `with` no driver can run the sweep. Raises UserError where one does."""
+    """Keep drivers from running the sweep within the context. Raises UserError if one does."""
     lock = store.lock(f"sweep-{name}")
     try:
         _acquire(lock)

@@ -1,4 +1,4 @@
-"""A group: what one Ray Tune trial runs. A candidate with all its seeds, or one control, or one teacher."""
+"""A group of trials that one worker trains: a candidate with all its seeds, one control, or one teacher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kdtune.train.soundness import complete_rows, read_result, read_rows
 
 @dataclass(frozen=True)
 class TrialGroup:
-    """Trials that live and die together: the seeds of a candidate are pruned as one, by their mean."""
+    """Trials that are trained, pruned and retried together: a candidate's seeds are pruned by their mean."""
 
     kind: Kind
     name: str
@@ -33,12 +33,12 @@ class TrialGroup:
     seeds: tuple[int, ...]
     values: Mapping[str, Scalar]
     configs: tuple[TrialConfig, ...]
-    """One for each seed, as are the next three."""
+    """One for each seed, as in the next three fields."""
     keys: tuple[str, ...]
     params: tuple[dict[str, Any], ...]
     """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and what else is searched."""
     finetuned: tuple[str, ...] = ()
-    """Keys of the fine-tunings that follow, where the trials have one."""
+    """Keys of the fine-tunings that follow; empty if the trials have none."""
     needs: tuple[str, ...] = ()
     """Keys of the teachers that must be complete first."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class TrialGroup:
     """Of a refit: the control or candidate that is trained again."""
 
     def asked(self) -> Asked:
-        """Return the event that the sweep asks for it."""
+        """Return the event by which the sweep asks for this group."""
         return Asked(
             group=self.name,
             kind=self.kind,
@@ -63,22 +63,22 @@ class TrialGroup:
             refits=None if self.refits is None else Refitted(self.refits.name, self.refits.kind),  # type: ignore[arg-type]
         )
 
-    # Tune copies and prints a trial's configuration several times over: nothing here changes, and a name is enough.
+    # Ray Tune copies and prints a trial's configuration several times. A group is immutable, and its name is enough.
     def __deepcopy__(self, memo: dict[int, Any]) -> TrialGroup:
         return self
 
     def __repr__(self) -> str:
-        return f"Job({self.name!r})"
+        return f"TrialGroup({self.name!r})"
 
 
-#: Of one trial, or of a group's trials by seed: split → metric → value.
+#: Split → metric → value of one trial at one stage.
 Evaluation = Mapping[str, Mapping[str, float]]
 
 
 def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, reduce: str) -> list[float] | None:
-    """The objective's metric in one evaluation a seed, as `stage.reduce` takes it.
+    """Return the objective's metric for each seed, as `stage.reduce` takes it.
 
-    None where they do not have it: what an action head alone is measured by exists after fine-tuning only.
+    None if the evaluations lack it: an action head's metrics exist only after fine-tuning.
     """
     name = column(objective.metric, reduce)
     if any(name not in evaluation[objective.split] for evaluation in evaluations):
@@ -87,11 +87,11 @@ def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, 
 
 
 def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
-    """What the records in the store say of `job`, or None while they do not reach its end, or are damaged: whoever
-    trains the group then makes them again.
+    """Return how `group` ended according to the store, or None if its records are incomplete or damaged: the worker
+    that trains the group makes them again.
 
-    A function of the records and the group's thresholds alone: a trial that another sweep trained further is pruned
-    here at the same stage as it would have been if it had been trained here.
+    This depends on the records and the group's thresholds alone: a trial that another sweep trained further is pruned
+    at the same stage as if it had been trained here.
     """
     try:
         return _outcome(group, objectives, store)
@@ -141,7 +141,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
 
 
 def _unmeasured(group: TrialGroup, store: Store) -> str:
-    """Why an objective has no value."""
+    """Return why an objective has no value."""
     reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in group.keys]
     why = next(filter(None, reasons), None)
     return f"was not {f'measured ({why})' if why else 'recorded'}: remove its folder to train it again"
@@ -150,7 +150,7 @@ def _unmeasured(group: TrialGroup, store: Store) -> str:
 def _objective_values(
     group: TrialGroup, objective: ObjectiveConfig, reached: Mapping[str, Sequence[Evaluation]], store: Store
 ) -> list[float]:
-    """One for each seed; empty where a trial's record does not have it."""
+    """Return the objective's value for each seed; empty if a trial's record lacks it."""
     if is_cost(objective.metric):
         costs = [(read_result(store.trial(key)) or {}).get("cost") or {} for key in group.keys]
         return [cost[objective.metric] for cost in costs] if all(objective.metric in cost for cost in costs) else []

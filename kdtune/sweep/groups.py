@@ -1,4 +1,4 @@
-"""From values to groups: the trials of a candidate or control with their keys, and the teachers that they need."""
+"""Makes groups from searched values: the trials of a candidate or control, and the teachers that they need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
 from kdtune.sweep.group import TrialGroup
 
-#: Gives a trial's key.
+#: Returns a trial's key.
 KeyOf = Callable[[TrialConfig], str]
 
 
@@ -22,10 +22,10 @@ class GroupFactory:
     def __init__(self, sweep: SweepConfig, key_of: KeyOf) -> None:
         self.sweep, self.key_of = sweep, key_of
         self.teachers: dict[str, TrialGroup] = {}
-        """By the key of their trial, in the order in which they were first needed."""
+        """By the key of their trial, in the order of first need."""
 
     def controls(self, block: Block) -> list[TrialGroup]:
-        """One for each of the file's controls and each seed."""
+        """Return a group for each of the file's controls and each seed."""
         search = self.sweep.search
         found = []
         for i, control in enumerate(search.controls):
@@ -38,12 +38,12 @@ class GroupFactory:
     def candidate(
         self, block: Block, number: int, values: Mapping[str, Scalar], thresholds: Mapping[str, float]
     ) -> TrialGroup:
-        """A candidate with all its seeds."""
+        """Return the group of a candidate with all its seeds."""
         name, seeds = candidate_name(block, number), tuple(self.sweep.search.seeds)
         return self._group("candidate", name, block, number, seeds, values, thresholds)
 
     def refit(self, group: TrialGroup) -> TrialGroup:
-        """The group of a control or candidate once more, on the whole training list; nothing prunes it."""
+        """Return the refit of a control or candidate: trained again on the whole training list, and never pruned."""
         assert group.block is not None
         configs = tuple(map(refit_of, group.configs))
         what = group.name.removeprefix(f"{group.block.label} · ")
@@ -72,7 +72,7 @@ class GroupFactory:
     ) -> TrialGroup:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         chosen = {**block.values, **values}
-        # Beside the columns that every trial has, whatever else is searched or blocked on, under its name.
+        # Other searched and blocked parameters get a column of their own.
         others = {name: value for name, value in chosen.items() if resolve(name) not in SHORT_NAMES.values()}
         return TrialGroup(
             kind,
@@ -90,11 +90,11 @@ class GroupFactory:
         )
 
     def _teacher(self, config: TrialConfig, chosen: Mapping[str, Scalar]) -> str:
-        """The key of the trial's teacher; its group is made where it is first needed."""
+        """Return the key of the trial's teacher, and make the teacher's group at its first need."""
         assert config.teacher is not None
         key = self.key_of(config.teacher)
         if key not in self.teachers:
-            # Named by content, not by who asks first: one teacher is another trial on another block's data.
+            # Named by content, not by the group that needs it first: on other data a teacher is another trial.
             teacher = str(chosen["teacher"])
             links = self.sweep.chain(teacher)
             where = {p: v for p, v in chosen.items() if any(self.sweep.follows(link, p) for link in links)}
@@ -106,5 +106,5 @@ class GroupFactory:
 
 
 def candidate_name(block: Block, number: int) -> str:
-    """The name of a candidate's group."""
+    """Return the name of a candidate's group."""
     return f"{block.label} · candidate {number}"

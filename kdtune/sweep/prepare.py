@@ -1,4 +1,4 @@
-"""Before a sweep trains: what cannot work is refused, and its data sets are prepared. Needs neither Ray nor torch."""
+"""Refuse a sweep that cannot work and prepare its data sets, before it trains. Needs neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from kdtune.train.prepared import Prepared, source_id
 
 
 def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, float]]) -> list[Problem]:
-    """Why a trial can never run on any of `nodes`, each with its CPU, GPU and memory (bytes), as Ray counts them.
+    """Return why a trial can run on none of `nodes`, each with its CPU, GPU and memory (bytes), as Ray counts them.
 
-    A trial lives on one machine: two with a GPU each are none with two.
+    A trial runs on one machine: two machines with one GPU each do not make one with two.
     """
     units = {"CPU": 1, "GPU": 1, "memory": GIB}
     asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
@@ -41,7 +41,7 @@ def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, floa
 
 
 def this_machine(resources: ResourceConfig) -> dict[str, float]:
-    """Return the CPUs, GPUs and memory (bytes) of this machine; no GPU is looked for where `resources` ask for none."""
+    """Return the CPUs, GPUs and memory (bytes) of this machine. GPUs are counted only if `resources` ask for one."""
     return {"CPU": cores(), "GPU": _gpus(resources), "memory": memory_bytes()}
 
 
@@ -49,9 +49,9 @@ def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
     """Raise UserError with everything that is known to be wrong before a video is decoded, `lacking` included."""
     problems = list(lacking)
     parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
-    # Blocks and teachers mostly share their data: each set is looked through once.
+    # Blocks and teachers mostly share their data, so each set is checked once.
     for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
-        # A synthetic set that is missing will be made.
+        # A missing synthetic set is made later.
         if data.dataset != "synthetic" or Path(data.folder).exists():
             try:
                 load_catalog(data)
@@ -70,8 +70,8 @@ def _gpus(resources: ResourceConfig) -> int:
 
 
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
-    """Every data set of the sweep. Raises DataError for what cannot be prepared, and UserError for teachers and starts
-    that do not fit."""
+    """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for teachers and
+    starts that do not fit."""
     prepared = Prepared(store)
     problems: list[Problem] = []
     for config in _configs(sweep):
@@ -83,13 +83,13 @@ def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
 
 
 def _teachers(sweep: SweepConfig, block: Block) -> list[Scalar]:
-    """The teachers that the candidates of a block choose from."""
+    """Return the teachers that a block's candidates choose from."""
     parameter = sweep.space(block).get("teacher")
     return [] if parameter is None else parameter.extremes
 
 
 def _configs(sweep: SweepConfig) -> list[TrialConfig]:
-    """Trials with every teacher, data set and clip shape that the sweep can come to."""
+    """Return trials that cover every teacher, data set and clip shape of the sweep."""
     configs = []
     for block in sweep.blocks():
         variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
@@ -97,8 +97,8 @@ def _configs(sweep: SweepConfig) -> list[TrialConfig]:
             if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.", "finetune.clip.")):
                 variants += [{name: value} for value in parameter.extremes]
         configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
-        # A teacher may see its student's videos at a size of its own.
+        # A teacher may use its student's videos at another size.
         for values, teacher in itertools.product(variants, _teachers(sweep, block)):
-            with suppress(ValidationError):  # such a candidate fails when it is asked for
+            with suppress(ValidationError):  # such a candidate fails when it is asked
                 configs.append(sweep.build(block, {**values, "teacher": teacher}, sweep.search.seeds[0]))
     return configs

@@ -1,10 +1,9 @@
-"""Which groups a sweep has, and which of them may start: all of the search's order, and nothing of Ray (DESIGN 4.4,
-4.5).
+"""Decides which groups a sweep has and which may start next, without Ray (DESIGN 4.4, 4.5).
 
-Within a block candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers go first, for others
-wait for them; then controls; then candidates by number; then refits, which are asked when their block's search is over.
-A ledger beside the sweep keeps what was asked. What an event costs does not grow with the number of groups, but for
-what the sampler itself costs.
+Within a block candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers come first, because
+other groups wait for them; then controls; then candidates by number; then refits, which are asked when their block's
+search is over. A ledger beside the sweep records what was asked. Apart from the sampler, the cost of an event does not
+grow with the number of groups.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.study import Journal
 
-#: Is told of every group's end, at once, and whether it was found in the store.
+#: Called at once with every group that ends, and whether the store had it.
 OnEnd = Callable[[TrialGroup, Outcome, bool], object]
-#: Is told of every event of the ledger, also where it was there before, and of every start.
+#: Called with every event of the ledger, including those of earlier runs, and with every start.
 OnRecord = Callable[[Event], object]
-#: What goes first.
+#: Order in which groups start; lower first.
 RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "refit": 3}
 
 
@@ -51,12 +50,12 @@ class SweepScheduler:
         self.cached: set[str] = set()
         """Names of the groups whose outcome was in the store."""
         self.remarks: dict[str, None] = {}
-        """What else people should know, each once."""
+        """Further notes for the user, each once."""
         self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
         self._made = GroupFactory(sweep, key_of)
         self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; no two have the same third
         self._order = itertools.count()
-        self._waiting: dict[str, list[TrialGroup]] = defaultdict(list)  # a teacher's key → who needs it
+        self._waiting: dict[str, list[TrialGroup]] = defaultdict(list)  # a teacher's key → the groups that need it
         self._lost: deque[TrialGroup] = deque()  # their teachers have failed
         self._in_work: set[str] = set()  # keys
         self._controls = {search.block.index: self._made.controls(search.block) for search in self.blocks}
@@ -70,8 +69,8 @@ class SweepScheduler:
     # ---- what runs next ----------------------------------------------------------------------------------------------
 
     def next_group(self) -> TrialGroup | None:
-        """The next group whose teachers are complete, or None if there is none now. It counts as started."""
-        # A teacher and a control can be one trial: it is made once, and then looked up.
+        """Return the next group whose teachers are complete, or None if there is none now. It counts as started."""
+        # A teacher and a control can be the same trial, which is trained once and then looked up.
         held = []
         found = None
         while self._ready and found is None:
@@ -86,8 +85,8 @@ class SweepScheduler:
         return found
 
     def next_to_train(self, store: Store) -> TrialGroup | None:
-        """The next group that `store` does not hold to its end, or None if there is none now; the others are
-        finished."""
+        """Return the next group that `store` does not have complete, or None if there is none now. Finish those that
+        it has."""
         while (group := self.next_group()) is not None:
             outcome = outcome_in_store(group, self.sweep.objectives, store)
             if outcome is None:
@@ -101,24 +100,24 @@ class SweepScheduler:
 
     @property
     def total(self) -> int:
-        """Groups asked so far and those still to be asked; of several objectives one refit is counted for a block."""
+        """How many groups were asked or will be; with several objectives, one refit is counted for each block."""
         waiting = [search for search in self.blocks if search.block.index not in self._refitted]
         refits = sum(len(self._controls[search.block.index]) + 1 for search in waiting) if self.sweep.refit else 0
         return len(self.groups) + sum(search.candidates - len(search.groups) for search in self.blocks) + refits
 
     @property
     def notes(self) -> list[str]:
-        """For people: where the ledger and a fresh ask differ, and the remarks."""
+        """Notes for the user: where the ledger and a fresh ask differ, and the remarks."""
         return [note for search in self.blocks for note in search.notes] + list(self.remarks)
 
     def catch_up(self) -> None:
-        """Bring the searches up to the ledger. The next fresh ask would do so, and not before: it takes as long as the
-        asks took, and a sweep that finds everything needs none of them."""
+        """Replay the ledger into the samplers. The next fresh ask does so anyway; a sweep that finds everything in the
+        store never needs it, and it takes as long as the asks took."""
         for search in self.blocks:
             search.catch_up()
 
     def barren(self) -> list[str]:
-        """For people: the blocks whose candidates have all ended, and none of them complete."""
+        """Return a note for each block whose candidates have all ended without a complete one."""
         found = []
         for search in self.blocks:
             ends = [self.outcomes[group.name] for group in search.groups if group.name in self.outcomes]
@@ -128,9 +127,9 @@ class SweepScheduler:
         return found
 
     def finish(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        """Take note of how `job` ended, and ask what may be asked now."""
+        """Record how `group` ended, and ask what may be asked now."""
         self._end(group, outcome, cached)
-        while self._lost:  # their ends may let more candidates be asked, which may be lost as well
+        while self._lost:  # which may let more candidates be asked, and lost
             lost = self._lost.popleft()
             errors = [self.outcomes[self._made.teachers[key].name].error for key in lost.needs if self._failed(key)]
             self._end(lost, Outcome("failed", error=f"its teacher failed: {errors[0]}"), cached=False)
@@ -165,7 +164,7 @@ class SweepScheduler:
             self._add(group)
 
     def _ask_refits(self, search: BlockSearch) -> None:
-        """Ask what is trained on the whole list, once all controls and candidates of the block have ended."""
+        """Ask the refits on the whole list, once all controls and candidates of the block have ended."""
         index = search.block.index
         groups = [*self._controls[index], *search.groups]
         over = len(search.groups) == search.candidates and all(group.name in self.outcomes for group in groups)
@@ -190,7 +189,7 @@ class SweepScheduler:
         self._place(group)
 
     def _place(self, group: TrialGroup) -> None:
-        """Among those that may start, those that wait for a teacher, or those that have lost one."""
+        """Queue the group: ready to start, waiting for a teacher, or lost with a failed one."""
         missing = [key for key in group.needs if self._made.teachers[key].name not in self.outcomes]
         if missing:
             self._waiting[missing[0]].append(group)

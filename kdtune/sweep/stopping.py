@@ -1,7 +1,7 @@
-"""Why a running sweep ends before its time, and how its trials learn of it.
+"""Ends a running sweep early: notices the reasons and tells the trials.
 
-A file in the store asks trials to stop: they look for it after each step, on whatever machine they run, write their
-checkpoints and end. The driver puts it there; so does `kdtune stop`, which the driver then finds.
+A file in the store asks trials to stop. They look for it after each step, on any machine, write their checkpoints and
+end. The driver writes the file; so does `kdtune stop`, and the driver notices it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from kdtune.errors import StoreError
 from kdtune.store import SweepFiles
 from kdtune.sweep.cancel import Cancel
 
-#: A trial that is asked to stop, and has not within this time, is ended without a checkpoint of its own.
+#: Seconds that a trial has to stop; then it ends without a checkpoint of its own.
 GRACE_S = 15.0
-#: Trials look for the file no more often than this, in a folder and behind a URL.
+#: Minimum seconds between two looks for the file, in a folder and behind a URL.
 LOOK_S, FAR_LOOK_S = 0.2, 2.0
 
 
 class StopFile:
-    """Whether the trials of a sweep are asked to stop: for workers, cheap enough to be called in every step."""
+    """Tells workers whether the sweep's trials are asked to stop; cheap enough to call in every step."""
 
     def __init__(self, files: SweepFiles) -> None:
         self.files, self._every = files, LOOK_S if files.mirror is None else FAR_LOOK_S
@@ -39,33 +39,33 @@ class StopNow(BaseException):
 
 
 class Stopping:
-    """The driver's side: notices the first reason to stop, and asks the trials to."""
+    """The driver's side: notices the first reason to stop and asks the trials to."""
 
     def __init__(self, files: SweepFiles, budget: StopConfig, cancel: Cancel) -> None:
         self.files, self.budget, self.cancel = files, budget, cancel
         self.begun: set[str] = set()
-        """Names of the groups that this run has begun to train."""
+        """Names of the groups that this run began to train."""
         self.waited: set[str] = set()
-        """Those of them that another sweep trained instead: they cost no budget."""
+        """Those of them that another sweep trained instead; they cost no budget."""
         self.reached: str | None = None
-        """The candidate whose objective has reached the target, in words."""
+        """Which candidate reached the target, in words."""
         self.reason: str | None = None
-        """Why trials are asked to stop, once they are."""
+        """Why trials are asked to stop; None until then."""
         self.interrupted = False
         """Whether a user stopped the sweep (not a budget)."""
         self.impatient = False
-        """Whether the user interrupts again: trials then end without a checkpoint of their own."""
+        """Whether the user interrupted again: trials then end without a checkpoint of their own."""
         self._started = time.monotonic()
         self._asked_at = 0.0
 
     def look(self) -> None:
-        """To be called often. Raises StopNow where trials have been asked to stop and do not."""
+        """Look for a reason to stop; call this often. Raises StopNow if trials were asked to stop and do not."""
         if self.reason is None:
             self.reason = self._found()
             if self.reason is not None:
                 self._asked_at = time.monotonic()
                 self.files.stop.touch()
-                with suppress(StoreError):  # else it is published a little later
+                with suppress(StoreError):  # it is published a little later
                     self.files.publish()
         elif self.impatient or time.monotonic() - self._asked_at > GRACE_S:
             raise StopNow
@@ -83,7 +83,7 @@ class Stopping:
 
     @property
     def trials_used_up(self) -> bool:
-        """Whether nothing new may begin. What has begun continues, and is tried again where it fails."""
+        """Whether no new group may begin. Groups that have begun continue, and are retried if they fail."""
         return self.budget.trials is not None and self._trainings >= self.budget.trials
 
     @property
@@ -92,7 +92,7 @@ class Stopping:
 
     @property
     def budget_note(self) -> str | None:
-        """Which budget has ended the sweep, if one has."""
+        """Which budget ended the sweep, or None."""
         if self.reason is not None:
             return None if self.interrupted else self.reason
         return f"stop.trials: {self._trainings} trainings have been begun" if self.trials_used_up else None

@@ -1,1 +1,1 @@
-"""Ray itself: started on this machine, reached elsewhere, its machines asked, its jobs submitted."""
+"""Ray itself: start it on this machine, connect to a cluster, check its machines, submit jobs."""

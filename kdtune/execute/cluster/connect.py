@@ -1,4 +1,4 @@
-"""Ray on this machine, or a cluster that is there: started or reached, or refused in one message."""
+"""Connect to this machine's own Ray or to a cluster, or refuse in one message."""
 
 from __future__ import annotations
 
@@ -20,36 +20,35 @@ from kdtune.execute.cluster.ray_private import UnknownRay, knock, loopback, read
 from kdtune.scoped import environment, kept_process, log_level
 from kdtune.sweep.cancel import Cancel
 
-#: Seconds for a server to take a connection.
-PATIENCE = 10.0
-#: Seconds between two looks whether a cluster is still there, and how many it may miss before it counts as gone.
+#: Seconds that a server has to accept a connection.
+CONNECT_S = 10.0
+#: Seconds between two checks that the cluster answers, and how many failed checks mean that it has gone.
 LOOK_S, MISSED = 3.0, 5
-#: Seconds that a process may be held up by a cluster that has gone.
+#: Seconds that a cluster which has gone may block the process.
 HELD_UP_S = 10.0
-#: How one has a cluster's token.
+#: Shown when a cluster asks for its token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
-#: What messages call the Ray that kdtune starts.
+#: The name in messages of the Ray that kdtune starts.
 HERE = "Ray on this machine"
-#: What a sweep's address must be.
+#: The form of a sweep's address.
 ADDRESS = "HEAD:6379, as `ray start --head` printed it, or auto on a machine of the cluster"
 
 
-#: Held while a sweep of this process uses Ray, which knows one cluster a process.
+#: Held while a sweep of this process uses Ray, which knows one cluster per process.
 _in_use = threading.Lock()
 
 
 @contextmanager
 def connected(address: str | None, cancel: Cancel, say: Callable[[str], object]) -> Iterator[Path]:
-    """Start Ray on this machine or, with an address, connect to the cluster there; yields a private scratch folder.
+    """Start Ray on this machine, or connect to the cluster at `address`; yield a private scratch folder.
 
-    Where this process is connected to that cluster already, the connection is used, and stays. `cancel` defers
-    interrupts while Ray ends, so that nothing is left running that was started here. Raises ResourceError for a Ray
-    that does not start, for a cluster that is not there, is not this machine's, or asks for another token, and where
-    this process uses another Ray.
+    If this process is already connected to that cluster, the connection is used and left open. `cancel` defers
+    interrupts while Ray shuts down, so that everything started here ends. Raises ResourceError if Ray does not start,
+    if the cluster cannot be reached or asks for another token, and if this process uses another Ray.
     """
     name = HERE if address is None else address
     if not _in_use.acquire(blocking=False):
-        what = "another sweep of this process uses Ray, which knows one cluster a process"
+        what = "another sweep of this process uses Ray, which knows one cluster per process"
         raise ResourceError([Problem(name, what, "one sweep after the other, or backend inprocess")])
     stack = ExitStack()
     stack.callback(_in_use.release)
@@ -71,18 +70,18 @@ def connected(address: str | None, cancel: Cancel, say: Callable[[str], object])
 
 
 def _is_connected(address: str | None, name: str) -> bool:
-    """Whether this process is connected to the cluster at `address`. Raises ResourceError for another one."""
+    """Return whether this process is connected to the cluster at `address`. Raises ResourceError for another one."""
     if not ray.is_initialized():
         return False
     there = ray.get_runtime_context().gcs_address
     if address in ("auto", there):
         return True
-    what = f"this process is connected to the Ray at {there}, and Ray knows one cluster a process"
+    what = f"this process is connected to the Ray at {there}, and Ray knows one cluster per process"
     raise ResourceError([Problem(name, what, f"address {there}, ray.shutdown() before, or backend inprocess")])
 
 
 def connect(address: str, name: str | None = None) -> None:
-    """Connect to the Ray that `address` names, called `name` in messages; raises ResourceError."""
+    """Connect to the Ray at `address`, called `name` in messages. Raises ResourceError."""
     name = name or address
     try:
         if address != "auto":
@@ -95,18 +94,18 @@ def connect(address: str, name: str | None = None) -> None:
         raise ResourceError([Problem(name, "asks for the cluster's token", TOKEN)]) from None
     except SystemExit:  # Ray's handler of SIGTERM while it connects
         raise KeyboardInterrupt from None
-    except Exception as error:  # Ray raises whatever its parts do, Exception itself included
+    except Exception as error:  # Ray raises anything, even Exception itself
         if name == HERE:
-            what = f"started, but cannot be reached: {error}. Nothing is lost: the same command goes on"
+            what = f"started, but cannot be reached: {error}. Nothing is lost: the same command resumes the sweep"
             raise ResourceError([Problem(name, what)]) from None
         raise ResourceError([Problem(name, f"no Ray cluster answers: {error}", ADDRESS)]) from None
 
 
 def disconnect() -> None:
-    """`ray.shutdown`, with no garbage left for another thread to collect meanwhile.
+    """Shut Ray down while no other thread can collect garbage.
 
-    Python collects garbage in whatever thread makes some. Where another one than this frees a Ray object between the
-    end of Ray's core and the end of its Python side, Ray ends the process at once, in the midst of closing its books.
+    Python collects garbage in any thread. If another thread frees a Ray object after Ray's core has ended and before
+    its Python side has, Ray ends the process at once, before the sweep's books are closed.
     """
     gc.collect()
     collecting = gc.isenabled()
@@ -119,11 +118,10 @@ def disconnect() -> None:
 
 
 class ClusterWatch:
-    """Looks, in a thread, whether the cluster that Ray is connected to still answers.
+    """Checks, in a thread, that the connected cluster still answers.
 
-    Ray itself says nothing for a minute, and then ends the process; a sweep is to end with its books closed. Whoever
-    uses this looks at `gone` often, and closes it; where he is held up by Ray itself, `last_resort` is called, in this
-    thread, and has to end the process.
+    Ray itself is silent for a minute and then ends the process; a sweep must close its books first. The caller checks
+    `gone` often and calls `close` at the end. If Ray blocks the caller, `last_resort` is called in this thread.
     """
 
     def __init__(self, last_resort: Callable[[], object]) -> None:
@@ -138,7 +136,7 @@ class ClusterWatch:
         return self._missed >= MISSED
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._over.set()
 
     def _look(self) -> None:
@@ -156,17 +154,17 @@ class ClusterWatch:
 
 
 def _reach(address: str) -> None:
-    """Raise at once what Ray would raise after minutes."""
+    """Raise at once what Ray raises after minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("this is no address")
-    socket.create_connection((host, int(port)), PATIENCE).close()
+    socket.create_connection((host, int(port)), CONNECT_S).close()
     knock(address)
 
 
 @contextmanager
 def _admitted(local: LocalRay) -> Iterator[None]:
-    """Within the context this process uses the token of `local`, and afterwards the user's again."""
+    """Use the token of `local` within the context, and the user's again afterwards."""
     token: dict[str, str | None] = dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     try:
         with environment({**token, **local.environment}):

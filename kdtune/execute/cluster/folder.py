@@ -1,7 +1,7 @@
-"""A short private folder for what Ray writes on this machine: its sockets, logs and token, and Ray Tune's scratch.
+"""A private folder with a short path for Ray's sockets, logs and token, and Ray Tune's scratch files.
 
-The path of a Unix socket has at most 107 bytes, and Ray puts its sockets deep into its folder. Batch systems set TMPDIR
-to paths that are longer than what is left, so other places are tried as well.
+The path of a Unix socket has at most 107 bytes, and Ray's sockets are deep in its folder. Batch systems set TMPDIR to
+longer paths than that allows, so other places are tried as well.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from filelock import FileLock, Timeout
 from kdtune.errors import Problem, ResourceError
 
 PREFIX = "kdtune-ray-"
-#: What `head.py` and Ray append for the longest socket's name; the largest process id that Linux gives is in it.
+#: The longest path that `head.py` and Ray append, with the largest process id of Linux.
 _SOCKET = "/r/s4194304/sockets/plasma_store"
-#: Bytes of a socket's path, without the zero at its end.
+#: Maximum bytes of a socket's path, without the final zero.
 _LONGEST = 103 if sys.platform == "darwin" else 107
-#: Characters of the name that `mkdtemp` makes from the prefix, with the slash before it.
+#: Characters of the name that `mkdtemp` makes from the prefix, with its slash.
 _NAME = len(f"/{PREFIX}12345678")
-#: The longest path, in bytes, of a folder that the private folder is made in.
+#: Maximum bytes of the path in which the private folder is made.
 FITS = _LONGEST - len(_SOCKET) - _NAME
 #: Bytes that must be free: Ray's logs and Ray Tune's state, which are a few MiB.
 ROOM = 64 * 2**20
-#: Held by the folder's owner. Named by the machine, for other machines may not see each other's locks.
+#: Held by the folder's owner. Named after the machine, because machines may not see each other's locks.
 _LOCK = f"lock-{platform.node()}"
 
 
 @contextmanager
 def private_folder(environment: Mapping[str, str] = os.environ) -> Iterator[Path]:
-    """Make a folder that only this user can enter, with a path that is short enough, and remove it at the end.
+    """Make a folder that only this user can enter, with a short path, and remove it at the end.
 
-    RAY_TMPDIR names the folder to make it in; without it, the first of TMPDIR and the machine's usual places that can
-    be used is taken. What killed processes have left there is removed. Raises ResourceError where nothing can be used.
+    It is made in RAY_TMPDIR or, without that, in the first usable one of TMPDIR and the machine's usual places. Folders
+    that killed processes left there are removed. Raises ResourceError if no place can be used.
     """
     folder, lock = _made(environment)
     try:
@@ -61,7 +61,7 @@ def places(environment: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 def sweep_left_overs(place: Path) -> None:
-    """Remove the folders in `place` that killed processes of this user on this machine have left."""
+    """Remove the folders in `place` that killed processes of this user left on this machine."""
     try:
         found = [entry for entry in os.scandir(place) if entry.name.startswith(PREFIX)]
     except OSError:
@@ -71,7 +71,7 @@ def sweep_left_overs(place: Path) -> None:
             if not entry.is_dir(follow_symlinks=False) or not _ours(entry):
                 continue
             file = Path(entry.path) / _LOCK
-            if file.is_file():  # without it the folder is another machine's, or its owner is just making it
+            if file.is_file():  # otherwise it belongs to another machine, or is being made
                 with FileLock(file, timeout=0):
                     shutil.rmtree(entry.path, ignore_errors=True)
 
@@ -95,7 +95,7 @@ def _made(environment: Mapping[str, str]) -> tuple[Path, FileLock]:
 
 
 def _made_in(place: Path) -> tuple[Path, FileLock]:
-    """Make the folder in `place` and lock it. Raises OSError where Ray could not work there."""
+    """Make the folder in `place` and lock it. Raises OSError if Ray cannot work there."""
     if (length := len(os.fsencode(place))) > FITS:
         raise OSError(f"has {length} characters, and {FITS} fit")
     sweep_left_overs(place)
@@ -103,7 +103,7 @@ def _made_in(place: Path) -> tuple[Path, FileLock]:
     try:
         if (free := shutil.disk_usage(folder).free) < ROOM:
             raise OSError(f"has {free / 2**20:.0f} MiB free, and {ROOM // 2**20} are needed")
-        (folder / "room").write_bytes(bytes(2**20))  # a quota shows only here
+        (folder / "room").write_bytes(bytes(2**20))  # a quota shows only on writing
         (folder / "room").unlink()
         _try_socket(folder / "socket")
         lock = FileLock(folder / _LOCK, timeout=0)
@@ -112,14 +112,14 @@ def _made_in(place: Path) -> tuple[Path, FileLock]:
             raise OSError("was swept by another process at this moment")
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, Timeout):  # another process took it for a left-over
+        if isinstance(error, Timeout):  # another process removed it as left over
             raise OSError("was swept by another process at this moment") from None
         raise
     return folder, lock
 
 
 def _try_socket(path: Path) -> None:
-    """Raise OSError where the file system holds no sockets."""
+    """Raise OSError if the file system does not support sockets."""
     if hasattr(socket, "AF_UNIX"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(path))

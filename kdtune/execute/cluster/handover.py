@@ -1,6 +1,6 @@
-"""What a submitted job is told: its command and its variables. Ray keeps both, and shows them to all who reach it.
+"""The command and the variables of a submitted job. Ray keeps both and shows them to everybody who reaches it.
 
-So no secret goes with a job. The machine that runs it has its own, in its environment or in the libraries' files.
+So a job carries no secrets. The machine that runs it has its own, in its environment or in the libraries' files.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from kdtune.store import Store
 from kdtune.tracking.location import tracking_uri
 from kdtune.urls import SecretUrl
 
-#: What is not handed over of the variables that say where MLflow is.
+#: MLflow's variables that are not handed over.
 WITHHELD = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-#: Where the job finds a password.
+#: Where a job finds a password instead.
 OF_MLFLOW = "a URI without it; on the cluster's head ~/.mlflow/credentials, ~/.pgpass or the like"
 OF_STORE = "a URL without it; on the cluster's machines the library's own configuration, as in FSSPEC_FTP_PASSWORD"
 OF_ADDRESS = "an address without it; headers in RAY_JOB_HEADERS"
 
 
 def refuse_secrets(store: Store, address: str) -> None:
-    """Raise UserError where the job's command, its environment or the store would hold a secret."""
+    """Raise UserError if the job's command, its environment or the store would hold a secret."""
     named = {
         "--store": (store.place, "Ray would show with the job", OF_STORE),
         "MLFLOW_TRACKING_URI": (tracking_uri(), "Ray would show with the job", OF_MLFLOW),
@@ -40,13 +40,13 @@ def refuse_secrets(store: Store, address: str) -> None:
 
 
 def variables() -> dict[str, str]:
-    """What the environment here says of MLflow's place, for the job's."""
+    """Return the variables of this environment that tell the job where MLflow is."""
     said = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
     return {name: value for name, value in said.items() if name not in WITHHELD}
 
 
 def withheld() -> list[str]:
-    """Names of the variables that are set here and that the job has to find on its own machine."""
+    """Return the variables that are set here and must be set on the job's machine."""
     return [name for name in WITHHELD if os.environ.get(name)]
 
 

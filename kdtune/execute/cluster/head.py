@@ -1,9 +1,9 @@
-"""The processes that hold this machine's own Ray, started by `local.py` with Ray's folder as the only argument.
+"""The processes that hold this machine's own Ray. `local.py` starts them with Ray's folder as the only argument.
 
-Ray is started in a process of its own, so that a start that hangs, aborts or fails halfway takes nothing with it, and
-another one supervises it, for Ray holds Python's lock while it waits. The supervisor prints one line for the driver:
-Ray's address or an error. It ends everything when its input closes, which happens also when the driver is killed.
-No module of kdtune is imported, for this process may not find any.
+Ray starts in its own process, so that a start that hangs, aborts or fails affects nothing else. Another process
+supervises it, because Ray holds Python's lock while it waits. The supervisor prints one line for the driver: Ray's
+address or an error. It ends everything when its input closes, which also happens when the driver is killed. No module
+of kdtune is imported, because this process may not find any.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from contextlib import suppress
 
 import psutil
 
-#: prctl: orphans among the descendants become this process's children; be killed when the parent dies.
+#: prctl options: adopt orphaned descendants; be killed when the parent dies.
 PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
-#: Ray's processes that nothing works without, and the seconds between two looks at them.
+#: Ray's indispensable processes, and the seconds between two checks of them.
 VITAL, LOOK_S = ("gcs_server", "raylet"), 0.2
-#: Rounds of killing, of a second each; more are needed only by processes that the kernel holds.
+#: Rounds of killing, of one second each. Only processes blocked in the kernel need more.
 ROUNDS = 20
 
 
 def supervise(folder: str) -> None:
-    """Hold Ray in `folder` until the input closes; then no descendant of this process is left."""
+    """Hold Ray in `folder` until the input closes, then end all descendants of this process."""
     driver = os.getppid()
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, lambda *_: None)  # the driver decides; functions, for children would inherit SIG_IGN
+        signal.signal(number, lambda *_: None)  # the driver decides; children would inherit SIG_IGN, but not a function
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     command = [sys.executable, "-P", __file__, folder, "start"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as starter:
@@ -49,7 +49,7 @@ def supervise(folder: str) -> None:
 
 
 def _answer(starter: subprocess.Popen[bytes]) -> bytes:
-    """The line that the starter prints, or why it never will; empty where nobody waits for it any more."""
+    """Return the line that the starter prints, or why it never will; empty if nobody waits for it."""
     assert starter.stdout is not None
     while True:
         ready, _, _ = select.select([0, starter.stdout.fileno()], [], [], LOOK_S)
@@ -59,9 +59,9 @@ def _answer(starter: subprocess.Popen[bytes]) -> bytes:
             return starter.stdout.readline() or _line(error=f"its process ended with {starter.wait()}")
         try:
             dead = [child.name() for child in psutil.Process(starter.pid).children() if _is_dead(child)]
-        except psutil.Error:  # of a process that has just gone
+        except psutil.Error:  # the process has just ended
             continue
-        except OSError as error:  # not even /proc can be read: no file descriptor is left
+        except OSError as error:  # no file descriptor is left to read /proc
             return _line(error=str(error))
         if dead:
             return _line(error=f"{' and '.join(dead)} died")
@@ -83,7 +83,7 @@ def _end_descendants() -> None:
 
 
 def hold(folder: str) -> None:
-    """Start Ray in `folder`, print its address or an error, and stay: its processes end with this one."""
+    """Start Ray in `folder`, print its address or an error, and stay: Ray's processes end with this one."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answer = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed goes to the log

@@ -1,6 +1,6 @@
-"""Start this machine's own Ray for one sweep: asked for a token, bound to loopback, tried twice, ended with the sweep.
+"""Start this machine's own Ray for one sweep. It asks for a token, binds to loopback and ends with the sweep.
 
-Ray runs in a process of its own (`head.py`); no Ray is imported here.
+Ray runs in its own process (`head.py`); Ray is not imported here. A start that fails is tried once more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster import head
 from kdtune.execute.cluster.reason import LOG, reason
 
-#: Ray's settings of patience with their defaults.
+#: Ray's timeouts and retries with their defaults.
 PATIENCE = {
     "RAY_raylet_start_wait_time_s": 30,
     "RAY_gcs_server_port_wait_time_s": 30,
@@ -29,35 +29,35 @@ PATIENCE = {
     "RAY_agent_register_timeout_ms": 30_000,
     "RAY_worker_register_timeout_seconds": 60,
 }
-#: How many times more patience the second attempt has.
+#: Factor by which the second attempt waits longer.
 MORE = 4
-#: Seconds after which an attempt counts as hanging, whatever Ray itself waits for.
+#: Seconds after which an attempt counts as hanging.
 HANGS_S = 120
-#: Seconds for Ray's processes to end.
+#: Seconds that Ray's processes have to end.
 ENDS_S = 30
-#: Variables that would make Ray join or use something else than what is started here.
+#: Variables that would make Ray use another cluster than the one started here.
 _FOREIGN = ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 class _NotStarted(Exception):
-    """An attempt to start Ray failed; says why in a line."""
+    """An attempt to start Ray failed. The text says why in one line."""
 
 
 @dataclass(frozen=True)
 class LocalRay:
-    """Ray as it runs on this machine."""
+    """A Ray that runs on this machine."""
 
     address: str
     environment: Mapping[str, str]
-    """Variables that a process needs to connect."""
+    """The variables that a process needs to connect."""
 
 
 @contextmanager
 def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
     """Run Ray in `folder` within the context.
 
-    Raises ResourceError where two attempts fail. Nothing of Ray runs after the context, however it is left; where this
-    process is killed, Ray ends by itself.
+    Raises ResourceError if two attempts fail. Ray ends with the context however it is left, also if this process is
+    killed.
     """
     access = _access(folder, say)
     process, address = _started(folder, access, say)
@@ -68,7 +68,7 @@ def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
 
 
 def _access(folder: Path, say: Callable[[str], object]) -> dict[str, str]:
-    """Make a token that is this Ray's alone; returns the variables that name it. RAY_AUTH_MODE of the user wins."""
+    """Make a token for this Ray alone; return the variables that name it. The user's RAY_AUTH_MODE wins."""
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
         say(f"RAY_AUTH_MODE={mode}: whoever is logged in to this machine can run code as you while Ray runs")
@@ -91,17 +91,19 @@ def _started(
                 say(f"Ray did not start: {failed}; trying once more, with more patience")
             reasons.append(str(failed))
     what = f"did not start, and was tried twice: {'; then '.join(dict.fromkeys(reasons))}"
-    raise ResourceError([Problem("Ray on this machine", f"{what}. Nothing is lost: the same command goes on")])
+    raise ResourceError(
+        [Problem("Ray on this machine", f"{what}. Nothing is lost: the same command resumes the sweep")]
+    )
 
 
 def _attempt(folder: Path, access: Mapping[str, str], more: int) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the process that holds Ray, with `more` times the patience; raises _NotStarted."""
+    """Start the process that holds Ray, with timeouts `more` times as long. Raises _NotStarted."""
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment |= {**access, **_patience(more)}
     try:
         with (folder / LOG).open("wb") as written:
             process = subprocess.Popen(
-                # -P: the folder of head.py is no place to import from.
+                # -P: do not import from the folder of head.py.
                 [sys.executable, "-P", head.__file__, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -122,7 +124,7 @@ def _attempt(folder: Path, access: Mapping[str, str], more: int) -> tuple[subpro
 
 
 def _patience(more: int) -> dict[str, str]:
-    """Ray's settings: what the user has set, or for the second attempt at least so many times the default."""
+    """Return Ray's timeouts: the user's own, or for the second attempt at least `more` times the default."""
     if more == 1:
         return {}
     return {name: str(more * max(usual, _number(os.environ.get(name)))) for name, usual in PATIENCE.items()}
@@ -133,7 +135,7 @@ def _number(text: str | None) -> int:
 
 
 def _answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, str]:
-    """The line that the process prints, waited for in a way that signals interrupt."""
+    """Return the line that the process prints. Signals interrupt the wait."""
     assert process.stdout is not None
     line, deadline = b"", time.monotonic() + seconds
     while not line.endswith(b"\n"):
@@ -148,7 +150,7 @@ def _answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have the process end Ray and itself, and wait for it."""
+    """Make the process end Ray and itself, and wait for it."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.close()

@@ -1,4 +1,4 @@
-"""Can every machine of a cluster train? Each is asked before a sweep trains, and each worker asks on its own machine.
+"""Check that every machine of a cluster can train: all before a sweep trains, and each worker its own machine.
 
 A machine can train where it sees the driver's store with the prepared frames under the same path, may write there,
 fails to get a lock there that the driver holds, and runs the versions of kdtune, torch and numpy that the driver runs.
@@ -29,15 +29,15 @@ from kdtune.store import Store
 from kdtune.store.files import read_json
 from kdtune.train.prepared import Prepared
 
-#: Seconds within which all nodes must have answered: the first task on a node starts a process there.
-PATIENCE = 120.0
-#: Seconds for a node to reach a store behind a URL, which the driver has reached.
-URL_PATIENCE = 20.0
+#: Seconds that all nodes have to answer: the first task on a node starts a process there.
+ANSWER_S = 120.0
+#: Seconds that a node has to reach a store behind a URL.
+REACH_S = 20.0
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the driver has and every node must have, too. Small and picklable: workers get a copy."""
+    """What every node must share with the driver. Small and picklable: workers get a copy."""
 
     store: Store
     store_id: str
@@ -45,17 +45,17 @@ class Needs:
     """The prepared ClipStores."""
     versions: dict[str, str]
     held_lock: str | None = None
-    """The name of a lock that the driver holds as long as machines are asked."""
+    """The name of a lock that the driver holds while machines are checked."""
 
     @classmethod
     def of(cls, prepared: Prepared) -> Needs:
-        """Those of a sweep whose data sets are prepared, in the driver."""
+        """Return the needs of a sweep whose data sets are prepared. Call it in the driver."""
         folders = tuple(dict.fromkeys(prepared.folders.values()))
         return cls(prepared.store, prepared.store.claim(), folders, versions())
 
     @contextmanager
     def locked(self) -> Iterator[Needs]:
-        """Within the `with` the driver holds a lock that no machine must get; a store behind a URL needs none."""
+        """Hold a lock within the context that no machine must get. A store behind a URL needs none."""
         if self.store.mirror is not None:
             yield self
             return
@@ -68,7 +68,7 @@ class Needs:
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def problems(self) -> list[Problem]:
-        """What this machine lacks."""
+        """Return what this machine lacks."""
         here = f"node {ray.util.get_node_ip_address()} ({platform.node()})"
         found = [Problem(here, *words) for words in self._store_problems()]
         for name, version in versions().items():
@@ -80,9 +80,9 @@ class Needs:
     def _store_problems(self) -> list[tuple[str, str]]:
         root = self.store.root
         everywhere = "a path under which every machine sees the same folder"
-        if self.store.mirror is not None:  # behind a URL: frames are fetched when they are needed
+        if self.store.mirror is not None:  # behind a URL, frames are fetched when they are needed
             try:
-                with self.store.mirror.remote.patience(URL_PATIENCE):
+                with self.store.mirror.remote.patience(REACH_S):
                     seen = self.store.claim()
             except StoreError as error:
                 return [(str(error).strip(), "a URL that every machine can read and write")]
@@ -104,7 +104,8 @@ class Needs:
         return [(f"does not see the frames in {folder}", everywhere) for folder in unseen]
 
     def _lock_problem(self) -> str | None:
-        """Two machines that both get a lock would train one trial at the same time, in the same files."""
+        """Return why locks are not shared, or None. Two machines that get one lock would train one trial in the same
+        files at the same time."""
         if self.held_lock is None:
             return None
         try:
@@ -117,7 +118,7 @@ class Needs:
 
 
 def versions() -> dict[str, str]:
-    """Of what trials are computed with here. A build's suffix (+cpu, +cu130) is left out: machines may differ in it."""
+    """Return the versions that trials are computed with, without build suffixes (+cpu, +cu130), which may differ."""
     found = {"kdtune": __version__, "trainer semantics": str(TRAINER_SEMANTICS)}
     for name in ("torch", "numpy"):
         try:
@@ -128,9 +129,9 @@ def versions() -> dict[str, str]:
 
 
 def check_nodes(needs: Needs) -> list[Problem]:
-    """What the nodes that could get a trial lack, of all of them; Ray must be connected to their cluster."""
+    """Return what the nodes that could get a trial lack. Ray must be connected to their cluster."""
     look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + ANSWER_S
     asked = {}
     for node in alive_nodes():
         if node["Resources"].get("CPU", 0) > 0:
@@ -143,9 +144,9 @@ def check_nodes(needs: Needs) -> list[Problem]:
             problems += lacking
         except RayError as error:
             if all(other["NodeID"] != node_id for other in alive_nodes()):
-                continue  # it has gone meanwhile, and gets no trial
+                continue  # it has gone, and gets no trial
             last = str(error).strip().splitlines()[-1]
-            late = f"did not answer within {PATIENCE:.0f} s"
+            late = f"did not answer within {ANSWER_S:.0f} s"
             what = late if isinstance(error, GetTimeoutError) else f"cannot run kdtune: {last}"
             where = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
             problems.append(Problem(where, what, "kdtune installed as on the driver's machine"))

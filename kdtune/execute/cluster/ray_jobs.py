@@ -1,7 +1,7 @@
-"""A sweep as a Ray job: handed over to a cluster, read and stopped from any machine that sees the store.
+"""Submit a sweep as a Ray job; read its log and stop it from any machine that sees the store.
 
-The job is the `sweep` command itself. It runs on the cluster's head, in the folder where it was submitted from, so both
-this folder and the store must be on a mount that the cluster sees under the same paths.
+The job is the `sweep` command itself. It runs on the cluster's head, in the folder from which it was submitted, so the
+cluster must see this folder and the store under the same paths.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, ResourceError, UserError
-from kdtune.execute.cluster.connect import PATIENCE as CONNECTING
-from kdtune.execute.cluster.connect import TOKEN
+from kdtune.execute.cluster.connect import CONNECT_S, TOKEN
 from kdtune.execute.cluster.handover import entrypoint, refuse_secrets, variables
 from kdtune.scoped import environment
 from kdtune.store import Store, SweepFiles
@@ -32,11 +31,11 @@ from kdtune.sweep.driver_life import DriverLife
 
 Say = Callable[[str], object]
 
-#: Seconds that a sweep has to write its checkpoints and end; after that Ray ends the job.
-PATIENCE = 60.0
-#: Seconds between two looks at what is waited for.
+#: Seconds that a sweep has to write its checkpoints and end. Ray then ends the job.
+STOP_S = 60.0
+#: Seconds between two checks while waiting.
 LOOK = 0.5
-#: What an address must be.
+#: The form of an address.
 DASHBOARD = "that of the head's dashboard, as http://HEAD:8265"
 
 
@@ -45,10 +44,9 @@ def submit_sweep(
 ) -> str:
     """Start `sweep`, whose `text` was read from `file`, as a job that runs in `folder`; returns the job's id.
 
-    The text goes into the store, where the job finds it whatever becomes of the original, and so does the job's id;
-    with a store behind a URL the job reads the original.
-    What the environment says of MLflow's place goes with the job, but no secret does (handover.py). Raises UserError
-    for a cluster that does not answer, for a sweep that already runs, and for URLs with passwords.
+    The text and the job's id go into the store, so the job does not need the original file; with a store behind a URL
+    the job reads the original. The job gets the variables that say where MLflow is, but no secret (handover.py).
+    Raises UserError for a cluster that does not answer, a sweep that already runs, and URLs with passwords.
     """
     refuse_secrets(store, address)
     files, client = store.sweep(sweep.name).fetch(), _client(address)
@@ -71,9 +69,9 @@ def submit_sweep(
 
 
 def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
-    """Hand what the job of sweep `name` printed to `write`, with `follow` until the job ends; returns the job's state.
+    """Pass the output of the sweep's job to `write`, with `follow` until the job ends; return the job's state.
 
-    Raises UserError where the sweep was not submitted, or its cluster or job is gone.
+    Raises UserError if the sweep was not submitted, or its cluster or job is gone.
     """
     job = _job(store.sweep(name).fetch())
     if job is None:
@@ -89,11 +87,11 @@ def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
     return str(_state(client, job) or state).lower()
 
 
-def stop_sweep(store: Store, name: str, say: Say, patience: float = PATIENCE) -> None:
-    """Have the driver of sweep `name` end it with checkpoints, wherever it runs, and wait until it has ended.
+def stop_sweep(store: Store, name: str, say: Say, patience: float = STOP_S) -> None:
+    """Make the driver of sweep `name` write checkpoints and end, wherever it runs, and wait for it.
 
-    A job that has not ended within `patience` seconds is ended by Ray. Raises UserError where nobody runs the sweep and
-    where a driver that is no job does not end.
+    Ray ends a job that has not ended within `patience` seconds. Raises UserError if nobody runs the sweep, and if a
+    driver that is not a job does not end.
     """
     files = store.sweep(name).fetch()
     life = DriverLife(store, name)
@@ -108,12 +106,12 @@ def stop_sweep(store: Store, name: str, say: Say, patience: float = PATIENCE) ->
             _end(life, name, say, patience)
     finally:
         files.stop.unlink(missing_ok=True)
-    say(f"{name}: stopped; the same command goes on from the last checkpoints")
+    say(f"{name}: stopped; the same command resumes from the last checkpoints")
 
 
 def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
-    """The id of a job that the cluster has taken. One that has just started is given time to be ready for it."""
-    deadline = time.monotonic() + PATIENCE
+    """Submit the job and return its id. A cluster that has just started gets time to be ready."""
+    deadline = time.monotonic() + STOP_S
     while True:
         try:
             return client.submit_job(**job)
@@ -143,7 +141,7 @@ def _job(files: SweepFiles) -> dict[str, Any] | None:
 
 
 def _running_job(files: SweepFiles) -> dict[str, str] | None:
-    """The job that the sweep was last submitted as, unless it has ended; a job ends with its cluster."""
+    """Return the job that the sweep was last submitted as, or None if it has ended. A job ends with its cluster."""
     job = _job(files)
     if job is None:
         return None
@@ -155,7 +153,7 @@ def _running_job(files: SweepFiles) -> dict[str, str] | None:
 
 
 def _state(client: JobSubmissionClient, job: dict[str, str]) -> JobStatus | None:
-    """None where the cluster does not know the job: it is another cluster, or was started anew."""
+    """Return the job's state, or None if the cluster does not know it: another cluster, or one started anew."""
     try:
         return client.get_job_status(job["submission_id"])
     except RuntimeError as error:
@@ -170,14 +168,14 @@ async def _follow(client: JobSubmissionClient, job: dict[str, str], write: Say) 
 
 
 def _wait(life: DriverLife, patience: float) -> bool:
-    """Whether driver and job have ended within so many seconds."""
+    """Return whether driver and job end within so many seconds."""
     deadline = time.monotonic() + patience
     files = life.files
     while (driver := life.alive()) is not None or _running_job(files) is not None:
         if time.monotonic() > deadline:
             return False
         if driver is not None and not files.stop.exists():
-            files.stop.touch()  # a driver that has just started took it for one that was left there
+            files.stop.touch()  # a driver that has just started may have removed it as left over
         time.sleep(LOOK)
     return True
 
@@ -187,7 +185,7 @@ def _end(life: DriverLife, name: str, say: Say, patience: float) -> None:
     if job is not None:
         say(f"{name}: has not ended within {patience:.0f} s; Ray ends the job {job['submission_id']}")
         _client(job["address"]).stop_job(job["submission_id"])
-        if _wait(life, PATIENCE):
+        if _wait(life, STOP_S):
             return
         raise UserError([Problem(name, f"Ray has not ended the job {job['submission_id']}", f"see {job['address']}")])
     if driver is not None:
@@ -204,15 +202,15 @@ class _Unreachable(ResourceError):
 
 
 def _client(address: str) -> JobSubmissionClient:
-    """A client of the job server at `address`, reached and asked; raises UserError where that fails."""
+    """Return a client of the job server at `address`. Raises UserError if it cannot be reached."""
     place = urlsplit(address)
     if place.scheme not in ("http", "https") or not place.hostname:
         raise ResourceError([Problem(address, "is no address of a job server", DASHBOARD)])
     try:
-        # Asked first, for Ray would wait as long as the system does, which is minutes.
+        # Ray itself waits for the system's timeout, which is minutes.
         port = place.port or (443 if place.scheme == "https" else 80)
-        socket.create_connection((place.hostname, port), CONNECTING).close()
-        # Ray takes the address from these rather than from whom it is told.
+        socket.create_connection((place.hostname, port), CONNECT_S).close()
+        # Ray prefers these variables to the address that it is given.
         with environment({"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}):
             return JobSubmissionClient(address)
     except AuthenticationError:

@@ -1,4 +1,4 @@
-"""Why a Ray did not start, in a line: from what it raised and what its processes logged."""
+"""Explain in one line why Ray did not start, from its exception and its logs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-#: The log of `head.py`, in Ray's folder; Ray's own are below it.
+#: The log of `head.py` in Ray's folder. Ray's own logs are below it.
 LOG = "start.log"
-#: Where Ray's processes log, below its folder.
+#: Log files of Ray's processes, below its folder.
 _LOGS = ("r/s[0-9]*/logs/gcs_server.*", "r/s[0-9]*/logs/raylet.*", LOG)
-#: A line that Ray marks as an error (E), as fatal (F) or critical (C), without its date and place; stacks begin with
+#: Matches a log line marked as an error (E), fatal (F) or critical (C); group 1 is its text. Stack traces begin with
 #: @, *** or PC.
 _MARKED = re.compile(r"\[[^\]]*\b[ECF] [^\]]*\]\s*+(?:\([^)]*\)\s*+)?+(?:\S+:\d+:\s*+)?+(?!@|\*\*\*|PC:)(.+)")
-#: What follows the sentence that says what happened.
+#: Advice after the sentence that says what happened.
 _HINTS = re.compile(r"\. +(?:Last \d|Please check|This could|Last connection).*", re.DOTALL)
-#: Characters of each part that are shown.
+#: Maximum characters shown of each part.
 _SHOWN = 240
 
 
 def reason(error: str, folder: Path) -> str:
-    """Return what is known of a start in `folder` that ended with `error`, the description of an exception."""
+    """Return why a start in `folder` failed with `error`, the text of an exception."""
     said = _HINTS.sub("", error).removeprefix("Exception: ").replace(f"{folder}/", "")
     logged = last_error(folder)
     return "; Ray's log: ".join(_short(text) for text in (said, logged) if text)
 
 
 def last_error(folder: Path) -> str:
-    """Return the last error in Ray's logs below `folder`, or nothing."""
+    """Return the last error in Ray's logs below `folder`, or an empty string."""
     found = ""
     for file in sorted((file for pattern in _LOGS for file in folder.glob(pattern)), key=_changed):
         with suppress(OSError):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 if marked := _MARKED.match(line):
-                    # An exception that nobody caught, as C++ prints it: its type, what() it says, its stack.
+                    # C++ prints an uncaught exception as its type, its what() and its stack.
                     found = re.sub(r"^Unhandled exception: \S+ what\(\): (.*?)(?: /.*)?$", r"\1", marked[1].strip())
     return found
 
