@@ -40,7 +40,7 @@ def outcome_of(group: TrialGroup) -> Outcome:
         stages[stage] = share * quality + 0.02 * luck.random()
         if not reaches(stages[stage], group.thresholds.get(stage), sweep.objectives[0].mode):
             return Outcome("pruned", stages=stages, stage=stage)
-    return Outcome("complete", ((stages["late"],),), stages)
+    return Outcome("complete", ((stages["late"],) * len(group.seeds),), stages)
 
 
 def drive(

@@ -187,7 +187,7 @@ def test_a_damaged_journal_costs_the_importances_alone(way: str, swept: Swept) -
     files = Store(swept.root).sweep("small")
     record = read_record(Store(swept.root), "small")
     with swept.snapshot.restored():
-        damage.damaged(files.study(files.folder / record["ledger"]), way, 0.5)
+        damage.damaged(files.study(files.folder / record.ledger), way, 0.5)
         assert importances(files, record) == {}
 
 

@@ -23,7 +23,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, ConfigError
 from kdtune.execute.in_process import InProcess
-from kdtune.history.front import chosen
+from kdtune.history.front import Front
 from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials, trained_keys
 from kdtune.plan.plan import plan
@@ -126,7 +126,10 @@ def test_what_is_chosen_is_what_no_other_candidate_beats(examples: int) -> None:
         modes, rows = case
         better = [1 if mode == "max" else -1 for mode in modes]
         turned = [[sign * value for sign, value in zip(better, row, strict=False)] for row in rows]
-        found = chosen(modes, {number: row[: len(modes)] for number, row in enumerate(rows)})
+        front = Front(modes)
+        for number, row in enumerate(rows):
+            front.add(number, row[: len(modes)])
+        found = front.numbers()[: 1 if len(modes) == 1 else None]
         if len(modes) == 1:
             best = [n for n, row in enumerate(turned) if row[0] == max(other[0] for other in turned)]
             assert found == best[:1]

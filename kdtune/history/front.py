@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 #: Objectives, turned so that more is better.
 Values = tuple[float, ...]
@@ -50,11 +50,3 @@ class Front:
 
 def _beats(a: Values, b: Values) -> bool:
     return a != b and all(x >= y for x, y in zip(a, b, strict=True))
-
-
-def chosen(modes: Sequence[str], objectives: Mapping[int, Sequence[float]]) -> list[int]:
-    """Return the candidates that a search chooses: the best of one objective, the Pareto set of several."""
-    front = Front(modes)
-    for number, values in objectives.items():
-        front.add(number, values)
-    return front.numbers()[: 1 if len(modes) == 1 else None]

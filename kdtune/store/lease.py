@@ -36,17 +36,11 @@ import time
 import uuid
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from kdtune.errors import LockLost, Problem, StoreError
 from kdtune.store.remote import Remote
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -214,25 +208,6 @@ class Lease:
         while not self._ended.wait(BEAT_S) and not self.lost:
             with suppress(ConnectionError):
                 self._confirm()
-
-
-def is_held(path: Path) -> bool:
-    """Return whether a process holds the FileLock of this file."""
-    if not path.exists():
-        return False
-    if fcntl is None:
-        try:
-            with FileLock(path).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-    with path.open("rb") as file:
-        try:
-            # Shared: several who look at once do not take each other for the holder.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 class SharedLock:

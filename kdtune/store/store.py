@@ -35,7 +35,8 @@ from kdtune.errors import Problem, StoreError
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.store.copies import fetch_missing, fetch_whole, publish_whole
 from kdtune.store.files import read_json, write_json
-from kdtune.store.lease import Lease, SharedLock, is_held
+from kdtune.store.held import is_held
+from kdtune.store.lease import Lease, SharedLock
 from kdtune.store.mirror import Mirror
 from kdtune.store.places import check_writable
 from kdtune.store.records import SWEEP_RECORD, SweepFiles, TrialFiles

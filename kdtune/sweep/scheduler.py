@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.events import Ended, Event, Kind, LedgerEvent, Outcome
-from kdtune.history.front import chosen
+from kdtune.history.record import SweepRecord
+from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
 from kdtune.sweep.block import BlockSearch
 from kdtune.sweep.group import TrialGroup, outcome_in_store
@@ -45,6 +46,8 @@ class SweepScheduler:
     ) -> None:
         self.sweep, self.ledger, self.journal = sweep, ledger, journal
         self.on_end, self.on_record = on_end, on_record
+        self.history = SweepHistory(SweepRecord.of(sweep, ledger.path.name, "", {}))
+        """What this run has asked, and what that came to."""
         self.groups: dict[str, TrialGroup] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.cached: set[str] = set()
@@ -120,10 +123,10 @@ class SweepScheduler:
         """Return a note for each block whose candidates have all ended without a complete one."""
         found = []
         for search in self.blocks:
-            ends = [self.outcomes[group.name] for group in search.groups if group.name in self.outcomes]
-            if len(ends) == search.candidates and not any(end.state == "complete" for end in ends):
-                error = next((end.error for end in ends if end.error), "all were pruned")
-                found.append(f"block {search.block.label}: none of {len(ends)} candidates is complete; {error}")
+            groups = self.history.blocks[search.block.label].candidates.values()
+            if len(groups) == search.candidates and {group.state for group in groups} <= {"pruned", "failed"}:
+                error = next((group.error for group in groups if group.error), "all were pruned")
+                found.append(f"block {search.block.label}: none of {len(groups)} candidates is complete; {error}")
         return found
 
     def finish(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
@@ -171,12 +174,9 @@ class SweepScheduler:
         if not self.sweep.refit or not over or index in self._refitted:
             return
         self._refitted.add(index)
-        complete = [group for group in groups if self.outcomes[group.name].state == "complete"]
-        modes = [objective.mode for objective in self.sweep.objectives]
-        ends = {group.number or 0: self.outcomes[group.name] for group in complete if group.kind == "candidate"}
-        best = chosen(modes, {number: end.objectives for number, end in ends.items()})
-        for group in complete:
-            if group.kind == "control" or group.number in best:
+        chosen = {group.name for group in self.history.best(search.block.label)}
+        for group in groups:
+            if group.name in chosen or (group.kind == "control" and self.outcomes[group.name].state == "complete"):
                 self._add(self._made.refit(group))
 
     def _add(self, group: TrialGroup) -> None:
@@ -203,4 +203,5 @@ class SweepScheduler:
 
     def _record(self, event: LedgerEvent) -> None:
         self.ledger.add(event)
+        self.history.apply(event)
         self.on_record(event)
