@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from databases import empty_database
 from helpers import ROOT, link_clips, run_python
 from test_layout import HEAVY
 
@@ -205,16 +204,14 @@ def test_events_tell_what_happens_and_a_sweep_built_in_python_is_the_file_s(plac
 # ---- the process -----------------------------------------------------------------------------------------------------
 
 
-def test_a_call_leaves_the_process_as_it_was(place: Path, trial_form: dict[str, Any]) -> None:
-    """In a notebook's thread, with torch's settings as they were between two rows and afterwards."""
-    short = {**trial_form, "epochs": 1, "stages": {"late": 1}}
-    uri = empty_database(place / "mlflow" / "mlflow.db")
+def test_training_leaves_the_process_as_it_was(place: Path) -> None:
+    """In a thread, as in a notebook, between two rows and afterwards; of sweeps tests/test_library_run.py says so."""
     code = f"""
 import logging, os, signal, sys, threading, warnings
 import torch, kdtune
-import sympy, decord, mlflow  # libraries that change the process when they are imported
+import sympy, decord  # libraries that change the process on import
 os.chdir({str(place)!r})
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # which torch would set
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # a variable that torch would set
 torch.set_num_threads(2)
 
 def state():
@@ -223,19 +220,17 @@ def state():
     settings = [torch.get_num_threads(), *deterministic]
     hooks = [sys.unraisablehook, sys.excepthook, threading.excepthook]
     signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    loggers = [(logger.level, logger.handlers) for logger in (logging.root, ours)]
+    loggers = [(logger.level, list(logger.handlers)) for logger in (logging.root, ours)]
     return [settings, hooks, signals, loggers, list(warnings.filters), *sorted(os.environ.items())]
-
-form = dict(name="one", trial={short!r}, search=dict(space=dict(alpha=[0.5, 1.0]), candidates=1))
 
 def work():
     before = state()
-    for row in kdtune.train(form["trial"], store="again", device="cpu"):
+    training = kdtune.train("trial.yaml", store="again", device="cpu")
+    for row in training:
         assert state() == before, [part for part in state() if part not in before]
-    sweep = kdtune.run(form, store="again", backend="inprocess", on_event=lambda event: None, tracking={uri!r})
-    sweep.control().features([])
+    training.trial.features([])
     assert state() == before, [part for part in state() if part not in before]
-    done.append(str(sweep))
+    done.append(training.trial.state)
 
 done = []
 thread = threading.Thread(target=work)
@@ -245,4 +240,4 @@ print(done)
 """
     link_clips(place / "runs", place / "again")
     done = run_python(code)
-    assert done.stdout == "[\"Sweep('one', 2 complete)\"]\n", done.stderr
+    assert done.stdout == "['complete']\n", done.stderr

@@ -203,5 +203,5 @@ def test_an_action_head_names_its_logits(tiny: TrialConfig, prepared: Session, t
 def test_only_what_is_whole_becomes_a_student(trained: TrialFiles, tmp_path: Path) -> None:
     from kdtune.errors import StoreError
 
-    with pytest.raises(StoreError, match="no complete trial"):
+    with pytest.raises(StoreError, match="not a complete trial"):
         trained_student(replace(trained, folder=tmp_path / "nothing"))

@@ -29,7 +29,7 @@ class TrialRun(Iterator[Row]):
     """
 
     def __init__(self, store: Store, session: Session, config: TrialConfig, device: torch.device) -> None:
-        self.config = config
+        self.config, self.device = config, device
         self.trial = Trial(store, session.key(config))
         self._rows: Generator[Row, None, None] = session.trial(config, device)
         self._settings: TorchSettings | None = None

@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from kdtune.store.places import check_place, check_readable
-
 if TYPE_CHECKING:
     from kdtune.store import Store
 
 
 def reading(options: argparse.Namespace) -> Store:
     """Return the store to read. Raises StoreError where `--store` is neither a folder nor a URL."""
-    from kdtune.store import Store
+    from kdtune.api.store import Store
 
-    check_place(options.store, "--store")
-    store = Store(options.store)
-    if store.mirror is None:
-        check_readable(store.root, "--store")
-    return store
+    return Store(options.store, option="--store").files
 
 
 def writing(options: argparse.Namespace) -> Store:

@@ -8,37 +8,32 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdtune.commands.places import reading, writing
+from kdtune.commands.places import reading
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
 from kdtune.names import is_name, quoted, stays_below
 
 if TYPE_CHECKING:
-    import torch
-
-    from kdtune.config.trial import TrialConfig
-    from kdtune.train.session import Session
+    from kdtune.api.training import TrialRun
 
 
 def train(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_trial
 
     config = load_trial(options.file, options.set)
-    from kdtune.train.session import Session, choose_device
+    from kdtune.api.store import Store
+    from kdtune.api.training import train
 
-    device = choose_device(options.device)
-    session = Session(writing(options), workers=options.workers)
-    session.prepare(config)
-    if problems := session.problems(config):
-        raise UserError(problems)
-    ended = _train_one(session, config, device)
-    if config.finetuned is not None:
-        ended["finetune"] = _train_one(session, config.finetuned, device)
+    store = Store(options.store, option="--store")
+    first, *rest = train(config, store=store, device=options.device, workers=options.workers).runs
+    ended = _shown(first)
+    for finetuning in rest:
+        ended["finetune"] = _shown(finetuning)
     print(json.dumps(ended, indent=1))
     return EXIT_OK
 
 
-def _train_one(session: Session, config: TrialConfig, device: torch.device) -> dict[str, Any]:
+def _shown(run: TrialRun) -> dict[str, Any]:
     """Train a trial, print a line for each epoch, publish it to MLflow, and return its key and result."""
     from kdtune.config.space import flat_params
     from kdtune.tracking.commit import commit_tags
@@ -46,11 +41,11 @@ def _train_one(session: Session, config: TrialConfig, device: torch.device) -> d
     from kdtune.tracking.publish import TrackedTrial, publish_trial
     from kdtune.train.usage import UsageMeter
 
-    files, meter = session.files(config), UsageMeter(device)
-    say(f"trial {files.key} on {device}, in {files.folder}")
+    config, files, meter = run.config, run.trial.files, UsageMeter(run.device)
+    say(f"trial {files.key} on {run.device}, in {files.folder}")
     state = "failed"
     try:
-        for row in session.trial(config, device):
+        for row in run:
             meter.note(files, row)
             stage = f" · {row['stage']}: {_figures(row['evaluation']['validation'])}" if "stage" in row else ""
             losses = " ".join(f"{name} {value:.3f}" for name, value in row["train"].items())
