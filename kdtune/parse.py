@@ -10,8 +10,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kdtune.errors import KdtuneError, Problem, UserError
+
+#: A JSON object as it is read from a file or written to one.
+JsonObject = dict[str, Any]
 
 #: Maximum characters of a reason: a library may quote the whole file.
 LONGEST = 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from kdtune.clips.store import ClipStore, usable
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem
+from kdtune.parse import JsonObject
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TrialData:
         """Number of videos by use."""
         return {"training": self.size, "validation": len(self.validation), "test": len(self.test)}
 
-    def record(self, folder: str) -> dict[str, Any]:
+    def record(self, folder: str) -> JsonObject:
         """Return the record for people and MLflow: the folder, the number of videos by use, and the actions."""
         return {"folder": str(Path(folder).absolute()), "videos": self.videos, "actions": list(self.actions)}
 

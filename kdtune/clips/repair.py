@@ -12,7 +12,6 @@ import logging
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from kdtune.clips.parts import decoded_parts
 from kdtune.clips.store import ClipStore, chain
 from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
+from kdtune.parse import JsonObject
 from kdtune.store.files import disk_full, read_json, write_json
 from kdtune.store.seal import passed_over
 
@@ -124,11 +124,11 @@ def _decode_again(clips: ClipStore, rows: list[int], root: Path, threads: int) -
     return None
 
 
-def _file_state(big: Path) -> dict[str, Any]:
+def _file_state(big: Path) -> dict[str, int]:
     """Return the properties of a file that change with every write."""
     stat = big.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 
 
-def _verified_state(folder: Path) -> dict[str, Any] | None:
+def _verified_state(folder: Path) -> JsonObject | None:
     return passed_over(lambda: read_json(folder / "verified.json"), None)

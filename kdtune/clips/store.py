@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ from pyarrow.parquet import ParquetFile
 
 from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DamageError, DataError, Problem, StoreError
+from kdtune.parse import JsonObject
 from kdtune.store.files import read_json, write_atomic
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ClipStore:
     folder: Path
     index: pd.DataFrame
     """One row per video: the catalog's columns, frames, offset, sha256, decoder. `clip(i, …)` reads row i."""
-    record: dict[str, Any] = field(repr=False)
+    record: JsonObject = field(repr=False)
     """Content of store.json."""
 
     @cached_property

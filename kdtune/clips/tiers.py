@@ -16,6 +16,7 @@ simplejpeg is imported only where a jpeg store is used.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,7 @@ class Tier:
     quality: int | None = None
 
     @classmethod
-    def recorded(cls, record: dict[str, Any]) -> Tier:
+    def recorded(cls, record: Mapping[str, Any]) -> Tier:
         """Return the tier that a store.json names."""
         return cls(record["tier"], record.get("quality"))
 
@@ -64,7 +65,7 @@ class Tier:
         return self.file, *offsets, "index.parquet", "refused.csv", "store.json"
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, str | int | None]:
         if self.name == "raw":
             return {"tier": self.name}
         return {"tier": self.name, "quality": self.quality, "subsampling": SUBSAMPLING}

@@ -17,12 +17,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,24 @@ import pandas as pd
 from kdtune.clips.store import FORMAT, chain
 from kdtune.clips.tiers import OFFSETS, Frame, Tier
 from kdtune.errors import DamageError
+from kdtune.parse import JsonObject
 from kdtune.store.files import as_json, write_atomic, write_json, write_jsonl
 from kdtune.store.seal import opened, sealed
 
 PROGRESS, SIZES = "progress.jsonl", "sizes.i64"
 CHUNK = 2**20
+
+
+class DoneVideo(TypedDict, total=False):
+    """A finished row of the catalog: what was stored of the video, or why it is refused."""
+
+    frames: int
+    bytes: int
+    sha256: str
+    """Of its bytes in the store's big file."""
+    decoder: str
+    refused: str
+    """The reason; such a row has no other entry."""
 
 
 class Stopped(Exception):
@@ -107,8 +120,8 @@ class StoreWriter:
 
     def __init__(self, folder: Path, size: tuple[int, int], tier: Tier, threads: int = 1) -> None:
         self.folder, self.size, self.tier = folder, size, tier
-        self.rows: list[dict[str, Any]] = self._sound_rows(threads)
-        """Finished rows of the catalog, each with frames, bytes, sha256 and decoder, or with refused."""
+        self.rows: list[DoneVideo] = self._sound_rows(threads)
+        """The finished rows of the catalog."""
         self.bytes = sum(row.get("bytes", 0) for row in self.rows)
         self.frames = sum(row.get("frames", 0) for row in self.rows)
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +145,7 @@ class StoreWriter:
                 sizes.seek(8 * self.frames)
                 sizes.write(np.array(part.sizes, np.int64).tobytes())
         part.path.unlink()
-        figures = {"frames": len(part.sizes), "bytes": sum(part.sizes), "sha256": part.sha256}
+        figures: DoneVideo = {"frames": len(part.sizes), "bytes": sum(part.sizes), "sha256": part.sha256}
         self._note({**figures, "decoder": part.decoder})
         self.bytes += sum(part.sizes)
         self.frames += len(part.sizes)
@@ -141,7 +154,7 @@ class StoreWriter:
         """Leave out the next row of the catalog, for this reason."""
         self._note({"refused": reason})
 
-    def finish(self, catalog: pd.DataFrame, made_from: dict[str, Any]) -> pd.DataFrame:
+    def finish(self, catalog: pd.DataFrame, made_from: Mapping[str, object]) -> pd.DataFrame:
         """Write the index and records of the finished store. Return the refused videos: video, reason.
 
         `made_from` goes to store.json: the decoders' versions and, unless the frames' own digest serves, a manifest.
@@ -158,7 +171,7 @@ class StoreWriter:
         pairs = [(v["video"], row["refused"]) for v, row in zip(videos, self.rows, strict=True) if "refused" in row]
         refused = pd.DataFrame(pairs, columns=["video", "reason"])
         write_atomic(self.folder / "refused.csv", refused.to_csv(index=False))
-        record: dict[str, Any] = {"format": FORMAT, "size": list(self.size), **self.tier.record}
+        record: JsonObject = {"format": FORMAT, "size": list(self.size), **self.tier.record}
         record |= {"videos": len(index), "frames": int(index["frames"].sum()), "bytes": self.bytes}
         record |= {"digest": chain(index), "manifest": chain(index)}
         record["index_sha256"] = hashlib.sha256(index_bytes).hexdigest()
@@ -176,21 +189,20 @@ class StoreWriter:
         for name in (PROGRESS, SIZES):
             (folder / name).unlink(missing_ok=True)
 
-    def _note(self, row: dict[str, Any]) -> None:
+    def _note(self, row: DoneVideo) -> None:
         with (self.folder / PROGRESS).open("ab") as file:
             file.write(sealed(as_json(row)).encode() + b"\n")
         self.rows.append(row)
 
-    def _sound_rows(self, threads: int) -> list[dict[str, Any]]:
+    def _sound_rows(self, threads: int) -> list[DoneVideo]:
         """Return the rows of an interrupted build, up to the first that does not match its bytes."""
-        rows: list[dict[str, Any]] = []
+        rows: list[DoneVideo] = []
         path = self.folder / PROGRESS
         for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
             try:
-                row = opened(line, path)
+                rows.append(cast(DoneVideo, opened(line, path)))
             except DamageError:  # the machine lost power
                 break
-            rows.append(row)
         ends = np.cumsum([row.get("bytes", 0) for row in rows]).tolist()
         spans = [(end - row.get("bytes", 0), end) for row, end in zip(rows, ends, strict=True)]
         found = sha256_of_spans(self.folder / self.tier.file, spans, threads)

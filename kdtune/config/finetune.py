@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -86,13 +86,3 @@ class FinetuneConfig(Section):
     def loss(self) -> LossConfig:
         distil = self.distil.model_dump(by_alias=True)
         return LossConfig.model_validate({"target": "action", **distil})
-
-    @property
-    def sections(self) -> dict[str, Any]:
-        """Sections of the fine-tuning trial that do not depend on the pre-trained trial."""
-        return {
-            "augment": AugmentConfig(**self.augment.model_dump()),
-            "optimizer": OptimizerConfig(**self.optimizer.model_dump()),
-            "frozen": self.frozen,
-            "epochs": self.epochs,
-        }

@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+#: A configuration as a file holds it, before validation: sections of values, under the file's names.
+RawConfig = dict[str, Any]
+
 #: Fields of a trial that may hold another trial.
 NESTED = ("teacher", "start")
 #: Fields that a teacher or a start does not inherit.
@@ -29,7 +32,7 @@ def trial_or_none(value: Any) -> Any:
     return none_as_null(value)
 
 
-def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> RawConfig:
     """Return the raw configuration of a teacher or start: `override` on top of the inherited part of `base`.
 
     A data fraction `match` becomes base's fraction.
@@ -41,7 +44,7 @@ def inherit(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, A
     return merge(inherited, override)
 
 
-def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> RawConfig:
     """Return `override` on top of `base`, merged section by section. Changes neither."""
     merged = dict(base)
     for name, value in override.items():

@@ -12,6 +12,7 @@ from kdtune.config.schedules import WeightSchedule, largest, simplified
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
+from kdtune.parse import JsonObject
 
 #: Raise it by hand when a change alters results; the golden values catch a forgotten one.
 #: 3: videos are read as FFmpeg's player shows them (mirrors, edit lists, dropped frames). Trainer and golden values are
@@ -31,7 +32,7 @@ CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")
 ManifestOf = Callable[[DataConfig], str]
 
 
-def canonical(config: TrialConfig) -> dict[str, Any]:
+def canonical(config: TrialConfig) -> JsonObject:
     """Return the configuration as JSON values, with defaults filled in and fields without effect left out.
 
     Teacher, start and fine-tuning are left out as trials of their own; `identity` adds the keys of the first two.
@@ -60,7 +61,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     for name, value in (("lambda", config.loss.lambda_), ("tau", config.loss.tau)):
         if not isinstance(constant := simplified(value, config.epochs), WeightSchedule):
             loss[name] = constant  # a constant schedule has the same key as its value
-    unused: list[tuple[dict[str, Any], str]] = []
+    unused: list[tuple[JsonObject, str]] = []
     if not config.distils:
         unused += [(loss, "lambda"), (loss, "beta"), (loss, "gamma")]
     if not config.distils or largest(config.loss.lambda_) == 0:
@@ -83,7 +84,7 @@ def canonical(config: TrialConfig) -> dict[str, Any]:
     return form
 
 
-def restored(form: dict[str, Any], teacher: TrialConfig | None, start: TrialConfig | None) -> TrialConfig:
+def restored(form: JsonObject, teacher: TrialConfig | None, start: TrialConfig | None) -> TrialConfig:
     """Return a configuration whose canonical form is `form`. Fields without effect get their defaults."""
     raw = copy.deepcopy(form)
     raw["stages"] = dict(raw["stages"])
@@ -99,7 +100,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def identity(config: TrialConfig, manifest_of: ManifestOf) -> dict[str, Any]:
+def identity(config: TrialConfig, manifest_of: ManifestOf) -> JsonObject:
     """Return what a trial's key hashes: canonical form, data, the keys of teacher and start, the trainer's semantics.
 
     For imported weights these are their digest, network, clips and target.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdtune.config.check import sweep_problems
-from kdtune.config.inherit import NESTED
+from kdtune.config.inherit import NESTED, RawConfig
 from kdtune.config.reader import parse_file, parse_value, read_text, unfit
 from kdtune.config.refit import refit_problems
 from kdtune.config.space import all_paths, is_path, resolve, set_path, split_path
@@ -46,7 +46,7 @@ def check_sweep(raw: Mapping[str, Any], sets: Sequence[str] = ()) -> SweepConfig
     return _checked_sweep(copied, Path("sweep"), places, problems)
 
 
-def _checked_sweep(raw: dict[str, Any], file: Path, places: Mapping[str, str], problems: list[Problem]) -> SweepConfig:
+def _checked_sweep(raw: RawConfig, file: Path, places: Mapping[str, str], problems: list[Problem]) -> SweepConfig:
     """Return the sweep that `raw` holds. Raises ConfigError with its problems and those that are known already."""
     _refuse_many_trials(raw, file)
     sweep, more = validate(SweepConfig, raw)
@@ -139,9 +139,9 @@ def _cut(text: str, longest: int) -> str:
 # ---- --set -----------------------------------------------------------------------------------------------------------
 
 
-def _parse_sets(sets: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+def _parse_sets(sets: Sequence[str]) -> tuple[RawConfig, list[Problem]]:
     """Return key → value of every readable --set, and the problems of the others. The last --set of a key wins."""
-    values: dict[str, Any] = {}
+    values: RawConfig = {}
     problems = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -163,9 +163,7 @@ def _set_place(text: str) -> str:
     return f"--set {printable(text[:LONGEST_SHOWN])}"
 
 
-def _apply_sets(
-    raw: dict[str, Any], sets: Sequence[str], model: type[BaseModel], places: dict[str, str]
-) -> list[Problem]:
+def _apply_sets(raw: RawConfig, sets: Sequence[str], model: type[BaseModel], places: dict[str, str]) -> list[Problem]:
     """Put each --set into `raw` and return the problems. In a sweep, a path of a trial goes to the section `trial`."""
     values, problems = _parse_sets(sets)
     for key, value in values.items():

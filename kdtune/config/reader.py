@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from kdtune.config.inherit import RawConfig
 from kdtune.errors import ConfigError, Problem
 from kdtune.parse import parsing, printable, problem_of
 
@@ -81,7 +82,7 @@ def read_text(file: Path) -> str:
         return file.read_bytes().decode("utf-8-sig")
 
 
-def parse_file(text: str, file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def parse_file(text: str, file: Path) -> tuple[RawConfig, dict[str, str]]:
     """Return the mapping that `text` holds and the place (file:line) of each of its dotted paths.
 
     Raises ConfigError with all problems of the YAML itself.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from kdtune.config.check import named_trials, placed_values
 from kdtune.config.inherit import NESTED
@@ -20,7 +19,7 @@ def refit_of(config: TrialConfig) -> TrialConfig:
 
     The same change applies to its teacher, its start and its fine-tuning.
     """
-    update: dict[str, Any] = {"data": _whole(config.data)}
+    update: dict[str, object] = {"data": _whole(config.data)}
     for name in NESTED:
         other = getattr(config, name)
         if other is not None:

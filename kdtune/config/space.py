@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from kdtune.config.fields import Section
+from kdtune.config.inherit import RawConfig
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.trial import TrialConfig
 
@@ -28,7 +30,7 @@ SHORT_NAMES = {
 }
 
 
-def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Any]:
+def flat_params(config: TrialConfig, teacher: object = None) -> dict[str, Scalar]:
     """Return a trial's main parameters, in one row for tables and MLflow.
 
     `teacher` is the teacher's name in the sweep; None stands for its backbone. lambda and tau are None where no teacher
@@ -90,7 +92,7 @@ def _section(annotation: Any) -> type[Section] | None:
     return sections[0] if sections else None
 
 
-def _fields(section: type[Section]) -> dict[str, Any]:
+def _fields(section: type[Section]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
@@ -123,7 +125,7 @@ def split_path(path: str) -> list[str]:
     return [*parts[:2], ".".join(name[:inside]), *name[inside : inside + 1], *of_parameter]
 
 
-def set_path(raw: dict[str, Any], path: str, value: Any) -> None:
+def set_path(raw: RawConfig, path: str, value: Any) -> None:
     """Put `value` at the dotted `path` in `raw`, creating sections on the way."""
     *sections, last = split_path(path)
     for section in sections:

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kdtune.config.fields import Section
-from kdtune.config.inherit import inherit
+from kdtune.config.inherit import RawConfig, inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
 from kdtune.config.search import (
     ObjectiveConfig,
@@ -202,7 +202,7 @@ class SweepConfig(Section):
                     section["data"].pop("train_on")
         return digest({**form, "semantics": TRAINER_SEMANTICS})
 
-    def _shared(self) -> dict[str, Any]:
+    def _shared(self) -> RawConfig:
         return self.trial.model_dump(by_alias=True, exclude_unset=True)
 
 

@@ -197,7 +197,10 @@ class TrialConfig(Section):
         if (own := self.finetune) is None:
             return None
         return TrialConfig(
-            **own.sections,
+            augment=AugmentConfig(**own.augment.model_dump()),
+            optimizer=OptimizerConfig(**own.optimizer.model_dump()),
+            frozen=own.frozen,
+            epochs=own.epochs,
             data=own.data or self.data,
             clip=own.clip_after(self.clip),
             student=self.student,

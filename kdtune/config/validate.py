@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from kdtune.config.inherit import RawConfig
 from kdtune.config.reader import Path_, dotted
 from kdtune.config.schedules import SCHEDULE_TAGS
 from kdtune.config.search import OBJECTIVE_TAGS
@@ -24,7 +25,7 @@ LONG_NAME = 100
 LONG_VALUE = 200
 
 
-def validate(model: type[Model], raw: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
+def validate(model: type[Model], raw: RawConfig) -> tuple[Model | None, list[Problem]]:
     """Return the model, or None, and all problems.
 
     Wrong values are left out and the rest is validated again, so that rules across fields are checked, too.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune.errors import DamageError, Problem, StoreError
-from kdtune.parse import problem_of
+from kdtune.parse import JsonObject, problem_of
 from kdtune.store.seal import REMEDY, is_sealed, note_damage, opened, sealed
 
 #: Maximum number of damaged lines listed per file.
@@ -73,7 +73,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomic(path, sealed(as_json(content, indent=1)) + "\n")
 
 
-def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any] | None:
+def read_json(path: Path, needs: Iterable[str] = ()) -> JsonObject | None:
     """Return the record of a JSON file without its seal, or None if there is no file.
 
     Raises DamageError if the content fails its checksum, is not an object, or lacks a key of `needs`; StoreError if the
@@ -83,7 +83,7 @@ def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any] | None:
     return None if content is None else opened(content.rstrip(b"\n"), path, needs=needs)
 
 
-def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
+def append_jsonl(path: Path, row: JsonObject, *, sync: bool = True) -> None:
     """Append a line. A crash leaves at most a torn last line: `read_jsonl` skips it and the next append removes it.
 
     Without `sync` the line is not flushed to disk: a power cut may lose the last lines.
@@ -104,7 +104,7 @@ def append_jsonl(path: Path, row: dict[str, Any], *, sync: bool = True) -> None:
                 os.fsync(file.fileno())
 
 
-def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = False) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = False) -> list[JsonObject]:
     """Return the records in the lines of a file, without their seals. Skips a torn last line.
 
     Raises DamageError, naming the lines, if some are damaged, and StoreError if the file cannot be read. With

@@ -34,7 +34,7 @@ from kdtune.store.files import disk_full, write_json
 from kdtune.store.lease import SharedLock
 from kdtune.store.objects import Changed
 from kdtune.store.remote import Listing, Remote
-from kdtune.store.synced import LINES, News, Record, rank, read_lenient, read_record, stamp
+from kdtune.store.synced import LINES, UNKNOWN, News, Record, rank, read_lenient, read_record, stamp
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Mirror:
             removed = sorted(news.ours - news.files.keys())
             for name in (*written, *removed):
                 path = place / name if name in news.files else None
-                self._replace(f"{folder}/{name}", path, record.get(name, {}).get("object"), guard)
+                self._replace(f"{folder}/{name}", path, record.get(name, UNKNOWN)["object"], guard)
             there = self.remote.listing(folder)
             if guard is not None:
                 self.remote.ask(partial(guard, False))  # so that the listed versions are our own
@@ -159,7 +159,7 @@ class Mirror:
         """Remove a file's object, so that no machine fetches it again. Call it under the folder's lock."""
         guard = self.remote.guards.get(_lock_of(folder))
         with self._record(folder) as record:
-            self._replace(f"{folder}/{name}", None, record.get(name, {}).get("object"), guard)
+            self._replace(f"{folder}/{name}", None, record.get(name, UNKNOWN)["object"], guard)
             record.pop(name, None)
 
     @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -60,7 +60,7 @@ def is_s3(url: str) -> bool:
     return url.startswith(("s3://", "s3a://"))
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str) -> dict[str, object]:
     """Return S3 options for single attempts with time limits. The user's fsspec configuration takes precedence."""
     if not is_s3(url):
         return {}
@@ -70,7 +70,7 @@ def _options(url: str) -> dict[str, Any]:
     return {"config_kwargs": config | conf.get("s3", {}).get("config_kwargs", {})}
 
 
-def version(info: dict[str, Any]) -> str:
+def version(info: Mapping[str, object]) -> str:
     """Return a text that changes whenever the object is written."""
     marks = ("size", "ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
     found = (info[mark] for mark in marks if mark in info)
@@ -123,7 +123,7 @@ class Request:
         """Remove an object. Raises Changed if it is not in the version `over`, FileNotFoundError if there is none."""
         if self._is_s3:
             with _conditional():
-                self._s3("delete_object", name, **_condition(over or ANY))
+                self._s3("delete_object", name, over=over or ANY)
         elif over is not None and self.version(name) != over:
             raise Changed
         else:
@@ -143,9 +143,9 @@ class Request:
     def _is_s3(self) -> bool:
         return hasattr(self.fs, "call_s3")
 
-    def _s3(self, method: str, name: str, *, limit: float = WRITE_S, **arguments: Any) -> Any:
+    def _s3(self, method: str, name: str, *, limit: float = WRITE_S, over: Over = ANY, **arguments: Any) -> Any:
         bucket, key, _ = self.fs.split_path(f"{self.root}/{name}")
-        return self.fs.call_s3(method, Bucket=bucket, Key=key, **arguments, **self._limit(limit))
+        return self.fs.call_s3(method, Bucket=bucket, Key=key, **_condition(over), **arguments, **self._limit(limit))
 
     def _put(self, name: str, content: bytes | Path, over: Over, ready: Callable[[], None]) -> None:
         size = content.stat().st_size if isinstance(content, Path) else len(content)
@@ -154,13 +154,13 @@ class Request:
                 self._put_parts(name, content, size, over, ready)
             else:
                 body = content.read_bytes() if isinstance(content, Path) else content
-                self._s3("put_object", name, Body=body, **_condition(over))
+                self._s3("put_object", name, over=over, Body=body)
 
     def _put_parts(self, name: str, path: Path, size: int, over: Over, ready: Callable[[], None]) -> None:
         upload = self._s3("create_multipart_upload", name)["UploadId"]
         length = max(PART_BYTES, -(-size // MOST_PARTS))
 
-        def send(number: int) -> dict[str, Any]:
+        def send(number: int) -> dict[str, int | str]:
             with path.open("rb") as file:
                 file.seek((number - 1) * length)
                 body = file.read(length)
@@ -171,7 +171,7 @@ class Request:
             with ThreadPoolExecutor(PART_THREADS) as pool:
                 parts = {"Parts": list(pool.map(send, range(1, -(-size // length) + 1)))}
             ready()
-            self._s3("complete_multipart_upload", name, UploadId=upload, MultipartUpload=parts, **_condition(over))
+            self._s3("complete_multipart_upload", name, over=over, UploadId=upload, MultipartUpload=parts)
         except BaseException:
             with suppress(Exception):  # otherwise the server's rule for abandoned uploads removes it
                 self._s3("abort_multipart_upload", name, UploadId=upload)
@@ -189,7 +189,7 @@ class Request:
         return {"timeout": min(limits)} if limits else {}
 
 
-def _condition(over: Over) -> dict[str, Any]:
+def _condition(over: Over) -> dict[str, str]:
     """Return the condition as arguments for S3; none for a version without an ETag, which S3 cannot compare."""
     if over is None:
         return {"IfNoneMatch": "*"}

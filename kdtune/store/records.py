@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kdtune.errors import StoreError
+from kdtune.parse import JsonObject
 from kdtune.store.files import read_json, read_jsonl, write_json
 from kdtune.store.mirror import Mirror
 from kdtune.store.seal import passed_over
@@ -86,18 +86,18 @@ class TrialFiles:
         """The per-class figures of an action head by split: names, confusion matrix, precision, recall and F1."""
         return self.folder / f"classes_{stage}.json"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JsonObject]:
         """Return one row per epoch: losses, rate, seconds, and at a stage its name and accuracies.
 
         Raises DamageError if lines are damaged.
         """
         return read_jsonl(self.epochs, ("epoch",))
 
-    def sound_rows(self) -> list[dict[str, Any]]:
+    def sound_rows(self) -> list[JsonObject]:
         """Return the undamaged rows, for readers that train nothing. A note names the damaged lines."""
         return read_jsonl(self.epochs, ("epoch",), passing_over=True)
 
-    def stages(self) -> dict[str, dict[str, Any]]:
+    def stages(self) -> dict[str, JsonObject]:
         """Return stage → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
@@ -105,19 +105,19 @@ class TrialFiles:
     def result_file(self) -> Path:
         return self.folder / "result.json"
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> JsonObject | None:
         """Return the result of a complete trial, or None. Raises DamageError if the file is damaged."""
         return read_json(self.result_file, ("epochs", "stages", "weights_sha256"))
 
-    def sound_result(self) -> dict[str, Any] | None:
+    def sound_result(self) -> JsonObject | None:
         """Return the result, or None if it is missing or damaged, for readers that train nothing."""
         return passed_over(self.result, None)
 
-    def identity(self) -> dict[str, Any] | None:
+    def identity(self) -> JsonObject | None:
         """Return the trial's identity (config.key.identity), or None if its record is missing or damaged."""
         return passed_over(lambda: read_json(self.config), None)
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: JsonObject) -> None:
         """Write the result and publish the trial."""
         write_json(self.result_file, result)
         self.publish()
@@ -145,7 +145,7 @@ class TrialFiles:
         """Return whether the last attempt ran out of memory."""
         return (self._failure() or {}).get("out_of_memory", False)
 
-    def _failure(self) -> dict[str, Any] | None:
+    def _failure(self) -> JsonObject | None:
         return passed_over(lambda: read_json(self.folder / "failure.json", ("error",)), None)
 
     def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:

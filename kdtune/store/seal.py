@@ -14,10 +14,10 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from kdtune.errors import DamageError, Problem
-from kdtune.parse import problem_of
+from kdtune.parse import JsonObject, problem_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def sealed(text: str) -> str:
     return f'{text[:-1]}, "{SEAL}": "{sha256}"}}'
 
 
-def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[str] = ()) -> dict[str, Any]:
+def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[str] = ()) -> JsonObject:
     """Return the object in a record's bytes, without its seal.
 
     Raises DamageError if the bytes lack a checksum or fail it, are not an object, or lack a key of `needs`.

@@ -27,12 +27,12 @@ import json
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from kdtune.errors import Problem, StoreError
 from kdtune.names import is_name, quoted, stays_below
+from kdtune.parse import JsonObject
 from kdtune.store.copies import fetch_missing, fetch_whole, publish_whole
 from kdtune.store.files import read_json, write_json
 from kdtune.store.held import is_held
@@ -124,7 +124,7 @@ class Store:
                 return here
         return folder
 
-    def fetch_clips_that(self, fits: Callable[[dict[str, Any]], bool]) -> Path | None:
+    def fetch_clips_that(self, fits: Callable[[JsonObject], bool]) -> Path | None:
         """Behind a URL, download the first ClipStore whose store.json `fits`; return None if there is none."""
         for folder in self.mirror.remote.tree("clips") if self.mirror is not None else ():
             record = self.mirror.remote.read(f"{folder}/store.json") if self.mirror is not None else None
@@ -201,7 +201,7 @@ class Store:
             raise self._no_sweep(name)
         return self.root / "reports" / name
 
-    def sweep_record(self, name: str) -> dict[str, Any]:
+    def sweep_record(self, name: str) -> JsonObject:
         """Return the record that the driver writes before a sweep's first event.
 
         Raises StoreError for an unknown name, and DamageError for a damaged record.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from kdtune.names import is_name
+from kdtune.parse import JsonObject
 from kdtune.store.remote import Listing
 
 #: Order of publication. Rows precede their checkpoint: a row without its checkpoint is dropped, but a checkpoint
@@ -23,8 +24,20 @@ LOCAL_ONLY = {"checkpoint_before.pt"}
 CLEARED = {"failure.json", "driver.json", "stop"}
 #: Files to which lines are appended.
 LINES = (".jsonl", ".log")
-#: Name → {"object": its version, "file": its stamp} when both were the same; None for an unknown one.
-Record = dict[str, dict[str, Any]]
+
+
+class Known(TypedDict):
+    """A file when it was the same on both sides; None for what is unknown."""
+
+    object: str | None
+    """The object's version."""
+    file: list[int] | None
+    """The file's stamp."""
+
+
+UNKNOWN: Known = {"object": None, "file": None}
+#: Name → the file when both sides were last the same.
+Record = dict[str, Known]
 
 
 class News:
@@ -34,10 +47,10 @@ class News:
         self.there = there
         self.files = _stamps(place)
         cleared = (record.keys() - self.files.keys()) & CLEARED
-        self.ours = {name for name, stamp in self.files.items() if record.get(name, {}).get("file") != stamp} | cleared
+        self.ours = {name for name, at in self.files.items() if record.get(name, UNKNOWN)["file"] != at} | cleared
         """Written or removed by this machine."""
         known = record.keys() | self.files.keys()
-        self.changed = {name for name in there.keys() & known if record.get(name, {}).get("object") != there[name]}
+        self.changed = {name for name in there.keys() & known if record.get(name, UNKNOWN)["object"] != there[name]}
         """Written by another machine."""
         self.missing = there.keys() - self.files.keys() - cleared
         """Not on this machine: never requested, or lost."""
@@ -66,7 +79,7 @@ def stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
-def read_lenient(path: Path) -> dict[str, Any]:
+def read_lenient(path: Path) -> JsonObject:
     """Return the content of a file that only saves time; empty if it is missing or damaged."""
     try:
         found = json.loads(path.read_bytes())
