@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kdtune import __version__
 from kdtune.config.steering import NONE_LEFT, steered_by_test
@@ -234,7 +233,7 @@ def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
     yield f"kdtune {__version__}; sampler {sampler}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
     objectives = [f"{m.mode} {m.title}" for m in sweep.metrics]
     yield f"Objective: {'; '.join(objectives)}."
-    videos: dict[str, Any] = {standing.block: standing.videos for standing in sweep.standings if standing.videos}
+    videos = {standing.block: standing.videos for standing in sweep.standings if standing.videos}
     if videos:
         sizes = dict.fromkeys(f"{v['validation']} validation and {v['test']} test videos" for v in videos.values())
         yield f"Evaluated: {'; '.join(sizes)}."

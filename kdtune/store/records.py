@@ -200,7 +200,7 @@ class SweepFiles:
 
     @property
     def driver(self) -> Path:
-        """Host, process and start of the sweep's driver; touched every few seconds, and removed when it ends."""
+        """Host, process and start of the sweep's driver; written again every few seconds, and removed when it ends."""
         return self.folder / "driver.json"
 
     @property
