@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Drawn
 from rich.text import Text
 
+from kdtune.history.groups import STATES
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import printable
@@ -21,7 +22,6 @@ Row = dict[str, Any]
 
 #: Columns of a pipe: nothing is cut there.
 WIDE = 400
-COUNTS = ("complete", "pruned", "failed", "running", "pending")
 
 
 def tables(
@@ -41,10 +41,10 @@ def tables(
             # Those at work first, as far as not all can be shown.
             blocks = sorted(blocks, key=lambda block: block["running"] == 0)[: room - len(groups)]
     objectives = history.objectives
-    heads = ["block", *(begun if state == "running" else state for state in COUNTS)]
+    heads = ["block", *(begun if state == "running" else state for state in STATES)]
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
     rows = [
-        [block["block"], *(str(block[state] or "") for state in COUNTS), *_best(block["best"], objectives)]
+        [block["block"], *(str(block[state] or "") for state in STATES), *_best(block["best"], objectives)]
         for block in blocks
     ]
     parts += [
