@@ -127,7 +127,12 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     assert "can't allocate memory" in trials[0]["error"]
     assert "tried alone" in trials[0]["error"]
     assert "student.width" in trials[0]["error"]
-    starts = [i for i, event in enumerate(events) if event == Started("all · candidate 0")]
-    others = [i for i, event in enumerate(events) if isinstance(event, Ended) and event.group != "all · candidate 0"]
-    assert len(starts) == 2
-    assert starts[1] > max(others), "the second time nothing else runs"
+    began = [event.group for event in events if isinstance(event, Started)]
+    assert began.count("all · candidate 0") == 2
+    running: list[str] = []  # when it begins for the second time
+    for event in events[: max(i for i, event in enumerate(events) if event == Started("all · candidate 0"))]:
+        if isinstance(event, Started):
+            running.append(event.group)
+        elif isinstance(event, Ended) and event.group in running:
+            running.remove(event.group)
+    assert running == ["all · candidate 0"], "it is the one that failed, and nothing else runs"
