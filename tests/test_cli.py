@@ -122,7 +122,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
     done = kdtune("sweep", write(tmp_path / "whole.yaml", form), store=store)
     assert done.returncode == 0, done.stderr
     for words in (
-        "all: knn accuracy on validation (majority baseline 0.250)",
+        "all: k-NN accuracy on validation (majority baseline 0.250)",
         "control",
         "c3d",
         "python -m kdtune ui",

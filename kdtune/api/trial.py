@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
     from kdtune.api.store import Store
     from kdtune.config.trial import TrialConfig
+    from kdtune.history.trials import Stages
     from kdtune.train.replay import Difference
     from kdtune.train.student import Student
 
 State = Literal["complete", "failed", "incomplete"]
-
-#: Stage → split → metric → value.
-Stages = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,7 @@ class Publisher:
         for student in self._students:
             self._logging = True
             connected = connected and self._connect()
-            if connected and self._attempt(partial(_log_student, student=student, register=self._register)):
+            if connected and self._attempt(methodcaller("log_student", student, self._register)):
                 self._sent += 1
             else:
                 left.append(student)
@@ -229,9 +230,7 @@ class Untracked:
     def update(self, trial: TrackedTrial) -> None:
         pass
 
-    def close(
-        self, state: str, summary: str = "", timeout_s: float = 60.0, students: Students | None = None
-    ) -> list[str]:
+    def close(self, state: str, *_: object, **__: object) -> list[str]:
         return []
 
 
@@ -259,7 +258,3 @@ def read_run_ids(path: Path, uri: SecretUrl | str) -> dict[str, str]:
 def _send(view: View, trial: TrackedTrial) -> None:
     trial.files.fetch()
     view.send(trial)
-
-
-def _log_student(view: View, student: TrackedStudent, register: str | None) -> None:
-    view.log_student(student, register)
