@@ -140,7 +140,9 @@ class Machine:
     def complete(self) -> None:
         if self.files.result() is None:
             self.train(EPOCHS)
-            self.files.write_result({"epochs": EPOCHS, "stages": {}, "weights_sha256": "0" * 64})
+            self.files.write_result(
+                {"epochs": EPOCHS, "stages": {}, "weights_sha256": "0" * 64, "seconds": 1.0, "profile": None}
+            )
         elif self.files.unpublished:  # an earlier attempt was cut off with its result; Session.trial does the same
             self.files.publish()
 

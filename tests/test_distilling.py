@@ -231,6 +231,8 @@ def test_a_complete_trial_needs_its_imported_teacher_no_more(
     config = trial_of(trial_form, teacher={"imported": "0" * 32, "student": {"backbone": "c3d"}})
     session = Session(Store(tmp_path / "runs"), dict(prepared.folders))
     assert len(session.problems(config)) == 1
-    session.files(config).write_result({"epochs": 2, "stages": {}, "weights_sha256": "0"})
+    session.files(config).write_result(
+        {"epochs": 2, "stages": {}, "weights_sha256": "0", "seconds": 1.0, "profile": None}
+    )
     assert session.problems(config) == []
     assert session.problems(trial_of(trial_form, teacher=config.model_dump(by_alias=True))) == []

@@ -191,7 +191,7 @@ def test_a_trials_records(tmp_path: Path) -> None:
     assert files.failure() == "out of memory"
     files.clear_failure()
     files.clear_failure()
-    result = {"epochs": 2, "stages": {}, "weights_sha256": "0"}
+    result = {"epochs": 2, "stages": {}, "weights_sha256": "0", "seconds": 1.0, "profile": None}
     files.write_result(result)
     assert files.failure() is None
     assert files.result() == result

@@ -10,6 +10,7 @@ from kdtune.api.store import Store, store_of
 from kdtune.api.trial import Trial
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import UserError
+from kdtune.store.contents import EpochRecord
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
     from kdtune.train.profile import TorchSettings
     from kdtune.train.session import Session
 
-#: One epoch of a trial, as its epochs.jsonl records it (see Trial.epochs).
-Row = dict[str, Any]
 
-
-class TrialRun(Iterator[Row]):
+class TrialRun(Iterator[EpochRecord]):
     """The training of one trial: iterate over it for a row after each epoch, which then is in the store.
 
     Between two rows torch has the caller's own settings. Whoever stops iterating loses nothing: the next training of
@@ -31,14 +29,14 @@ class TrialRun(Iterator[Row]):
     def __init__(self, store: Store, session: Session, config: TrialConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.trial = Trial(store, session.key(config))
-        self._rows: Generator[Row, None, None] = session.trial(config, device)
+        self._rows: Generator[EpochRecord, None, None] = session.trial(config, device)
         self._settings: TorchSettings | None = None
         """Those that the trainer had when it yielded the last row."""
 
     def __repr__(self) -> str:
         return f"TrialRun({self.trial!r})"
 
-    def __next__(self) -> Row:
+    def __next__(self) -> EpochRecord:
         from kdtune.train.profile import TorchSettings, settings_kept
 
         with settings_kept():
@@ -56,7 +54,7 @@ class TrialRun(Iterator[Row]):
             self._rows.close()
 
 
-class Training(Iterator[Row]):
+class Training(Iterator[EpochRecord]):
     """What `kdtune.train` returns: iterate over it for the rows of the trial and then of its fine-tuning.
 
     >>> training = kdtune.train("trial.yaml", store="runs")
@@ -74,7 +72,7 @@ class Training(Iterator[Row]):
     def __repr__(self) -> str:
         return f"Training({', '.join(repr(run.trial) for run in self.runs)})"
 
-    def __next__(self) -> Row:
+    def __next__(self) -> EpochRecord:
         return next(self._rows)
 
     @property

@@ -144,7 +144,7 @@ class Trial:
         """
         import pandas as pd
 
-        return pd.json_normalize(self.files.fetch().sound_rows(), sep="/")
+        return pd.json_normalize([dict(row) for row in self.files.fetch().sound_rows()], sep="/")
 
     def load_student(self) -> Student:
         """Return the trained network as a `torch.nn.Module` on the CPU, in evaluation mode.

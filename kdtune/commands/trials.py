@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def _shown(run: TrialRun) -> dict[str, Any]:
     return {"key": files.key, **(files.result() or {})}
 
 
-def _figures(evaluation: dict[str, float]) -> str:
+def _figures(evaluation: Mapping[str, float]) -> str:
     """Return the main figures of a stage, as text; the result holds all of them."""
     shown = (name for name in ("pretext", "top1", "knn", "linear") if name in evaluation)
     return ", ".join(f"{name} {evaluation[name]:.3f}" for name in shown)

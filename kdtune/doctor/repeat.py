@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -64,7 +63,7 @@ def short_clips(folder: Path, *, full: bool) -> ClipStore:
 class Ended:
     """How a trial ended: everything that must repeat."""
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, object]]
     """Each epoch's row without the CLOCK fields."""
     weights: str
     """SHA-256 of the weights; empty if the trial failed."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
 from kdtune.history.record import SweepRecord
 from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches
 from kdtune.sweep.scheduler import SweepScheduler
@@ -94,7 +95,7 @@ class SweepBooks:
                 self.raised = error
                 self.stopping.cancel.ask()
 
-    def on_row(self, group: TrialGroup, key: str, row: dict[str, Any], trained: bool) -> None:
+    def on_row(self, group: TrialGroup, key: str, row: EpochRecord, trained: bool) -> None:
         self._publish(group, key, "running", None)
         self._trains[key] = trained or self._trains.get(key, False)
         # Earlier rows belong to an earlier run; a trial that resumes reports them again.

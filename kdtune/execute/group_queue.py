@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from kdtune.errors import KdtuneError, LockLost, Problem
 from kdtune.history.events import Outcome, Started
+from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
 
 #: Is told of every row: the group, the trial's key, the row, whether this run trains the trial.
-OnRow = Callable[[TrialGroup, str, dict[str, Any], bool], object]
+OnRow = Callable[[TrialGroup, str, EpochRecord, bool], object]
 
 DIED = "its process died (killed, or out of memory)"
 #: Shown for a group whose worker ended well, but whose records do not reach the trial's end.
@@ -32,7 +33,7 @@ class EpochRow(TypedDict):
 
     key: str
     """The trial's."""
-    row: dict
+    row: EpochRecord
     """What the trial recorded of the epoch."""
     trained: bool
     """Whether this process trains the trial; otherwise it found the row."""

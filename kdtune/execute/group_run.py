@@ -9,6 +9,7 @@ from statistics import fmean
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.execute.group_queue import EpochRow
+from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup, stage_values
 from kdtune.sweep.prune import reaches
 from kdtune.train.session import Session, choose_device
@@ -28,10 +29,10 @@ def run_group(
     meter = UsageMeter(place)
     with ExitStack() as stack:
 
-        def open_trial(config: TrialConfig) -> Generator[dict, None, None]:
+        def open_trial(config: TrialConfig) -> Generator[EpochRecord, None, None]:
             return stack.enter_context(closing(session.trial(config, place)))
 
-        def reported(key: str, row: dict) -> EpochRow:
+        def reported(key: str, row: EpochRecord) -> EpochRow:
             meter.note(session.store.trial(key), row)
             return {"key": key, "row": row, "trained": key in session.trained}
 

@@ -83,7 +83,7 @@ def read_json(path: Path, needs: Iterable[str] = ()) -> JsonObject | None:
     return None if content is None else opened(content.rstrip(b"\n"), path, needs=needs)
 
 
-def append_jsonl(path: Path, row: JsonObject, *, sync: bool = True) -> None:
+def append_jsonl(path: Path, row: Mapping[str, Any], *, sync: bool = True) -> None:
     """Append a line. A crash leaves at most a torn last line: `read_jsonl` skips it and the next append removes it.
 
     Without `sync` the line is not flushed to disk: a power cut may lose the last lines.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtune.store.records import LEDGER_ROW, SWEEP_RECORD
+from kdtune.store.records import LEDGER_ROW, RESULT, SWEEP_RECORD
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ KINDS = (
     ),
     Kind("measured/*.json", "the speed of trials", "`plan --measure` measures again"),
     Kind("trials/*/config.json", "a trial's identity", _TRIAL),
-    Kind("trials/*/result.json", "a trial's result", _TRIAL, ("epochs", "stages", "weights_sha256")),
+    Kind("trials/*/result.json", "a trial's result", _TRIAL, RESULT),
     Kind("trials/*/epochs.jsonl", "a trial's epochs", _TRIAL, ("epoch",)),
     Kind("trials/*/failure.json", "why a trial failed", _NOTHING, ("error",)),
     Kind("trials/*/data.json", "the place of a trial's videos", _NOTHING),

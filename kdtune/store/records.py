@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from kdtune.errors import StoreError
 from kdtune.parse import JsonObject
+from kdtune.store.contents import EpochRecord, Scores, TrialResult
 from kdtune.store.files import read_json, read_jsonl, write_json
 from kdtune.store.mirror import Mirror
 from kdtune.store.seal import passed_over
@@ -15,6 +17,8 @@ from kdtune.urls import redact
 
 #: Keys of every sweep's record.
 SWEEP_RECORD = ("name", "ledger", "blocks", "objectives", "stages")
+#: Keys of every trial's result.
+RESULT = ("epochs", "stages", "weights_sha256", "seconds", "profile")
 #: Keys of every row of a ledger.
 LEDGER_ROW = ("event", "group")
 
@@ -86,18 +90,18 @@ class TrialFiles:
         """The per-class figures of an action head by split: names, confusion matrix, precision, recall and F1."""
         return self.folder / f"classes_{stage}.json"
 
-    def rows(self) -> list[JsonObject]:
+    def rows(self) -> list[EpochRecord]:
         """Return one row per epoch: losses, rate, seconds, and at a stage its name and accuracies.
 
         Raises DamageError if lines are damaged.
         """
-        return read_jsonl(self.epochs, ("epoch",))
+        return cast(list[EpochRecord], read_jsonl(self.epochs, ("epoch",)))
 
-    def sound_rows(self) -> list[JsonObject]:
+    def sound_rows(self) -> list[EpochRecord]:
         """Return the undamaged rows, for readers that train nothing. A note names the damaged lines."""
-        return read_jsonl(self.epochs, ("epoch",), passing_over=True)
+        return cast(list[EpochRecord], read_jsonl(self.epochs, ("epoch",), passing_over=True))
 
-    def stages(self) -> dict[str, JsonObject]:
+    def stages(self) -> dict[str, Scores]:
         """Return stage → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
@@ -105,11 +109,11 @@ class TrialFiles:
     def result_file(self) -> Path:
         return self.folder / "result.json"
 
-    def result(self) -> JsonObject | None:
+    def result(self) -> TrialResult | None:
         """Return the result of a complete trial, or None. Raises DamageError if the file is damaged."""
-        return read_json(self.result_file, ("epochs", "stages", "weights_sha256"))
+        return cast(TrialResult | None, read_json(self.result_file, RESULT))
 
-    def sound_result(self) -> JsonObject | None:
+    def sound_result(self) -> TrialResult | None:
         """Return the result, or None if it is missing or damaged, for readers that train nothing."""
         return passed_over(self.result, None)
 
@@ -117,7 +121,7 @@ class TrialFiles:
         """Return the trial's identity (config.key.identity), or None if its record is missing or damaged."""
         return passed_over(lambda: read_json(self.config), None)
 
-    def write_result(self, result: JsonObject) -> None:
+    def write_result(self, result: TrialResult) -> None:
         """Write the result and publish the trial."""
         write_json(self.result_file, result)
         self.publish()

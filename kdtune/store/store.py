@@ -27,6 +27,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock
 
@@ -47,7 +48,7 @@ __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"
 #: Version of the layout above. A store of another version is refused.
 STORE_VERSION = 2
 #: Fields of an epoch's row: the number of samples whose targets the trial computed, and found.
-TARGET_COUNTS = ("targets_computed", "targets_found")
+TARGET_COUNTS: tuple[Literal["targets_computed", "targets_found"], ...] = ("targets_computed", "targets_found")
 
 
 class Store:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from kdtune.config.key import digest
+from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
@@ -45,13 +45,13 @@ def data_inputs(files: TrialFiles) -> list[DataInput]:
     data, manifest = identity.get("trial", {}).get("data"), identity.get("data")
     if data is None or manifest is None:
         return []
-    record: dict[str, Any] = passed_over(lambda: read_json(files.data) or {}, {})
+    record: JsonObject = passed_over(lambda: read_json(files.data) or {}, {})
     # Videos too short for a sample are left out, so the part also depends on the clips.
     shortest = {"clip": identity["trial"]["clip"], "target": identity["trial"]["loss"]["target"]}
     found = []
     for context, names in CHOSEN_BY.items():
         chosen = {name: data[name] for name in names if name in data}
-        profile: dict[str, Any] = {**chosen, "manifest": manifest}
+        profile: JsonObject = {**chosen, "manifest": manifest}
         if record:
             profile = {"num_rows": record["videos"][context], "classes": len(record["actions"]), **profile}
         found.append(

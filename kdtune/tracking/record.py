@@ -14,9 +14,11 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord
 from kdtune.store.files import read_jsonl
 
 #: The metric that shows which epochs MLflow already has, because every row has it.
@@ -34,6 +36,8 @@ STATUS = {
     "interrupted": "KILLED",
 }
 ENDED = {"FINISHED", "FAILED", "KILLED"}
+
+Row = TypeVar("Row", EpochRecord, JsonObject)
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,18 @@ class TrackedTrial:
         return self.files.key
 
 
-def rows_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
+def rows_by_epoch(files: TrialFiles) -> dict[int, EpochRecord]:
     """Return epoch → row. If a crash made an epoch train twice, the first row counts, which MLflow already has."""
     return _by_epoch(files.sound_rows())
 
 
-def machine_by_epoch(files: TrialFiles) -> dict[int, dict[str, Any]]:
+def machine_by_epoch(files: TrialFiles) -> dict[int, JsonObject]:
     """Return epoch → line of machine.jsonl, the first one for each epoch."""
     return _by_epoch(read_jsonl(files.machine, ("epoch",), passing_over=True))
 
 
-def _by_epoch(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
+def _by_epoch(rows: list[Row]) -> dict[int, Row]:
+    found: dict[int, Row] = {}
     for row in rows:
         found.setdefault(row["epoch"], row)
     return found
@@ -80,7 +84,7 @@ def machine_metrics(row: Mapping[str, Any]) -> dict[str, float]:
 
 def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Return metric name → value for an epoch's row."""
-    found: dict[str, Any] = {f"train/{name}": value for name, value in row.get("train", {}).items()}
+    found: dict[str, object] = {f"train/{name}": value for name, value in row.get("train", {}).items()}
     found |= {"lr": row.get("lr"), MARKER: row.get("seconds", math.nan)}
     found |= row.get("scheduled", {})
     found |= {f"validation/{name}": value for name, value in row.get("validation", {}).items()}

@@ -19,6 +19,9 @@ from kdtune.store.files import read_json
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import read_result
 
+#: What torch saves of a module, an optimizer or a whole trial: tensors, plain values and nested state dicts by name.
+StateDict = dict[str, Any]
+
 #: Hints for an unusable checkpoint: of a trial trained here, and of imported weights.
 ADVICE = "remove its folder to train it again"
 IMPORT_ADVICE = "import it again with `kdtune teacher import`"
@@ -85,7 +88,7 @@ def weights_in(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor
     return dict(found)
 
 
-def read_checkpoint(path: Path, advice: str = ADVICE) -> dict[str, Any]:
+def read_checkpoint(path: Path, advice: str = ADVICE) -> StateDict:
     """Return the parts of a checkpoint, on the CPU. Loads only tensors and plain values, so no code of the file runs.
 
     Raises DamageError if the file is missing, unreadable or fails its checksum; StoreError if the disk or its

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import digest
-from kdtune.config.metrics import OfCost
 from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
+from kdtune.store.contents import EpochRecord
 from kdtune.train.inputs import batches, training_samples
 from kdtune.train.samples import Samples, TrainingBatch
 from kdtune.train.state import TrialState
@@ -44,7 +43,7 @@ def cost_digest(config: TrialConfig, data: TrialData, device: torch.device) -> s
     return digest([shape_of(config, device.type), data.size, data.classes])
 
 
-def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> dict[OfCost, float]:
+def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> dict[str, float]:
     """Return a trained trial's cost without its seconds per epoch: parameters, gmac, peak_memory (MiB), clip_ms.
 
     torch must be set as for the trial (make_deterministic). `fresh` is a state before the first step; the measurement
@@ -68,7 +67,7 @@ def trial_cost(fresh: TrialState, samples: Samples, targets: Targets | None) -> 
     }
 
 
-def epoch_seconds(rows: list[dict[str, Any]]) -> float:
+def epoch_seconds(rows: Sequence[EpochRecord]) -> float:
     """Return the median seconds of the epochs without an evaluation, or of all epochs if each has one."""
     bare = [row["seconds"] for row in rows if "evaluation" not in row]
     return median(bare or [row["seconds"] for row in rows])

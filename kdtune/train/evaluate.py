@@ -5,8 +5,8 @@ k-NN and linear probe learn from the trial's own training videos (its data fract
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from kdtune.config.metrics import METRICS, RETRIEVED, best
 from kdtune.errors import TrialError
 from kdtune.models.heads import PclNetwork
+from kdtune.parse import JsonObject
+from kdtune.store.contents import EpochRecord, Scores
 from kdtune.train.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
 from kdtune.train.samples import Samples
 
@@ -29,9 +31,9 @@ EVALUATION_BATCH = 32
 class Evaluation:
     """The figures of one network."""
 
-    scores: dict[str, dict[str, float]]
+    scores: Scores
     """{"validation": {metric: value, …majority baselines}, "test": {…}}."""
-    classes: dict[str, dict[str, Any]] | None
+    classes: Mapping[str, JsonObject] | None
     """For an action head, by split: class names, confusion matrix, and each class's precision, recall and F1."""
 
 
@@ -54,9 +56,7 @@ def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: 
     return {target: hits / len(rows), f"{target}_loss": loss / len(rows), f"{target}_majority": majority}
 
 
-def head_evaluation(
-    network: PclNetwork, samples: Samples, epoch: int, validation: dict[str, float] | None
-) -> dict[str, dict[str, float]]:
+def head_evaluation(network: PclNetwork, samples: Samples, epoch: int, validation: dict[str, float] | None) -> Scores:
     """Return the head's scores by split. `validation` passes those on validation if they are known."""
     data = samples.data
     scores = {"validation": validation or head_scores(network, samples, data.validation, epoch)}
@@ -138,11 +138,7 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
     return Evaluation(scores, tables or None)
 
 
-def with_best(
-    evaluation: dict[str, dict[str, float]],
-    rows: list[dict[str, Any]],
-    own: dict[str, dict[str, float]] | None = None,
-) -> dict[str, dict[str, float]]:
+def with_best(evaluation: Scores, rows: Sequence[EpochRecord], own: Scores | None = None) -> Scores:
     """Add the best value so far (`best_knn` …) to each figure, over this evaluation and those of the epochs in `rows`.
 
     `own` holds figures of the epoch's own weights if `evaluation` measured the best weights instead.
@@ -152,5 +148,6 @@ def with_best(
     for split, values in evaluation.items():
         found = [metric for metric in METRICS if metric in values]
         seen = {m: [figures[split][m] for figures in earlier if m in figures[split]] for m in found}
-        scores[split] = values | {f"best_{m}": best(m, [values[m], *seen[m]]) for m in found}
+        so_far = {f"best_{m}": best(m, [values[m], *seen[m]]) for m in found}
+        scores[split] = {**values, **so_far}
     return scores

@@ -10,7 +10,6 @@ import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -20,8 +19,11 @@ from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
+from kdtune.store.contents import TrialResult
 from kdtune.store.files import read_json, write_atomic, write_json
+from kdtune.store.records import RESULT
 from kdtune.train.checkpoint import final_weights, first_names, not_finite_tensors, trained_weights
 from kdtune.train.foreign import read_foreign
 from kdtune.train.profile import state_digest
@@ -34,7 +36,6 @@ OPTIONAL_FILES = ("data.json", "epochs.jsonl", "classes_*.json")
 
 #: Fields of a trial's records that listing and looking it up need.
 TRAINED_FORM, IMPORTED_FORM = {"trial", "data", "teacher", "start", "semantics"}, {"student", "clip", "target"}
-RESULT = {"epochs", "stages", "seconds", "profile"}
 
 
 # ---- a published checkpoint ------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def import_trial(folder: Path, store: Store) -> str:
     return source.key
 
 
-def _result(files: TrialFiles) -> dict[str, Any] | None:
+def _result(files: TrialFiles) -> TrialResult | None:
     """Return the result, or None if the trial is incomplete or its result damaged."""
     try:
         return read_result(files)
@@ -174,7 +175,7 @@ def _result(files: TrialFiles) -> dict[str, Any] | None:
         return None
 
 
-def _checked_records(source: TrialFiles) -> dict[str, Any]:
+def _checked_records(source: TrialFiles) -> JsonObject:
     """Return the result of a trial after checking that its records fit its name and this version.
 
     Raises StoreError with every problem.
@@ -194,9 +195,10 @@ def _checked_records(source: TrialFiles) -> dict[str, Any]:
     if key != source.key:
         what = f"does not belong to this trial: it hashes to {key}, but the folder is named {source.key}"
         problems.append(Problem(str(source.config), what))
+    result_fields = {*RESULT, *(("imported",) if "imported" in form else ())} - {"weights_sha256"}  # reported below
     for path, record, fields in (
         (source.config, form, IMPORTED_FORM if "imported" in form else TRAINED_FORM),
-        (source.folder / "result.json", result, RESULT | ({"imported"} if "imported" in form else set())),
+        (source.folder / "result.json", result, result_fields),
     ):
         if lacking := sorted(fields - record.keys()):
             problems.append(Problem(str(path), f"lacks {', '.join(lacking)}"))
@@ -213,7 +215,7 @@ def _checked_records(source: TrialFiles) -> dict[str, Any]:
     return result
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: Path) -> JsonObject:
     try:
         record = read_json(path)
     except (OSError, ValueError, RecursionError) as error:

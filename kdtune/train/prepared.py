@@ -49,7 +49,7 @@ class Prepared:
     """source_id → folder of the ClipStore."""
     _opened: dict[str, ClipStore] = field(default_factory=dict, init=False, repr=False)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_opened": {}}  # memory maps cannot be pickled
 
     def prepare(self, config: TrialConfig) -> None:

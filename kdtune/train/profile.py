@@ -19,6 +19,7 @@ from kdtune.clips.machine import processor
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.scoped import kept_process
+from kdtune.store.contents import MachineProfile
 from kdtune.train.arithmetic import fingerprint, switches
 
 #: cuBLAS repeats its sums only with a fixed workspace; the variable is read when its handle is made.
@@ -97,7 +98,7 @@ def arithmetic(config: TrialConfig, device: torch.device) -> str:
     return fingerprint(device, config.threads, config.precision)
 
 
-def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> dict[str, Any]:
+def profile(config: TrialConfig, device: torch.device, clips: ClipStore) -> MachineProfile:
     """Return the profile: two equal trials with equal profiles have equal bits. It is recorded, but not in the key."""
     cuda = device.type == "cuda"
     return {
@@ -125,7 +126,7 @@ def torchvision_version(config: TrialConfig) -> str | None:
     return version("torchvision").partition("+")[0] if used else None
 
 
-def profile_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def profile_changes(was: MachineProfile, now: MachineProfile) -> dict[str, tuple[Any, Any]]:
     """Return field → (then, now) for each field that differs."""
     return {name: (was.get(name), value) for name, value in now.items() if was.get(name) != value}
 

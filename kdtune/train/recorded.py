@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, KdtuneError, Problem, StoreError
+from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import REMEDY
@@ -19,7 +19,7 @@ class RecordedTrial:
     """A trial as its config.json records it."""
 
     files: TrialFiles
-    identity: dict[str, Any]
+    identity: JsonObject
     """The content of the trial's key (config.key.identity)."""
     config: TrialConfig
     """The configuration with its teacher and start; `data.root` is where the videos were when it was trained."""

@@ -13,7 +13,9 @@ import torch
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.parse import JsonObject
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
+from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
 from kdtune.train.checkpoint import read_checkpoint, weights_in
 from kdtune.train.imports import import_trial
@@ -74,7 +76,7 @@ class Replay:
         if self.from_stage is not None:
             self._begin_at(self.from_stage, files, config)
         run = self.session.trial(config, self.device)
-        now: dict[str, Any] = {}
+        now: EpochRecord = {}
         for was, row in zip(rows, run, strict=False):
             now = row
             for figure, a, b in differences(was, row):
@@ -138,7 +140,7 @@ class Replay:
             self.session.folders[source] = str(self._clips(manifest, config, where))
 
     def _clips(self, manifest: str, config: TrialConfig, where: str) -> Path:
-        def fits(record: dict[str, Any]) -> bool:
+        def fits(record: JsonObject) -> bool:
             return record["manifest"] == manifest and tuple(record["size"]) == config.clip.stored_size
 
         for folder in self.store.clip_stores():
@@ -156,7 +158,8 @@ class Replay:
         """Return the differences between the present profile and every profile under which the trial was trained."""
         now, result = profile(config, self.device, self.session.clips(config)), files.result()
         if result is not None:
-            then = [entry["profile"] for entry in result["earlier_profiles"]] + [result["profile"]]
+            earlier = [entry["profile"] for entry in result.get("earlier_profiles", [])]
+            then = [*earlier, *([] if result["profile"] is None else [result["profile"]])]
         else:
             then = [entry["profile"] for entry in read_checkpoint(files.checkpoint)["profiles"]]
         return {name: both for was in then for name, both in profile_changes(was, now).items()}

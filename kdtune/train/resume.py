@@ -10,14 +10,14 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
-from kdtune.train.checkpoint import ADVICE, out_of_memory, read_checkpoint, weights_in
+from kdtune.train.checkpoint import ADVICE, StateDict, out_of_memory, read_checkpoint, weights_in
 from kdtune.train.profile import state_digest
-from kdtune.train.soundness import Row, missing, read_rows
+from kdtune.train.soundness import missing, read_rows
 from kdtune.train.state import PARTS, PLAIN, TrialState
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def resume(
     return state
 
 
-def _sound_rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
+def _sound_rows(files: TrialFiles) -> tuple[list[EpochRecord], list[str]]:
     """Return the rows of epochs 1, 2, … up to the first gap, and the problems of the file."""
     try:
         return read_rows(files), []
@@ -81,7 +81,7 @@ def _sound_rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
         read = files.rows()
     except (ValueError, TypeError, RecursionError, StoreError):
         return [], wrong
-    sound: list[Row] = []
+    sound: list[EpochRecord] = []
     for row in read:
         if not isinstance(row, dict) or row.get("epoch") != len(sound) + 1:
             break
@@ -89,7 +89,7 @@ def _sound_rows(files: TrialFiles) -> tuple[list[Row], list[str]]:
     return sound, wrong
 
 
-def _checked(place: Path, files: TrialFiles, origins: dict[str, str]) -> dict[str, Any]:
+def _checked(place: Path, files: TrialFiles, origins: dict[str, str]) -> StateDict:
     """Return the parts of a checkpoint that belongs to this trial and fits the rows in it.
 
     Raises DamageError if it does not, and StoreError if another version wrote it.
@@ -120,7 +120,7 @@ def _checked(place: Path, files: TrialFiles, origins: dict[str, str]) -> dict[st
     return parts
 
 
-def _restored(state: TrialState, parts: dict[str, Any], place: Path) -> TrialState:
+def _restored(state: TrialState, parts: StateDict, place: Path) -> TrialState:
     try:
         state.restore(parts)
     except (KeyError, ValueError, RuntimeError) as error:

@@ -8,17 +8,16 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import identity
-from kdtune.config.metrics import OfCost
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, KdtuneError, LockLost, Problem, ResourceError, StoreError
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord, MeasuredCost
 from kdtune.store.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import ADVICE, IMPORT_ADVICE, out_of_memory, trained_weights
 from kdtune.train.cost import cost_digest, epoch_seconds, trial_cost
@@ -40,14 +39,14 @@ class Session(Prepared):
     """Number of processes that draw and read a trial's batches ahead. It changes no bit."""
     cache: SampleCache = field(default_factory=SampleCache)
     """Prepared samples that this process keeps from trial to trial. The cache changes no bit."""
-    costs: dict[str, dict[OfCost, float]] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
     """Cost digest → cost, as measured by this process."""
     trained: set[str] = field(default_factory=set)
     """Keys of the trials that this process has started or resumed; it found the others complete."""
     stopping: StopCheck = never
     """Called after each step. If it returns True, the trial writes its checkpoint and stops early."""
 
-    def trial(self, config: TrialConfig, device: torch.device) -> Generator[dict[str, Any], None, None]:
+    def trial(self, config: TrialConfig, device: torch.device) -> Generator[EpochRecord, None, None]:
         """Train `config` to its end, or until the caller stops iterating; yield its rows (see train_trial).
 
         A complete trial yields its recorded rows; if its records are damaged or disagree, it is completed again. One
@@ -124,7 +123,7 @@ class Session(Prepared):
             pass
         return trained_weights(files)
 
-    def _complete_rows(self, config: TrialConfig, files: TrialFiles) -> list[dict[str, Any]] | None:
+    def _complete_rows(self, config: TrialConfig, files: TrialFiles) -> list[EpochRecord] | None:
         """Return the rows of a complete trial; None if it must be trained, because it is incomplete or damaged.
 
         Raises DamageError if the trial is imported and damaged.
@@ -143,11 +142,11 @@ class Session(Prepared):
             files.withdraw_result()
             return None
 
-    def _cost(self, samples: Samples, targets: Targets | None, files: TrialFiles) -> dict[str, Any]:
+    def _cost(self, samples: Samples, targets: Targets | None, files: TrialFiles) -> MeasuredCost:
         """Return the trial's cost for its result. If the measurement fails, return the reason instead of its figures:
         a trained trial must not be lost for it."""
         config, data, device = samples.config, samples.data, samples.device
-        measured: dict[str, Any] = {"epoch_seconds": epoch_seconds(files.rows())}
+        measured: dict[str, float] = {"epoch_seconds": epoch_seconds(files.rows())}
         same_cost = cost_digest(config, data, device)
         try:
             if same_cost not in self.costs:

@@ -11,11 +11,10 @@ from typing import Any
 
 from kdtune.errors import DamageError, Problem
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord, TrialResult
 
-Row = dict[str, Any]
 
-
-def read_result(files: TrialFiles) -> dict[str, Any] | None:
+def read_result(files: TrialFiles) -> TrialResult | None:
     """Return the result of a trial, or None if the trial is not complete.
 
     Raises DamageError if the file is damaged, and StoreError if it cannot be read.
@@ -23,13 +22,14 @@ def read_result(files: TrialFiles) -> dict[str, Any] | None:
     result = files.result()
     if result is None:
         return None
+    entries: Mapping[str, object] = result
     wanted = {"epochs": int, "stages": Mapping, "weights_sha256": str}
-    if wrong := [name for name, kind in wanted.items() if not isinstance(result[name], kind)]:
+    if wrong := [name for name, kind in wanted.items() if not isinstance(entries[name], kind)]:
         raise DamageError([Problem(str(files.result_file), f"holds {', '.join(wrong)} of a wrong type")])
     return result
 
 
-def read_rows(files: TrialFiles) -> list[Row]:
+def read_rows(files: TrialFiles) -> list[EpochRecord]:
     """Return the rows of a trial: epochs 1, 2, …, once each.
 
     Raises DamageError naming the epochs that are missing or repeated, and StoreError if the file cannot be read.
@@ -42,7 +42,7 @@ def read_rows(files: TrialFiles) -> list[Row]:
     return rows
 
 
-def complete_rows(files: TrialFiles) -> list[Row] | None:
+def complete_rows(files: TrialFiles) -> list[EpochRecord] | None:
     """Return the rows of a complete trial after comparing them with its result; None if it is not complete.
 
     Raises DamageError if a record is damaged or the two disagree.

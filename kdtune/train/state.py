@@ -10,7 +10,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
 from kdtune.models.heads import PclNetwork
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord, MachineProfile, ProfileFrom
 from kdtune.store.files import write_atomic
-from kdtune.train.checkpoint import content_digest
+from kdtune.train.checkpoint import StateDict, content_digest
 from kdtune.train.profile import profile_changes
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,14 @@ CHECKPOINT_RATE = 250e6
 #: Attributes of a TrialState that are plain values (PLAIN) or have a state dict (PARTS).
 PLAIN = ("epoch", "seconds", "samples", "profiles", "best", "rows", "origins")
 PARTS = ("network", "bank", "projector", "optimizer", "scheduler")
+
+
+class BestWeights(TypedDict):
+    """The network at the lowest validation loss so far."""
+
+    loss: float
+    epoch: int
+    network: dict[str, Tensor]
 
 
 @dataclass
@@ -68,12 +77,12 @@ class EpochProgress:
     def steps(self) -> int:
         return len(self.losses)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         losses = torch.stack(self.losses) if self.losses else None
         return {"terms": list(self.terms), "losses": losses, "hits": self.hits, "seconds": self.seconds}
 
     @classmethod
-    def restored(cls, parts: dict[str, Any], device: torch.device) -> EpochProgress:
+    def restored(cls, parts: StateDict, device: torch.device) -> EpochProgress:
         losses, hits = parts["losses"], parts["hits"]
         return cls(
             tuple(parts["terms"]),
@@ -100,11 +109,11 @@ class TrialState:
     """Progress in the epoch after them."""
     samples: str = ""
     """Digest of all samples drawn so far: each batch's digest is chained to the ones before."""
-    profiles: list[dict[str, Any]] = field(default_factory=list)
-    """{"epoch": the first trained under it, "profile": …}: one, plus one for each resume under a changed profile."""
-    best: dict[str, Any] | None = None
-    """With `stage.weights: best`, the lowest validation loss so far, its epoch and the network's weights then."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    profiles: list[ProfileFrom] = field(default_factory=list)
+    """One, plus one for each resume under a changed profile."""
+    best: BestWeights | None = None
+    """Kept with `stage.weights: best`."""
+    rows: list[EpochRecord] = field(default_factory=list)
     """Rows of the finished epochs, as in epochs.jsonl. A checkpoint is compared with that file and can restore it."""
     origins: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the trial learns from: its teacher's and its start's."""
@@ -131,7 +140,7 @@ class TrialState:
         """Chain a batch's digest to the ones before."""
         self.samples = hashlib.sha256(f"{self.samples}{digest}".encode()).hexdigest()
 
-    def note_profile(self, profile: dict[str, Any]) -> None:
+    def note_profile(self, profile: MachineProfile) -> None:
         """Record the profile. If it changed since an earlier run, log a note, because bits depend on it."""
         if self.profiles:
             changes = profile_changes(self.profiles[-1]["profile"], profile)
@@ -142,7 +151,7 @@ class TrialState:
             log.warning(what)
         self.profiles.append({"epoch": self.epoch + 1, "profile": profile})
 
-    def state_dicts(self) -> dict[str, Any]:
+    def state_dicts(self) -> dict[str, StateDict | None]:
         """Return the state dict of each of PARTS by name, None for one that the trial does not use."""
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: None if part is None else part.state_dict() for name, part in parts.items()}
@@ -150,7 +159,7 @@ class TrialState:
     def save(self, files: TrialFiles, stage: str | None = None) -> None:
         """Write the checkpoint and rename the last one to `checkpoint_before`. With `stage`, also keep a copy."""
         started = time.monotonic()
-        parts: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
+        parts: StateDict = {name: getattr(self, name) for name in PLAIN}
         parts |= self.state_dicts() | {"trial": files.key}
         parts["progress"] = self.progress.state_dict()
         buffer = io.BytesIO()
@@ -184,7 +193,7 @@ class TrialState:
         if self._saved_epoch < self.epoch:
             self.save(files)
 
-    def restore(self, parts: dict[str, Any]) -> None:
+    def restore(self, parts: StateDict) -> None:
         """Load the parts of a checkpoint. Raises KeyError, ValueError or RuntimeError if they do not fit."""
         for name in PARTS:
             part = getattr(self, name)

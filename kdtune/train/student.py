@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from kdtune.config.key import restored
 from kdtune.config.sections import ClipConfig
 from kdtune.errors import Problem, StoreError
 from kdtune.models.heads import PclNetwork, build_network
+from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
 from kdtune.store.files import read_json
 from kdtune.train.checkpoint import trained_weights
@@ -89,5 +88,5 @@ def trained_student(files: TrialFiles) -> Student:
 
 
 def _actions(files: TrialFiles) -> list[str]:
-    record: dict[str, Any] = read_json(files.data) or {}
+    record: JsonObject = read_json(files.data) or {}
     return record.get("actions", [])

@@ -28,7 +28,8 @@ from kdtune.config.view import seen
 from kdtune.errors import Problem, StoreError
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import Store
+from kdtune.store.contents import EpochRecord
 from kdtune.store.files import clear_unfinished, write_atomic
 from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples, viewed_samples
@@ -122,9 +123,9 @@ class Targets:
             for kind in self.kinds
         }
 
-    def counts(self) -> dict[str, int]:
-        """Return the TARGET_COUNTS since the last call, and reset them."""
-        counts = dict(zip(TARGET_COUNTS, (self.computed, self.found), strict=True))
+    def counts(self) -> EpochRecord:
+        """Return the TARGET_COUNTS since the last call, as entries of an epoch's row, and reset them."""
+        counts: EpochRecord = {"targets_computed": self.computed, "targets_found": self.found}
         self.computed = self.found = 0
         return counts
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,9 @@ from kdtune.losses.contrast import in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
+from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
+from kdtune.store.contents import EpochRecord, TrialResult
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.train.checkpoint import content_digest, first_names, not_finite_tensors
 from kdtune.train.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
@@ -53,7 +55,7 @@ def train_trial(
     start: Mapping[str, Tensor] | None,
     files: TrialFiles,
     stopping: StopCheck = never,
-) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
+) -> Generator[EpochRecord, None, TrialResult | None]:
     """Train from the last checkpoint to the end; yield each epoch's row once it is on disk, and return the result.
 
     `start` holds the weights whose backbone initialises a fresh trial. Rows of epochs that are already done come first.
@@ -106,10 +108,8 @@ def train_trial(
             what = f"the loss is not finite at epoch {epoch}, step {int(bad[0]) + 1} of {steps} (rate {rate:g})"
             raise TrialError(f"{what}: {ADVICE}")
         means = (losses.sum(0) / data.size).tolist()
-        row: dict[str, Any] = {"epoch": epoch, "lr": rate}
-        row["train"] = dict(zip(progress.terms, means, strict=True))
-        row["train"][f"{target}_accuracy"] = int(progress.hits) / data.size
-        row["samples_sha256"] = state.samples
+        train = dict(zip(progress.terms, means, strict=True)) | {f"{target}_accuracy": int(progress.hits) / data.size}
+        row: EpochRecord = {"epoch": epoch, "lr": rate, "train": train, "samples_sha256": state.samples}
         fields = {"lambda": config.loss.lambda_, "tau": config.loss.tau} if "logits" in epoch_targets else {}
         if scheduled := scheduled_values(fields, epoch, config.epochs):
             row["scheduled"] = scheduled
@@ -166,7 +166,7 @@ def train_trial(
 
     # Before the result is written: after that the trial is complete and stays untouched.
     files.checkpoint_before.unlink(missing_ok=True)
-    return {
+    result: TrialResult = {
         "epochs": state.epoch,
         "stages": {row["stage"]: row["evaluation"] for row in state.rows if "stage" in row},
         "weights_sha256": weights_digest(state.final_network()),
@@ -174,8 +174,8 @@ def train_trial(
         "seconds": state.seconds,
         "profile": state.profiles[-1]["profile"],
         "earlier_profiles": state.profiles[:-1],
-        **({"origins": origins} if origins else {}),
     }
+    return {**result, "origins": origins} if origins else result
 
 
 class Forward(NamedTuple):
@@ -224,7 +224,7 @@ def forward(
     return Forward(total, terms, logits)
 
 
-def _write_classes(path: Path, classes: dict[str, Any]) -> None:
+def _write_classes(path: Path, classes: Mapping[str, JsonObject]) -> None:
     """Write the per-class figures. Only the report uses them, so a failed write does not end the trial."""
     try:
         write_json(path, classes)
