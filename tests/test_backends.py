@@ -78,7 +78,7 @@ def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
     return file
 
 
-def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_goes_on(
+def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_continues(
     backend: Backend, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
     """A budget of trials does not stop retries of what has started."""

@@ -141,7 +141,7 @@ def killed(
 
 
 @pytest.mark.parametrize("after", ["nothing", "the second video's bytes changed", "the last line is torn", "no power"])
-def test_a_killed_build_goes_on(
+def test_a_killed_build_resumes(
     after: str, killed: tuple[ClipStore, Path], eight: DataConfig, tmp_path: Path, decodes: list[str]
 ) -> None:
     whole, interrupted = killed

@@ -133,7 +133,7 @@ def test_two_processes_at_once_give_the_bits_of_one_alone(device: str, folders: 
                 assert process.stdout.readline() == f"{said}\n"
             for process in (left, right):
                 assert process.stdin is not None
-                process.stdin.write("go on\n")
+                process.stdin.write("next\n")
                 process.stdin.flush()
     assert (left.returncode, right.returncode) == (0, 0)
     for name in ("left", "right"):

@@ -168,7 +168,7 @@ STOPPED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("damage", STOPPED)
-def test_a_trial_that_was_stopped_goes_on_with_all_its_rows(
+def test_a_trial_that_was_stopped_resumes_with_all_its_rows(
     damage: str, trials: Trials, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = trials.files()

@@ -69,4 +69,4 @@ except BaseException as error:
 
 def test_an_interrupt_that_is_lost_ends_any_command() -> None:
     done = run_python(LOST, check=False)
-    assert (done.returncode, done.stderr) == (130, "kdtune: interrupted; the same command resumes\n")
+    assert (done.returncode, done.stderr) == (130, "kdtune: interrupted; run the same command again to resume\n")

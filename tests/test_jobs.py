@@ -130,7 +130,7 @@ def test_a_submitted_sweep_needs_nobody_and_comes_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_job_that_is_stopped_in_mid_run_goes_on_when_it_is_submitted_again(
+def test_a_job_that_is_stopped_in_mid_run_resumes_when_it_is_submitted_again(
     head: Head, alone: Records, sweep_file: Path, tmp_path: Path
 ) -> None:
     env, runs = environment(tmp_path, **TOKEN), tmp_path / "runs"
@@ -139,7 +139,7 @@ def test_a_job_that_is_stopped_in_mid_run_goes_on_when_it_is_submitted_again(
     until(lambda: "candidate" in kdtune("logs", "tiny", "--store", runs, env=env).stdout, "a candidate has trained")
     done = kdtune("stop", "tiny", "--store", runs, env=env)
     assert done.returncode == 0, done.stderr
-    assert "stopped; the same command resumes" in done.stderr
+    assert "stopped; run the same command again to resume" in done.stderr
     assert "Ray ends the job" not in done.stderr, "its driver has ended it"
     assert not Store(runs).sweep("tiny").stop.exists()
     begun = records(tmp_path)

@@ -80,7 +80,7 @@ def test_two_failures_are_one_message(ends: str, why: str, tmp_path: Path, monke
     monkeypatch.setattr(local, "HANGS_S", 0.2 if ends == HANGS else 60)
     found, said, _ = started(tmp_path, ends, ends)
     assert found.startswith(f"  Ray on this machine: did not start, and was tried twice: {why}")
-    assert found.endswith("Nothing is lost: the same command resumes the sweep")
+    assert found.endswith("Nothing is lost: run the same command again to resume the sweep")
     assert found.count("\n") == 0
     assert len(said) == 1
 

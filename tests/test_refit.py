@@ -95,7 +95,7 @@ def test_refits_are_the_same_at_any_parallelism_and_after_a_crash(tmp_path: Path
     assert scheduler.total == len(scheduler.groups)
 
 
-def test_without_refit_the_same_candidates_are_asked_and_the_ledger_goes_on(tmp_path: Path) -> None:
+def test_without_refit_the_same_candidates_are_asked_and_the_ledger_continues(tmp_path: Path) -> None:
     with_it, without = refitting(), sweep_of()
     assert with_it.ledger == without.ledger
     before = all_of(drive(without, tmp_path / "ledger.jsonl"))

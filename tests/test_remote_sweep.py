@@ -90,7 +90,7 @@ def test_a_sweep_on_one_machine_is_found_by_another(
     assert results(Store(s3)) == undisturbed
 
 
-def test_a_sweep_whose_driver_was_killed_is_gone_on_with_from_another_machine(
+def test_a_sweep_whose_driver_was_killed_resumes_on_another_machine(
     file: Path, s3: str, ray_address: str, sweep: Any, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     line = [sys.executable, "-m", "kdtune", "sweep", str(file), "--address", ray_address, "--store", s3]

@@ -40,7 +40,7 @@ def unpublished(
         return stopped(config, store, prepared, epoch)
 
 
-def test_another_machine_goes_on_with_a_trial_to_the_same_bits(
+def test_another_machine_resumes_a_trial_to_the_same_bits(
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines
 ) -> None:
     begun = stopped(config, on("a"), prepared, 2)
@@ -54,7 +54,7 @@ def test_another_machine_goes_on_with_a_trial_to_the_same_bits(
     assert again.fetch(again.checkpoint).checkpoint.read_bytes() == ended.checkpoint.read_bytes()
 
 
-def test_what_a_killed_machine_had_not_published_yet_is_gone_on_with(
+def test_what_a_killed_machine_had_not_published_yet_is_resumed(
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(config, on("a"), prepared, 1)
@@ -66,7 +66,7 @@ def test_what_a_killed_machine_had_not_published_yet_is_gone_on_with(
     assert clocks(on("b").trial(whole.key).fetch()) == clocks(ended)
 
 
-def test_where_another_machine_has_gone_on_meanwhile_its_rows_and_its_checkpoint_are_taken(
+def test_where_another_machine_has_continued_meanwhile_its_rows_and_its_checkpoint_are_taken(
     config: TrialConfig, prepared: Session, whole: TrialFiles, on: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(config, on("a"), prepared, 1)
@@ -129,7 +129,7 @@ def test_an_outage_in_mid_trial_is_waited_for(
     assert bits(on("b").trial(whole.key).fetch()) == bits(whole)
 
 
-def test_after_an_outage_that_was_too_long_the_trial_goes_on_from_its_checkpoint(
+def test_after_an_outage_that_was_too_long_the_trial_resumes_from_its_checkpoint(
     config: TrialConfig,
     prepared: Session,
     whole: TrialFiles,

@@ -162,7 +162,7 @@ def test_hundreds_of_kills_change_no_bit(
     assert all(counts[kind] >= 10 for kind in KINDS)
 
 
-def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_bits(
+def test_a_trial_stopped_after_any_epoch_resumes_to_the_same_bits(
     config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
     store = Store(tmp_path)

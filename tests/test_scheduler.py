@@ -40,7 +40,7 @@ def test_the_same_candidates_are_asked_and_pruned_at_any_parallelism(
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
-def test_a_sweep_abandoned_anywhere_goes_on_as_if_it_had_not_been(
+def test_a_sweep_abandoned_anywhere_resumes_as_if_it_had_not_been(
     tmp_path: Path, alone: dict[str, tuple], at_once: int
 ) -> None:
     ledger, made = tmp_path / "ledger.jsonl", {}

@@ -30,7 +30,7 @@ from kdtune.sweep.search import Finished, Search, _seed, tpe_settings
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("keep", [0.05, 0.28, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("peers", [0, 1, 2, 3, 7, 24])
-def test_a_candidate_goes_on_if_it_is_in_the_best_share(peers: int, keep: float, mode: str) -> None:
+def test_a_candidate_continues_if_it_is_in_the_best_share(peers: int, keep: float, mode: str) -> None:
     prune = PruneConfig(keep=keep, min_peers=2)
     rng = random.Random(peers)
     values = [rng.randrange(8) / 8 for _ in range(peers)]  # with ties

@@ -146,7 +146,7 @@ def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
-    """A trial that goes on from its checkpoint drops the rows beyond it."""
+    """A trial that resumes from its checkpoint drops the rows beyond it."""
     path, other = tmp_path / "epochs.jsonl", tmp_path / "other.jsonl"
     for number in (1, 2):
         append_jsonl(path, {"epoch": number})

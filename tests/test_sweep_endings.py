@@ -17,7 +17,7 @@ from kdtune.watch.live import Plain
 from sweeps import outcome, run, started
 
 
-def test_a_driver_interrupted_then_killed_in_mid_sweep_goes_on_to_the_same_results(
+def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_results(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
     process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
@@ -44,7 +44,7 @@ def test_a_driver_interrupted_then_killed_in_mid_sweep_goes_on_to_the_same_resul
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
+def test_an_interrupt_ends_with_130_and_the_same_command_resumes(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = started(sweep_file, tmp_path, ray_address, until=("early",))
@@ -52,7 +52,7 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(
     _, rest = process.communicate()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    assert "the same command resumes" in rest
+    assert "run the same command again to resume" in rest
     end, _ = run(sweep_file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])
@@ -104,7 +104,7 @@ def test_an_interrupt_lets_the_trials_write_their_checkpoints(
         pytest.param("stop.target=9", "stop.target", marks=pytest.mark.slow),
     ],
 )
-def test_a_budget_ends_a_sweep_so_that_it_goes_on(
+def test_a_budget_ends_a_sweep_that_then_resumes(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path, budget: str, why: str
 ) -> None:
     end, said = run(sweep_file, tmp_path, ray_address, (budget,))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, write_sweep
 
-from kdtune.cli import main
+from kdtune.cli import _parser, main
+from kdtune.commands.sweeps import continue_command
 from kdtune.config.load import load_sweep, load_trial
 from kdtune.config.reader import parse_file, read_text
 from kdtune.config.sweep import Block
@@ -30,6 +32,16 @@ def test_set_goes_over_the_file_and_the_last_one_over_the_others(tmp_path: Path,
 def test_set_reaches_the_sweep_itself(tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(tmp_path), ["search.candidates=9", "name=other", "prune.at=[early]", "seed=3"])
     assert (sweep.search.candidates, sweep.name, sweep.prune.at, sweep.trial.seed) == (9, "other", ["early"], 3)
+
+
+def test_the_command_to_continue_names_the_same_sweep_with_more_candidates(tmp_path: Path) -> None:
+    sets = ["tau=2", "search.candidates=3", "question=is it $HOME's?"]
+    file = write_sweep(tmp_path).rename(tmp_path / "my sweep.yaml")
+    python, flag, module, *arguments = shlex.split(continue_command(file, sets, 16))
+    assert (python, flag, module) == ("python", "-m", "kdtune")
+    options = _parser().parse_args(arguments)
+    assert options.set[-1] == "search.candidates=16"
+    assert load_sweep(options.file, options.set) == load_sweep(file, [*sets, "search.candidates=16"])
 
 
 @pytest.mark.parametrize(

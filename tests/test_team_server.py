@@ -162,7 +162,7 @@ def test_a_sweep_arrives_with_its_artifacts_and_can_be_brought_back(
         ("nobody", "not the password", "it refuses the login of nobody (401)"),
     ],
 )
-def test_without_a_login_nothing_arrives_and_trials_go_on(
+def test_without_a_login_nothing_arrives_and_trials_continue(
     server: TeamServer,
     trials: list,
     tmp_path: Path,

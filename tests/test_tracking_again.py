@@ -43,7 +43,7 @@ def test_a_run_that_has_everything_is_not_written_again(uri: str, store: Store, 
     assert written() == configs
 
 
-def test_a_pruned_trial_that_another_sweep_goes_on_with_shows_its_rows(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_pruned_trial_that_another_sweep_continues_shows_its_rows(uri: str, store: Store, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "pruned", 2)
     assert publish(uri, tmp_path, [trial]) == []
     write_epoch(trial, 3)
@@ -53,7 +53,7 @@ def test_a_pruned_trial_that_another_sweep_goes_on_with_shows_its_rows(uri: str,
     assert shown.trials[trial.name].data.tags["kdtune.epochs"] == "3"
 
 
-def test_an_interrupted_trial_goes_on_in_its_run(uri: str, store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_trial_resumes_in_its_run(uri: str, store: Store, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "running", 2)
     assert publish(uri, tmp_path, [trial], "interrupted") == []
     first = Shown(uri)

@@ -193,12 +193,12 @@ def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) 
         what = (
             f"the disk is full: {done:,} of {len(source.catalog):,} videos are decoded and kept, the others need about "
             f"{amount(seen.bytes(tier, done))}, and {amount(free_bytes(folder.parent))} are free; once there is room, "
-            "the same command resumes"
+            "run the same command again to resume"
         )
         raise DataError([Problem(str(folder.parent), what, _disk_remedy(tier))]) from None
     try:
         if manifest_digest(source.catalog, source.root, store) != source.manifest:
-            what = "videos changed while they were decoded; the same command starts over"
+            what = "videos changed while they were decoded; run the same command again to start over"
             raise DataError([Problem(str(source.root), what)])
         list_path = folder.with_name(f"{folder.name}.refused.csv")
         _refuse_too_many(refused, len(source.catalog), source.max_refused, list_path)

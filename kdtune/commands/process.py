@@ -146,7 +146,7 @@ def end(error: BaseException, store: str) -> int:
             _say(f"the trial failed: {error}")
             return EXIT_FAILED_TRIALS
         case KeyboardInterrupt():
-            _say("interrupted; the same command resumes")
+            _say("interrupted; run the same command again to resume")
             return EXIT_INTERRUPTED
         case BrokenPipeError():  # the reader of a pipe has seen enough
             _drop(sys.stdout)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdtune.commands.places import reading, writing
@@ -17,7 +19,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.config.load import parse_sweep
     from kdtune.config.reader import read_text
 
-    text = read_text(options.file)  # once: what is kept with the sweep is what was checked
+    text = read_text(options.file)  # read once, so that the text kept with the sweep is the text that was checked
     sweep = parse_sweep(text, options.file, options.set)
     from kdtune.commands.interrupts import Interrupts
     from kdtune.commands.report import log_report
@@ -49,9 +51,15 @@ def sweep(options: argparse.Namespace) -> int:
         print(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")
     print(f"All figures: python -m kdtune results {sweep.name} --format csv")
     if sweep.search.candidates is not None:
-        more = f"--set search.candidates={2 * sweep.search.candidates}"
-        print(f"Go on:       python -m kdtune sweep {options.file} {more}")
+        print(f"Continue:    {continue_command(options.file, options.set, 2 * sweep.search.candidates)}")
     return end.exit_code
+
+
+def continue_command(file: Path, sets: Sequence[str], candidates: int) -> str:
+    """Return the shell command that resumes the sweep of `file` and `sets` with this number of candidates."""
+    kept = [each for each in sets if each.partition("=")[0].strip() != "search.candidates"]
+    options = [word for each in [*kept, f"search.candidates={candidates}"] for word in ("--set", each)]
+    return shlex.join(["python", "-m", "kdtune", "sweep", str(file), *options])
 
 
 def plan(options: argparse.Namespace) -> int:

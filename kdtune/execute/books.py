@@ -128,7 +128,7 @@ class SweepBooks:
         code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
         notes = [*(scheduler.notes + scheduler.barren() if scheduler else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.done):
-            notes.append(f"{budget}: the same command with a larger budget resumes the sweep")
+            notes.append(f"{budget}: run the same command with a larger budget to resume the sweep")
         return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:

@@ -107,7 +107,7 @@ def drive(
     elif books.raised is not None:
         raise books.raised
     if state == "interrupted":
-        watcher.say("interrupted: the same command resumes from the last checkpoints")
+        watcher.say("interrupted: run the same command again to resume from the last checkpoints")
     return books.ending(state, time.monotonic() - started, unsent)
 
 

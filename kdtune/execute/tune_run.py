@@ -16,7 +16,8 @@ from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.backend import Stuck
-from kdtune.execute.cluster.connect import HERE, ClusterWatch, connected
+from kdtune.execute.cluster.connect import ClusterWatch, connected
+from kdtune.execute.cluster.local import HERE, RESUME
 from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.cluster.ray_private import error_of
 from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
@@ -95,9 +96,7 @@ def run_in_tune(
 ) -> None:
     """Train the queue's groups on the Ray at `address`, or on one of this machine's own (see `Backend.run`)."""
     resources = queue.sweep.resources
-    what = (
-        "Ray does not answer any more; the trials' checkpoints are in the store, and the same command resumes the sweep"
-    )
+    what = f"Ray does not answer any more; the trials' checkpoints are in the store: {RESUME}"
     gone = ResourceError([Problem(address or HERE, what)])
     with ExitStack() as stack:
         stack.enter_context(environment(_TUNE_SETTINGS))

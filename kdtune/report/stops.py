@@ -1,4 +1,4 @@
-"""What pruning saved, and what it cost: epochs not trained, and what stopped candidates come to where they go on."""
+"""What pruning saved and what it cost: the epochs not trained, and how stopped candidates end if trained further."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster.folder import private_folder
-from kdtune.execute.cluster.local import LocalRay, local_ray
+from kdtune.execute.cluster.local import HERE, RESUME, LocalRay, local_ray
 from kdtune.execute.cluster.ray_private import UnknownRay, knock, loopback, read_access
 from kdtune.scoped import environment, kept_process, log_level
 from kdtune.sweep.cancel import Cancel
@@ -28,8 +28,6 @@ LOOK_S, MISSED = 3.0, 5
 HELD_UP_S = 10.0
 #: Shown when a cluster asks for its token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
-#: The name in messages of the Ray that kdtune starts.
-HERE = "Ray on this machine"
 #: The form of a sweep's address.
 ADDRESS = "HEAD:6379, as `ray start --head` printed it, or auto on a machine of the cluster"
 
@@ -96,7 +94,7 @@ def connect(address: str, name: str | None = None) -> None:
         raise KeyboardInterrupt from None
     except Exception as error:  # Ray raises anything, even Exception itself
         if name == HERE:
-            what = f"started, but cannot be reached: {error}. Nothing is lost: the same command resumes the sweep"
+            what = f"started, but cannot be reached: {error}. Nothing is lost: {RESUME}"
             raise ResourceError([Problem(name, what)]) from None
         raise ResourceError([Problem(name, f"no Ray cluster answers: {error}", ADDRESS)]) from None
 

@@ -21,6 +21,10 @@ from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster import head
 from kdtune.execute.cluster.reason import LOG, reason
 
+#: The name in messages of the Ray that kdtune starts.
+HERE = "Ray on this machine"
+#: Advice after a failure that leaves the store intact.
+RESUME = "run the same command again to resume the sweep"
 #: Ray's timeouts and retries with their defaults.
 PATIENCE = {
     "RAY_raylet_start_wait_time_s": 30,
@@ -91,9 +95,7 @@ def _started(
                 say(f"Ray did not start: {failed}; trying once more, with more patience")
             reasons.append(str(failed))
     what = f"did not start, and was tried twice: {'; then '.join(dict.fromkeys(reasons))}"
-    raise ResourceError(
-        [Problem("Ray on this machine", f"{what}. Nothing is lost: the same command resumes the sweep")]
-    )
+    raise ResourceError([Problem(HERE, f"{what}. Nothing is lost: {RESUME}")])
 
 
 def _attempt(folder: Path, access: Mapping[str, str], more: int) -> tuple[subprocess.Popen[bytes], str]:

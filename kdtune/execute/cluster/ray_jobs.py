@@ -106,7 +106,7 @@ def stop_sweep(store: Store, name: str, say: Say, patience: float = STOP_S) -> N
             _end(life, name, say, patience)
     finally:
         files.stop.unlink(missing_ok=True)
-    say(f"{name}: stopped; the same command resumes from the last checkpoints")
+    say(f"{name}: stopped; run the same command again to resume from the last checkpoints")
 
 
 def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
