@@ -23,6 +23,7 @@ from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.execute.driver import drive
 from kdtune.execute.in_process import InProcess
+from kdtune.history.reading import read_history
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
@@ -106,8 +107,9 @@ def test_the_sweeps_own_run_says_its_question_and_its_result(swept: tuple[Store,
     assert shown_control.startswith(f"{control:.3f} ± ")
     assert shown_best.startswith(f"{mean:.3f} ± ")
     assert f"candidate {best['candidate']} (" in shown_best
-    assert difference == f"{mean - control:+.3f}"
-    assert "pretext_loss** on validation at late (lower is better)" in result
+    metric = read_history(store, "small").metric
+    assert difference == metric.gain_text(metric.gain(mean, control))
+    assert "pretext loss** on validation at late (lower is better)" in result
 
 
 def test_data_sets_are_inputs_named_by_what_is_in_them(
