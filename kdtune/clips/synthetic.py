@@ -13,6 +13,7 @@ import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,10 +24,12 @@ from tqdm import tqdm
 from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
-from kdtune.store.files import read_json, write_atomic
+from kdtune.store.files import write_atomic
 from kdtune.store.places import check_readable, check_writable
 
 VERSION = 1
+#: In the set's folder: what the set was made from.
+RECORD = "synthetic.json"
 FPS = 25
 #: Fewer videos than this are made in this process: starting workers would take longer.
 WORTH_WORKERS = 24
@@ -68,7 +71,7 @@ def make_synthetic(
     check_writable(root.parent, str(root.parent), DataError)
     with FileLock(root.parent / f".{root.name}.lock"):
         if root.exists() and any(root.iterdir()):
-            found = read_json(root / "synthetic.json")
+            found = _recorded(root / RECORD)
             if found != wanted:
                 what = "holds other files" if found is None else f"holds another set: {found}"
                 raise DataError([Problem(str(root), f"{what}; wanted {wanted}", "another folder, or remove this one")])
@@ -81,12 +84,20 @@ def make_synthetic(
         try:
             _make_all(videos, making)
             _write_lists(making, classes, videos, groups)
-            write_atomic(making / "synthetic.json", json.dumps(wanted, indent=1) + "\n")
+            write_atomic(making / RECORD, json.dumps(wanted, indent=1) + "\n")
             if root.exists():
                 root.rmdir()
             os.replace(making, root)
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+
+def _recorded(path: Path) -> Any:
+    """Return what a set was made from, or None if the file does not say. It is no record of a store, and has no seal."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _encode(video: Video, folder: Path) -> None:
