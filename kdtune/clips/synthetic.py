@@ -93,7 +93,7 @@ def make_synthetic(
 
 
 def _recorded(path: Path) -> Any:
-    """Return what a set was made from, or None if the file does not say. It is no record of a store, and has no seal."""
+    """Return what a set was made from, or None if the file does not say. It is no store record, and has no seal."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
