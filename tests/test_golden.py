@@ -18,10 +18,9 @@ from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.losses.distill import distillation_loss
 from kdtune.store import Store
-from kdtune.store.files import read_json
 from kdtune.train.session import Session
 
-RECORDED = read_json(FILE)
+RECORDED = json.loads(FILE.read_text())
 LATER = {"cpu", "switches", "arithmetic", "torchvision"}
 ANEW = "record anew with `python tests/golden.py`"
 
