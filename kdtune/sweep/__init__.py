@@ -1,1 +1,1 @@
-"""Many trials: which are asked for, which stop early, and where they run."""
+"""The search: which trials a sweep asks for, in which order, and which stop early."""

@@ -1,7 +1,7 @@
-"""The progress of one block's search: what was asked and told, and the pruning thresholds of the next candidate.
+"""The search of one block: candidates asked, results told to the sampler, and the next pruning thresholds.
 
-The study is rebuilt from the ledger only when a fresh candidate is needed: a sweep that finds everything in the store
-never asks its sampler.
+The study is rebuilt from the ledger only when a fresh candidate is needed. A sweep that finds everything in the store
+never calls its sampler.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BlockSearch:
         """Messages about candidates for which the ledger and a fresh ask differ."""
         self._search = Search(sweep, block)
         self._later: deque[Callable[[], object]] = deque()
-        """Calls to the search that are put off until `catch_up`, in order."""
+        """Calls to the search that `catch_up` makes, in order."""
         self._told = self._written = 0
         self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # sorted by value
 
@@ -44,8 +44,8 @@ class BlockSearch:
     def ask_as(self, recorded: Asked) -> dict[str, Scalar]:
         """Return the values that the ledger records for the next candidate.
 
-        They hold even if the sampler would now draw others: their trials exist and later candidates have learned from
-        them.
+        They are kept even if the sampler would now draw others, because their trials exist and later candidates have
+        learned from them.
         """
         kept = dict(recorded.values)
 
@@ -58,7 +58,7 @@ class BlockSearch:
         return kept
 
     def catch_up(self) -> None:
-        """Bring the study up to date with the ledger and with what has ended."""
+        """Bring the study up to date with the ledger and the results that have arrived."""
         while self._later:
             self._later.popleft()()
 
@@ -77,7 +77,7 @@ class BlockSearch:
         return True
 
     def write(self, journal: Journal, outcomes: dict[str, Outcome]) -> None:
-        """Append the ended candidates to Optuna's journal, up to the first that has not ended."""
+        """Append ended candidates to Optuna's journal, up to the first that is still running."""
         while self._written < len(self.groups) and (group := self.groups[self._written]).name in outcomes:
             journal.add(group, finished(self.sweep, outcomes[group.name]), outcomes[group.name].error)
             self._written += 1
@@ -90,7 +90,7 @@ class BlockSearch:
 
 
 def finished(sweep: SweepConfig, outcome: Outcome) -> Finished:
-    """Convert an outcome to what the search and Optuna's journal are told."""
+    """Convert an outcome to the form that the search and Optuna's journal take."""
     epochs = sweep.trial.milestones
     stages = {epochs[stage]: value for stage, value in outcome.stages.items()}
     return Finished(outcome.state, outcome.objectives, stages)

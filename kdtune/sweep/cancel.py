@@ -1,4 +1,4 @@
-"""A request to end a sweep early, and what a process may add to it. A library call uses `Cancel` itself."""
+"""A request to end a sweep early. Library calls use `Cancel` itself; the command line derives a class from it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from contextlib import AbstractContextManager, nullcontext
 
 
 class Cancel:
-    """Asks a sweep to end; any thread may ask.
+    """A request to end a sweep, which any thread may make.
 
-    `commands/interrupts.py` derives a class that hears signals and may end the process. This one does neither: in a
-    main thread Ctrl-C raises KeyboardInterrupt as ever.
+    The class that `commands/interrupts.py` derives handles signals and may end the process. This class does neither:
+    in a main thread Ctrl-C raises KeyboardInterrupt as usual.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether somebody asked. Trials then write their checkpoints and end; the sweep's books are closed."""
+        """Whether the sweep was asked to end. Trials then write their checkpoints, and the sweep closes its books."""
         self.interrupted = False
-        """Whether that was a KeyboardInterrupt, which a library call raises again when it has closed its books."""
+        """Whether a KeyboardInterrupt asked. A library call raises it again after closing the books."""
 
     def ask(self) -> None:
         """Ask the sweep to end."""
         self.asked = True
 
     def patient(self) -> AbstractContextManager[None]:
-        """Within the context the first interrupt is only noted in `asked`, which the caller looks at often."""
+        """Within the context, only set `asked` on the first interrupt. The caller checks `asked` often."""
         return nullcontext()
 
     def deferred(self) -> AbstractContextManager[None]:
-        """Within the context, which must end soon, interrupts wait for its end."""
+        """Delay interrupts until the context ends, which must be soon."""
         return nullcontext()
 
     def abort(self, exit_code: int) -> None:
-        """End the process, where a library holds up the thread that should. A library call may not, and waits."""
+        """End the process when a library blocks the thread that should return. Does nothing in a library call."""

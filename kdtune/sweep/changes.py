@@ -1,4 +1,4 @@
-"""Explains what changed in a sweep's file since its last run, and what that means for its trials."""
+"""Explain what changed in a sweep file since its last run, and what that means for the trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdtune.store.seal import passed_over
 
 
 def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
-    """Return lines for the user; none at the first run, and none if nothing that the search sees has changed."""
+    """Return lines for the user; none on the first run, and none if nothing that affects the search has changed."""
     before = passed_over(lambda: read_json(files.sweep, ("ledger", "blocks", "text")), None)
     if before is None:
         return []

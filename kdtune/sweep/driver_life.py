@@ -1,7 +1,7 @@
-"""Whether a sweep's driver is alive, and who it is. No clock of one machine is compared with that of another.
+"""Find out whether a sweep's driver is alive, without comparing the clocks of two machines.
 
-A driver holds the sweep's lock while it runs, and the system frees it however the driver ends. Of a store behind a URL
-the lock is an object that the driver touches every few seconds: whether it does, takes two looks to see.
+A driver holds the sweep's lock while it runs, and the operating system releases it however the driver ends. In a store
+behind a URL the lock is an object that the driver touches every few seconds, so a check compares two readings of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kdtune.store.files import read_json
 from kdtune.store.lease import BEAT_S, clock
 from kdtune.store.seal import passed_over
 
-#: A driver behind a URL that has not touched its lock for so long, by the clock of whoever looks, has died.
+#: Seconds without a touch of the lock, by the reader's clock, after which a driver behind a URL counts as dead.
 SILENT_S = 4 * BEAT_S
-#: Seconds between two looks at it.
+#: Seconds between two readings of the lock.
 LOOK_S = 0.5
 
 
@@ -32,13 +32,13 @@ class Driver:
     since: FiniteFloat
     """Seconds since 1970, by the driver's clock."""
     address: str | None = None
-    """The cluster's, where the sweep runs on one."""
+    """Address of the cluster; None if the sweep runs on the driver's machine."""
     seconds: FiniteFloat = 0.0
-    """How long it had run when it wrote this, by the driver's clock."""
+    """Seconds that it had run when it wrote this, by the driver's clock."""
 
 
 def read_driver(files: SweepFiles) -> Driver | None:
-    """Return what driver.json says; None where there is none, or it is damaged, which a note says."""
+    """Return the content of driver.json; None if it is missing, or damaged, which is noted."""
 
     def read() -> Driver | None:
         record = read_json(files.driver, ("host", "pid", "since"))
@@ -48,7 +48,7 @@ def read_driver(files: SweepFiles) -> Driver | None:
 
 
 class DriverLife:
-    """Looks at the driver of one sweep."""
+    """Checks the driver of one sweep."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._lock = store, f"sweep-{name}"
@@ -58,10 +58,10 @@ class DriverLife:
         """When `_beat` was first seen, by this process's clock; None before the first look."""
 
     def look(self) -> tuple[Driver | None, bool]:
-        """Return what the driver says of itself, and whether it is alive; (None, False) where none is there.
+        """Return the driver's record and whether the driver is alive; (None, False) if there is no record.
 
-        A driver that is there and not alive has died. Of a store behind a URL the first look waits for a sign of life:
-        BEAT_S at a living driver, SILENT_S at a dead one.
+        A recorded driver that is not alive has died. With a store behind a URL the first call waits for a touch of the
+        lock: about BEAT_S for a living driver, SILENT_S for a dead one.
         """
         alive = self._is_alive()
         driver = read_driver(self.files)

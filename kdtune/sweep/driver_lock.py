@@ -1,4 +1,4 @@
-"""One driver a sweep: a lock, and what the driver says of itself to whoever looks at the store from elsewhere."""
+"""The lock that allows one driver per sweep, and the record by which other processes identify the driver."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kdtune.store.lease import SharedLock
 from kdtune.sweep.driver_life import Driver, read_driver
 from kdtune.urls import SecretUrl
 
-#: Seconds between two times that a driver writes how long it has run.
+#: Seconds between two updates of a driver's running time in its record.
 BEAT_S = 5.0
-#: How often the lock is tried: who looks whether it is held (driver_life.py) holds it for a moment.
+#: Attempts to take the lock: a process that checks the driver (driver_life.py) holds the lock for a moment.
 ATTEMPTS, PAUSE_S = 3, 0.05
 
 
 def _acquire(lock: FileLock | SharedLock) -> None:
-    """Take a sweep's lock. Raises Timeout where another process holds it."""
+    """Take a sweep's lock. Raises Timeout if another process holds it."""
     for left in reversed(range(ATTEMPTS)):
         try:
             lock.acquire(timeout=0)
@@ -52,7 +52,7 @@ class DriverLock:
             _acquire(self._lock)
         except Timeout:
             raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
-        # From here on nobody else writes these files; a killed driver may have left some.
+        # The lock is held: no other process writes these files. A killed driver may have left some.
         self.files.stop.unlink(missing_ok=True)
         address = None if self.address is None else str(SecretUrl(self.address))
         self._driver = Driver(socket.gethostname(), os.getpid(), time.time(), address)
@@ -67,7 +67,7 @@ class DriverLock:
         self._lock.release()
 
     def close(self) -> None:
-        """Record that nobody runs the sweep any more. The lock is released later, at the latest with the process."""
+        """Record that the driver has ended. The lock is released later, at the latest when the process ends."""
         self._over.set()
         self._beating.join()
         self.files.driver.unlink(missing_ok=True)
@@ -78,18 +78,18 @@ class DriverLock:
             try:
                 seconds = time.monotonic() - self._began
                 write_json(self.files.driver, asdict(replace(self._driver, seconds=seconds)))
-            except OSError:  # the store cannot be reached; the next write says so
+            except OSError:  # the store cannot be reached; the next write reports it
                 continue
 
 
 @contextmanager
 def nobody_runs(store: Store, name: str) -> Iterator[None]:
-    """Keep drivers from running the sweep within the context. Raises UserError if one does."""
+    """Prevent drivers from running the sweep within the context. Raises UserError if one runs it already."""
     lock = store.lock(f"sweep-{name}")
     try:
         _acquire(lock)
     except Timeout:
-        hint = "its driver itself tells MLflow, and can be asked to stop; publish when it has ended"
+        hint = "the driver publishes to MLflow itself; stop it, or publish after it has ended"
         raise UserError([Problem(f"sweep {name}", _who(store.sweep(name), name), hint)]) from None
     try:
         store.sweep(name).driver.unlink(missing_ok=True)  # what a killed driver left

@@ -33,18 +33,18 @@ class TrialGroup:
     seeds: tuple[int, ...]
     values: Mapping[str, Scalar]
     configs: tuple[TrialConfig, ...]
-    """One for each seed, as in the next three fields."""
+    """One per seed, as in `keys`, `params` and `finetuned`."""
     keys: tuple[str, ...]
     params: tuple[dict[str, Any], ...]
-    """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and what else is searched."""
+    """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and the other searched values."""
     finetuned: tuple[str, ...] = ()
-    """Keys of the fine-tunings that follow; empty if the trials have none."""
+    """Keys of the fine-tunings; empty if the sweep has none."""
     needs: tuple[str, ...] = ()
-    """Keys of the teachers that must be complete first."""
+    """Keys of the teachers that must be complete before the group starts."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Stage → what the mean over the seeds must reach there."""
+    """Stage → value that the mean over the seeds must reach there."""
     refits: TrialGroup | None = None
-    """Of a refit: the control or candidate that is trained again."""
+    """For a refit: the control or candidate that it trains again."""
 
     def asked(self) -> Asked:
         """Return the event by which the sweep asks for this group."""
@@ -123,14 +123,14 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
             if values is None:
                 continue
             mean = fmean(values)
-            if not math.isfinite(mean):  # of an earlier version: now such a trial fails itself
+            if not math.isfinite(mean):  # recorded by an earlier version; now the trial itself fails
                 return Outcome("failed", stages=stages, error=f"{first.metric} is {mean} at stage {stage}")
             stages[stage] = mean
             if not reaches(stages[stage], group.thresholds.get(stage), first.mode):
                 return Outcome("pruned", stages=stages, stage=stage)
         if None in ends:
             return None
-    if group.kind == "teacher":  # it has epochs and stages of its own
+    if group.kind == "teacher":  # its epochs and stages are its own
         return Outcome("complete", ((stages[first.stage],),) if first.stage in stages else (), stages)
     found = [_objective_values(group, objective, reached, store) for objective in objectives]
     for objective, values in zip(objectives, found, strict=True):

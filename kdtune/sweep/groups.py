@@ -1,4 +1,4 @@
-"""Makes groups from searched values: the trials of a candidate or control, and the teachers that they need."""
+"""Make groups from searched values: the trials of a candidate or control, and the teachers that they need."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class GroupFactory:
     def __init__(self, sweep: SweepConfig, key_of: KeyOf) -> None:
         self.sweep, self.key_of = sweep, key_of
         self.teachers: dict[str, TrialGroup] = {}
-        """By the key of their trial, in the order of first need."""
+        """Key of the teacher's trial → its group, in the order in which they are first needed."""
 
     def controls(self, block: Block) -> list[TrialGroup]:
-        """Return a group for each of the file's controls and each seed."""
+        """Return one group per control of the file and seed."""
         search = self.sweep.search
         found = []
         for i, control in enumerate(search.controls):
@@ -90,7 +90,7 @@ class GroupFactory:
         )
 
     def _teacher(self, config: TrialConfig, chosen: Mapping[str, Scalar]) -> str:
-        """Return the key of the trial's teacher, and make the teacher's group at its first need."""
+        """Return the key of the trial's teacher. Make the teacher's group when it is first needed."""
         assert config.teacher is not None
         key = self.key_of(config.teacher)
         if key not in self.teachers:

@@ -1,4 +1,4 @@
-"""How much each searched parameter matters, estimated by Optuna from the sweep's journal."""
+"""Estimate how much each searched parameter matters, with Optuna, from the sweep's journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdtune.store import SweepFiles
 from kdtune.store.seal import note_damage
 from kdtune.sweep.study import study_name
 
-#: Fewest complete candidates of a block for an estimate.
+#: Minimum number of complete candidates of a block for an estimate.
 LEAST = 4
 #: Share of the candidates that count as the best: a parameter matters if its values there differ from those of all.
 BEST = 0.1
@@ -29,7 +29,7 @@ def importances(files: SweepFiles, record: SweepRecord) -> dict[str, dict[str, f
     """Return block → parameter → share of the importance for the first objective.
 
     A block's shares sum to 1, the largest first. Blocks with too few complete candidates and parameters of one value
-    are left out. If the journal is missing or damaged the result is empty; the sweep's next run writes it again.
+    are left out. If the journal is missing or damaged, the result is empty; the sweep's next run rewrites it.
 
     The estimate is PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023, arXiv:2304.10255). It draws nothing at random.
     """
@@ -60,7 +60,7 @@ def _shares(study: optuna.Study) -> dict[str, float]:
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
 
     def first(trial: FrozenTrial) -> float:
-        return sign * trial.values[0]  # the evaluator takes a low target for a good one
+        return sign * trial.values[0]  # the evaluator treats low targets as good
 
     target = first if len(study.directions) > 1 else None
     with warnings.catch_warnings():

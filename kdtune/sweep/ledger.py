@@ -1,4 +1,4 @@
-"""The ledger of a sweep: what it asked and how that ended, a line an event, to check the search and to resume it."""
+"""The ledger of a sweep: what was asked and how it ended, one event per line, to check and to resume the search."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from kdtune.store.seal import passed_over
 
 
 class Ledger:
-    """The events of a ledger's file. An event that the file tells already is not written again.
+    """The events of a ledger's file. An event that the file already contains is not written again.
 
-    With `write` False nothing is added to the file: for looking ahead.
+    With `write` False nothing is added to the file; `plan` uses this to look ahead.
     """
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path, self.write = path, write
         self._asked: dict[str, Asked] = {}
         self._told: dict[tuple[str, str], dict[str, Any]] = {}
-        """(event, group) → the last row, as far as it still holds for a reader of the file."""
+        """(event, group) → the last row in the file that is still valid."""
         for event in self._read():
             self._take(event)
 
     def _read(self) -> list[LedgerEvent]:
-        """Return the events that can be read: the search is a function of its file, and asks the others again."""
+        """Return the readable events. The search is deterministic and asks the others again."""
         if self.write:
             set_damaged_lines_aside(self.path, LEDGER_ROW)
         rows = read_jsonl(self.path, LEDGER_ROW, passing_over=True)
@@ -35,11 +35,11 @@ class Ledger:
         return [event for event in events if event is not None]
 
     def asked(self, group: str) -> Asked | None:
-        """Return what was last asked under this name, or None."""
+        """Return the group that was last asked under this name, or None."""
         return self._asked.get(group)
 
     def add(self, event: LedgerEvent) -> None:
-        """Append an event, unless the file tells it already."""
+        """Append an event, unless the file already contains it."""
         row = event.row()
         if self.write and self._told.get((row["event"], event.group)) != row:
             append_jsonl(self.path, row)
@@ -48,7 +48,7 @@ class Ledger:
     def _take(self, event: LedgerEvent) -> None:
         if isinstance(event, Asked):
             if event.group in self._asked and self._asked[event.group] != event:
-                # It is another group now, and SweepHistory forgets what followed from it: that is told anew.
+                # The name now means another group, and SweepHistory drops the events after it: write those again.
                 self._told.clear()
             self._asked[event.group] = event
         row = event.row()

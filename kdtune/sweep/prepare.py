@@ -1,4 +1,4 @@
-"""Refuse a sweep that cannot work and prepare its data sets, before it trains. Needs neither Ray nor torch."""
+"""Refuse a sweep that cannot work, and prepare its data sets, before it trains. Needs neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from kdtune.train.prepared import Prepared, source_id
 
 
 def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, float]]) -> list[Problem]:
-    """Return why a trial can run on none of `nodes`, each with its CPU, GPU and memory (bytes), as Ray counts them.
+    """Return why no node of `nodes` can run a trial. Each node has its CPU, GPU and memory (bytes), as Ray counts them.
 
-    A trial runs on one machine: two machines with one GPU each do not make one with two.
+    A trial runs on one machine: two machines with one GPU each are not one machine with two.
     """
     units = {"CPU": 1, "GPU": 1, "memory": GIB}
     asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
@@ -41,17 +41,17 @@ def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, floa
 
 
 def this_machine(resources: ResourceConfig) -> dict[str, float]:
-    """Return the CPUs, GPUs and memory (bytes) of this machine. GPUs are counted only if `resources` ask for one."""
+    """Return the CPUs, GPUs and memory (bytes) of this machine. GPUs are counted only if `resources` asks for one."""
     return {"CPU": cores(), "GPU": _gpus(resources), "memory": memory_bytes()}
 
 
 def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
-    """Raise UserError with everything that is known to be wrong before a video is decoded, `lacking` included."""
+    """Raise UserError with all problems that can be found before a video is decoded, and those in `lacking`."""
     problems = list(lacking)
     parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
-    # Blocks and teachers mostly share their data, so each set is checked once.
+    # Blocks and teachers usually share their data; check each set once.
     for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
-        # A missing synthetic set is made later.
+        # A missing synthetic set is generated later.
         if data.dataset != "synthetic" or Path(data.folder).exists():
             try:
                 load_catalog(data)
@@ -70,8 +70,8 @@ def _gpus(resources: ResourceConfig) -> int:
 
 
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
-    """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for teachers and
-    starts that do not fit."""
+    """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for teachers
+    and initial weights that do not fit."""
     prepared = Prepared(store)
     problems: list[Problem] = []
     for config in _configs(sweep):

@@ -1,7 +1,7 @@
-"""Stage pruning by thresholds that are known when a candidate is asked (DESIGN 4.4).
+"""Prune candidates at stages, by thresholds that are known when a candidate is asked (DESIGN 4.4).
 
 A candidate's peers are the candidates of its block that it may learn from. All of them have ended by then, so its
-threshold at each stage is a number that travels with it: nothing waits, and arrival order does not matter.
+threshold at each stage is a number that it carries: nothing waits, and the order of arrival does not matter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Decides which groups a sweep has and which may start next, without Ray (DESIGN 4.4, 4.5).
+"""Decide which groups a sweep has and which may start next, without Ray (DESIGN 4.4, 4.5).
 
-Within a block candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers come first, because
+Within a block, candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers come first, because
 other groups wait for them; then controls; then candidates by number; then refits, which are asked when their block's
 search is over. A ledger beside the sweep records what was asked. Apart from the sampler, the cost of an event does not
 grow with the number of groups.
@@ -24,7 +24,7 @@ from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.study import Journal
 
-#: Called at once with every group that ends, and whether the store had it.
+#: Called with every group as it ends, its outcome, and whether the store already had it.
 OnEnd = Callable[[TrialGroup, Outcome, bool], object]
 #: Called with every event of the ledger, including those of earlier runs, and with every start.
 OnRecord = Callable[[Event], object]
@@ -47,7 +47,7 @@ class SweepScheduler:
         self.sweep, self.ledger, self.journal = sweep, ledger, journal
         self.on_end, self.on_record = on_end, on_record
         self.history = SweepHistory(SweepRecord.of(sweep, ledger.path.name, "", {}))
-        """What this run has asked, and what that came to."""
+        """The groups that this run has asked, and their outcomes."""
         self.groups: dict[str, TrialGroup] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.cached: set[str] = set()
@@ -56,11 +56,11 @@ class SweepScheduler:
         """Further notes for the user, each once."""
         self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
         self._made = GroupFactory(sweep, key_of)
-        self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; no two have the same third
+        self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; the third item is unique
         self._order = itertools.count()
         self._waiting: dict[str, list[TrialGroup]] = defaultdict(list)  # a teacher's key → the groups that need it
-        self._lost: deque[TrialGroup] = deque()  # their teachers have failed
-        self._in_work: set[str] = set()  # keys
+        self._lost: deque[TrialGroup] = deque()  # groups whose teachers have failed
+        self._in_work: set[str] = set()  # keys of trials that are being trained
         self._controls = {search.block.index: self._made.controls(search.block) for search in self.blocks}
         self._refitted: set[int] = set()  # indices of the blocks whose refits were asked
         for controls in self._controls.values():
@@ -73,7 +73,7 @@ class SweepScheduler:
 
     def next_group(self) -> TrialGroup | None:
         """Return the next group whose teachers are complete, or None if there is none now. It counts as started."""
-        # A teacher and a control can be the same trial, which is trained once and then looked up.
+        # A teacher and a control can be the same trial: it is trained once, then found in the store.
         held = []
         found = None
         while self._ready and found is None:
@@ -88,8 +88,8 @@ class SweepScheduler:
         return found
 
     def next_to_train(self, store: Store) -> TrialGroup | None:
-        """Return the next group that `store` does not have complete, or None if there is none now. Finish those that
-        it has."""
+        """Return the next group that `store` does not have complete, or None if there is none now. Finish the
+        groups before it from the store."""
         while (group := self.next_group()) is not None:
             outcome = outcome_in_store(group, self.sweep.objectives, store)
             if outcome is None:
@@ -103,24 +103,24 @@ class SweepScheduler:
 
     @property
     def total(self) -> int:
-        """How many groups were asked or will be; with several objectives, one refit is counted for each block."""
+        """Number of groups asked and still to ask; with several objectives, one refit is counted for each block."""
         waiting = [search for search in self.blocks if search.block.index not in self._refitted]
         refits = sum(len(self._controls[search.block.index]) + 1 for search in waiting) if self.sweep.refit else 0
         return len(self.groups) + sum(search.candidates - len(search.groups) for search in self.blocks) + refits
 
     @property
     def notes(self) -> list[str]:
-        """Notes for the user: where the ledger and a fresh ask differ, and the remarks."""
+        """Notes for the user: differences between the ledger and a fresh ask, and the remarks."""
         return [note for search in self.blocks for note in search.notes] + list(self.remarks)
 
     def catch_up(self) -> None:
-        """Replay the ledger into the samplers. The next fresh ask does so anyway; a sweep that finds everything in the
-        store never needs it, and it takes as long as the asks took."""
+        """Replay the ledger into the samplers, which takes as long as the original asks. The next fresh ask does so
+        anyway; a sweep that finds everything in the store never needs it."""
         for search in self.blocks:
             search.catch_up()
 
     def barren(self) -> list[str]:
-        """Return a note for each block whose candidates have all ended without a complete one."""
+        """Return a note for each block whose candidates have all ended, none of them complete."""
         found = []
         for search in self.blocks:
             groups = self.history.blocks[search.block.label].candidates.values()
@@ -130,9 +130,9 @@ class SweepScheduler:
         return found
 
     def finish(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        """Record how `group` ended, and ask what may be asked now."""
+        """Record how `group` ended, and ask the groups that this allows."""
         self._end(group, outcome, cached)
-        while self._lost:  # which may let more candidates be asked, and lost
+        while self._lost:  # ending one may ask more candidates, which may be lost as well
             lost = self._lost.popleft()
             errors = [self.outcomes[self._made.teachers[key].name].error for key in lost.needs if self._failed(key)]
             self._end(lost, Outcome("failed", error=f"its teacher failed: {errors[0]}"), cached=False)
@@ -167,7 +167,7 @@ class SweepScheduler:
             self._add(group)
 
     def _ask_refits(self, search: BlockSearch) -> None:
-        """Ask the refits on the whole list, once all controls and candidates of the block have ended."""
+        """Ask the refits on the whole list when all controls and candidates of the block have ended."""
         index = search.block.index
         groups = [*self._controls[index], *search.groups]
         over = len(search.groups) == search.candidates and all(group.name in self.outcomes for group in groups)
@@ -189,7 +189,7 @@ class SweepScheduler:
         self._place(group)
 
     def _place(self, group: TrialGroup) -> None:
-        """Queue the group: ready to start, waiting for a teacher, or lost with a failed one."""
+        """Queue the group as ready, as waiting for a teacher, or as lost if a teacher failed."""
         missing = [key for key in group.needs if self._made.teachers[key].name not in self.outcomes]
         if missing:
             self._waiting[missing[0]].append(group)

@@ -1,9 +1,9 @@
 """Choose the values of the next candidate: Optuna's samplers, used as a pure function (DESIGN 4.4).
 
 A block's search is a study in memory. Candidate n is asked when exactly the candidates ≤ n − window have been told, in
-candidate order; Optuna sees those in between as running trials without results. Each candidate gets a new sampler,
+candidate order; to Optuna those in between are running trials without results. Each candidate gets a new sampler,
 seeded from (search seed, block, n). The study therefore depends neither on when a trial ended nor on what else is
-running, and a sweep that is run again rebuilds the same study from its ledger and the TrialStore.
+running, and a resumed sweep rebuilds the same study from its ledger and the TrialStore.
 
 Every setting of a sampler that Optuna lets a caller choose is named here, so that a new version with other defaults
 asks for the same candidates. The golden candidates of tests/test_search.py guard the rest.
@@ -56,11 +56,11 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a candidate ended, as the search is told."""
+    """How a candidate ended, in the form that the search takes."""
 
     state: Literal["complete", "pruned", "failed"]
     objectives: Sequence[float] = ()
-    """The value of each objective; empty unless the candidate is complete."""
+    """One value per objective; empty unless the candidate is complete."""
     stages: Mapping[int, float] = field(default_factory=dict)
     """Epoch → the first objective's metric at that stage: Optuna's intermediate values."""
 
@@ -105,12 +105,12 @@ class Search:
         return values
 
     def tell(self, finished: Finished) -> None:
-        """Record how the first candidate that has not been told yet ended."""
+        """Record how the next candidate ended; candidates are told in the order in which they were asked."""
         self._told += 1
         if self._grid:
             return
         trial = self._asked[self._told - 1]
-        if len(self._study.directions) == 1:  # with several objectives Optuna refuses intermediate values
+        if len(self._study.directions) == 1:  # Optuna refuses intermediate values with several objectives
             for epoch, value in finished.stages.items():
                 trial.report(value, epoch)
         values = list(finished.objectives) if finished.state == "complete" else None
@@ -147,7 +147,7 @@ class Search:
                 return NSGAIISampler(
                     seed=seed,
                     population_size=max(2, search.startup),
-                    mutation=None,  # draw anew, uniformly
+                    mutation=None,  # draw a new value, uniformly
                     mutation_prob=None,  # 1 / number of parameters
                     crossover=UniformCrossover(swapping_prob=0.5),
                     crossover_prob=0.9,
@@ -162,7 +162,7 @@ class Search:
     def _one_thread(self) -> AbstractContextManager[Any]:
         """Limit linear algebra to one thread for samplers that use it: the thread count changes the last bits."""
         if self.sweep.search.sampler == "gp":
-            import torch  # noqa: F401  # only the threads of libraries that are loaded can be limited
+            import torch  # noqa: F401  # threadpoolctl limits loaded libraries only
         if self.sweep.search.sampler not in ("gp", "cmaes"):
             return nullcontext()
         with kept_process("KMP_DUPLICATE_LIB_OK"):
@@ -187,8 +187,8 @@ def tpe_settings(several: bool) -> dict[str, Any]:
 class _Tpe(TPESampler):
     """Optuna's TPE with a faster search space.
 
-    Optuna computes from scratch, for every sampler and so for every candidate, which parameters all finished candidates
-    share. `common` updates that set from the previous candidate's.
+    Optuna computes the parameters that all finished candidates share from scratch for every sampler, hence for every
+    candidate. `common` updates the previous candidate's set instead.
     """
 
     def __init__(self, common: IntersectionSearchSpace, **options: Any) -> None:
@@ -196,7 +196,7 @@ class _Tpe(TPESampler):
         self._common = common
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if len(study.directions) > 1:  # each parameter is drawn by itself
+        if len(study.directions) > 1:  # each parameter is drawn independently
             return super().infer_relative_search_space(study, trial)
         found = self._common.calculate(study)
         return {name: distribution for name, distribution in found.items() if not distribution.single()}

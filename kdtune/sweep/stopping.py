@@ -1,7 +1,7 @@
-"""Ends a running sweep early: notices the reasons and tells the trials.
+"""End a running sweep early: detect the reasons and tell the trials.
 
-A file in the store asks trials to stop. They look for it after each step, on any machine, write their checkpoints and
-end. The driver writes the file; so does `kdtune stop`, and the driver notices it.
+A file in the store asks trials to stop. They check for it after each step, on any machine, write their checkpoints and
+end. The driver writes the file, or `kdtune stop` does and the driver detects it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from kdtune.errors import StoreError
 from kdtune.store import SweepFiles
 from kdtune.sweep.cancel import Cancel
 
-#: Seconds that a trial has to stop; then it ends without a checkpoint of its own.
+#: Seconds that a trial has to write its checkpoint; after that it is ended without one.
 GRACE_S = 15.0
-#: Minimum seconds between two looks for the file, in a folder and behind a URL.
+#: Minimum seconds between two checks for the file: in a folder, and behind a URL.
 LOOK_S, FAR_LOOK_S = 0.2, 2.0
 
 
 class StopFile:
-    """Tells workers whether the sweep's trials are asked to stop; cheap enough to call in every step."""
+    """Tells workers whether the trials are asked to stop. A call is cheap enough for every step."""
 
     def __init__(self, files: SweepFiles) -> None:
         self.files, self._every = files, LOOK_S if files.mirror is None else FAR_LOOK_S
@@ -35,37 +35,37 @@ class StopFile:
 
 
 class StopNow(BaseException):
-    """Trials were asked to stop and do not. No Exception: Ray Tune would take it for one of its own troubles."""
+    """Trials were asked to stop but did not. Not an Exception, because Ray Tune would treat one as its own error."""
 
 
 class Stopping:
-    """The driver's side: notices the first reason to stop and asks the trials to."""
+    """The driver's side: detects the first reason to stop and asks the trials to stop."""
 
     def __init__(self, files: SweepFiles, budget: StopConfig, cancel: Cancel) -> None:
         self.files, self.budget, self.cancel = files, budget, cancel
         self.begun: set[str] = set()
         """Names of the groups that this run began to train."""
         self.waited: set[str] = set()
-        """Those of them that another sweep trained instead; they cost no budget."""
+        """The groups in `begun` that another sweep trained instead. They do not count against the budget."""
         self.reached: str | None = None
         """Which candidate reached the target, in words."""
         self.reason: str | None = None
-        """Why trials are asked to stop; None until then."""
+        """Why trials were asked to stop, or None."""
         self.interrupted = False
         """Whether a user stopped the sweep (not a budget)."""
         self.impatient = False
-        """Whether the user interrupted again: trials then end without a checkpoint of their own."""
+        """Whether the user interrupted again: trials then end without writing a checkpoint."""
         self._started = time.monotonic()
         self._asked_at = 0.0
 
     def look(self) -> None:
-        """Look for a reason to stop; call this often. Raises StopNow if trials were asked to stop and do not."""
+        """Check for a reason to stop. Call this often. Raises StopNow if trials were asked to stop but did not."""
         if self.reason is None:
             self.reason = self._found()
             if self.reason is not None:
                 self._asked_at = time.monotonic()
                 self.files.stop.touch()
-                with suppress(StoreError):  # it is published a little later
+                with suppress(StoreError):  # it is published later
                     self.files.publish()
         elif self.impatient or time.monotonic() - self._asked_at > GRACE_S:
             raise StopNow

@@ -1,7 +1,7 @@
 """Optuna's journal of a sweep, with one study per block, for optuna-dashboard and Optuna's plots. Only a view.
 
-It is written from the outcomes, in candidate order, so trial n of a study is candidate n and no trial stays RUNNING.
-Running the sweep again adds what is missing after a crash or a deleted file.
+It is written from the outcomes in candidate order, so trial n of a study is candidate n and no trial stays RUNNING.
+Resuming the sweep adds the trials that a crash or a deleted file has lost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Journal:
     def __init__(self, path: Path, sweep: SweepConfig) -> None:
         self.path, self.sweep = path, sweep
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The driver's own lock suffices, and Optuna would wait for the lock of a driver that was killed.
+        # The driver holds its own lock, and Optuna would wait for the lock file of a killed driver.
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         try:
             self._studies = self._open()
@@ -54,7 +54,7 @@ class Journal:
         ]
 
     def add(self, group: TrialGroup, finished: Finished, error: str | None) -> None:
-        """Append the next candidate of its block, unless the journal has it already."""
+        """Append the next candidate of its block, unless the journal already has it."""
         assert group.block is not None
         assert group.number is not None
         if group.number < self._there[group.block.index]:
