@@ -12,7 +12,9 @@ import pytest
 from filelock import Timeout
 from helpers import ROOT, run_python
 
-from kdtune.store import Store
+from kdtune.cli import main
+from kdtune.errors import EXIT_USER_ERROR
+from kdtune.store import STORE_VERSION, Store
 from kdtune.store.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
 
 
@@ -202,3 +204,16 @@ def test_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
     store = Store("runs")
     monkeypatch.chdir("/")
     assert store.root == tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["results", "tiny"], ["status"], ["report", "tiny"], ["teacher", "list"], ["store", "check"]],
+    ids=" ".join,
+)
+def test_a_store_of_another_version_is_refused_by_readers_too(
+    command: list[str], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(store.root / "store.json", {"version": STORE_VERSION - 1, "id": "an earlier one"})
+    assert main([*command, "--store", str(store.root)]) == EXIT_USER_ERROR
+    assert f"version {STORE_VERSION - 1}, but this kdtune needs {STORE_VERSION}" in capsys.readouterr().err

@@ -31,7 +31,7 @@ class Store:
             place: a folder, which need not be there yet, or a URL. Default: the variable KDTUNE_STORE, or `runs`.
             option: what an error calls the place.
 
-        Raises StoreError where `place` names neither, or a folder that cannot be read.
+        Raises StoreError where `place` names neither, a folder that cannot be read, or a store of another version.
         """
         named = str(default_place() if place is None else place)
         check_place(named, option)
@@ -39,6 +39,7 @@ class Store:
         """Every path of the store, for code that needs the files themselves."""
         if self.files.mirror is None:
             check_readable(self.files.root, option)
+        self.files.check_version()
         self._shown = str(SecretUrl(named))
 
     def __repr__(self) -> str:

@@ -41,6 +41,7 @@ from kdtune.store.lease import Lease, SharedLock
 from kdtune.store.mirror import Mirror
 from kdtune.store.places import check_writable
 from kdtune.store.records import SWEEP_RECORD, SweepFiles, TrialFiles
+from kdtune.store.seal import passed_over
 from kdtune.urls import SecretUrl
 
 __all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
@@ -90,11 +91,25 @@ class Store:
             write_json(path, {"version": STORE_VERSION, "id": uuid.uuid4().hex})
             if self.mirror is not None and not self.mirror.remote.create(path.name, path.read_bytes()):
                 self.mirror.remote.get(path.name, path)
+        return self._identity(path)["id"]
+
+    def check_version(self) -> None:
+        """Raise StoreError if the store's layout is of another version. Readers call it: they need not claim a store.
+
+        A store whose identity is missing or damaged passes: its records say what is wrong with them.
+        """
+        path = self.root / "store.json"
+        if self.mirror is not None and not path.exists():
+            self.mirror.remote.get(path.name, path)
+        if path.exists():
+            passed_over(lambda: self._identity(path), {})
+
+    def _identity(self, path: Path) -> JsonObject:
         found = read_json(path, ("version", "id")) or {}
         if found["version"] != STORE_VERSION:
             what = f"the store's layout has version {found['version']}, but this kdtune needs {STORE_VERSION}"
             raise StoreError([Problem(str(path), what, "another --store, or the kdtune that made it")])
-        return found["id"]
+        return found
 
     def manifest(self, folder_digest: str) -> Path:
         return self.root / "manifests" / f"{folder_digest}.json"
