@@ -102,7 +102,7 @@ class Store:
         if self.mirror is not None and not path.exists():
             self.mirror.remote.get(path.name, path)
         if path.exists():
-            passed_over(lambda: self._identity(path), {})
+            passed_over(lambda: bool(self._identity(path)), True)
 
     def _identity(self, path: Path) -> JsonObject:
         found = read_json(path, ("version", "id")) or {}
