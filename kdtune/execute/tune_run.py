@@ -26,7 +26,7 @@ from kdtune.execute.worker import TrialWorker
 from kdtune.scoped import environment, kept_environment, log_level
 from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.prepare import check_resources
-from kdtune.sweep.stopping import Stopping
+from kdtune.sweep.stopping import LOOK_S, Stopping
 
 #: Ray Tune's own logs, snapshots and signal handling would repeat what the TrialStore, MLflow and we do.
 _TUNE_SETTINGS = {
@@ -155,7 +155,7 @@ def _in_a_thread(work: Callable[[], object], stopping: Stopping) -> None:
     threading.Thread(target=run, name="kdtune-tune", daemon=True).start()
     while not finished.is_set():
         try:
-            finished.wait()
+            finished.wait(LOOK_S)  # a signal that another thread receives does not end a wait without a limit
         except KeyboardInterrupt:
             if stopping.impatient:
                 raise
