@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from kdtune.parse import JsonObject
 
 #: The figures of an evaluation: split → metric → value.
 Scores = Mapping[str, Mapping[str, float]]
@@ -93,5 +95,5 @@ class TrialResult(MeasuredCost, total=False):
     earlier_profiles: list[ProfileFrom]
     origins: dict[str, str]
     """SHA-256 of the weights of its teacher and start."""
-    imported: dict[str, Any]
+    imported: JsonObject
     """The file that imported weights came from: source, layout, heads, sha256."""
