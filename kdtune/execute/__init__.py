@@ -1,1 +1,1 @@
-"""Where trials run: the Ray of this machine, its folder, its doors."""
+"""Run a sweep: the driver, the backends and, for Ray, the clusters."""

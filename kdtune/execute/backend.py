@@ -1,4 +1,4 @@
-"""Where a sweep's groups are trained: the contract that every backend keeps (tests/test_backends.py)."""
+"""The contract of the backends, which train a sweep's groups. tests/test_backends.py checks it for each of them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ class Backend(Protocol):
 
     @property
     def address(self) -> str | None:
-        """The cluster's address; None where this machine trains."""
+        """The cluster's address; None if this machine trains."""
 
     def problems(self, resources: ResourceConfig) -> list[Problem]:
-        """Return what is known to be missing for a trial before anything is prepared."""
+        """Return what a trial lacks, as far as it is known before anything is prepared."""
 
     def run(self, queue: GroupQueue, cancel: Cancel, say: Callable[[str], object], stuck: Stuck) -> None:
         """Train the queue's groups until it is over or there is a reason to stop.
 
-        Look at `queue.stopping` often, and let the trials write their checkpoints when it says so. Tell `say` what
-        takes long. Raises UserError where nothing can be trained, and KeyboardInterrupt or StopNow where trials that
-        were asked to stop do not. Call `stuck`, from another thread, where a library does not let this call return.
+        Check `queue.stopping` often, and let the trials write their checkpoints when it has a reason. Report slow steps
+        to `say`. If a library does not let this call return, call `stuck` from another thread. Raises UserError if
+        nothing can be trained, and KeyboardInterrupt or StopNow if trials that were asked to stop do not.
         """
 
 
-#: Is told why a backend's `run` cannot return.
+#: Called with the reason why a backend's `run` cannot return.
 Stuck = Callable[[UserError], object]
 
 
 def backend_of(name: str, address: str | None = None) -> Backend:
-    """Return the backend that `name` names. Raises UserError for an unknown name, and an address that it has no use
-    for."""
+    """Return the backend called `name`. Raises UserError for an unknown name, or an address that it cannot use."""
     if name == "ray":
         from kdtune.execute.ray_tune import RayTune
 

@@ -1,4 +1,4 @@
-"""The books of a running sweep: who is told of its events, and how it ended."""
+"""The books of a running sweep: forward its events, and sum up how it ended."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from kdtune.units import duration
 
 
 class Watcher(Protocol):
-    """Shows people what a sweep does."""
+    """Shows a sweep's progress to its user."""
 
     def say(self, text: str) -> None:
         """Show a line."""
 
     def begin(self, record: SweepRecord) -> None:
-        """Take the sweep's record, before its first event."""
+        """Receive the sweep's record, before its first event."""
 
     def apply(self, event: Event) -> None:
-        """Take an event, one at a time, in whichever thread it is seen. What it raises ends the sweep."""
+        """Receive an event. Calls may come from any thread, one at a time. An exception ends the sweep."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Ending:
     trained: int
     """Trials that this run trained, teachers included."""
     found: int
-    """Trials that were in the store."""
+    """Trials that the store already had."""
     waited: int
     """Trials that another sweep trained while this one ran."""
     targets: Counter[str]
-    """Of this run's epochs: `targets_computed` and `targets_found`, in samples."""
+    """`targets_computed` and `targets_found` of this run's epochs, in samples."""
     notes: list[str]
     published: bool = True
-    """Whether MLflow has everything."""
+    """Whether MLflow has received everything."""
 
     def account(self, store: str) -> list[str]:
-        """Return lines that say what was trained, what was found in `store`, and how long it took."""
+        """Return lines with the trials trained and found in `store`, and the time taken."""
         waited = f", {self.waited} trained by another sweep meanwhile" if self.waited else ""
         lines = [f"{self.trained} trials trained, {self.found} found in {store}{waited}; {duration(self.seconds)}."]
         if self.targets:
@@ -78,16 +78,16 @@ class SweepBooks:
         self.sweep, self.store, self.publisher, self.watcher, self.stopping = sweep, store, publisher, watcher, stopping
         self.commit = commit
         self.raised: BaseException | None = None
-        """What the watcher raised on an event. It is then told nothing more, and the sweep ends."""
+        """The exception that the watcher raised on an event. It then receives no more, and the sweep ends."""
         self.targets: Counter[str] = Counter()
         self.found = self.trained = self.waited = 0
         self._trains: dict[str, bool] = {}
-        """Keys of the trials that workers have reported on, and whether one of this run has trained it."""
+        """Key of each trial that a worker has reported on → whether this run trained it."""
         self.scheduler: SweepScheduler | None = None
         self._began = time.time()
 
     def apply(self, event: Event) -> None:
-        """Tell the watcher. What it raises is kept: here Ray Tune would take it for the trial's failure."""
+        """Forward the event to the watcher. Keep what it raises, which Ray Tune would treat as the trial's failure."""
         if self.raised is None:
             try:
                 self.watcher.apply(event)
@@ -98,7 +98,7 @@ class SweepBooks:
     def on_row(self, group: TrialGroup, key: str, row: EpochRecord, trained: bool) -> None:
         self._publish(group, key, "running", None)
         self._trains[key] = trained or self._trains.get(key, False)
-        # Earlier rows belong to an earlier run; a trial that resumes reports them again.
+        # A trial that resumes reports the rows of earlier runs again.
         if trained and row["at"] >= self._began:
             self.targets.update({name: row[name] for name in TARGET_COUNTS if name in row})
         self.apply(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
@@ -108,7 +108,7 @@ class SweepBooks:
         for key in trials:
             self._publish(group, key, outcome.state, outcome.objective, cached)
         if group.name in self.stopping.begun:
-            # A trial that failed before its first row was trained as well.
+            # A trial that failed before its first row counts as trained.
             trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
             self.trained += trained
             self.waited += len(trials) - trained

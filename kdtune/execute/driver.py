@@ -45,13 +45,13 @@ def drive(
 ) -> Ending:
     """Run or resume `sweep`, whose file reads `text`. Raises UserError before anything is trained.
 
-    A request of `cancel`, or a KeyboardInterrupt, ends the sweep with EXIT_INTERRUPTED, after the running trials have
-    written their checkpoints and MLflow has been told; the same call resumes it. A budget of `stop` ends it likewise,
-    with EXIT_OK. The process is left as it was found: who wants signals to end the sweep passes a `cancel` that hears
-    them. Any thread may call this.
+    A request through `cancel`, or a KeyboardInterrupt, ends the sweep with EXIT_INTERRUPTED after the running trials
+    have written their checkpoints and MLflow has been updated; the same call resumes it. A budget of `stop` ends it in
+    the same way, with EXIT_OK. The process is left as it was found: to end the sweep on signals, pass a `cancel` that
+    handles them. Any thread may call this.
 
-    Without a `uri` MLflow is told nothing. What the watcher raises on an event ends the sweep as a request does, and is
-    raised again here.
+    Without a `uri` nothing goes to MLflow. An exception of the watcher ends the sweep as a request does, and is raised
+    again here.
     """
     started = time.monotonic()
     cancel = Cancel() if cancel is None else cancel
@@ -79,7 +79,7 @@ def drive(
             return prepared.key(config)
 
         def stuck(error: UserError) -> None:
-            """Close the books for the thread that cannot, and end the process if that is allowed."""
+            """Close the books in place of the blocked thread, and end the process if `cancel` allows it."""
             told.close("interrupted")
             driver_lock.close()
             watcher.say(str(error).strip())
@@ -92,7 +92,7 @@ def drive(
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:
-                scheduler.catch_up()  # here, where an interrupt ends it at once
+                scheduler.catch_up()  # here an interrupt ends the sweep at once
                 queue = GroupQueue(scheduler, first, prepared, stopping, books.on_row)
                 backend.run(queue, cancel, watcher.say, stuck)
             state = "interrupted" if stopping.interrupted else "complete"
@@ -112,7 +112,7 @@ def drive(
 
 
 def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str) -> list[str]:
-    """Tell MLflow how the sweep ended; what could not be sent, in words."""
+    """Send the sweep's end to MLflow; return messages about what could not be sent."""
     ending = SweepEnding(store, read_history(store, name))
     return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
 

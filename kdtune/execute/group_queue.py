@@ -1,6 +1,6 @@
-"""Which group is trained next, and what becomes of one that has ended: what every backend shares.
+"""The queue of groups to train, shared by every backend: choose the next one, and finish or retry those that ended.
 
-A backend takes groups with `next`, tells `started`, `row` and `ended`, and decides nothing else.
+A backend takes groups with `next`, calls `started`, `row` and `ended`, and decides nothing else.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
 
-#: Is told of every row: the group, the trial's key, the row, whether this run trains the trial.
+#: Called with every row: the group, the trial's key, the row, and whether this run trains the trial.
 OnRow = Callable[[TrialGroup, str, EpochRecord, bool], object]
 
 DIED = "its process died (killed, or out of memory)"
-#: Shown for a group whose worker ended well, but whose records do not reach the trial's end.
+#: Shown for a group whose worker ended without an error, but whose records are incomplete.
 ENDED = "its records do not reach the trial's end, though its process ended well: is it the same store everywhere?"
 ADVICE = (
     "it was tried alone, too: a smaller optimizer.batch, clip.size or student.width, or more room (resources.memory)"
@@ -32,7 +32,7 @@ class EpochRow(TypedDict):
     """One epoch of one trial."""
 
     key: str
-    """The trial's."""
+    """Key of the trial."""
     row: EpochRecord
     """What the trial recorded of the epoch."""
     trained: bool
@@ -40,22 +40,22 @@ class EpochRow(TypedDict):
 
 
 class ProcessDied(Exception):
-    """The process that trained a group was killed without a word, mostly for want of memory."""
+    """The process that trained a group was killed, usually for lack of memory."""
 
 
 class MachineLost(Exception):
-    """The machine that trained a group has gone: no fault of the group's."""
+    """The machine that trained a group has left the cluster. The group is not to blame."""
 
 
 class MachineUnfit(Exception):
-    """A machine that joined after the sweep began cannot train; others can."""
+    """A machine that joined after the sweep began cannot train. Other machines can."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
 
 
 class GroupQueue:
-    """The groups that `scheduler` has to train, from `first` on: in its order, and again where they fail."""
+    """The groups to train, in the scheduler's order and beginning with `first`; failed ones are retried."""
 
     def __init__(
         self, scheduler: SweepScheduler, first: TrialGroup, prepared: Prepared, stopping: Stopping, on_row: OnRow
@@ -66,12 +66,12 @@ class GroupQueue:
         self._trained: set[str] = set()  # keys of the trials that this run trains or has trained
         self._running: dict[str, TrialGroup] = {}
         self._again: deque[TrialGroup] = deque([first])
-        self._alone: deque[TrialGroup] = deque()  # those that ran out of memory: each again when nothing else runs
-        self._lonely: str | None = None  # the name of the one of them that runs
+        self._alone: deque[TrialGroup] = deque()  # ran out of memory; retried one at a time, with nothing beside
+        self._running_alone: str | None = None  # name of the group of `_alone` that runs
         self._failures: Counter[str] = Counter()
 
     def next(self) -> TrialGroup | None:
-        """Return the next group to train, or None if there is none now (see `over`). It counts as begun."""
+        """Return the next group to train, which then counts as begun, or None if there is none now (see `over`)."""
         group = None if self.stopping.reason is not None else self._next()
         if group is not None:
             self._running[group.name] = group
@@ -80,12 +80,12 @@ class GroupQueue:
 
     @property
     def over(self) -> bool:
-        """Whether `next`, which returned None, will do so from now on."""
+        """Whether `next`, after it returned None, will always return None."""
         used_up = self.stopping.trials_used_up and not self._running
         return self.stopping.reason is not None or self.scheduler.done or used_up
 
     def _next(self) -> TrialGroup | None:
-        if self._lonely is not None:
+        if self._running_alone is not None:
             return None
         if self._again:
             return self._again.popleft()
@@ -93,30 +93,30 @@ class GroupQueue:
             if self._running:
                 return None
             group = self._alone.popleft()
-            self._lonely = group.name
+            self._running_alone = group.name
             return group
         if self.stopping.trials_used_up:
-            return None  # what has begun may be tried again
+            return None  # groups that have begun may still be retried
         return self.scheduler.next_to_train(self.prepared.store)
 
     def started(self, group: TrialGroup) -> None:
-        """Note that a worker has begun with the group."""
+        """Record that a worker has started the group."""
         self.scheduler.on_record(Started(group.name))
 
     def row(self, group: TrialGroup, found: EpochRow) -> None:
-        """Note an epoch of one of the group's trials."""
+        """Record an epoch of one of the group's trials."""
         if found["trained"]:
             self._trained.add(found["key"])
         self.on_row(group, found["key"], found["row"], found["trained"])
 
     def ended(self, group: TrialGroup, error: BaseException | None) -> None:
-        """Note that the group's worker has ended, well or with `error`: the group is finished or queued again."""
+        """Finish the group whose worker ended, with or without `error`, or queue it again."""
         del self._running[group.name]
-        self._lonely = None if self._lonely == group.name else self._lonely
+        self._running_alone = None if self._running_alone == group.name else self._running_alone
         outcome = outcome_in_store(group, self.sweep.objectives, self.prepared.store)
         if outcome is None and error is None and self.stopping.files.stop.exists():
-            return  # it has its checkpoint, and is neither complete nor failed
-        # Another sweep has trained it while its worker waited for the lock, or just before.
+            return  # it was stopped at a checkpoint: neither complete nor failed
+        # Another sweep trained it while this worker waited for the lock, or just before.
         waited = outcome is not None and self._trained.isdisjoint((*group.keys, *group.finetuned))
         if waited:
             self.stopping.waited.add(group.name)
@@ -126,8 +126,8 @@ class GroupQueue:
             self.scheduler.finish(group, outcome, cached=waited)
 
     def _failed(self, group: TrialGroup, error: BaseException | None) -> Outcome | None:
-        """Return how the group failed for good, or None where it is queued again."""
-        # None of these is a fault of the trial's. LockLost: another machine trains it, and the worker waits for that.
+        """Return the outcome if the group has failed for good; otherwise queue it again and return None."""
+        # None of these is the trial's fault. LockLost: another machine trains it, and the next worker waits for that.
         if isinstance(error, (MachineLost, MachineUnfit, LockLost)):
             if isinstance(error, MachineUnfit):
                 self.scheduler.remarks |= dict.fromkeys(map(str, error.problems))

@@ -1,4 +1,4 @@
-"""Train one group, epoch by epoch, to its end or until a threshold is missed: the same on every backend."""
+"""Train one group, epoch by epoch, to its end or until it misses a threshold. Every backend uses this."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def run_group(
 ) -> Generator[EpochRow, None, None]:
     """Train the trials of `group` side by side, stage by stage, yielding a row for each epoch.
 
-    At a stage the mean over the seeds is compared with the group's threshold; where it misses it, all trials stop
-    there. What reaches all thresholds is trained to its end, and fine-tuned where the sweep asks for it. Where the
-    session's trials are told to stop, the group ends as well.
+    At each stage the mean over the seeds is compared with the group's threshold. If it misses, all trials stop there;
+    a group that reaches all thresholds is trained to its end, and fine-tuned if the sweep asks for it. The group also
+    ends when the session's trials are asked to stop.
     """
     place = choose_device(device)
     meter = UsageMeter(place)
@@ -46,7 +46,7 @@ def run_group(
                         evaluations.append(row["evaluation"])
                         break
                 else:
-                    return  # told to stop before it reached the stage
+                    return  # asked to stop before it reached the stage
             values = stage_values(evaluations, objective, group.configs[0].stage.reduce)
             if values is not None and not reaches(fmean(values), group.thresholds.get(stage), objective.mode):
                 return

@@ -1,4 +1,4 @@
-"""The backend that trains in this process, group after group: for debuggers, and for machines without Ray."""
+"""The backend that trains in this process, one group after another, for debuggers and machines without Ray."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class InProcess:
 
 
 class _Stop:
-    """Whether the trials are to stop: they ask after each step."""
+    """Tells trials whether they must stop; they call it after each step."""
 
     def __init__(self, stopping: Stopping) -> None:
         self._stopping, self._looked = stopping, 0.0
@@ -57,7 +57,7 @@ class _Stop:
 
 
 def _train(queue: GroupQueue, group: TrialGroup, session: Session) -> Exception | None:
-    """Train one group; return what it failed with."""
+    """Train one group; return the exception that it failed with, or None."""
     from kdtune.execute.group_run import run_group
 
     with closing(run_group(group, queue.sweep.objectives[0], session, queue.device)) as rows:

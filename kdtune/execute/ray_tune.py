@@ -16,7 +16,7 @@ from kdtune.sweep.prepare import check_resources, this_machine
 
 @dataclass(frozen=True)
 class RayTune:
-    """Trains side by side, as many groups as the resources allow. Ray is imported when there is something to train."""
+    """Trains as many groups at once as the resources allow. Imports Ray only if there is something to train."""
 
     address: str | None = None
 

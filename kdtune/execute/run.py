@@ -1,4 +1,4 @@
-"""Run a sweep as a library call: the process is left as it was found, whatever thread calls."""
+"""Run a sweep as a library call, which leaves the process as it found it and may come from any thread."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from kdtune.urls import SecretUrl
 
 log = logging.getLogger(__name__)
 
-#: What a sweep can be given as: a file, the name of one that comes with kdtune or of a sweep in the store, the content
-#: of a file, or a configuration built in Python.
+#: A sweep: a file, the name of a shipped sweep or of one in the store, the content of a file, or a configuration
+#: built in Python.
 SweepSource = str | Path | Mapping[str, Any] | SweepConfig
 OnEvent = Callable[[Event], object]
-#: How a configuration reads as a file.
+#: Options that dump a configuration as its file.
 _AS_WRITTEN: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_unset": True}
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A sweep that `run_sweep` has run: where its history is, and how it ended."""
+    """A sweep that `run_sweep` ran: the place of its history, and how it ended."""
 
     store: Store
     name: str
@@ -45,7 +45,7 @@ class SweepRun:
 
 
 class _Listener:
-    """The watcher of a library call: texts go to the logger `kdtune`, events to `on_event`."""
+    """The watcher of a library call: sends texts to the logger `kdtune` and events to `on_event`."""
 
     def __init__(self, on_event: OnEvent | None) -> None:
         self._on_event = on_event
@@ -79,15 +79,15 @@ def run_sweep(
         store: where its trials are kept.
         sets: values of the file to change, as in `--set`: "search.candidates=8".
         backend: `ray`, `inprocess`, or a Backend. Candidates, prunings and bits are the same.
-        address: of a Ray cluster. Where this process is connected to that cluster already, the connection is used, and
-            stays; without an address the sweep starts a Ray of its own, which ends with it.
-        on_event: is told of every event (kdtune.history.events), one at a time, in whichever thread it is seen. What
-            it raises ends the sweep like a cancel, and is raised again.
-        tracking: whether MLflow is told, where MLFLOW_TRACKING_URI says or in the embedded database; or another URI.
-        cancel: `cancel.ask()`, from any thread, ends the sweep. Its trials write their checkpoints.
+        address: of a Ray cluster. If this process is already connected to that cluster, the sweep uses the connection
+            and leaves it open. Without an address the sweep starts its own Ray, which ends with it.
+        on_event: called with every event (kdtune.history.events), one at a time, from any thread. An exception ends
+            the sweep like a cancel, and is raised again.
+        tracking: True to use MLflow at MLFLOW_TRACKING_URI or in the embedded database; False for none; or a URI.
+        cancel: `cancel.ask()`, from any thread, ends the sweep after its trials have written their checkpoints.
 
     Raises ConfigError, DataError, StoreError or ResourceError (each a UserError with all problems) before anything is
-    trained; ResourceError where Ray goes away, or this process uses another Ray; KeyboardInterrupt after one, once
+    trained; ResourceError if Ray stops answering or this process uses another Ray; KeyboardInterrupt after one, when
     trials have written their checkpoints and all books are closed. The same call resumes the sweep.
     """
     config, text = _read(sweep, store, sets)
@@ -105,7 +105,7 @@ def run_sweep(
 
 
 def _read(sweep: SweepSource, store: Store, sets: Sequence[str]) -> tuple[SweepConfig, str]:
-    """Return the sweep, checked as a file is, and the text that is kept with it. Raises ConfigError."""
+    """Return the sweep, checked like a file, and the text to keep with it. Raises ConfigError."""
     if isinstance(sweep, str | Path):
         try:
             file = located(Path(sweep))

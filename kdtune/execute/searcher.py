@@ -12,7 +12,7 @@ from kdtune.sweep.group import TrialGroup
 
 
 class TuneSearcher(Searcher):
-    """A search algorithm to Ray Tune: `suggest` returns the next trial's configuration, or None for "not now"."""
+    """Ray Tune's search algorithm. `suggest` returns the next trial's configuration, or None if there is none now."""
 
     def __init__(self, queue: GroupQueue, needs: Needs | None = None) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class TuneSearcher(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        if not error:  # of an error its callback tells more, right after
+        if not error:  # Ray Tune's callback reports the error right after this
             self.ended(trial_id, None)
 
     def ended(self, trial_id: str, error: BaseException | None) -> None:
-        """Tell the queue that a group's actor has ended, well or with `error`."""
+        """Report to the queue that a group's actor has ended, with or without `error`."""
         self.queue.ended(self._groups.pop(trial_id), error)
 
-    # Ray pickles and snapshots a search algorithm and its callbacks, to restore them. The ledger is our snapshot.
+    # Ray pickles a search algorithm and its callbacks to restore them later. Our snapshot is the ledger.
     def __getstate__(self) -> dict[str, Any]:
         return {}
 

@@ -28,7 +28,7 @@ from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.prepare import check_resources
 from kdtune.sweep.stopping import LOOK_S, Stopping
 
-#: Ray Tune's own logs, snapshots and signal handling would repeat what the TrialStore, MLflow and we do.
+#: Turn off logs, snapshots and signal handling of Ray Tune, which kdtune, its store and MLflow already do.
 _TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -44,16 +44,16 @@ _SET_BY_TUNE = "TUNE_RESULT_BUFFER_LENGTH"
 
 
 class ClusterGone(BaseException):
-    """Ray does not answer any more. No Exception: Ray Tune would take it for one of its own troubles."""
+    """Ray no longer answers. Not an Exception, because Ray Tune would treat one as its own error."""
 
 
 class TuneCallback(tune.Callback):
-    """Passes Ray Tune's events on to the queue, and looks for reasons to stop."""
+    """Forwards Ray Tune's events to the queue, and checks for reasons to stop."""
 
     def __init__(self, searcher: TuneSearcher, cluster: ClusterWatch) -> None:
         self.searcher, self.queue, self.cluster = searcher, searcher.queue, cluster
         self._nodes: dict[str, set[str]] = {}
-        """Tune's id of a trial → the ids of the nodes one of which runs it."""
+        """Tune's id of a trial → ids of the nodes that may run it."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -82,9 +82,9 @@ class TuneCallback(tune.Callback):
 
 
 def _in_our_words(error: BaseException, nodes: set[str]) -> BaseException:
-    """Return what an error of a trial on one of `nodes` means to the queue."""
+    """Convert the error of a trial on one of `nodes` to the exception that the queue expects."""
     if isinstance(error, ActorUnavailableError):
-        return MachineLost()  # out of reach, while no node reports that its process died
+        return MachineLost()  # unreachable, though no node has reported its process dead
     if isinstance(error, RayActorError):
         return MachineLost() if nodes - {node["NodeID"] for node in alive_nodes()} else ProcessDied()
     cause = error.cause if isinstance(error, RayTaskError) else error
@@ -94,16 +94,16 @@ def _in_our_words(error: BaseException, nodes: set[str]) -> BaseException:
 def run_in_tune(
     queue: GroupQueue, address: str | None, cancel: Cancel, say: Callable[[str], object], stuck: Stuck
 ) -> None:
-    """Train the queue's groups on the Ray at `address`, or on one of this machine's own (see `Backend.run`)."""
+    """Train the queue's groups on the Ray at `address`, or on a Ray started on this machine (see `Backend.run`)."""
     resources = queue.sweep.resources
-    what = f"Ray does not answer any more; the trials' checkpoints are in the store: {RESUME}"
+    what = f"Ray no longer answers; the trials' checkpoints are in the store: {RESUME}"
     gone = ResourceError([Problem(address or HERE, what)])
     with ExitStack() as stack:
         stack.enter_context(environment(_TUNE_SETTINGS))
         stack.enter_context(kept_environment(_SET_BY_TUNE))
         needs = None if address is None else stack.enter_context(Needs.of(queue.prepared).locked())
         scratch = stack.enter_context(connected(address, cancel, say))
-        stack.enter_context(log_level("ray.tune", logging.CRITICAL))  # the sweep itself tells of failed trials
+        stack.enter_context(log_level("ray.tune", logging.CRITICAL))  # the sweep reports failed trials itself
         cluster = stack.enter_context(closing(ClusterWatch(lambda: stuck(gone))))
         searcher = TuneSearcher(queue, needs)
         problems = check_resources(resources, [node["Resources"] for node in alive_nodes()])
@@ -135,11 +135,10 @@ def run_in_tune(
 
 
 def _in_a_thread(work: Callable[[], object], stopping: Stopping) -> None:
-    """Run `work` in a thread and raise what it raises. A KeyboardInterrupt meanwhile asks it to stop, and the next one
-    to stop at once.
+    """Run `work` in a thread and raise what it raises. The first KeyboardInterrupt asks it to stop, the next one to
+    stop at once.
 
-    Ray Tune loses track of its trials where an interrupt hits it in the midst, and in the main thread it sets signal
-    handlers of its own.
+    Ray Tune loses track of its trials when an interrupt hits it, and sets its own signal handlers in the main thread.
     """
     raised: list[BaseException] = []
     finished = threading.Event()
@@ -166,6 +165,6 @@ def _in_a_thread(work: Callable[[], object], stopping: Stopping) -> None:
 
 
 def _resources(resources: ResourceConfig) -> dict[str, float]:
-    """What a trial asks for, in Ray's words."""
+    """Return the resources of a trial under Ray's names; memory in bytes."""
     memory = {} if resources.memory is None else {"memory": resources.memory * GIB}
     return {"cpu": resources.cpu, "gpu": resources.gpu, **memory}

@@ -17,9 +17,9 @@ from kdtune.train.session import Session
 
 
 class TrialWorker(tune.Trainable):
-    """Ray's view of a group: the first step names the node, each one after that is one epoch of one trial.
+    """Ray's view of a group: the first step returns the node's id, each later step is one epoch of one trial.
 
-    The actor is reused from group to group: imports, the GPU's context, opened data sets and prepared samples stay.
+    The actor is reused for further groups: it keeps imports, the GPU context, open data sets and prepared samples.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -40,22 +40,22 @@ class TrialWorker(tune.Trainable):
         self.named = False
         self.rows = run_group(config["group"], config["objective"], self.session, config["device"])
         if self.stopping():
-            self.rows.close()  # what has not begun does not begin any more
+            self.rows.close()  # a group that has not begun must not begin now
 
     def step(self) -> dict[str, Any]:
-        if self.lacking:  # said here rather than in `setup`, whose errors Ray takes for a process that died
+        if self.lacking:  # not in `setup`, because Ray reports its errors as a dead process
             raise ResourceError(self.lacking)
         if not self.named:
             self.named = True
             return {"node": ray.get_runtime_context().get_node_id()}
         row = next(self.rows, None)
-        # As text: of every number in a result Tune keeps statistics, for each trial and to the end.
+        # As text: Tune keeps statistics of every number in a result, for each trial, until the run ends.
         return {"done": True} if row is None else {"row": json.dumps(row)}
 
     def cleanup(self) -> None:
         self.rows.close()  # frees the locks of its trials
 
-    # Ray asks for these when it tries a trial again. The TrialStore's checkpoints are the only ones there are.
+    # Ray calls these to retry a trial. Only the TrialStore's checkpoints are used.
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         pass
 

@@ -70,8 +70,8 @@ def _gpus(resources: ResourceConfig) -> int:
 
 
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
-    """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for teachers
-    and initial weights that do not fit."""
+    """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for heads,
+    lists of videos and imported trials that do not fit."""
     prepared = Prepared(store)
     problems: list[Problem] = []
     for config in _configs(sweep):
