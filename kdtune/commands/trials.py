@@ -7,12 +7,13 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdtune.commands.places import reading
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
 from kdtune.names import is_name, quoted, stays_below
+from kdtune.parse import JsonObject
 
 if TYPE_CHECKING:
     from kdtune.api.training import TrialRun
@@ -34,7 +35,7 @@ def train(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _shown(run: TrialRun) -> dict[str, Any]:
+def _shown(run: TrialRun) -> JsonObject:
     """Train a trial, print a line for each epoch, publish it to MLflow, and return its key and result."""
     from kdtune.config.space import flat_params
     from kdtune.tracking.commit import commit_tags

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
@@ -15,6 +14,7 @@ from kdtune.execute.books import Ending, SweepBooks, Watcher
 from kdtune.execute.group_queue import GroupQueue
 from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord
+from kdtune.parse import JsonObject
 from kdtune.scoped import kept_environment
 from kdtune.store import Store
 from kdtune.store.files import write_json
@@ -117,7 +117,7 @@ def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str
     return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
 
 
-def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> dict[str, Any]:
+def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> JsonObject:
     """What `results`, `report` and `publish` need to know of a sweep beside its ledger; `config` is the file with its
     --set."""
     return SweepRecord.of(sweep, ledger.name, text, commit).row()

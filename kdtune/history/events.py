@@ -24,7 +24,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from kdtune.config.space import Scalar
 from kdtune.errors import DamageError, Problem
 from kdtune.names import stays_below
-from kdtune.parse import printable
+from kdtune.parse import JsonObject, printable
 from kdtune.store.seal import REMEDY
 
 #: A refit is a control or a chosen candidate once more, on the whole training list.
@@ -88,7 +88,7 @@ class Asked:
         """Its kind; of a refit, the kind of the group that it trains again."""
         return self.refits.kind if self.refits is not None else self.kind  # type: ignore[return-value]
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> JsonObject:
         """Return the row of the ledger."""
         row = {"event": "asked", **asdict(self)}
         return row if self.refits is not None else {name: value for name, value in row.items() if name != "refits"}
@@ -163,7 +163,7 @@ class Ended:
     cached: bool = False
     """Whether the store had its trials to their end when the sweep looked."""
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> JsonObject:
         """Return the row of the ledger. No record holds a number that is not finite."""
         stages = {stage: value for stage, value in self.outcome.stages.items() if math.isfinite(value)}
         return {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}

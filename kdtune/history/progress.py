@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from statistics import fmean
-from typing import Any
 
 from kdtune.history.groups import STATES, BlockHistory, GroupHistory
 from kdtune.history.sweep import SweepHistory
+from kdtune.parse import JsonObject
 
 
 def time_left(history: SweepHistory) -> float | None:
@@ -26,7 +26,7 @@ def time_left(history: SweepHistory) -> float | None:
     return max(*begun, (sum(begun) + waiting) / len(begun))
 
 
-def picture(history: SweepHistory) -> dict[str, Any]:
+def picture(history: SweepHistory) -> JsonObject:
     """Return the state of a sweep as JSON.
 
     {"done": ended groups, "total", "time_left": seconds or None,
@@ -50,8 +50,8 @@ def picture(history: SweepHistory) -> dict[str, Any]:
     }
 
 
-def _block(block: BlockHistory) -> dict[str, Any]:
-    best: dict[str, Any] | None = None
+def _block(block: BlockHistory) -> JsonObject:
+    best: JsonObject | None = None
     if block.best and len(block.objectives) > 1:
         best = {"candidates": [group.number for group in block.best]}
     elif block.best:
@@ -61,7 +61,7 @@ def _block(block: BlockHistory) -> dict[str, Any]:
     return {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
 
 
-def _running(group: GroupHistory) -> dict[str, Any]:
+def _running(group: GroupHistory) -> JsonObject:
     key = group.newest or group.keys[0]
     stage = next(reversed(group.reached), None)
     return {

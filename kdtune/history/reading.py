@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kdtune.errors import DamageError, Problem
 from kdtune.history.events import (
@@ -23,6 +22,7 @@ from kdtune.history.events import (
 from kdtune.history.groups import GroupHistory
 from kdtune.history.record import read_record
 from kdtune.history.sweep import SweepHistory
+from kdtune.parse import JsonObject
 from kdtune.store import Store
 from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
@@ -46,7 +46,7 @@ class Lines:
     def __init__(self, path: Path, needs: tuple[str, ...]) -> None:
         self.path, self.needs, self._at, self._file = path, needs, 0, 0
 
-    def new(self) -> list[dict[str, Any]]:
+    def new(self) -> list[JsonObject]:
         """Return the whole lines; a torn last one comes when it is whole. A file that was replaced begins again."""
         try:
             file = self.path.open("rb")
@@ -65,7 +65,7 @@ class Lines:
         self._at += whole
         return [row for line in content[:whole].split(b"\n") if line and (row := self._row(line)) is not None]
 
-    def _row(self, line: bytes) -> dict[str, Any] | None:
+    def _row(self, line: bytes) -> JsonObject | None:
         return passed_over(lambda: opened(line, self.path, needs=self.needs), None)
 
 

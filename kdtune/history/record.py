@@ -14,7 +14,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.history.events import Asked, parsed
 from kdtune.history.metric import MetricSpec
 from kdtune.names import stays_below
-from kdtune.parse import first_line
+from kdtune.parse import JsonObject, first_line
 from kdtune.store import Store
 
 
@@ -114,7 +114,7 @@ class SweepRecord:
                 [Problem(f"sweep {self.name}", what, "run the sweep again with a file that it accepts")]
             ) from error
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> JsonObject:
         """Return the record as JSON."""
         return asdict(self)
 

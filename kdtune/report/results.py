@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from kdtune.history.trials import SweepTrials, TrialRecord
+from kdtune.parse import JsonObject
 
 #: Fields of a profile that are a trial's own, or its data's: those may differ within one sweep on one machine.
 OWN = ("frames", "threads", "precision", "torchvision")
 
 
-def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> dict[str, Any]:
+def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
     """Return {"sweep": name, "trials": […], "best": {block: trial}} as DESIGN 5; `run_ids`: key → MLflow's run.
 
     Trials stand by block: controls, then candidates by number. A block's best is the first trial of its best candidate,
@@ -24,17 +24,17 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> dict[str, An
     rows = [(trial, trial_json(trial, count, run_ids)) for trial in found.trials]
     first = {(trial.block, trial.candidate): row for trial, row in reversed(rows)}
     best = {label: [first[label, group.number] for group in block.best] for label, block in history.blocks.items()}
-    results: dict[str, Any] = {"sweep": history.name, "trials": [row for _, row in rows]}
+    results: JsonObject = {"sweep": history.name, "trials": [row for _, row in rows]}
     results["best"] = best if count > 1 else {label: next(iter(rows), None) for label, rows in best.items()}
     if found.refits is not None:
         results["refits"] = [trial_json(trial, count, run_ids) for trial in found.refits]
     return results
 
 
-def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) -> dict[str, Any]:
+def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) -> JsonObject:
     """Return a trial as DESIGN 5; `objectives` is how many the sweep has."""
     asked, outcome = trial.group.asked, trial.group.outcome
-    row: dict[str, Any] = {
+    row: JsonObject = {
         "key": trial.key,
         "candidate": trial.candidate,
         "block": trial.block,

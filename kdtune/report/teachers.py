@@ -6,6 +6,7 @@ from typing import Any
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import DamageError, Problem
+from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
 from kdtune.tables import Table, render
@@ -63,7 +64,7 @@ def _row(files: TrialFiles) -> dict[str, Any] | None:
     return row
 
 
-def network_label(student: dict[str, Any]) -> str:
+def network_label(student: JsonObject) -> str:
     """Return the name of a canonical student, as in `r3d-10 w64`."""
     depth = f"-{student['depth']}" if "depth" in student else ""
     width = f" w{student['width']}" if "width" in student else ""

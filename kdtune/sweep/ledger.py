@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kdtune.history.events import Asked, LedgerEvent, ledger_event
+from kdtune.parse import JsonObject
 from kdtune.store.files import append_jsonl, read_jsonl, set_damaged_lines_aside
 from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import passed_over
@@ -21,7 +21,7 @@ class Ledger:
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path, self.write = path, write
         self._asked: dict[str, Asked] = {}
-        self._told: dict[tuple[str, str], dict[str, Any]] = {}
+        self._told: dict[tuple[str, str], JsonObject] = {}
         """(event, group) → the last row in the file that is still valid."""
         for event in self._read():
             self._take(event)

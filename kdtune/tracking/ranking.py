@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
+from kdtune.parse import JsonObject
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 
@@ -77,7 +77,7 @@ def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tupl
     return f"{TAG}{PREFIX}{sweep}", json.dumps(view)
 
 
-def _charts(ranking: Ranking) -> list[dict[str, Any]]:
+def _charts(ranking: Ranking) -> list[JsonObject]:
     """Parallel coordinates of the sweep, and how the trials' accuracy grows from stage to stage."""
     shared = {"metricSectionId": "kdtune", "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     parallel = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as Drawn
@@ -13,19 +13,17 @@ from rich.text import Text
 from kdtune.history.groups import STATES
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
-from kdtune.parse import printable
+from kdtune.parse import JsonObject, printable
 from kdtune.tables import Table
 from kdtune.tables.terminal import for_terminal
 from kdtune.units import duration
-
-Row = dict[str, Any]
 
 #: Columns of a pipe: nothing is cut there.
 WIDE = 400
 
 
 def tables(
-    history: SweepHistory, picture: Row, heading: str, begun: str = "running", height: int | None = None
+    history: SweepHistory, picture: JsonObject, heading: str, begun: str = "running", height: int | None = None
 ) -> Group:
     """Return the `picture` of a history under `heading`, in at most `height` lines; `begun` says what the trials do
     that have begun and not ended."""
@@ -70,14 +68,14 @@ def show(drawn: RenderableType, stream: TextIO) -> None:
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()), file=stream, flush=True)
 
 
-def best_words(best: Row, objectives: Sequence[MetricSpec]) -> str:
+def best_words(best: JsonObject, objectives: Sequence[MetricSpec]) -> str:
     """Return a block's best in one cell, as in `0.521 (no. 2)` or `Pareto set of 3`."""
     if "candidates" in best:
         return f"Pareto set of {len(best['candidates'])}"
     return f"{objectives[0].text(best['objective'])} (no. {best['candidate']})"
 
 
-def _best(best: Row | None, objectives: Sequence[MetricSpec]) -> list[str]:
+def _best(best: JsonObject | None, objectives: Sequence[MetricSpec]) -> list[str]:
     if best is None:
         return [""] if len(objectives) > 1 else ["", ""]
     if "candidates" in best:
@@ -85,7 +83,7 @@ def _best(best: Row | None, objectives: Sequence[MetricSpec]) -> list[str]:
     return [best_words(best, objectives), objectives[0].gain_text(best["gain"])]
 
 
-def _group(history: SweepHistory, group: Row) -> list[str]:
+def _group(history: SweepHistory, group: JsonObject) -> list[str]:
     shown = history.groups[group["group"]].shown
     reached = "" if shown is None else f"{group['stage']}: {shown.name} {shown.text(group['value'])}"
     return [group["trial"], f"{group['epoch']} of {group['epochs']}", reached]

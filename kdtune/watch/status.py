@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
 
 from kdtune.history.progress import picture
 from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
+from kdtune.parse import JsonObject
 from kdtune.store import Store
 from kdtune.store.seal import passed_over
 from kdtune.sweep.driver_life import Driver, DriverLife
@@ -18,15 +19,13 @@ from kdtune.tables.terminal import for_terminal
 from kdtune.watch.live import Live, watcher
 from kdtune.watch.picture import best_words, show, tables
 
-Row = dict[str, Any]
-
 #: Seconds between two looks at a sweep that is followed.
 POLL = 1.0
 #: Blocks whose best is named in the list of all sweeps.
 SHOWN = 3
 
 
-def status(store: Store, name: str) -> Row:
+def status(store: Store, name: str) -> JsonObject:
     """Return the state of a sweep as JSON.
 
     {"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
@@ -70,7 +69,7 @@ def follow(store: Store, name: str, stream: TextIO) -> None:
     _show(reader, life, stream)
 
 
-def _status(reader: HistoryReader, life: DriverLife) -> tuple[Row, Driver | None]:
+def _status(reader: HistoryReader, life: DriverLife) -> tuple[JsonObject, Driver | None]:
     history = reader.poll()
     state, driver = _run_state(life, history)
     found = picture(history)
@@ -88,7 +87,7 @@ def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 
-def overview(store: Store) -> Row:
+def overview(store: Store) -> JsonObject:
     """Return what the ledgers alone say of every sweep.
 
     {"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed":

@@ -23,6 +23,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.execute.cluster.connect import CONNECT_S, TOKEN
 from kdtune.execute.cluster.handover import entrypoint, refuse_secrets, variables
+from kdtune.parse import JsonObject
 from kdtune.scoped import environment
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json, write_atomic, write_json
@@ -136,7 +137,7 @@ def _refuse_running(life: DriverLife, name: str) -> None:
         raise UserError([Problem(name, what, stop)])
 
 
-def _job(files: SweepFiles) -> dict[str, Any] | None:
+def _job(files: SweepFiles) -> JsonObject | None:
     return passed_over(lambda: read_json(files.job, ("address", "submission_id")), None)
 
 
