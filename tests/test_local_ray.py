@@ -67,7 +67,7 @@ def started(tmp_path: Path, first: str, second: str = "") -> tuple[str, list[str
 def test_a_start_that_fails_once_is_tried_again_with_more_patience(tmp_path: Path) -> None:
     found, said, patience = started(tmp_path, FAILS, WORKS)
     assert found == "127.0.0.1:1"
-    assert said == ["Ray did not start: RuntimeError: no room; trying once more, with more patience"]
+    assert said == ["Ray did not start: RuntimeError: no room; trying once more, with longer timeouts"]
     assert patience.split() == ["usual", "120"]
 
 
@@ -79,7 +79,7 @@ def test_a_start_that_fails_once_is_tried_again_with_more_patience(tmp_path: Pat
 def test_two_failures_are_one_message(ends: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "HANGS_S", 0.2 if ends == HANGS else 60)
     found, said, _ = started(tmp_path, ends, ends)
-    assert found.startswith(f"  Ray on this machine: did not start, and was tried twice: {why}")
+    assert found.startswith(f"  Ray on this machine: two attempts to start it failed: {why}")
     assert found.endswith("Nothing is lost: run the same command again to resume the sweep")
     assert found.count("\n") == 0
     assert len(said) == 1
@@ -124,7 +124,7 @@ def test_the_users_mode_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     said = started(tmp_path, WORKS)[1]
     assert not (tmp_path / "folder" / "token").exists()
-    assert said == ["RAY_AUTH_MODE=disabled: whoever is logged in to this machine can run code as you while Ray runs"]
+    assert said == ["RAY_AUTH_MODE=disabled: any user of this machine can run code as you while Ray runs"]
 
 
 # ---- why -------------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_a_ray_that_has_moved_its_private_parts_is_named(monkeypatch: pytest.Mon
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setitem(sys.modules, "ray._private.authentication.authentication_token_setup", None)
-        with pytest.raises(UnknownRay, match=rf"^Ray {ray.__version__} is not one that kdtune knows: .*token_setup"):
+        with pytest.raises(UnknownRay, match=rf"^Ray {ray.__version__} is not supported: .*token_setup"):
             connect(address)
 
 

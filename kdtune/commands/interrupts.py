@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a sweep, even where the library that they interrupt swallows their exception."""
+"""Make SIGINT and SIGTERM end a sweep, even if the library that they interrupt swallows the exception."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts(Cancel):
-    """The `Cancel` of a process: within the context either signal sets `asked` and raises KeyboardInterrupt.
+    """The `Cancel` of a command: within the context either signal sets `asked` and raises KeyboardInterrupt.
 
-    While it is `patient` the first signal only sets `asked`, for trials to write their checkpoints; a second one
-    raises. A signal may arrive in a weak reference's callback or a `__del__`, where Python itself swallows the
-    exception and prints its traceback: that traceback is kept from the user.
+    Within `patient` the first signal only sets `asked`, so that trials write their checkpoints; the second one raises.
+    A signal may arrive in a weak reference's callback or a `__del__`, where Python swallows the exception and prints
+    its traceback: that traceback is suppressed.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Interrupts(Cancel):
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the context signals are only noted; they raise KeyboardInterrupt at its end."""
+        """Within the context, only record signals; raise KeyboardInterrupt at its end if one came."""
         self._deferred, self._came = True, False
         try:
             yield

@@ -1,4 +1,4 @@
-"""The process of a command: its streams, its arguments, and how each exception ends it."""
+"""Set up the process of a command (streams, arguments, hooks), and map each exception to its exit code."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from kdtune.parse import printable
 from kdtune.store.files import disk_full, disk_full_words
 from kdtune.urls import SecretUrl, redact, remember_environment
 
-#: Set to 1, an exception that is a bug is raised instead of being told in a line.
+#: If set to 1, an exception that is a bug is raised instead of reported in one line.
 DEBUG = "KDTUNE_DEBUG"
-#: Seconds after which an interrupt that was lost is sent again.
+#: Seconds after which a lost interrupt is sent again.
 AGAIN_S = 0.1
 
 
 def prepare(arguments: Sequence[str]) -> None:
-    """Make the process fit for any command: open streams that take any text, shown messages, and known secrets."""
+    """Prepare the process: open streams that accept any text, show messages, and remember secrets."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a stream that a program put in its place need not
+        if hasattr(stream, "reconfigure"):  # a replacement by another program may lack it
             stream.reconfigure(errors="backslashreplace")
     show_messages()
     remember_environment()
@@ -47,7 +47,7 @@ def prepare(arguments: Sequence[str]) -> None:
 
 
 def _redact_libraries() -> None:
-    """Take secrets out of what libraries log, and of what a thread says that ends with an exception."""
+    """Remove secrets from the logs of libraries and from the tracebacks of threads."""
     make = logging.getLogRecordFactory()
     if not isinstance(make, _Redacted):
         logging.setLogRecordFactory(_Redacted(make))
@@ -56,14 +56,14 @@ def _redact_libraries() -> None:
 
 
 class _Redacted:
-    """Makes log records whose texts have no secrets."""
+    """Makes log records without secrets."""
 
     def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
         self._make = make
 
     def __call__(self, *arguments: Any, **more: Any) -> logging.LogRecord:
         record = self._make(*arguments, **more)
-        with suppress(Exception):  # whoever formats the record says what is wrong with it
+        with suppress(Exception):  # the handler that formats the record reports its error
             record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = redact("".join(traceback.format_exception(record.exc_info[1])).rstrip())
@@ -73,10 +73,10 @@ class _Redacted:
 def _swallowed(found: sys.UnraisableHookArgs) -> None:
     """Send an interrupt again that came in a destructor or a weak reference's callback, where Python drops it.
 
-    What else fails there concerns nobody: the failure that led there has been told.
+    Other exceptions there are ignored: the failure that caused them has been reported.
     """
     if isinstance(found.exc_value, KeyboardInterrupt):
-        # To the process, not from the thread to itself: only so does a signal end the main thread's sleep.
+        # Signal the process, not the thread: only that ends a sleep of the main thread.
         threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
     elif os.environ.get(DEBUG) == "1":
         sys.__unraisablehook__(found)
@@ -88,10 +88,9 @@ def _ended_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _open_streams() -> None:
-    """Give a process that was started with a closed stream an empty one.
+    """Open /dev/null for each standard stream with which the process was started closed.
 
-    Else Python has None there, and the first file that is opened gets the stream's number: what a child prints would
-    go into it.
+    Otherwise the stream is None, and the first file opened gets its descriptor: a child's output would go into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -108,7 +107,7 @@ def _open_streams() -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise UserError for arguments that no file can be named by, and where the working directory is gone."""
+    """Raise UserError for arguments that cannot name a file, and for a missing working directory."""
     problems = []
     for argument in arguments:
         try:
@@ -128,14 +127,14 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def flush() -> None:
-    """Raise OSError now for output that cannot be written, rather than when the interpreter ends."""
+    """Raise OSError now for output that cannot be written, not when the interpreter ends."""
     sys.stdout.flush()
 
 
 def end(error: BaseException, store: str) -> int:
-    """Tell the user what `error` means, and return the exit code. Raises it again where it is a bug and DEBUG is set.
+    """Report `error` to the user and return the exit code. Raises it again if it is a bug and KDTUNE_DEBUG is 1.
 
-    `store` is what `--store` names.
+    `store` is the value of `--store`.
     """
     match error:
         case UserError():
@@ -148,13 +147,13 @@ def end(error: BaseException, store: str) -> int:
         case KeyboardInterrupt():
             _say("interrupted; run the same command again to resume")
             return EXIT_INTERRUPTED
-        case BrokenPipeError():  # the reader of a pipe has seen enough
+        case BrokenPipeError():  # the reader closed the pipe
             _drop(sys.stdout)
             return EXIT_OK
         case OSError():
             return _end_of_place(error, store)
         case MemoryError():
-            _say("this machine has too little memory for it")
+            _say("this machine has too little memory for this command")
             return EXIT_USER_ERROR
         case _:
             return _end_of_bug(error)
@@ -168,7 +167,7 @@ def _end_of_place(error: OSError, store: str) -> int:
         _say(f"{disk_full_words(error)}; free some space (--store {SecretUrl(store)})")
     elif error.filename is not None and error.strerror:
         _say(f"{printable(os.fsdecode(str(error.filename)))}: {error.strerror}")
-    else:  # of a connection, say: where it came from is not plain
+    else:  # for example from a connection: its cause is unknown
         return _end_of_bug(error)
     return EXIT_USER_ERROR
 
@@ -185,18 +184,18 @@ def _end_of_bug(error: BaseException) -> int:
         ) as file:
             file.write(trace)
         print(f"  where it happened: {file.name}", file=sys.stderr)
-    except OSError:  # no folder for temporary files: nothing may get lost
+    except OSError:  # no folder for temporary files: print it, so that it is not lost
         print(trace, file=sys.stderr)
     return EXIT_FAILED_TRIALS
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # nobody hears
+    with suppress(OSError):  # stderr is closed
         print(f"kdtune: {redact(text)}", file=sys.stderr, flush=True)
 
 
 def _works(stream: TextIO) -> bool:
-    """Whether the stream takes a line. What did not go out before is lost, so nothing is said by trying."""
+    """Return whether the stream accepts a line. Earlier output is lost already, so the extra line does no harm."""
     try:
         stream.write("\n")
         stream.flush()
@@ -206,7 +205,7 @@ def _works(stream: TextIO) -> bool:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is left in the stream, and whatever follows, go nowhere: the interpreter flushes it at its end."""
+    """Redirect the stream to /dev/null, with what is still buffered: the interpreter flushes it when it ends."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -22,9 +22,9 @@ from kdtune.sweep.cancel import Cancel
 
 #: Seconds that a server has to accept a connection.
 CONNECT_S = 10.0
-#: Seconds between two checks that the cluster answers, and how many failed checks mean that it has gone.
+#: Seconds between two checks of the cluster, and failed checks in a row after which it counts as gone.
 LOOK_S, MISSED = 3.0, 5
-#: Seconds that a cluster which has gone may block the process.
+#: Seconds that a cluster that is gone may block the process.
 HELD_UP_S = 10.0
 #: Shown when a cluster asks for its token.
 TOKEN = "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
@@ -152,7 +152,7 @@ class ClusterWatch:
 
 
 def _reach(address: str) -> None:
-    """Raise at once what Ray raises after minutes."""
+    """Raise at once the error that Ray would raise after minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("this is no address")
@@ -162,7 +162,7 @@ def _reach(address: str) -> None:
 
 @contextmanager
 def _admitted(local: LocalRay) -> Iterator[None]:
-    """Use the token of `local` within the context, and the user's again afterwards."""
+    """Use the token of `local` within the context, then restore the user's."""
     token: dict[str, str | None] = dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     try:
         with environment({**token, **local.environment}):

@@ -21,11 +21,11 @@ from filelock import FileLock, Timeout
 from kdtune.errors import Problem, ResourceError
 
 PREFIX = "kdtune-ray-"
-#: The longest path that `head.py` and Ray append, with the largest process id of Linux.
+#: The longest path that `head.py` and Ray append, for the largest process id of Linux.
 _SOCKET = "/r/s4194304/sockets/plasma_store"
 #: Maximum bytes of a socket's path, without the final zero.
 _LONGEST = 103 if sys.platform == "darwin" else 107
-#: Characters of the name that `mkdtemp` makes from the prefix, with its slash.
+#: Length of the name that `mkdtemp` makes from the prefix, with its slash.
 _NAME = len(f"/{PREFIX}12345678")
 #: Maximum bytes of the path in which the private folder is made.
 FITS = _LONGEST - len(_SOCKET) - _NAME
@@ -40,7 +40,7 @@ def private_folder(environment: Mapping[str, str] = os.environ) -> Iterator[Path
     """Make a folder that only this user can enter, with a short path, and remove it at the end.
 
     It is made in RAY_TMPDIR or, without that, in the first usable one of TMPDIR and the machine's usual places. Folders
-    that killed processes left there are removed. Raises ResourceError if no place can be used.
+    that killed processes left there are removed. Raises ResourceError if no place is usable.
     """
     folder, lock = _made(environment)
     try:
@@ -51,7 +51,7 @@ def private_folder(environment: Mapping[str, str] = os.environ) -> Iterator[Path
 
 
 def places(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return the folders that are tried, best first."""
+    """Return the folders to try, best first."""
     if chosen := environment.get("RAY_TMPDIR"):
         return [Path(chosen)]
     named = [environment.get(name) for name in ("TMPDIR", "TEMP", "TMP")]

@@ -1,6 +1,6 @@
-"""The command and the variables of a submitted job. Ray keeps both and shows them to everybody who reaches it.
+"""The command and the variables of a submitted job. Ray stores both and shows them to everyone who can reach it.
 
-So a job carries no secrets. The machine that runs it has its own, in its environment or in the libraries' files.
+A job therefore carries no secrets. The machine that runs it has its own, in its environment or in the libraries' files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kdtune.store import Store
 from kdtune.tracking.location import tracking_uri
 from kdtune.urls import SecretUrl
 
-#: MLflow's variables that are not handed over.
+#: MLflow's variables that are not passed to the job.
 WITHHELD = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-#: Where a job finds a password instead.
+#: Where a job can find a password instead.
 OF_MLFLOW = "a URI without it; on the cluster's head ~/.mlflow/credentials, ~/.pgpass or the like"
 OF_STORE = "a URL without it; on the cluster's machines the library's own configuration, as in FSSPEC_FTP_PASSWORD"
 OF_ADDRESS = "an address without it; headers in RAY_JOB_HEADERS"
@@ -46,7 +46,7 @@ def variables() -> dict[str, str]:
 
 
 def withheld() -> list[str]:
-    """Return the variables that are set here and must be set on the job's machine."""
+    """Return the secret variables that are set here and must be set on the job's machine as well."""
     return [name for name in WITHHELD if os.environ.get(name)]
 
 

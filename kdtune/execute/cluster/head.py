@@ -34,7 +34,7 @@ def supervise(folder: str) -> None:
     """Hold Ray in `folder` until the input closes, then end all descendants of this process."""
     driver = os.getppid()
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, lambda *_: None)  # the driver decides; children would inherit SIG_IGN, but not a function
+        signal.signal(number, lambda *_: None)  # the driver decides; children inherit SIG_IGN, but no function
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     command = [sys.executable, "-P", __file__, folder, "start"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as starter:
@@ -44,12 +44,12 @@ def supervise(folder: str) -> None:
         while os.read(0, 1):
             pass
         _end_descendants()
-    if os.getppid() != driver:  # it was killed, and cannot tidy up
+    if os.getppid() != driver:  # it was killed and cannot clean up
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answer(starter: subprocess.Popen[bytes]) -> bytes:
-    """Return the line that the starter prints, or why it never will; empty if nobody waits for it."""
+    """Return the line that the starter prints, or one that says why it cannot; empty if the driver has gone."""
     assert starter.stdout is not None
     while True:
         ready, _, _ = select.select([0, starter.stdout.fileno()], [], [], LOOK_S)
@@ -61,7 +61,7 @@ def _answer(starter: subprocess.Popen[bytes]) -> bytes:
             dead = [child.name() for child in psutil.Process(starter.pid).children() if _is_dead(child)]
         except psutil.Error:  # the process has just ended
             continue
-        except OSError as error:  # no file descriptor is left to read /proc
+        except OSError as error:  # no file descriptor left to read /proc
             return _line(error=str(error))
         if dead:
             return _line(error=f"{' and '.join(dead)} died")
@@ -83,10 +83,10 @@ def _end_descendants() -> None:
 
 
 def hold(folder: str) -> None:
-    """Start Ray in `folder`, print its address or an error, and stay: Ray's processes end with this one."""
+    """Start Ray in `folder`, print its address or an error, and sleep: Ray's processes end with this one."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answer = os.dup(1)
-    os.dup2(2, 1)  # whatever else is printed goes to the log
+    os.dup2(2, 1)  # all other output goes to the log
     _raise_limit()
     try:
         line = _line(address=start(folder))
@@ -94,11 +94,11 @@ def hold(folder: str) -> None:
         line = _line(error=f"{type(error).__name__}: {error}")
     os.write(answer, line)
     while True:
-        time.sleep(3600)  # until it is killed
+        time.sleep(3600)  # until killed
 
 
 def start(folder: str) -> str:
-    """Start Ray in `folder`; returns its address. Raises whatever Ray raises."""
+    """Start Ray in `folder` and return its address. Raises whatever Ray raises."""
     private = runpy.run_path(os.path.join(os.path.dirname(__file__), "ray_private.py"))
     return private["start_head"](folder)
 

@@ -60,8 +60,7 @@ class LocalRay:
 def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
     """Run Ray in `folder` within the context.
 
-    Raises ResourceError if two attempts fail. Ray ends with the context however it is left, also if this process is
-    killed.
+    Raises ResourceError if two attempts fail. Ray ends with the context, even if this process is killed.
     """
     access = _access(folder, say)
     process, address = _started(folder, access, say)
@@ -75,7 +74,7 @@ def _access(folder: Path, say: Callable[[str], object]) -> dict[str, str]:
     """Make a token for this Ray alone; return the variables that name it. The user's RAY_AUTH_MODE wins."""
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
-        say(f"RAY_AUTH_MODE={mode}: whoever is logged in to this machine can run code as you while Ray runs")
+        say(f"RAY_AUTH_MODE={mode}: any user of this machine can run code as you while Ray runs")
         return {"RAY_AUTH_MODE": mode}
     file = folder / "token"
     with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as token:
@@ -92,9 +91,9 @@ def _started(
             return _attempt(folder, access, more)
         except _NotStarted as failed:
             if not reasons:
-                say(f"Ray did not start: {failed}; trying once more, with more patience")
+                say(f"Ray did not start: {failed}; trying once more, with longer timeouts")
             reasons.append(str(failed))
-    what = f"did not start, and was tried twice: {'; then '.join(dict.fromkeys(reasons))}"
+    what = f"two attempts to start it failed: {'; then '.join(dict.fromkeys(reasons))}"
     raise ResourceError([Problem(HERE, f"{what}. Nothing is lost: {RESUME}")])
 
 
@@ -111,7 +110,7 @@ def _attempt(folder: Path, access: Mapping[str, str], more: int) -> tuple[subpro
                 stdout=subprocess.PIPE,
                 stderr=written,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the driver alone
+                start_new_session=True,  # Ctrl-C must reach only the driver
             )
     except OSError as error:
         raise _NotStarted(f"no process can be started: {error.strerror or error}") from None

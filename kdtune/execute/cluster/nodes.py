@@ -1,7 +1,7 @@
-"""Check that every machine of a cluster can train: all before a sweep trains, and each worker its own machine.
+"""Check that every machine of a cluster can train: all of them before a sweep, and each again in its own workers.
 
-A machine can train where it sees the driver's store with the prepared frames under the same path, may write there,
-fails to get a lock there that the driver holds, and runs the versions of kdtune, torch and numpy that the driver runs.
+A machine can train if it sees the driver's store and the prepared frames under the same paths, may write there, cannot
+get a lock there that the driver holds, and runs the driver's versions of kdtune, torch and numpy.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from kdtune.store import Store
 from kdtune.store.files import read_json
 from kdtune.train.prepared import Prepared
 
-#: Seconds that all nodes have to answer: the first task on a node starts a process there.
+#: Seconds for all nodes to answer; the first task on a node starts a process there.
 ANSWER_S = 120.0
-#: Seconds that a node has to reach a store behind a URL.
+#: Seconds for a node to reach a store behind a URL.
 REACH_S = 20.0
 
 
@@ -45,17 +45,17 @@ class Needs:
     """The prepared ClipStores."""
     versions: dict[str, str]
     held_lock: str | None = None
-    """The name of a lock that the driver holds while machines are checked."""
+    """Name of a lock that the driver holds during the checks."""
 
     @classmethod
     def of(cls, prepared: Prepared) -> Needs:
-        """Return the needs of a sweep whose data sets are prepared. Call it in the driver."""
+        """Return the needs of a sweep with prepared data sets. Call this in the driver."""
         folders = tuple(dict.fromkeys(prepared.folders.values()))
         return cls(prepared.store, prepared.store.claim(), folders, versions())
 
     @contextmanager
     def locked(self) -> Iterator[Needs]:
-        """Hold a lock within the context that no machine must get. A store behind a URL needs none."""
+        """Within the context, hold a lock that no machine may get. A store behind a URL needs none."""
         if self.store.mirror is not None:
             yield self
             return
@@ -104,8 +104,8 @@ class Needs:
         return [(f"does not see the frames in {folder}", everywhere) for folder in unseen]
 
     def _lock_problem(self) -> str | None:
-        """Return why locks are not shared, or None. Two machines that get one lock would train one trial in the same
-        files at the same time."""
+        """Return why machines do not share locks, or None. Two machines with the same lock would train one trial in the
+        same files."""
         if self.held_lock is None:
             return None
         try:
@@ -129,7 +129,7 @@ def versions() -> dict[str, str]:
 
 
 def check_nodes(needs: Needs) -> list[Problem]:
-    """Return what the nodes that could get a trial lack. Ray must be connected to their cluster."""
+    """Return what nodes with a CPU lack to train. Ray must be connected to their cluster."""
     look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
     deadline = time.monotonic() + ANSWER_S
     asked = {}
@@ -144,7 +144,7 @@ def check_nodes(needs: Needs) -> list[Problem]:
             problems += lacking
         except RayError as error:
             if all(other["NodeID"] != node_id for other in alive_nodes()):
-                continue  # it has gone, and gets no trial
+                continue  # it has left the cluster and gets no trial
             last = str(error).strip().splitlines()[-1]
             late = f"did not answer within {ANSWER_S:.0f} s"
             what = late if isinstance(error, GetTimeoutError) else f"cannot run kdtune: {last}"

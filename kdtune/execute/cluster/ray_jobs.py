@@ -36,17 +36,17 @@ Say = Callable[[str], object]
 STOP_S = 60.0
 #: Seconds between two checks while waiting.
 LOOK = 0.5
-#: The form of an address.
+#: The form of a job server's address.
 DASHBOARD = "that of the head's dashboard, as http://HEAD:8265"
 
 
 def submit_sweep(
     sweep: SweepConfig, text: str, file: Path, sets: Sequence[str], store: Store, address: str, folder: Path
 ) -> str:
-    """Start `sweep`, whose `text` was read from `file`, as a job that runs in `folder`; returns the job's id.
+    """Start `sweep`, whose `text` was read from `file`, as a job in `folder`, and return the job's id.
 
     The text and the job's id go into the store, so the job does not need the original file; with a store behind a URL
-    the job reads the original. The job gets the variables that say where MLflow is, but no secret (handover.py).
+    the job reads the original. The job gets the variables that locate MLflow, but no secret (handover.py).
     Raises UserError for a cluster that does not answer, a sweep that already runs, and URLs with passwords.
     """
     refuse_secrets(store, address)
@@ -80,7 +80,7 @@ def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
     client = _client(job["address"])
     state = _state(client, job)
     if state is None:
-        raise UserError([Problem(name, f"{job['address']} knows nothing of its job {job['submission_id']} any more")])
+        raise UserError([Problem(name, f"{job['address']} no longer knows its job {job['submission_id']}")])
     if follow:
         asyncio.run(_follow(client, job, write))
     else:
@@ -111,7 +111,7 @@ def stop_sweep(store: Store, name: str, say: Say, patience: float = STOP_S) -> N
 
 
 def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
-    """Submit the job and return its id. A cluster that has just started gets time to be ready."""
+    """Submit the job and return its id. Wait for a cluster that has just started."""
     deadline = time.monotonic() + STOP_S
     while True:
         try:
@@ -142,7 +142,7 @@ def _job(files: SweepFiles) -> JsonObject | None:
 
 
 def _running_job(files: SweepFiles) -> dict[str, str] | None:
-    """Return the job that the sweep was last submitted as, or None if it has ended. A job ends with its cluster."""
+    """Return the sweep's last job, or None if it has ended, as it has if its cluster does not answer."""
     job = _job(files)
     if job is None:
         return None
@@ -154,7 +154,7 @@ def _running_job(files: SweepFiles) -> dict[str, str] | None:
 
 
 def _state(client: JobSubmissionClient, job: dict[str, str]) -> JobStatus | None:
-    """Return the job's state, or None if the cluster does not know it: another cluster, or one started anew."""
+    """Return the job's state, or None if the cluster does not know it, because it is another or was restarted."""
     try:
         return client.get_job_status(job["submission_id"])
     except RuntimeError as error:
@@ -169,14 +169,14 @@ async def _follow(client: JobSubmissionClient, job: dict[str, str], write: Say) 
 
 
 def _wait(life: DriverLife, patience: float) -> bool:
-    """Return whether driver and job end within so many seconds."""
+    """Wait up to `patience` seconds for the driver and the job; return whether both have ended."""
     deadline = time.monotonic() + patience
     files = life.files
     while (driver := life.alive()) is not None or _running_job(files) is not None:
         if time.monotonic() > deadline:
             return False
         if driver is not None and not files.stop.exists():
-            files.stop.touch()  # a driver that has just started may have removed it as left over
+            files.stop.touch()  # a driver that has just started may have removed it as a leftover
         time.sleep(LOOK)
     return True
 
@@ -211,7 +211,7 @@ def _client(address: str) -> JobSubmissionClient:
         # Ray itself waits for the system's timeout, which is minutes.
         port = place.port or (443 if place.scheme == "https" else 80)
         socket.create_connection((place.hostname, port), CONNECT_S).close()
-        # Ray prefers these variables to the address that it is given.
+        # These variables override the address in Ray.
         with environment({"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}):
             return JobSubmissionClient(address)
     except AuthenticationError:

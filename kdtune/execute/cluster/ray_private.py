@@ -1,7 +1,7 @@
-"""All that is used of Ray's private parts, each with the reason. Ray's public calls offer none of it.
+"""All uses of Ray's private parts, each with its reason. Ray's public API offers none of this.
 
-Where a version of Ray has moved one of these parts, UnknownRay says so in plain words. Nothing is imported before it
-is used, of kdtune nothing at all: `head.py` loads this file in a process that may not find kdtune.
+If a version of Ray lacks one of these parts, UnknownRay says so. Imports happen inside the functions, and none is from
+kdtune: `head.py` loads this file in a process that may not find kdtune.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Result = TypeVar("Result")
 
 
 class UnknownRay(Exception):
-    """This version of Ray does not have what kdtune uses of it."""
+    """This version of Ray lacks a private part that kdtune uses."""
 
 
 def _guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Raise UnknownRay where Ray's part is not there, or is not called so any more."""
+    """Raise UnknownRay if Ray's part is missing or takes other arguments."""
 
     @wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -30,7 +30,7 @@ def _guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         except (ImportError, AttributeError, TypeError) as error:
             import ray
 
-            raise UnknownRay(f"Ray {ray.__version__} is not one that kdtune knows: {error}") from error
+            raise UnknownRay(f"Ray {ray.__version__} is not supported: {error}") from error
 
     return call
 
@@ -40,18 +40,18 @@ def _guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 @_guarded
 def knock(address: str) -> None:
-    """Raise at once what `ray.init` raises after twenty attempts, or after minutes."""
+    """Raise at once the error that `ray.init` would raise after twenty attempts or minutes."""
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    # Without a token where one is asked for, the next line would end the process.
+    # If a token is required and missing, the next line would end the process.
     ensure_token_if_auth_enabled(create_token_if_missing=False)
     GcsClient(address=address)
 
 
 @_guarded
 def read_access() -> None:
-    """Have Ray's core read the variables of its token again: it reads them once, when it is imported."""
+    """Make Ray's core read the variables of its token again. By itself it reads them once, at its import."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
@@ -60,9 +60,9 @@ def read_access() -> None:
 
 @contextmanager
 def loopback(address: str) -> Iterator[None]:
-    """Within the context Ray takes a loopback address as it is, where it would put the machine's own in its place.
+    """Within the context, keep Ray from replacing a loopback address by the machine's own.
 
-    That is Ray's behaviour on macOS and Windows, and a constant of it. A Ray without the constant is left alone.
+    Ray keeps it on macOS and Windows, as one of its constants says. A Ray without the constant is left unchanged.
     """
     try:
         from ray._private import ray_constants
@@ -79,11 +79,11 @@ def loopback(address: str) -> Iterator[None]:
 
 @_guarded
 def error_of(trial: Any) -> BaseException:
-    """Return why a trial of Ray Tune failed. `Trial.get_pickled_error` finds that only after the sweep has ended."""
+    """Return why a trial of Ray Tune failed. `Trial.get_pickled_error` works only after the run has ended."""
     from ray import cloudpickle
 
     if trial.pickled_error_file is None:
-        return RuntimeError("an error that Ray does not keep")
+        return RuntimeError("an error that Ray did not record")
     with open(trial.pickled_error_file, "rb") as file:
         return cloudpickle.load(file)
 
@@ -95,7 +95,7 @@ def error_of(trial: Any) -> BaseException:
 def start_head(folder: str) -> str:
     """Start Ray in `folder`, bound to the loopback interface, and return its address. Raises whatever Ray raises.
 
-    Public calls bind to every interface.
+    Ray's public calls bind to every interface.
     """
     from ray._common.network_utils import get_localhost_ip
     from ray._private.node import Node
@@ -104,14 +104,14 @@ def start_head(folder: str) -> str:
 
     wanted = os.environ.get("RAY_AUTH_MODE", "").lower()
     if wanted == "token" and get_authentication_mode() != AuthenticationMode.TOKEN:
-        raise RuntimeError("this version of Ray asks for no token")
+        raise RuntimeError("this version of Ray does not check tokens")
     params = RayParams(
         node_ip_address=get_localhost_ip(),
-        # Ray makes its folder one that everybody may enter; nobody else enters the one around it.
+        # Ray makes its folder accessible to everyone, but the folder around it is private.
         temp_dir=os.path.join(folder, "r"),
-        session_name=f"s{os.getpid()}",  # Ray's own names take up 41 of the 107 bytes that a socket's path may have
+        session_name=f"s{os.getpid()}",  # Ray's own names take up 41 of the 107 bytes of a socket's path
         include_dashboard=False,
-        # Ray's scaling of clusters and its copying of logs to the driver, of which a sweep uses neither.
+        # A sweep needs neither Ray's autoscaler nor copies of its logs in the driver.
         no_monitor=True,
         include_log_monitor=False,  # type: ignore[arg-type]
     )

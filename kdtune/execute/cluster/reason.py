@@ -13,7 +13,7 @@ _LOGS = ("r/s[0-9]*/logs/gcs_server.*", "r/s[0-9]*/logs/raylet.*", LOG)
 #: Matches a log line marked as an error (E), fatal (F) or critical (C); group 1 is its text. Stack traces begin with
 #: @, *** or PC.
 _MARKED = re.compile(r"\[[^\]]*\b[ECF] [^\]]*\]\s*+(?:\([^)]*\)\s*+)?+(?:\S+:\d+:\s*+)?+(?!@|\*\*\*|PC:)(.+)")
-#: Advice after the sentence that says what happened.
+#: Matches Ray's advice after the sentence that says what happened.
 _HINTS = re.compile(r"\. +(?:Last \d|Please check|This could|Last connection).*", re.DOTALL)
 #: Maximum characters shown of each part.
 _SHOWN = 240
