@@ -195,7 +195,7 @@ def _say(text: str) -> None:
 
 
 def _works(stream: TextIO) -> bool:
-    """Return whether the stream accepts a line. Earlier output is lost already, so the extra line does no harm."""
+    """Write an empty line to the stream; return whether it accepts it."""
     try:
         stream.write("\n")
         stream.flush()
