@@ -187,7 +187,7 @@ def test_unknown_names_are_refused_with_the_known_ones(sweep: kdtune.Sweep, plac
         sweep.trial("x")
     with pytest.raises(kdtune.ConfigError, match=r"search\.candidate: unknown key, did you mean candidates"):
         kdtune.run({"name": "s", "search": {"space": {}, "candidate": 2}}, store=place / "runs")
-    with pytest.raises(kdtune.UserError, match="backend: there is none called 'slurm'"):
+    with pytest.raises(kdtune.UserError, match="backend: there is no backend 'slurm'"):
         kdtune.run(place / "tiny.yaml", store=place / "runs", backend="slurm")
 
 

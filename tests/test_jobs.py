@@ -73,14 +73,14 @@ def test_an_address_without_a_job_server_is_refused(address: str, sweep_file: Pa
 def test_what_was_never_submitted_has_no_logs_and_is_not_stopped(tmp_path: Path) -> None:
     env = environment(tmp_path)
     assert "was not submitted" in refused(kdtune("logs", "tiny", "--store", tmp_path, env=env))
-    assert "nobody runs it" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
+    assert "is not running in" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
 
 
 def test_a_job_whose_cluster_is_gone_is_neither_read_nor_stopped(tmp_path: Path) -> None:
     write_json(Store(tmp_path).sweep("tiny").job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-tiny-0"})
     env = environment(tmp_path)
     assert "no Ray job server answers" in refused(kdtune("logs", "tiny", "--store", tmp_path, env=env))
-    assert "nobody runs it" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
+    assert "is not running in" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_submitted_sweep_needs_nobody_and_comes_to_the_same_bits(
     assert "12 trials trained" in done.stdout
     assert done.stdout == kdtune("logs", "tiny", "--store", runs, env=env).stdout
     assert records(tmp_path) == alone
-    assert "nobody runs it" in refused(kdtune("stop", "tiny", "--store", runs, env=env))
+    assert "is not running in" in refused(kdtune("stop", "tiny", "--store", runs, env=env))
     results = kdtune("results", "tiny", "--format", "json", "--store", runs, env=env)
     assert all(trial["mlflow_run_id"] for trial in json.loads(results.stdout)["trials"]), "MLflow was where it is here"
 

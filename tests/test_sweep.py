@@ -163,7 +163,7 @@ def test_a_changed_sweep_file_is_explained(
     assert any("the sweep file has changed since the last run (prune.keep)" in line for line in said)
     assert end.found > 0
     _, said = run(sweep_file, store, None)
-    assert any("as it was in an earlier run" in line for line in said)
+    assert any("the same as in an earlier run" in line for line in said)
 
 
 # ---- several objectives ----------------------------------------------------------------------------------------------

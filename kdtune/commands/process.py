@@ -114,11 +114,11 @@ def check_arguments(arguments: Sequence[str]) -> None:
             if b"\0" in os.fsencode(argument):
                 problems.append(Problem("argument", f"holds a NUL, got {argument!r}", "text without it"))
         except UnicodeEncodeError:
-            problems.append(Problem("argument", f"is no text that this system can encode, got {argument!r}"))
+            problems.append(Problem("argument", f"is not text that this system can encode, got {argument!r}"))
     try:
         os.getcwd()
     except OSError as error:
-        problems.append(Problem("working directory", f"cannot be used: {error.strerror}", "a folder that is there"))
+        problems.append(Problem("working directory", f"cannot be used: {error.strerror}", "an existing folder"))
     if problems:
         raise UserError(problems)
 

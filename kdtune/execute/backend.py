@@ -43,7 +43,7 @@ def backend_of(name: str, address: str | None = None) -> Backend:
 
         return RayTune(address)
     if name != "inprocess":
-        raise UserError([Problem("backend", f"there is none called {name!r}", " or ".join(NAMES))])
+        raise UserError([Problem("backend", f"there is no backend {name!r}", " or ".join(NAMES))])
     if address is not None:
         what = f"the backend inprocess trains in this process, but got the cluster {address}"
         raise UserError([Problem("address", what, "--backend ray, or no address")])

@@ -22,9 +22,9 @@ OnRow = Callable[[TrialGroup, str, EpochRecord, bool], object]
 
 DIED = "its process died (killed, or out of memory)"
 #: Shown for a group whose worker ended without an error, but whose records are incomplete.
-ENDED = "its records do not reach the trial's end, though its process ended well: is it the same store everywhere?"
+ENDED = "its process ended without an error, but its records are incomplete: check that all machines use one store"
 ADVICE = (
-    "it was tried alone, too: a smaller optimizer.batch, clip.size or student.width, or more room (resources.memory)"
+    "it also failed alone: use a smaller optimizer.batch, clip.size or student.width, or more resources.memory"
 )
 
 

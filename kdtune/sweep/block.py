@@ -52,7 +52,7 @@ class BlockSearch:
         def asked() -> None:
             values = self._search.ask(kept)
             if values != kept:
-                self.notes.append(f"{recorded.group}: the search would now ask {values}; kept: {kept}")
+                self.notes.append(f"{recorded.group}: the search would now ask {values}; the recorded {kept} are kept")
 
         self._later.append(asked)
         return kept

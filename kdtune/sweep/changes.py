@@ -24,11 +24,11 @@ def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
         changed = [f"{block}: {n} → {asked[block]}" for block, n in before["blocks"].items() if asked[block] != n]
         return [f"candidates have changed ({', '.join(changed)}): the same sequence continues"] if changed else []
     if files.ledger(sweep.ledger).exists():
-        return ["the sweep file is as it was in an earlier run: that search resumes"]
+        return ["the sweep file is the same as in an earlier run: that search resumes"]
     names = ", ".join(_differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
     return [
-        f"the sweep file has changed since the last run ({names}): its candidates are asked anew; "
-        "trials that are asked again are found in the store, and unfinished ones resume",
+        f"the sweep file has changed since the last run ({names}): its candidates are asked again; "
+        "trials that the store has are reused, and unfinished ones resume",
     ]
 
 

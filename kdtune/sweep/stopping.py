@@ -95,4 +95,4 @@ class Stopping:
         """Which budget ended the sweep, or None."""
         if self.reason is not None:
             return None if self.interrupted else self.reason
-        return f"stop.trials: {self._trainings} trainings have been begun" if self.trials_used_up else None
+        return f"stop.trials: {self._trainings} trainings have started" if self.trials_used_up else None

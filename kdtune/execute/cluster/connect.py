@@ -155,7 +155,7 @@ def _reach(address: str) -> None:
     """Raise at once the error that Ray would raise after minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError("this is no address")
+        raise ValueError("this is not an address")
     socket.create_connection((host, int(port)), CONNECT_S).close()
     knock(address)
 

@@ -32,7 +32,7 @@ from kdtune.sweep.driver_life import DriverLife
 
 Say = Callable[[str], object]
 
-#: Seconds that a sweep has to write its checkpoints and end. Ray then ends the job.
+#: Seconds that a sweep has to write its checkpoints and end, before Ray ends its job.
 STOP_S = 60.0
 #: Seconds between two checks while waiting.
 LOOK = 0.5
@@ -76,7 +76,7 @@ def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
     """
     job = _job(store.sweep(name).fetch())
     if job is None:
-        raise UserError([Problem(name, f"was not submitted from {store.root}", "a sweep that `submit` handed over")])
+        raise UserError([Problem(name, f"was not submitted from {store.root}", "a submitted sweep")])
     client = _client(job["address"])
     state = _state(client, job)
     if state is None:
@@ -98,7 +98,7 @@ def stop_sweep(store: Store, name: str, say: Say, patience: float = STOP_S) -> N
     life = DriverLife(store, name)
     job, driver = _running_job(files), life.alive()
     if job is None and driver is None:
-        raise UserError([Problem(name, f"nobody runs it in {store.root}", "a sweep that runs")])
+        raise UserError([Problem(name, f"is not running in {store.root}", "a running sweep")])
     write_atomic(files.stop, "")
     files.publish()
     say(f"{name}: asked to stop; its trials write their checkpoints")
@@ -119,7 +119,7 @@ def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 reason = str(error).strip().splitlines()[-1]
-                raise ResourceError([Problem(address, f"does not take the job: {reason}")]) from None
+                raise ResourceError([Problem(address, f"did not accept the job: {reason}")]) from None
         time.sleep(LOOK)
 
 
@@ -206,7 +206,7 @@ def _client(address: str) -> JobSubmissionClient:
     """Return a client of the job server at `address`. Raises UserError if it cannot be reached."""
     place = urlsplit(address)
     if place.scheme not in ("http", "https") or not place.hostname:
-        raise ResourceError([Problem(address, "is no address of a job server", DASHBOARD)])
+        raise ResourceError([Problem(address, "is not the address of a job server", DASHBOARD)])
     try:
         # Ray itself waits for the system's timeout, which is minutes.
         port = place.port or (443 if place.scheme == "https" else 80)
