@@ -23,7 +23,7 @@ def submit(options: argparse.Namespace) -> int:
     store = writing(options)
     job = submit_sweep(sweep, text, options.file, options.set, store, options.address, Path.cwd())
     for variable in withheld():
-        say(f"note: {variable} was not passed on, because Ray shows a job's environment; set it on the cluster's head, too")
+        say(f"note: {variable} was not passed on, because Ray shows a job's environment; set it on the cluster's head")
     print(f"{sweep.name} runs on {options.address} as job {job}; it no longer needs this machine.")
     print(f"Watch it:    python -m kdtune status {sweep.name}")
     print(f"Its output:  python -m kdtune logs {sweep.name} --follow")

@@ -23,9 +23,7 @@ OnRow = Callable[[TrialGroup, str, EpochRecord, bool], object]
 DIED = "its process died (killed, or out of memory)"
 #: Shown for a group whose worker ended without an error, but whose records are incomplete.
 ENDED = "its process ended without an error, but its records are incomplete: check that all machines use one store"
-ADVICE = (
-    "it also failed alone: use a smaller optimizer.batch, clip.size or student.width, or more resources.memory"
-)
+ADVICE = "it also failed alone: use a smaller optimizer.batch, clip.size or student.width, or more resources.memory"
 
 
 class EpochRow(TypedDict):
