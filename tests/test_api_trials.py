@@ -20,7 +20,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store.files import write_json
 from kdtune.train.evaluate import video_features
-from kdtune.train.profile import TorchSettings, settings_kept
+from kdtune.train.profile import TorchSettings, make_deterministic, settings_kept
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 
@@ -100,6 +100,7 @@ def test_features_have_the_bits_of_the_trainers_evaluation(
     data = TrialData.of(tiny, clips)
     student = trial.load_student()
     with settings_kept():
+        make_deterministic(tiny)  # the process may have other settings by now
         network = build_network(tiny)
         network.load_state_dict(student.network.state_dict())
         expected, _ = video_features(network, Samples(tiny, data, CPU), data.train)

@@ -96,8 +96,8 @@ def test_frames_that_are_damaged_there_are_refused(small: TrialConfig, on: Machi
         ("s3://kdtune/x", None, "http://127.0.0.1:9", "cannot be reached"),
         ("s3://nowhere/x", None, None, "there is no such bucket"),
         ("s3://kdtune/x", READER, None, "cannot be written: Access Denied"),
-        ("s3://kdtune/x", "nobody", None, "cannot be written: "),
-        ("s4://kdtune/x", None, None, "cannot be written: Protocol not known: s4"),
+        ("s3://kdtune/x", "nobody", None, "cannot be read: "),
+        ("s4://kdtune/x", None, None, "cannot be read: Protocol not known: s4"),
         ("HTTP://127.0.0.1:9/x", None, None, "belongs to a web server, whose files can be neither listed nor written"),
     ],
 )
