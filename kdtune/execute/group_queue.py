@@ -26,7 +26,7 @@ ENDED = "its process ended without an error, but its records are incomplete: che
 ADVICE = "it also failed alone: use a smaller optimizer.batch, clip.size or student.width, or more resources.memory"
 
 
-class EpochRow(TypedDict):
+class ReportedEpoch(TypedDict):
     """One epoch of one trial."""
 
     key: str
@@ -101,7 +101,7 @@ class GroupQueue:
         """Record that a worker has started the group."""
         self.scheduler.on_record(Started(group.name))
 
-    def row(self, group: TrialGroup, found: EpochRow) -> None:
+    def row(self, group: TrialGroup, found: ReportedEpoch) -> None:
         """Record an epoch of one of the group's trials."""
         if found["trained"]:
             self._trained.add(found["key"])

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.execute.group_queue import EpochRow
+from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup, stage_values
 from kdtune.sweep.prune import reaches
@@ -18,7 +18,7 @@ from kdtune.train.usage import UsageMeter
 
 def run_group(
     group: TrialGroup, objective: ObjectiveConfig, session: Session, device: str
-) -> Generator[EpochRow, None, None]:
+) -> Generator[ReportedEpoch, None, None]:
     """Train the trials of `group` side by side, stage by stage, yielding a row for each epoch.
 
     At each stage the mean over the seeds is compared with the group's threshold. If it misses, all trials stop there;
@@ -32,7 +32,7 @@ def run_group(
         def open_trial(config: TrialConfig) -> Generator[EpochRecord, None, None]:
             return stack.enter_context(closing(session.trial(config, place)))
 
-        def reported(key: str, row: EpochRecord) -> EpochRow:
+        def reported(key: str, row: EpochRecord) -> ReportedEpoch:
             meter.note(session.store.trial(key), row)
             return {"key": key, "row": row, "trained": key in session.trained}
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import TrialRecord, epoch_rows
-from kdtune.report.standing import Entry, Standing, Sweep
+from kdtune.report.standing import Entry, Standing, SweepReport
 from kdtune.store import Store
 
 #: Epoch → value.
@@ -36,7 +36,7 @@ class Reach:
         return 1 - fmean(self.epochs) / self.full if self.epochs and len(self.epochs) == self.seeds else None
 
 
-def curve_metric(sweep: Sweep, store: Store) -> MetricSpec:
+def curve_metric(sweep: SweepReport, store: Store) -> MetricSpec:
     """Return the report's metric if pre-training records it, else k-NN, which is always recorded."""
     evaluated = next((trial for trial in sweep.trials if trial.stages), None)
     if sweep.metric.cost or (evaluated is not None and not curve(store, evaluated, sweep.metric)):

@@ -19,7 +19,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.gains import paired_interval
 from kdtune.report.plots import BLUE, GREY, ORANGE, figure_of, legend
-from kdtune.report.standing import Sweep
+from kdtune.report.standing import SweepReport
 from kdtune.tables import Cell, Column, Table, number
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def published(name: str) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(text.splitlines()[1:])
 
 
-def paper_of(sweep: Sweep, config: SweepConfig) -> Paper | None:
+def paper_of(sweep: SweepReport, config: SweepConfig) -> Paper | None:
     """Return the paper's rows as far as `sweep` has them.
 
     The result is None unless the sweep has the form of sweeps/paper.yaml: blocks of students and data fractions, and

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.report.convergence import Curve, mean_curve
-from kdtune.report.standing import Sweep
+from kdtune.report.standing import SweepReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +112,7 @@ def palette(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: (COLOURS[i % 6], MARKERS[i % 6]) for i, name in enumerate(dict.fromkeys(names))}
 
 
-def teachers_of(sweep: Sweep) -> dict[str, tuple[str, str]]:
+def teachers_of(sweep: SweepReport) -> dict[str, tuple[str, str]]:
     """Return the candidates' teachers with their colours and markers."""
     return palette(sorted(str(trial.params["teacher"]) for trial in sweep.trials if not trial.is_control))
 
@@ -140,7 +140,7 @@ VERDICTS = {
 }
 
 
-def gains_plot(sweep: Sweep) -> Figure | None:
+def gains_plot(sweep: SweepReport) -> Figure | None:
     """Draw the gain over the control of every block's best candidates, with intervals."""
     rows: list[tuple[str, Gain | None]] = []
     for standing in sweep.standings:
@@ -199,7 +199,7 @@ def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None
 # ---- stages ----------------------------------------------------------------------------------------------------------
 
 
-def stages_plot(sweep: Sweep, curves: dict[str, Curve], metric: MetricSpec) -> Figure | None:
+def stages_plot(sweep: SweepReport, curves: dict[str, Curve], metric: MetricSpec) -> Figure | None:
     """Draw the metric by epoch, mean over the seeds, with a cross where a candidate was pruned."""
     shown = [s for s in sweep.standings if any(curves.get(t.key) for t in sweep.trials if t.block == s.block)]
     if not shown:

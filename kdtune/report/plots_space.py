@@ -22,7 +22,7 @@ from kdtune.report.plots import (
     teacher_name,
     teachers_of,
 )
-from kdtune.report.standing import Entry, Sweep, label
+from kdtune.report.standing import Entry, SweepReport, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def value_of(entry: Entry, metric: MetricSpec) -> float | None:
     return fmean(values) if values else None
 
 
-def _scale(sweep: Sweep) -> Normalize:
+def _scale(sweep: SweepReport) -> Normalize:
     from matplotlib.colors import Normalize
 
     found = [value_of(entry, sweep.metric) for standing in sweep.standings for entry in standing.candidates]
@@ -55,14 +55,14 @@ def _scale(sweep: Sweep) -> Normalize:
     )
 
 
-def _has_values(sweep: Sweep) -> bool:
+def _has_values(sweep: SweepReport) -> bool:
     return any(standing.leader is not None for standing in sweep.standings)
 
 
 # ---- λ × τ -----------------------------------------------------------------------------------------------------------
 
 
-def map_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
+def map_plot(sweep: SweepReport, space: dict[str, Parameter]) -> Figure | None:
     """Draw every candidate at its λ and τ, coloured by its result; hollow ones were pruned or failed."""
     if not {"lambda", "tau"} <= searched(space).keys() or not _has_values(sweep):
         return None
@@ -139,7 +139,7 @@ def importance_plot(importances: dict[str, dict[str, float]]) -> Figure | None:
 # ---- parallel coordinates --------------------------------------------------------------------------------------------
 
 
-def parallel_plot(sweep: Sweep, space: dict[str, Parameter]) -> Figure | None:
+def parallel_plot(sweep: SweepReport, space: dict[str, Parameter]) -> Figure | None:
     """Draw a line for each candidate through its values to its result; faint ones were pruned or failed."""
     parameters = searched(space)
     if not parameters or not _has_values(sweep):
@@ -212,7 +212,7 @@ def _axis(ax: Axes, x: float, name: str, ticks: list[tuple[float, str]]) -> None
 # ---- several objectives ----------------------------------------------------------------------------------------------
 
 
-def pareto_plot(sweep: Sweep) -> Figure | None:
+def pareto_plot(sweep: SweepReport) -> Figure | None:
     """Draw the first objective over each of the others, with a line through the candidates of the Pareto set."""
     first, *others = sweep.metrics
     shown = [standing for standing in sweep.standings if standing.best][:BLOCKS]

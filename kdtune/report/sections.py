@@ -11,7 +11,7 @@ from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import Profile, TrialRecord, baseline_in
 from kdtune.report.convergence import Reach
-from kdtune.report.standing import Entry, Standing, Sweep, label
+from kdtune.report.standing import Entry, Standing, SweepReport, label
 from kdtune.report.stops import Stops
 from kdtune.tables import Cell, Column, Table, number
 
@@ -19,7 +19,7 @@ from kdtune.tables import Cell, Column, Table, number
 SHORT = 12
 
 
-def block_table(sweep: Sweep, standing: Standing, name: str) -> Table:
+def block_table(sweep: SweepReport, standing: Standing, name: str) -> Table:
     """Return controls and candidates of a block: values, stages, objectives, gain with its interval."""
     metric, params = sweep.metric, sweep.varied_in(standing)
     entries = [*standing.controls, *standing.candidates]
@@ -44,7 +44,7 @@ def block_table(sweep: Sweep, standing: Standing, name: str) -> Table:
     return Table(columns, rows, title, name=name, keys=[entry.keys for entry in entries])
 
 
-def on_test_table(sweep: Sweep) -> Table | None:
+def on_test_table(sweep: SweepReport) -> Table | None:
     """Return the chosen candidates and their controls on the test split, which no search has seen."""
     rows, keys, metric = [], [], sweep.metric.at(split="test")
     for standing in sweep.standings:
@@ -63,7 +63,7 @@ def on_test_table(sweep: Sweep) -> Table | None:
     return Table(columns, rows, title, name="test", keys=keys) if rows else None
 
 
-def reach_table(reaches: dict[str, list[Reach]], sweep: Sweep, metric: MetricSpec) -> Table | None:
+def reach_table(reaches: dict[str, list[Reach]], sweep: SweepReport, metric: MetricSpec) -> Table | None:
     """Return the epochs until a trial reaches what the control ends with, and the share of its epochs saved."""
     rows, keys = [], []
     for standing in sweep.standings:
@@ -108,7 +108,7 @@ def stops_table(stops: Stops, metric: MetricSpec) -> Table | None:
     return Table(columns, rows, title, name="stops", keys=keys) if rows else None
 
 
-def trials_table(sweep: Sweep) -> Table:
+def trials_table(sweep: SweepReport) -> Table:
     """Return every trial once, with the command that trains it again."""
     seen: dict[str, list[TrialRecord]] = {}
     every = [*sweep.trials, *(sweep.refits or [])]
@@ -171,7 +171,7 @@ def _short(value: Scalar) -> str:
     return text if len(text) <= 40 else f"{text[:SHORT]}…"
 
 
-def _several(sweep: Sweep, trial: TrialRecord) -> str:
+def _several(sweep: SweepReport, trial: TrialRecord) -> str:
     return ", ".join(m.text(v) for m, v in zip(sweep.metrics, trial.values, strict=False))
 
 

@@ -113,7 +113,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepReport:
     """Everything that a report says of a sweep, before it is put in words."""
 
     history: SweepHistory
@@ -178,7 +178,7 @@ class Sweep:
         return best, {name: gain for name, gain in gains.items() if gain is not None}
 
 
-def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> Sweep:
+def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> SweepReport:
     """Return a sweep as a report shows it; `videos`: block → split → how many are evaluated, where that is known."""
     history = trials.history
     standings = []
@@ -189,7 +189,7 @@ def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> Sw
         gains = {str(number): gain for number, gain in found.items()}
         candidates.sort(key=lambda entry, own=own: _rank(entry, own))  # type: ignore[misc]
         standings.append(Standing(own, controls, candidates, known, gains))
-    return Sweep(history, trials.trials, trials.refits, standings)
+    return SweepReport(history, trials.trials, trials.refits, standings)
 
 
 def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:

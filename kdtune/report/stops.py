@@ -12,7 +12,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.history.groups import GroupHistory
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import epoch_rows, trial_end
-from kdtune.report.standing import Sweep
+from kdtune.report.standing import SweepReport
 from kdtune.store import Store
 
 
@@ -50,7 +50,7 @@ class Stops:
     finished: list[FinishedStop] = field(default_factory=list)
 
 
-def stops_of(store: Store, sweep: Sweep) -> Stops:
+def stops_of(store: Store, sweep: SweepReport) -> Stops:
     """Return what pruning did, from the history and the store."""
     groups = [
         group

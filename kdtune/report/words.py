@@ -6,7 +6,7 @@ from statistics import fmean
 
 from kdtune.history.gains import LEVEL, Gain
 from kdtune.history.trials import baseline_in
-from kdtune.report.standing import Entry, Standing, Sweep
+from kdtune.report.standing import Entry, Standing, SweepReport
 
 
 def control_name(entry: Entry) -> str:
@@ -14,7 +14,7 @@ def control_name(entry: Entry) -> str:
     return "scratch" if entry.params["teacher"] == "none" else f"the control (teacher {entry.params['teacher']})"
 
 
-def answer(sweep: Sweep) -> str:
+def answer(sweep: SweepReport) -> str:
     """Answer the sweep's question in one sentence, with the interval."""
     known = [s for s in sweep.standings if s.leader is not None and s.leader.name in s.gains]
     if not known:
@@ -46,7 +46,7 @@ def answer(sweep: Sweep) -> str:
     return f"{where} {claim} {control} in {sweep.metric.title}: {gains} ({how}).{later}"
 
 
-def _one(sweep: Sweep, standing: Standing) -> str:
+def _one(sweep: SweepReport, standing: Standing) -> str:
     entry, gain = standing.leader, standing.gains[_name(standing)]
     assert entry is not None, "asked of blocks with a best candidate alone"
     name = entry.described(sweep.varied_in(standing))
@@ -68,14 +68,14 @@ def _one(sweep: Sweep, standing: Standing) -> str:
             return f"The data do not decide whether the best, {name}, differs from {control} in {title}: {by} ({span})."
 
 
-def basis_words(gain: Gain, standing: Standing, sweep: Sweep) -> str:
+def basis_words(gain: Gain, standing: Standing, sweep: SweepReport) -> str:
     """Return the basis of an interval in words."""
     if gain.basis == "seeds":
         return f"Student's t over {len(gain.differences)} seeds' differences"
     return f"one seed: from {standing.videos[sweep.metric.split]} {sweep.metric.split} videos alone, approximate"
 
 
-def _interval(sweep: Sweep, gain: Gain) -> str:
+def _interval(sweep: SweepReport, gain: Gain) -> str:
     return f" ({sweep.metric.interval_text(gain.low, gain.high)})" if gain.low is not None else " (no interval)"
 
 
@@ -95,7 +95,7 @@ def _lacking(standing: Standing) -> str:
     return f"{standing.block}: the best candidate is the control's own trial"
 
 
-def block_words(sweep: Sweep, standing: Standing) -> list[str]:
+def block_words(sweep: SweepReport, standing: Standing) -> list[str]:
     """Return what one block's figures show and what they do not."""
     leader = standing.leader
     if leader is None or leader.name not in standing.gains:
@@ -121,7 +121,7 @@ def block_words(sweep: Sweep, standing: Standing) -> list[str]:
     return words
 
 
-def method_words(sweep: Sweep) -> list[str]:
+def method_words(sweep: SweepReport) -> list[str]:
     """Return how the intervals are computed and what they do not cover."""
     gains = [gain for standing in sweep.standings for gain in standing.gains.values()]
     words = []

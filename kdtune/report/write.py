@@ -27,7 +27,7 @@ from kdtune.report.sections import (
     stops_table,
     trials_table,
 )
-from kdtune.report.standing import Sweep, sweep_of
+from kdtune.report.standing import SweepReport, sweep_of
 from kdtune.report.stops import Stops, stops_of
 from kdtune.report.videos import videos_of
 from kdtune.report.words import answer, block_words, method_words
@@ -60,7 +60,7 @@ def write_report(store: Store, history: SweepHistory, folder: Path, importances:
     return [folder / place for place in texts]
 
 
-def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[Part]:
+def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iterator[Part]:
     """Yield the parts of the page from top to bottom."""
     config = sweep.history.record.sweep()
     metric = curve_metric(sweep, store)
@@ -101,7 +101,7 @@ def parts_of(store: Store, sweep: Sweep, importances: Importances) -> Iterator[P
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 
-def _warnings(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
+def _warnings(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
     if reasons := steered_by_test(config):
         yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
     if missing := _missing(sweep):
@@ -110,7 +110,7 @@ def _warnings(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
         yield Text(f"Mixed profiles: {mixed}.", "warning")
 
 
-def _missing(sweep: Sweep) -> str:
+def _missing(sweep: SweepReport) -> str:
     """Return what has not ended, in words; empty if everything has."""
     found = []
     for standing in sweep.standings:
@@ -128,7 +128,7 @@ def _missing(sweep: Sweep) -> str:
     return "; ".join(found)
 
 
-def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
+def _test_parts(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
     yield Heading("On the test split")
     if reasons := steered_by_test(config):
         yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
@@ -153,7 +153,7 @@ def _test_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     yield table
 
 
-def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
+def _paper_parts(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
     paper = paper_of(sweep, config)
     if paper is None:
         return
@@ -168,7 +168,7 @@ def _paper_parts(sweep: Sweep, config: SweepConfig) -> Iterator[Part]:
     yield from paper_tables(paper)
 
 
-def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, metric: MetricSpec) -> Iterator[Part]:
+def _reach_parts(reached: dict[str, list[Reach]], sweep: SweepReport, metric: MetricSpec) -> Iterator[Part]:
     words = []
     for block, found in reached.items():
         saved = [reach.saved for reach in found[1:] if reach.saved is not None]
@@ -186,7 +186,7 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: Sweep, metric: MetricSp
         yield table
 
 
-def _importance_parts(sweep: Sweep, importances: Importances) -> Iterator[Part]:
+def _importance_parts(sweep: SweepReport, importances: Importances) -> Iterator[Part]:
     if not importances:
         yield Text("Importance of parameters: too few complete candidates, nothing that varies, or no Optuna journal.")
         return
@@ -198,7 +198,7 @@ def _importance_parts(sweep: Sweep, importances: Importances) -> Iterator[Part]:
     yield from drawn("importance", caption + hint, partial(importance_plot, importances))
 
 
-def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
+def _stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
     yield Heading("What pruning saved, and cost")
     if not stops.pruned:
         yield Text("Nothing was pruned.")
@@ -229,7 +229,7 @@ def _stops_parts(stops: Stops, sweep: Sweep) -> Iterator[Part]:
         yield table
 
 
-def _made_words(sweep: Sweep, sampler: str) -> Iterator[str]:
+def _made_words(sweep: SweepReport, sampler: str) -> Iterator[str]:
     yield f"kdtune {__version__}; sampler {sampler}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
     objectives = [f"{m.mode} {m.title}" for m in sweep.metrics]
     yield f"Objective: {'; '.join(objectives)}."
@@ -245,5 +245,5 @@ def _gains_caption() -> str:
     return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: cut off."
 
 
-def _cut(sweep: Sweep) -> str:
+def _cut(sweep: SweepReport) -> str:
     return f" The first {BLOCKS} of {len(sweep.standings)} blocks." if len(sweep.standings) > BLOCKS else ""
