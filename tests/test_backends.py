@@ -78,6 +78,7 @@ def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
     return file
 
 
+@pytest.mark.parametrize("backend", ["inprocess", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_continues(
     backend: Backend, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from kdtune.errors import EXIT_OK
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
+from kdtune.store.files import append_jsonl
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
 from kdtune.watch.status import status
@@ -66,8 +67,8 @@ def killed_and_asked_again(store: Store) -> None:
     scheduler = fabricate(store, sweep_of(refit=True), usual_figure, ends=10, keys=with_changed_data)
     begun = scheduler.next_to_train(store)
     assert begun is not None
-    store.trial(begun.keys[0]).config.parent.mkdir(parents=True)
-    store.trial(begun.keys[0]).epochs.write_text('{"epoch": 1, "seconds": 2.0, "at": 1.0e9}\n')
+    store.trial(begun.keys[0]).folder.mkdir(parents=True)
+    append_jsonl(store.trial(begun.keys[0]).epochs, {"epoch": 1, "seconds": 2.0, "at": 1.0e9})
     left_by_driver(store.sweep("s"))
 
 
