@@ -295,7 +295,7 @@ def test_damaged_rows_are_passed_over_with_a_note(tmp_path: Path, capfd: pytest.
     _append(ledger, [f"{sealed(json.dumps(row))}\n" for row in rows])
     found = read_history(store, "s")
     assert picture(found) == picture(whole)
-    assert f"{best.name} how another number of trials ended" in capfd.readouterr().err
+    assert f"an end of {best.name} with another number of trials" in capfd.readouterr().err
     write_json(store.sweep("s").sweep, {**store.sweep_record("s"), "blocks": [1]})
     with pytest.raises(StoreError, match=r"sweep\.json: is damaged: blocks"):
         read_history(store, "s")

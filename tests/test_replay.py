@@ -165,7 +165,7 @@ def test_what_cannot_be_replayed_is_said(store: Store, config: TrialConfig, caps
         finally:
             write_json(files.config, identity)
     assert main(["replay", "nothing", "--store", str(store.root)]) == EXIT_USER_ERROR
-    assert "holds no sweep 'nothing', and no trials whose keys begin so" in capsys.readouterr().err
+    assert "holds no sweep 'nothing', and no trials whose keys begin with it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
-"""The best of several candidates while they come in one by one: one value, or the Pareto set of several objectives."""
+"""The best candidates so far: the best one by a single objective, or the Pareto set of several objectives."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Objectives, turned so that more is better.
+#: Objectives, with their signs set so that more is better.
 Values = tuple[float, ...]
 
 
 class Front:
-    """The candidates that no other one beats. `modes` has "max" or "min" for each objective.
+    """The candidates that no other candidate beats. `modes` has "max" or "min" for each objective.
 
-    One candidate beats another where it is as good in every objective and better in one. Taking one in costs the number
-    of different values in the front: with one objective that is one.
+    A candidate beats another if it is at least as good in every objective and better in one. Adding a candidate takes
+    time proportional to the number of distinct values in the front, which is one for a single objective.
     """
 
     def __init__(self, modes: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ class Front:
         self._front: dict[Values, list[int]] = {}
 
     def add(self, number: int, values: Sequence[float]) -> None:
-        """Take in candidate `number` with its objectives."""
+        """Add candidate `number` with its objectives."""
         self._values[number] = tuple(sign * value for sign, value in zip(self._signs, values, strict=True))
         self._place(number)
 
@@ -32,19 +32,19 @@ class Front:
             self._front.setdefault(mine, []).append(number)
 
     def remove(self, number: int) -> None:
-        """Forget a candidate, where it was taken in: its end no longer holds."""
+        """Remove a candidate, if it was added."""
         mine = self._values.pop(number, None)
-        if mine in self._front:  # then others may come to the front
+        if mine in self._front:  # others may now belong to the front
             self._front = {}
             for other in self._values:
                 self._place(other)
 
     def numbers(self) -> list[int]:
-        """The candidates in the front, rising. Of one objective the first is the best: the lower number wins a tie."""
+        """Return the front in ascending order. With one objective the first is the best: the lower number wins ties."""
         return sorted(number for numbers in self._front.values() for number in numbers)
 
     def values(self, number: int) -> list[float]:
-        """The objectives of a candidate that was taken in."""
+        """Return the objectives of a candidate that was added."""
         return [sign * value for sign, value in zip(self._signs, self._values[number], strict=True)]
 
 

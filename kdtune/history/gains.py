@@ -1,8 +1,8 @@
-"""How much better than the control, and how surely: intervals of differences, corrected for how many are looked at.
+"""Gains over the control, with intervals that are corrected for the number of comparisons.
 
 All intervals of one family hold together with probability LEVEL (Bonferroni: each of m has level 1 − (1 − LEVEL)/m;
-O. J. Dunn, Multiple Comparisons among Means, J. Am. Stat. Assoc. 56, 1961, 52–64). So they also hold for whichever
-looks best.
+O. J. Dunn, Multiple Comparisons among Means, J. Am. Stat. Assoc. 56, 1961, 52–64). So they also hold for the
+candidate that looks best.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from kdtune.history.metric import MetricSpec
 
 LEVEL = 0.95
 
-#: What an interval is made from: the spread of the seeds' differences, or the number of videos that were asked.
+#: Source of an interval: the spread of the seeds' differences, or the number of evaluated videos.
 Basis = Literal["seeds", "videos"]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference to the control, turned so that more is better."""
+    """A difference from the control, signed so that more is better."""
 
     mean: float
     differences: tuple[float, ...] = ()
-    """One for each seed: a trial less the control of the same seed."""
+    """One per seed: a trial minus the control of the same seed, with the sign of the gain."""
     low: float | None = None
     high: float | None = None
-    """The interval's ends; None where nothing says how far chance reaches."""
+    """The ends of the interval; None if the data give none."""
     basis: Basis | None = None
     seeds: tuple[int, ...] = ()
     """The seed of each difference."""
 
     @property
     def verdict(self) -> Literal["better", "worse", "not decided"]:
-        """What the interval decides. Without one nothing is decided."""
+        """The side of 0 on which the whole interval lies; `not decided` if it contains 0 or there is none."""
         if self.low is None or self.high is None:
             return "not decided"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not decided"
 
 
 def level_of_each(comparisons: int) -> float:
-    """The level of each of so many intervals that hold together with LEVEL (Bonferroni)."""
+    """Return the level of each of `comparisons` intervals that hold together with LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
@@ -55,10 +55,10 @@ def paired_gain(
     comparisons: int = 1,
     videos: int | None = None,
 ) -> Gain | None:
-    """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None where no seed has both.
+    """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None if no seed has both.
 
-    Each seed is held against the control of the same seed. `comparisons` is how many intervals hold together, `videos`
-    how many videos the values are shares of, where that is known.
+    Each seed is compared with the control of the same seed. `comparisons` is the number of intervals that hold
+    together, `videos` the number of evaluated videos, if known.
     """
     seeds = [seed for seed in values if seed in control]
     if not seeds:
@@ -79,9 +79,11 @@ def gain_over(
     videos: int | None = None,
     largest: float = math.inf,
 ) -> Gain:
-    """`values` and `control` stand by seed; `sign` is −1 where less is better. `videos` is how many were evaluated,
-    for a share of them: it is asked where there is one seed alone. No gain can be larger than `largest`: intervals end
-    there."""
+    """Return the gain of `values` over `control`, which list the same seeds in the same order.
+
+    `sign` is −1 if less is better. `videos` is the number of videos that a share was measured on; it is used only with
+    a single seed. Intervals are cut at ±`largest`, the largest possible gain.
+    """
     differences = tuple(sign * (value - base) for value, base in zip(values, control, strict=True))
     ends: tuple[float, float] | None = None
     basis: Basis | None = None
@@ -97,10 +99,10 @@ def gain_over(
 
 
 def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[float, float] | None:
-    """Student's t over the seeds' differences: mean ± t · s/√n with n − 1 degrees of freedom.
+    """Return Student's t interval of the seeds' differences: mean ± t · s/√n with n − 1 degrees of freedom.
 
-    None where all differences are the same: as many seeds of figures in steps of one video can agree by chance, and an
-    interval of no width would claim what nobody knows.
+    Return None if all differences are equal: figures change in steps of one video, so a few seeds can agree by chance,
+    and an interval of width 0 would claim too much.
     """
     from scipy.stats import t
 
@@ -112,10 +114,12 @@ def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[flo
 
 
 def shares_interval(share: float, control: float, videos: int, comparisons: int) -> tuple[float, float]:
-    """Of share − control, each of so many videos, as if they were other videos: both networks mostly fail on the same
-    ones, which this does not count on, so it is wider than need be. Of one training each: another seed may differ more.
+    """Return the interval of share − control, as if each share were measured on `videos` videos of its own.
 
-    Newcombe's method 10 (R. G. Newcombe, Statistics in Medicine 17, 1998, 873–890), of Wilson's intervals.
+    Both networks mostly fail on the same videos, so the interval is wider than necessary. It holds for one training of
+    each: another seed may differ more.
+
+    Newcombe's method 10 (R. G. Newcombe, Statistics in Medicine 17, 1998, 873–890), from Wilson's intervals.
     """
     z = z_value(comparisons)
     low, high = wilson(share, videos, z)
@@ -128,21 +132,21 @@ def shares_interval(share: float, control: float, videos: int, comparisons: int)
 
 
 def z_value(comparisons: int) -> float:
-    """Of the normal distribution, for two-sided intervals."""
+    """Return the quantile of the normal distribution for two-sided intervals."""
     from scipy.stats import norm
 
     return float(norm.ppf((1 + level_of_each(comparisons)) / 2))
 
 
 def wilson(share: float, n: int, z: float) -> tuple[float, float]:
-    """Wilson's interval of a share of n."""
+    """Return Wilson's interval of a share of n."""
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
 
 
 def count_interval(hits: int, n: int) -> tuple[float, float]:
-    """Of the share that `hits` of n stand for: Clopper and Pearson's, which is never too narrow."""
+    """Return Clopper and Pearson's interval of the share hits/n at LEVEL, which is never too narrow."""
     from scipy.stats import binomtest
 
     found = binomtest(hits, n).proportion_ci(LEVEL)

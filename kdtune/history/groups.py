@@ -1,4 +1,4 @@
-"""What is known of a group of trials, and of a block of groups. SweepHistory alone writes to both."""
+"""The state of a group of trials, and of a block of groups. Only SweepHistory writes to both."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STATES: tuple[State, ...] = (*ENDED, "running", "pending")
 
 @dataclass
 class Mean:
-    """The mean of numbers that come and go; None while there are none."""
+    """The mean of numbers that are added and removed; None while there are none."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, number: float, times: int = 1) -> None:
-        """Add a number, or with times −1 take it away."""
+        """Add a number, or remove it with `times` −1."""
         self.total, self.count = self.total + times * number, self.count + times
 
     @property
@@ -38,25 +38,25 @@ class Mean:
 
 @dataclass
 class GroupHistory:
-    """A group that was asked for: a candidate with all its seeds, one control with one seed, a teacher, or a refit."""
+    """A group of the sweep: a candidate with all its seeds, one control with one seed, a teacher, or a refit."""
 
     asked: Asked
     epochs: int
-    """Of each of its trials, fine-tuning included."""
+    """Epochs of each trial, with fine-tuning."""
     state: State = "pending"
-    """`running` from the first sign of its training on, also while nobody runs the sweep: it then resumes."""
+    """`running` once it has begun to train, even while no driver runs: the next driver resumes it."""
     outcome: Outcome | None = None
-    """How it ended; None while it has not."""
+    """How the group ended; None until then."""
     cached: bool = False
-    """Whether the last run of the sweep found its end in the store."""
+    """Whether the last run of the sweep found the group's end in the store."""
     was_found: bool = False
-    """Whether the store had its end when this sweep first came to it: then the sweep did not train it."""
+    """Whether the sweep found the group's end in the store instead of training the group."""
     done: dict[str, int] = field(default_factory=dict)
     """While it runs: key → newest epoch of that trial."""
     newest: str = ""
-    """The key of the trial that ended the newest epoch."""
+    """The key of the trial that ended an epoch last."""
     reached: dict[str, dict[str, float]] = field(default_factory=dict)
-    """While it runs: stage, or evaluated epoch, → key → the value of `shown` there, in order of arrival."""
+    """While it runs: stage or evaluated epoch → key → value of `shown`, in order of arrival."""
     shown: MetricSpec | None = None
     """The metric of `reached`."""
 
@@ -70,7 +70,7 @@ class GroupHistory:
 
     @property
     def role(self) -> Literal["teacher", "control", "candidate"]:
-        """Its kind; of a refit, the kind of the group that it trains again."""
+        """The kind of the group; for a refit, the kind of the group that it trains again."""
         return self.asked.role
 
     @property
@@ -84,12 +84,12 @@ class GroupHistory:
 
     @property
     def keys(self) -> Sequence[str]:
-        """Of its trials, one for each seed; without fine-tunings."""
+        """Keys of the trials, one per seed, without fine-tunings."""
         return self.asked.keys
 
     @property
     def params(self) -> Mapping[str, Scalar]:
-        """Of its first seed's trial, for tables."""
+        """Parameters of the first seed's trial, for tables."""
         return self.asked.params[0]
 
     @property
@@ -108,81 +108,81 @@ class GroupHistory:
         return fmean(values.values()) if values else None
 
     def trial_name(self, key: str) -> str:
-        """Return the group's name and, where it has several seeds, the seed of the trial or fine-tuning `key`."""
+        """Return the group's name and, if it has several seeds, the seed of the trial or fine-tuning `key`."""
         return self.name + (f" seed {self.seeds[self.place(key)]}" if len(self.seeds) > 1 else "")
 
     def place(self, key: str) -> int:
-        """Return the place of a trial, or of its fine-tuning, among the seeds."""
+        """Return the index of a trial, or of its fine-tuning, among the seeds."""
         return (self.asked.finetuned if key in self.asked.finetuned else self.keys).index(key)
 
     def epoch(self, i: int) -> int:
-        """Return how many epochs the i-th trial has done, its fine-tuning's counted on."""
+        """Return the number of epochs that the i-th trial and its fine-tuning have ended."""
         return sum(self.done.get(keys[i], 0) for keys in (self.keys, self.asked.finetuned) if keys)
 
 
 def joint_state(groups: Sequence[GroupHistory]) -> State:
-    """Return the state of groups that are looked at as one, such as a control's seeds; `running` while any is open."""
+    """Return the state that groups such as a control's seeds share, else `failed` if one failed, else `running`."""
     states = {group.state for group in groups}
     return states.pop() if len(states) == 1 else "failed" if "failed" in states else "running"
 
 
 class BlockHistory:
-    """The controls, candidates and refits of a block. Candidates are compared with those of their own block alone."""
+    """The controls, candidates and refits of a block. Candidates are compared only within their block."""
 
     def __init__(
         self, label: str, size: int, objectives: Sequence[MetricSpec], metric: MetricSpec, epochs: int
     ) -> None:
         self.label, self.objectives, self.metric = label, objectives, metric
         self.place = objectives.index(metric)
-        """Of `metric` among the objectives."""
+        """Index of `metric` among the objectives."""
         self.size = size
-        """How many candidates the block will have, asked or not."""
+        """Number of candidates that the block will have, including those not yet asked for."""
         self.controls: dict[int, dict[int, GroupHistory]] = {}
-        """The control's place in the sweep file → seed → group. Gains are over the first."""
+        """The control's place in the sweep file → seed → group. Gains are over the first control."""
         self.candidates: dict[int, GroupHistory] = {}
-        """By number."""
+        """Number → candidate."""
         self.refits: dict[str, GroupHistory] = {}
-        """The name of the group that is trained again → its refit."""
+        """The name of the refitted group → its refit."""
         self.counts: Counter[tuple[Kind, State]] = Counter()
-        """(kind, state) → groups that were asked."""
+        """(kind, state) → number of groups asked for."""
         self.front = Front([objective.mode for objective in objectives])
         self.pace = Mean()
-        """Seconds of an epoch."""
+        """Seconds per epoch."""
         self.lengths = Mean()
-        """Epochs of a trial of an ended candidate."""
+        """Epochs per trial of the ended candidates."""
         self.epochs = epochs
-        """Of a trial that nothing stops, as the newest group says."""
+        """Epochs of a trial that is not pruned, from the newest group."""
         self.seeds = 1
-        """Trials of a candidate."""
+        """Trials per candidate."""
 
     def count(self, *states: State) -> int:
-        """Return how many groups are in these states; candidates that are still to be asked are pending."""
+        """Return the number of groups in these states; candidates not yet asked for are pending."""
         asked = sum(number for (_, state), number in self.counts.items() if state in states)
         return asked + (self.unasked if "pending" in states else 0)
 
     @property
     def unasked(self) -> int:
-        """How many candidates are still to be asked."""
+        """Number of candidates not yet asked for."""
         return self.size - len(self.candidates)
 
     @property
     def best(self) -> list[GroupHistory]:
-        """The complete candidate with the best objective, of which the lower number wins a tie; with several objectives
-        the Pareto set, by number. Empty while no candidate is complete."""
+        """The complete candidate with the best objective (the lower number wins a tie); with several objectives the
+        Pareto set, by number. Empty while no candidate is complete."""
         numbers = self.front.numbers()
         return [self.candidates[number] for number in (numbers if len(self.objectives) > 1 else numbers[:1])]
 
     @property
     def leader(self) -> GroupHistory | None:
-        """Of `best` the candidate with the best value of `metric`."""
+        """The candidate of `best` with the best value of `metric`."""
         return max(self.best, key=lambda group: self.metric.sign * (group.objective(self.place) or 0.0), default=None)
 
     def refit(self, group: GroupHistory) -> GroupHistory | None:
-        """Return what trains `group` again on the whole training list, or None while nothing does."""
+        """Return the refit of `group`, or None if the sweep has not asked for one."""
         return self.refits.get(group.name)
 
     def control_values(self, objective: int | None = None, control: int = 0, refit: bool = False) -> dict[int, float]:
-        """Return seed → value of a control that is complete there; of its refits with `refit`."""
+        """Return seed → value of a control's complete groups, or with `refit` of their refits."""
         place = self.place if objective is None else objective
         groups: list[GroupHistory | None] = list(self.controls.get(control, {}).values())
         if refit:
@@ -192,8 +192,8 @@ class BlockHistory:
     def gain(self, group: GroupHistory, comparisons: int = 1, videos: int | None = None) -> Gain | None:
         """Return the gain of a candidate (or of a refit, over the control's refits) in `metric`, paired by seed.
 
-        None while no seed is complete of both, and for a candidate that is the control's own trial. For `comparisons`
-        and `videos` see paired_gain.
+        Return None while no seed is complete in both, and for a candidate that is the control's own trial. See
+        paired_gain for `comparisons` and `videos`.
         """
         if self.is_control_itself(group):
             return None
@@ -201,29 +201,29 @@ class BlockHistory:
         return paired_gain(self.metric, group.values(self.place), base, comparisons, videos)
 
     def is_control_itself(self, group: GroupHistory) -> bool:
-        """Return whether every trial of the group is one of the first control's: a candidate may have no teacher."""
+        """Return whether all trials of the group are the first control's, as for a candidate without a teacher."""
         controls = [*self.controls.get(0, {}).values()]
         if group.kind == "refit":
             controls = [refit for control in controls if (refit := self.refit(control)) is not None]
         return set(group.keys) <= {key for control in controls for key in control.keys}
 
-    # ---- how far it is -----------------------------------------------------------------------------------------------
+    # ---- progress ----------------------------------------------------------------------------------------------------
 
     @property
     def length(self) -> float:
-        """Epochs of a candidate's trial as pruning lets them be; all of them while no candidate has ended."""
+        """Mean epochs per trial of the ended candidates; the full number while no candidate has ended."""
         return self.lengths.value or self.epochs
 
     @property
     def waiting(self) -> float:
-        """Epochs of all trials that have not begun."""
+        """Expected epochs of all trials that have not begun."""
         candidates = self.unasked + self.counts["candidate", "pending"]
         others = sum(self.counts[kind, "pending"] for kind in ("control", "teacher", "refit"))
         return candidates * self.seeds * self.length + others * self.epochs
 
     def left(self, group: GroupHistory) -> float:
-        """Return how many epochs a group of the block has left: to where candidates end on average or, beyond that, to
-        the very end."""
+        """Return how many epochs a group has left. A candidate is expected to end at `length` or, if it is beyond that,
+        at its last epoch."""
         left = 0.0
         for i in range(len(group.keys)):
             done, end = group.epoch(i), float(group.epochs)

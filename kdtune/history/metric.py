@@ -1,4 +1,4 @@
-"""One specification of a metric: its direction, unit, names and baseline, and how its figures are written."""
+"""The specification of a metric: direction, unit, baseline, names and the format of its figures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Split = Literal["validation", "test"]
 #: Shares of the evaluated videos; f1, precision and recall are means over the classes.
 SHARES = ("pretext", "knn", "linear", "action", "top1", "top5", "retrieval")
 MEANS = ("precision", "recall", "f1")
-#: Shares that always answering the most frequent class has a value for: one answer for each video.
+#: Shares with a majority baseline (always answer the most frequent class): one answer per video.
 ONE_ANSWER = ("pretext", "knn", "linear", "action", "top1")
 COST_UNITS = {"gmac": "GMAC", "peak_memory": "MiB", "clip_ms": "ms", "epoch_seconds": "s", "parameters": "weights"}
-#: Names that are not the column's own.
+#: Displayed names that differ from the column's.
 NAMES = {"knn": "k-NN", "f1": "F1", "gmac": "GMAC"}
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A figure of a trial, as an objective names it: the only place that knows how it reads.
+    """A metric of a trial, as an objective names it. Only this class formats its figures.
 
-    A gain is a difference to a base, turned so that more is better, in `unit`: a share's in points (hundredths).
+    A gain is a difference from a base in `unit`, signed so that more is better; for a share the unit is points (0.01).
     """
 
     metric: str
@@ -33,9 +33,9 @@ class MetricSpec:
     stage: str
     mode: Mode
     column: str
-    """The recorded figure: the metric, or its best value so far."""
+    """The recorded column: the metric, or its best value so far."""
     cost: bool = False
-    """Whether it says what a trial costs. A cost has no split, stage or baseline."""
+    """Whether the metric is a cost of the trial. A cost has no split, stage or baseline."""
 
     @classmethod
     def of(cls, objective: ObjectiveConfig, reduce: str) -> MetricSpec:
@@ -49,19 +49,19 @@ class MetricSpec:
         return self if self.cost else replace(self, stage=stage or self.stage, split=split or self.split)
 
     def as_knn(self) -> MetricSpec:
-        """Return k-NN accuracy at the same place, which every pre-training records: for where this metric is not."""
+        """Return k-NN accuracy, which every pre-training records, on the same split and stage."""
         return MetricSpec("knn", self.split, self.stage, "max", "knn")
 
     # ---- direction, unit, baseline -----------------------------------------------------------------------------------
 
     @property
     def sign(self) -> int:
-        """1 where more is better, −1 where less is."""
+        """1 if more is better, −1 if less is better."""
         return 1 if self.mode == "max" else -1
 
     @property
     def base(self) -> str:
-        """The metric without what says that it is the best so far, or of how many neighbours."""
+        """The column without `best_` and the number of neighbours; for a loss, the column itself."""
         return self.column if self.is_loss else self.column.removeprefix("best_").split("_")[0]
 
     @property
@@ -80,13 +80,12 @@ class MetricSpec:
 
     @property
     def unit(self) -> str:
-        """Of a gain: points, nats, GMAC, MiB, ms, s or weights."""
+        """The unit of a gain: points, nats, GMAC, MiB, ms, s or weights."""
         return "points" if self.percent else COST_UNITS.get(self.column, "nats" if self.is_loss else "")
 
     @property
     def baseline(self) -> str | None:
-        """The column with the share that always answering the most frequent class would have; None where that says
-        nothing of this metric."""
+        """The column of the majority baseline (always answer the most frequent class); None if the metric has none."""
         return majority_of(self.column) if self.is_share and self.base in ONE_ANSWER else None
 
     def gain(self, value: float, base: float) -> float:
@@ -109,34 +108,34 @@ class MetricSpec:
 
     @property
     def name(self) -> str:
-        """As in `k-NN accuracy`, `pretext loss`, `GMAC`."""
+        """The displayed name, as in `k-NN accuracy`, `pretext loss`, `GMAC`."""
         shown = NAMES.get(self.base, self.column.removeprefix("best_").replace("_", " "))
         shown = f"best {shown}" if self.column.startswith("best_") else shown
         return f"{shown} accuracy" if self.is_share and self.base != "retrieval" else shown
 
     @property
     def where(self) -> str:
-        """As in ` on validation at late`; empty for a cost."""
+        """Split and stage, as in ` on validation at late`; empty for a cost."""
         return "" if self.cost else f" on {self.split} at {self.stage}"
 
     @property
     def title(self) -> str:
-        """As in `k-NN accuracy on validation at late`."""
+        """Name, split and stage, as in `k-NN accuracy on validation at late`."""
         return f"{self.name}{self.where}"
 
     @property
     def axis(self) -> str:
-        """For a plot: name and unit."""
+        """The label of a plot's axis: name and unit."""
         if self.cost:
             return f"{self.name} ({self.unit})" if self.unit.lower() != self.name.lower() else self.unit
         return f"{self.name} on {self.split} ({'nats' if self.is_loss else 'share of 1'})"
 
     @property
     def gain_head(self) -> str:
-        """The head of a column of gains: `gain (points)`."""
+        """The head of a column of gains, as in `gain (points)`."""
         return f"gain ({self.unit})" if self.unit else "gain"
 
-    # ---- figures in words --------------------------------------------------------------------------------------------
+    # ---- format ------------------------------------------------------------------------------------------------------
 
     def text(self, value: float | None, spread: float | None = None) -> str:
         """Write a value, as in `0.412` or `0.412 ± 0.010`; empty for None."""
@@ -153,7 +152,7 @@ class MetricSpec:
         return (text + (f" {self.unit}" if unit and self.unit else "")).replace("-", "−")
 
     def interval_text(self, low: float | None, high: float | None) -> str:
-        """Write an interval of a gain, as in `−1.0 … +9.4`; empty where there is none."""
+        """Write an interval of a gain, as in `−1.0 … +9.4`; empty without one."""
         return "" if low is None or high is None else f"{self.gain_text(low)} … {self.gain_text(high)}"
 
     def threshold_text(self, threshold: float) -> str:

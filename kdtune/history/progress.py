@@ -1,4 +1,4 @@
-"""How far a sweep is: the time that is left, and everything that is shown of it while it runs, in plain values."""
+"""The progress of a sweep: the time left, and its displayed state as JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kdtune.parse import JsonObject
 
 
 def time_left(history: SweepHistory) -> float | None:
-    """Return the seconds until the last group ends if epochs continue at their pace, as many side by side as now.
+    """Estimate the seconds until the last group ends, at the present pace and with as many groups at once as now.
 
-    None while there is nothing to go by. An estimate: candidates to come count as long as those that have ended.
+    Return None while no group runs or no epoch has ended. Later candidates count as many epochs as the ended ones.
     """
     if not history.running or history.pace.value is None:
         return None
@@ -36,7 +36,7 @@ def picture(history: SweepHistory) -> JsonObject:
     "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
     several objectives {"candidates": the Pareto set} or None}],
     "running": [{"group", "trial": the group with the seed of the newest row, "epoch", "epochs": of that trial,
-    "stage": the last one (or epoch that was evaluated), "metric", "value": there, mean over the seeds that are there}]}
+    "stage": the last stage or evaluated epoch, "metric", "value": its mean over the seeds that have reached it}]}
     """
     return {
         "done": history.done,

@@ -1,4 +1,4 @@
-"""Reads the history of a sweep from the store: at once, or event by event while the sweep runs."""
+"""Reads the history of a sweep from the store, at once or event by event while the sweep runs."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from kdtune.store import Store
 from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
 
-#: Of the groups of a block that ended since the last look, how many are read for the pace of their epochs.
+#: Maximum number of newly ended groups per block whose epochs are read to measure the pace.
 SAMPLE = 4
 
 
 def read_history(store: Store, name: str) -> SweepHistory:
-    """Return the history of a sweep, as its record, its ledger and the begun trials say.
+    """Return the history of a sweep from its record, its ledger and the trials that have begun.
 
-    Rows that are damaged are passed over, and a note names them. Raises StoreError for an unknown name, DamageError (a
-    StoreError) for a sweep whose record is damaged.
+    Damaged rows are skipped with a note. Raises StoreError for an unknown name, and DamageError (a StoreError) if the
+    record is damaged.
     """
     return HistoryReader(store, name).read()
 
 
 class Lines:
-    """The rows of a JSONL file that have come since the last look."""
+    """Reads the rows that were added to a JSONL file since the last call."""
 
     def __init__(self, path: Path, needs: tuple[str, ...]) -> None:
         self.path, self.needs, self._at, self._file = path, needs, 0, 0
 
     def new(self) -> list[JsonObject]:
-        """Return the whole lines; a torn last one comes when it is whole. A file that was replaced begins again."""
+        """Return the new rows; a torn last line waits until it is complete. A replaced file is read from its start."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
             return []
         except IsADirectoryError:
-            note_damage(DamageError([Problem(str(self.path), f"is a folder, where a file should be; {REMEDY}")]))
+            note_damage(DamageError([Problem(str(self.path), f"is a folder, but must be a file; {REMEDY}")]))
             return []
         with file:
             found = os.fstat(file.fileno())
@@ -70,9 +70,9 @@ class Lines:
 
 
 class HistoryReader:
-    """A sweep's files, read for whoever watches it. Raises StoreError for an unknown name.
+    """Reads the files of a sweep as they grow. Raises StoreError for an unknown name.
 
-    `history` is what `read` and `poll` have told of so far.
+    `history` holds what `read` and `poll` have read so far.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -81,11 +81,11 @@ class HistoryReader:
         self.history = SweepHistory(read_record(store, name))
         self._ledger = Lines(self.files.folder / self.history.record.ledger, LEDGER_ROW)
         self._followed: dict[str, tuple[Asked, dict[str, Lines]]] = {}
-        """Open groups that have begun: name → what was asked, and for each key the trial's rows."""
+        """Open groups that have begun: name → the event Asked, and key → the reader of the trial's rows."""
 
     @property
     def current(self) -> bool:
-        """Whether the sweep's record is the one that was read. A driver writes it when it starts."""
+        """Whether the sweep's record has not changed since it was read. A driver writes it when it starts."""
         return self._stamp() == self._version
 
     def _stamp(self) -> tuple[int, int]:
@@ -96,7 +96,7 @@ class HistoryReader:
         return (found.st_ino, found.st_mtime_ns)
 
     def read(self, begun: bool = True) -> SweepHistory:
-        """Read what is new in the ledger and, unless `begun` is False, which open groups have begun; no epochs."""
+        """Read new rows of the ledger and, unless `begun` is False, find open groups that have begun; no epochs."""
         for event in self._ledger_events():
             self.history.apply(event)
         if begun:
@@ -104,9 +104,9 @@ class HistoryReader:
         return self.history
 
     def poll(self, apply: Callable[[Event], object] | None = None) -> SweepHistory:
-        """Read everything that is new since the last look, epochs of open groups included.
+        """Read everything that was added since the last call, including epochs of open groups.
 
-        `apply` is called with each event instead of `history.apply`, which it must call in turn.
+        `apply` receives each event instead of `history.apply`, and must pass it on to that.
         """
         apply = self.history.apply if apply is None else apply
         self.files.fetch()
@@ -115,7 +115,7 @@ class HistoryReader:
         for event in events:
             if isinstance(event, Ended):
                 if event.group in sample and event.group in self.history.open:
-                    self._read(self.history.open[event.group], apply)  # before its end is told
+                    self._read(self.history.open[event.group], apply)  # before its end is applied
                 self._followed.pop(event.group, None)
             apply(event)
         self._start(apply)
@@ -131,7 +131,7 @@ class HistoryReader:
                 yield event
 
     def _start(self, apply: Callable[[Event], object]) -> None:
-        """Tell of each open group whose training was not seen to begin before."""
+        """Apply Started for each open group that was not known to have begun."""
         for group in list(self.history.open.values()):
             known = self._followed.get(group.name)
             if (known is None or known[0] != group.asked) and self._has_begun(group):
@@ -143,7 +143,7 @@ class HistoryReader:
         return any(trial.config.exists() or trial.epochs.exists() for trial in files)
 
     def _sample(self, events: list[LedgerEvent]) -> set[str]:
-        """Return the last groups of each block that end in `events`, and those that were followed until then."""
+        """Return the names of each block's last groups that end in `events`, and of all groups followed so far."""
         asked = [*(group.asked for group in self.history.open.values()), *(e for e in events if isinstance(e, Asked))]
         block = {event.group: event.block for event in asked}
         last: dict[str | None, deque[str]] = {}
@@ -154,7 +154,7 @@ class HistoryReader:
 
     def _follow(self, group: GroupHistory) -> dict[str, Lines]:
         known = self._followed.get(group.name)
-        if known is None or known[0] != group.asked:  # asked anew, perhaps by other keys
+        if known is None or known[0] != group.asked:  # asked for again, perhaps with other keys
             keys = [*group.keys, *group.asked.finetuned]
             known = group.asked, {key: Lines(self.store.trial(key).epochs, ("epoch",)) for key in keys}
             self._followed[group.name] = known

@@ -1,4 +1,4 @@
-"""A sweep's record (sweep.json): what is known of a sweep before its first event."""
+"""A sweep's record (sweep.json), which a driver writes before the first event."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from kdtune.store import Store
 
 @dataclass(frozen=True)
 class ModelsWanted:
-    """What of the sweep becomes MLflow models."""
+    """Which students of the sweep become MLflow models."""
 
     models: Literal["none", "best", "all"] = "best"
     register: str | None = None
-    """A name in MLflow's model registry."""
+    """The name in MLflow's model registry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord:
-    """What a driver writes of a sweep before its first event."""
+    """The description of a sweep: its file, blocks, stages and objectives."""
 
     name: str
     question: str = ""
     experiment: str = ""
-    """MLflow's."""
+    """The MLflow experiment."""
     ledger: str
-    """The name of the ledger's file, beside the record."""
+    """The file name of the ledger, beside the record."""
     blocks: Mapping[str, int]
-    """Label → how many candidates the block will have, asked or not."""
+    """Label → number of candidates that the block will have, including those not yet asked for."""
     stages: Mapping[str, int]
-    """Name → epoch, in order; `finetune` counts fine-tuning's epochs on."""
+    """Name → epoch, in order; `finetune` adds the epochs of fine-tuning to those of pre-training."""
     objectives: tuple[MetricSpec, ...]
     params: tuple[str, ...] = ()
-    """Blocked on and searched, in the sweep file's order."""
+    """Block and searched parameters, in the sweep file's order."""
     epochs: int
-    """Of a trial of the sweep file, fine-tuning excluded."""
+    """Epochs of a trial, without fine-tuning."""
     refit: bool = False
     tracking: ModelsWanted = field(default_factory=ModelsWanted)
     commit: Mapping[str, str] = field(default_factory=dict)
-    """MLflow's tags of the code that the sweep was run with."""
+    """MLflow tags of the code that ran the sweep."""
     text: str = ""
-    """The sweep file."""
+    """The text of the sweep file."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The sweep file with its --set, as JSON."""
+    """The sweep file with --set applied, as JSON."""
 
     def __post_init__(self) -> None:
         if not self.objectives or not self.stages:
-            raise ValueError("a sweep has one objective and one stage at least")
+            raise ValueError("a sweep must have at least one objective and one stage")
         if not stays_below(self.ledger):
             raise ValueError("ledger must name a file beside the record")
 
@@ -84,18 +84,18 @@ class SweepRecord:
 
     @property
     def metric(self) -> MetricSpec:
-        """What gains are said of: the first objective that is no cost, or the first."""
+        """The metric of gains: the first objective that is not a cost, or the first objective."""
         return next((metric for metric in self.objectives if not metric.cost), self.objectives[0])
 
     @property
     def tuning_epochs(self) -> int:
-        """Epochs of the fine-tuning that follows a trial; 0 where none does."""
+        """Epochs of the fine-tuning that follows a trial; 0 without fine-tuning."""
         return max(0, max(self.stages.values()) - self.epochs)
 
     def wants(self, asked: Asked) -> bool:
         """Return whether the sweep still has this group.
 
-        A ledger also knows blocks and candidates of a run that had more of them, and refits of one that had some.
+        The ledger may also hold blocks, candidates and refits of an earlier run with a larger sweep file.
         """
         if asked.block is None:
             return True
@@ -105,11 +105,11 @@ class SweepRecord:
         return asked.block in self.blocks and numbered
 
     def sweep(self) -> SweepConfig:
-        """Return the sweep as it was run, --set included. Raises StoreError where this version refuses it."""
+        """Return the sweep as it was run, with --set applied. Raises StoreError if this version refuses it."""
         try:
             return SweepConfig.model_validate(self.config)
         except ValidationError as error:  # an earlier version allowed it
-            what = f"was run with what this version refuses: {first_line(error)}"
+            what = f"was run with settings that this version refuses: {first_line(error)}"
             raise StoreError(
                 [Problem(f"sweep {self.name}", what, "run the sweep again with a file that it accepts")]
             ) from error
@@ -120,7 +120,7 @@ class SweepRecord:
 
 
 def read_record(store: Store, name: str) -> SweepRecord:
-    """Return a sweep's record. Raises StoreError for an unknown name, DamageError for a record that cannot be used."""
+    """Return a sweep's record. Raises StoreError for an unknown name, DamageError if the record cannot be used."""
     files = store.sweep(name).fetch()
     record = store.sweep_record(name)
     return parsed(SweepRecord, record, files.sweep)

@@ -1,7 +1,7 @@
 """The history of a sweep: its events folded into one object, the same while it runs and afterwards (DESIGN 4.9).
 
-Whoever says what happened in a sweep, says it by a SweepHistory: nothing else works out a state, a best or a gain.
-An event costs O(1), a picture O(running groups + blocks), so that sweeps of thousands of trials can be watched.
+Every reader of a sweep uses a SweepHistory: nothing else computes a state, a best candidate or a gain. An event costs
+O(1), a picture O(running groups + blocks), so that sweeps of thousands of trials can be watched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdtune.store.seal import note_damage
 
 
 class SweepHistory:
-    """What is known of a sweep. It changes by `apply` alone; it is not locked.
+    """The state of a sweep. Only `apply` changes it. It is not thread-safe.
 
     Example:
         history = read_history(Store("runs"), "lambda_tau")
@@ -32,18 +32,18 @@ class SweepHistory:
     def __init__(self, record: SweepRecord, events: Iterable[Event] = ()) -> None:
         self.record = record
         self.groups: dict[str, GroupHistory] = {}
-        """Every group that was asked and that the sweep still has, by name."""
+        """Every group that was asked for and that the sweep still has, by name."""
         self.blocks = {label: self._block(label, size) for label, size in record.blocks.items()}
         self.teachers = self._block("teachers", 0)
-        """The teachers, which stand in no block: its counts and its pace."""
+        """The counts and the pace of the teachers, which belong to no block."""
         self.open: dict[str, GroupHistory] = {}
         """The groups that have not ended, by name."""
         self.running: dict[str, GroupHistory] = {}
-        """Those of them that have begun."""
+        """The open groups that have begun, by name."""
         self.pace = Mean()
-        """Seconds of an epoch, of whatever trial."""
+        """Seconds per epoch over all trials."""
         self.done = 0
-        """How many groups have ended."""
+        """Number of groups that have ended."""
         for event in events:
             self.apply(event)
 
@@ -56,7 +56,7 @@ class SweepHistory:
 
     @property
     def metric(self) -> MetricSpec:
-        """What gains are said of: the first objective that is no cost, or the first."""
+        """The metric of gains: the first objective that is not a cost, or the first objective."""
         return self.record.metric
 
     @property
@@ -65,22 +65,22 @@ class SweepHistory:
 
     @property
     def total(self) -> int:
-        """How many groups were asked, and candidates are still to be asked."""
+        """Number of groups that were asked for, plus candidates not yet asked for."""
         return len(self.groups) + sum(block.unasked for block in self.blocks.values())
 
     @property
     def complete(self) -> bool:
-        """Whether every group has ended that the sweep is to have."""
+        """Whether every group of the sweep has ended."""
         return self.done >= self.total
 
     def block_of(self, group: GroupHistory) -> BlockHistory:
-        """Return the group's block; for a teacher `teachers`."""
+        """Return the group's block, or `teachers` for a teacher."""
         return self.teachers if group.asked.block is None else self.blocks[group.asked.block]
 
-    # ---- what it comes to --------------------------------------------------------------------------------------------
+    # ---- results -----------------------------------------------------------------------------------------------------
 
     def best(self, block: str) -> list[GroupHistory]:
-        """Return a block's best candidate; of several objectives the Pareto set. Empty while none is complete."""
+        """Return a block's best candidate, or the Pareto set of several objectives. Empty while none is complete."""
         return self.blocks[block].best
 
     def chosen_refits(self, block: str) -> list[GroupHistory]:
@@ -91,8 +91,8 @@ class SweepHistory:
 
     @property
     def comparisons(self) -> int:
-        """How many candidates were held against a control, in all blocks. Pruned ones count: that they did not come to
-        the end was decided by their figures, too."""
+        """Number of candidates that were compared with a control, over all blocks. Pruned candidates count, because
+        their figures decided that they were pruned."""
         return sum(
             group.state in ("complete", "pruned") and not block.is_control_itself(group)
             for block in self.blocks.values()
@@ -100,14 +100,14 @@ class SweepHistory:
         )
 
     def gains(self, block: str, videos: int | None = None) -> dict[int, Gain]:
-        """Return candidate → gain over the block's first control, in `metric.unit`, with intervals that hold together
-        for all candidates of the sweep. `videos` is how many were evaluated, where that is known."""
+        """Return candidate → gain over the block's first control, in `metric.unit`. The intervals hold together for all
+        candidates of the sweep. `videos` is the number of evaluated videos, if known."""
         own, comparisons = self.blocks[block], max(1, self.comparisons)
         found = {n: own.gain(group, comparisons, videos) for n, group in sorted(own.candidates.items())}
         return {number: gain for number, gain in found.items() if gain is not None}
 
     def counts(self) -> Mapping[State, int]:
-        """Return state → how many groups, of all blocks and the teachers; unasked candidates are pending."""
+        """Return state → number of groups, over all blocks and the teachers; unasked candidates are pending."""
         every = (self.teachers, *self.blocks.values())
         return {state: sum(block.count(state) for block in every) for state in (*ENDED, "running", "pending")}
 
@@ -118,10 +118,10 @@ class SweepHistory:
                 yield from by_seed.values()
             yield from (group for _, group in sorted(block.candidates.items()))
 
-    # ---- what happens ------------------------------------------------------------------------------------------------
+    # ---- events ------------------------------------------------------------------------------------------------------
 
     def apply(self, event: Event) -> GroupHistory | None:
-        """Take note of an event; return the group that it is of, or None where the sweep has no such group."""
+        """Apply an event; return its group, or None if the event is ignored."""
         match event:
             case Asked():
                 return self._ask(event)
@@ -135,7 +135,7 @@ class SweepHistory:
     def _ask(self, asked: Asked) -> GroupHistory | None:
         known = self.groups.get(asked.group)
         if known is not None and known.asked == asked:
-            return known  # a run that resumes says so again
+            return known  # a resumed run asks again
         if not self.record.wants(asked):
             return None
         if known is not None:
@@ -155,8 +155,8 @@ class SweepHistory:
         return group
 
     def _void(self, group: GroupHistory) -> None:
-        """Forget a group that is asked anew as another one, and what followed from it: the refits of its block, and the
-        candidates that come after it. The run that asks it anew asks those again."""
+        """Forget a group that is asked for with other content, and what depends on it: the refits of its block and the
+        later candidates (after a control, all of them). The run that asks for it asks for those again."""
         if group.kind in ("control", "candidate"):
             block, first = self.block_of(group), group.number + 1 if group.kind == "candidate" else 0
             for other in [*block.refits.values(), *(g for n, g in block.candidates.items() if n >= first)]:
@@ -194,10 +194,10 @@ class SweepHistory:
         return group
 
     def _figure(self, group: GroupHistory, row: EpochRow) -> tuple[MetricSpec, float] | None:
-        """Return the metric that stands for a group while it runs, with its value in an epoch's row."""
+        """Return the metric that is displayed for a running group, and its value in an epoch's row."""
         split = "test" if group.kind == "refit" else self.metric.split
         figures = (row.evaluation or {}).get(split, {})
-        # Before fine-tuning an action head's metrics are not there, and a cost is no figure of an epoch.
+        # Metrics of the action head are missing before fine-tuning, and a cost is not measured per epoch.
         metric = self.metric if self.metric.column in figures else self.metric.as_knn()
         return (metric, figures[metric.column]) if metric.column in figures else None
 
@@ -205,16 +205,16 @@ class SweepHistory:
         if group is None:
             return None
         if any(len(values) != len(group.seeds) for values in ended.outcome.values):
-            what = f"says of {group.name} how another number of trials ended than were asked: this is passed over"
+            what = f"has an end of {group.name} with another number of trials than asked for: the row is skipped"
             note_damage(DamageError([Problem(f"the ledger of sweep {self.name}", what)]))
             return None
         if group.outcome is None:
             group.was_found = ended.cached
         if (group.outcome, group.cached) == (ended.outcome, ended.cached):
-            return group  # every run that finds it says so again
+            return group  # every run that finds it writes it again
         outcome, block = ended.outcome, self.block_of(group)
         self._move(group, outcome.state)
-        group.outcome, group.cached, group.done, group.reached = outcome, ended.cached, {}, {}  # thousands of them end
+        group.outcome, group.cached, group.done, group.reached = outcome, ended.cached, {}, {}  # saves memory
         if group.kind == "candidate":
             if len(outcome.objectives) == len(self.objectives):
                 block.front.add(group.number, outcome.objectives)
@@ -223,14 +223,14 @@ class SweepHistory:
         return group
 
     def _length(self, group: GroupHistory) -> int | None:
-        """Return how many epochs each trial of an ended candidate had; None where it is not known."""
+        """Return the number of epochs of each trial of an ended candidate; None if it is unknown."""
         outcome = group.outcome
         if outcome is None or outcome.state == "failed":
             return None
         return group.epochs if outcome.state == "complete" else self.record.stages.get(outcome.stage or "")
 
     def _move(self, group: GroupHistory, state: State) -> None:
-        """Bring a group to another state; how it had ended holds no longer."""
+        """Move a group to another state, and discard its outcome."""
         block = self.block_of(group)
         block.counts[group.kind, group.state] -= 1
         block.counts[group.kind, state] += 1
@@ -248,5 +248,5 @@ class SweepHistory:
 
 
 def place_of(row: EpochRow) -> str:
-    """Return what an evaluated row is called: its stage, or as in `epoch 3`."""
+    """Return the name of an evaluated row: its stage, or as in `epoch 3`."""
     return row.stage or f"epoch {row.epoch}"

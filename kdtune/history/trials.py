@@ -1,4 +1,4 @@
-"""What the store holds of each trial of a sweep: its stages, weights, cost and profile, with what the history says."""
+"""The records of each trial of a sweep: stages, weights, cost and profile from the store, state from the history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Profile = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class EarlierProfile:
-    """The profile under which a trial was trained up to an epoch, before it resumed under another one."""
+    """The profile that trained a trial up to an epoch, before the trial resumed under another profile."""
 
     profile: Profile
     epoch: int = 0
@@ -34,7 +34,7 @@ class EarlierProfile:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """result.json, as far as a sweep is read from it."""
+    """The fields of result.json that a sweep needs."""
 
     epochs: int
     stages: Mapping[str, Mapping[str, Mapping[str, FiniteFloat]]]
@@ -50,21 +50,21 @@ class TrialRecord:
 
     group: GroupHistory
     place: int
-    """Among the group's seeds."""
+    """Index among the group's seeds."""
     state: State
-    """The group's; while that has not ended, `running` if this trial has begun."""
+    """The state of the group; while the group is open, `running` if this trial has begun, else `pending`."""
     epochs: int
-    """How many it has trained in this sweep, fine-tuning excluded."""
+    """Number of epochs trained in this sweep, without fine-tuning."""
     stages: Stages
-    """Those that it reached in this sweep, fine-tuning included."""
+    """Stages reached in this sweep, with fine-tuning."""
     seconds: float
-    """Of its epochs in this sweep, fine-tuning included."""
+    """Seconds of all epochs in this sweep, with fine-tuning."""
     weights_sha256: str | None
-    """At the last stage that it reached."""
+    """SHA-256 of the weights at the end, or at the last stage reached."""
     objectives: Sequence[MetricSpec] = field(default=(), repr=False)
-    """What `values` are values of; a refit's are on test."""
+    """The objectives of `values`, in order; those of a refit are on test."""
     end: TrialEnd | None = field(default=None, repr=False)
-    """What it ended with; None where it was not trained to its end in this sweep."""
+    """The trial's result; None if it was not trained to its end in this sweep."""
 
     @property
     def key(self) -> str:
@@ -72,7 +72,7 @@ class TrialRecord:
 
     @property
     def finetuned(self) -> str | None:
-        """The key of its fine-tuning; None where it has none, or was pruned before."""
+        """The key of its fine-tuning; None without one, or if the trial was pruned."""
         return self.group.asked.finetuned[self.place] if self.group.asked.finetuned and self.state != "pruned" else None
 
     @property
@@ -90,22 +90,22 @@ class TrialRecord:
 
     @property
     def candidate(self) -> int | None:
-        """The number of its candidate; None of a control."""
+        """The number of its candidate; None for a control."""
         return None if self.is_control else self.group.number
 
     @property
     def params(self) -> Mapping[str, Scalar]:
-        """student, teacher, lambda, tau, alpha, fraction and what else is searched."""
+        """student, teacher, lambda, tau, alpha, fraction and the other searched parameters."""
         return self.group.asked.params[self.place]
 
     @property
     def values(self) -> Sequence[float]:
-        """Its value of each objective; empty unless it is complete."""
+        """The trial's value of each objective; empty unless it is complete."""
         return [] if self.group.outcome is None else [values[self.place] for values in self.group.outcome.values]
 
     @property
     def objective(self) -> float | None:
-        """Its value of the first objective; None unless it is complete."""
+        """The trial's value of the first objective; None unless it is complete."""
         return self.values[0] if self.values else None
 
     @property
@@ -114,12 +114,12 @@ class TrialRecord:
 
     @property
     def profile(self) -> Profile | None:
-        """The machine and versions that it ended on; None where it did not."""
+        """The machine and versions that the trial ended on; None if it has not ended."""
         return None if self.end is None else self.end.profile
 
     @property
     def profiles(self) -> list[Profile]:
-        """Every profile that it was trained under, the last one last."""
+        """Every profile that trained the trial, in order."""
         if self.end is None:
             return []
         earlier = [found.profile for found in self.end.earlier_profiles]
@@ -130,7 +130,7 @@ class TrialRecord:
         return self.group.error
 
     def figure(self, metric: MetricSpec) -> float | None:
-        """Return a figure of the trial, or None where it has none. An objective's is what the search was told."""
+        """Return the trial's value of a metric, or None. For an objective it is the value that the search received."""
         if self.values and metric in self.objectives:
             return self.values[self.objectives.index(metric)]
         return metric.value_of(self.stages, self.cost or {})
@@ -142,10 +142,10 @@ class SweepTrials:
 
     history: SweepHistory
     trials: Sequence[TrialRecord]
-    """Of controls and candidates: by block, controls first, then by number and seed."""
+    """Trials of controls and candidates: by block, controls first, then by number and seed."""
     refits: Sequence[TrialRecord] | None
-    """Of the controls' refits, and of those of the candidates that the search still chooses; None where the sweep asks
-    for none."""
+    """Trials of the refits of controls and of the candidates that the search still chooses; None if the sweep file has
+    no `refit: true`."""
 
     @property
     def every(self) -> list[TrialRecord]:
@@ -153,7 +153,7 @@ class SweepTrials:
 
 
 def sweep_trials(store: Store, history: SweepHistory) -> SweepTrials:
-    """Return the history with its trials' records. A record that is damaged counts as missing, and a note names it."""
+    """Return the history with its trials' records. A damaged record counts as missing, and a note names it."""
     trials = _records(store, list(history.in_order()), history.objectives)
     again = [refit for block in history.blocks for refit in history.chosen_refits(block)]
     tested = [objective.at(split="test") for objective in history.objectives]
@@ -161,7 +161,7 @@ def sweep_trials(store: Store, history: SweepHistory) -> SweepTrials:
 
 
 def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | None:
-    """Return what always answering the most frequent class would score, as the first of the trials says that does."""
+    """Return the majority baseline of a metric from the first trial that records it; None if none does."""
     name = metric.baseline
     if name is None:
         return None
@@ -170,10 +170,10 @@ def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | No
 
 
 def trained_keys(store: Store, name: str) -> list[str]:
-    """Return the keys of all trials of a sweep that have an epoch: teachers, controls, candidates, refits and
-    fine-tunings; or, where `name` is no sweep, of the one trial whose key begins so.
+    """Return the keys of all trials of the sweep `name` that have an epoch: teachers, controls, candidates, refits and
+    fine-tunings. If `name` is not a sweep, return the key of the only trial whose key begins with it.
 
-    Raises StoreError where there is no such trial, or more than one.
+    Raises StoreError if no trial's key begins with it, or several do.
     """
     if is_name(name) and store.sweep(name).fetch().sweep.exists():
         groups = read_history(store, name).groups.values()
@@ -182,7 +182,7 @@ def trained_keys(store: Store, name: str) -> list[str]:
         return [key for key in keys if store.trial(key).sound_rows()]
     found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:
-        what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin so"
+        what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin with it"
         raise StoreError([Problem(str(store.root), what)])
     return found
 
@@ -197,7 +197,7 @@ def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[Metr
     rows, end = epoch_rows(files), trial_end(files)
     stage = None if group.outcome is None else group.outcome.stage
     if stage is not None:
-        # Another sweep may have trained the trial further: here it ended at this stage.
+        # Another sweep may have trained the trial further; in this sweep it ended at this stage.
         last = next((row.epoch for row in rows if row.stage == stage), 0)  # 0: its row is lost
         rows, end = [row for row in rows if row.epoch <= last], None
     state = group.state
@@ -214,12 +214,12 @@ def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[Metr
 
 
 def epoch_rows(files: TrialFiles) -> list[EpochRow]:
-    """Return a trial's epochs so far, in order. A damaged row is passed over, and a note names it."""
+    """Return a trial's epochs so far, in order. A damaged row is skipped, and a note names it."""
     read = (passed_over(partial(epoch_row, row, files.epochs), None) for row in files.sound_rows())
     return [row for row in read if row is not None]
 
 
 def trial_end(files: TrialFiles) -> TrialEnd | None:
-    """Return what a complete trial ended with; None where it is not complete, or its result is damaged."""
+    """Return the result of a complete trial; None if it is not complete or its result is damaged."""
     result = files.sound_result()
     return None if result is None else passed_over(lambda: parsed(TrialEnd, result, files.result_file), None)
