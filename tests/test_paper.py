@@ -115,7 +115,7 @@ def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:
 def test_other_sweeps_have_no_such_tables(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda group, i, epoch: 0.3 + 0.01 * epoch)
-    assert "Beside the paper" not in make_report(store, "lambda_tau")[0].read_text()
+    assert "Comparison with the paper" not in make_report(store, "lambda_tau")[0].read_text()
 
 
 @pytest.mark.parametrize("name", ["paper", "paper_literal", "paper_small"])

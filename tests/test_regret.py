@@ -47,7 +47,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
     name, trials = next(chosen_stops(read_history(store, "tiny"), 1))
     assert all(store.trial(key).result() is None for key, _ in trials)
     page = make_report(store, "tiny", regret=1, device="cpu")[0].read_text()
-    assert "1 stopped candidates are trained to their end" in page
+    assert "1 pruned candidates were trained to their end" in page
     assert "approximate and unpaired" in page, "one seed, and the videos are known"
     rows = list(csv.DictReader((store.report("tiny") / "tables" / "stops.csv").read_text().splitlines()))
     assert [f"{row['block']} · {row['trial']}" for row in rows] == [name]

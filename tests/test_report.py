@@ -88,9 +88,7 @@ def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple
 
 def test_the_answer_claims_what_is_decided_and_no_more(made: tuple[Store, str]) -> None:
     said = answer(made[1])
-    assert said.startswith(
-        "In 1 of 2 blocks does the best candidate surely beat scratch in k-NN accuracy on validation"
-    )
+    assert said.startswith("In 1 of 2 blocks the best candidate surely beats scratch in k-NN accuracy on validation")
     assert "fraction=1.0 +10.0 (" in said
     assert "corrected for 10 comparisons" in said
     assert "The data do not decide whether the best, candidate" in made[1], "of the other block"
@@ -162,14 +160,14 @@ def test_convergence_by_hand(tmp_path: Path) -> None:
     store, page = reported(tmp_path, sweep, curve)
     rows = [list(row.values())[2:5] for row in table(store, "convergence")]
     assert rows == [["3 of 3", "8.0", "0.0"], ["3 of 3", "6.0", "0.25"], ["1 of 3", "2.0", ""]]
-    assert "1 of 2 candidates come to the control's final k-NN accuracy" in html.unescape(page)
+    assert "1 of 2 candidates reach the control's final k-NN accuracy" in html.unescape(page)
 
 
 def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> None:
     sweep = sweep_of({"blocks": {}})
     store, page = reported(tmp_path, sweep)
     assert "2 of 5 ended candidates were pruned: 36 epochs were not trained, 30%" in page  # 2 · 3 seeds · 6 of 8 epochs
-    assert "What it cost is not known" in page
+    assert "The cost is not known" in page
     history = read_history(store, "s")
     first = [name for name, _ in chosen_stops(history, 1)]
     assert [name for name, _ in chosen_stops(history, 2)][:1] == first, "a larger count adds to a smaller"

@@ -1,1 +1,1 @@
-"""Answers: tables made from the store."""
+"""Reports, results and tables from the store."""

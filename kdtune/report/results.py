@@ -1,4 +1,4 @@
-"""The results of a sweep as JSON (DESIGN 5), and what its trials' machines have not in common."""
+"""The results of a sweep as JSON (DESIGN 5), and the differences between its trials' profiles."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import asdict
 from kdtune.history.trials import SweepTrials, TrialRecord
 from kdtune.parse import JsonObject
 
-#: Fields of a profile that are a trial's own, or its data's: those may differ within one sweep on one machine.
+#: Fields of a profile that depend on a trial or its data, and so may differ within one sweep on one machine.
 OWN = ("frames", "threads", "precision", "torchvision")
 
 
 def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
     """Return {"sweep": name, "trials": […], "best": {block: trial}} as DESIGN 5; `run_ids`: key → MLflow's run.
 
-    Trials stand by block: controls, then candidates by number. A block's best is the first trial of its best candidate,
-    or None; of several objectives a list, the Pareto set. A sweep with `refit: true` has "refits" as well: controls and
-    chosen candidates once more, trained on the whole training list, their objectives measured on test.
+    Trials are in order of blocks: controls, then candidates by number. A block's best is the first trial of its best
+    candidate, or None; with several objectives it is a list, the Pareto set. A sweep with `refit: true` also has
+    "refits": controls and chosen candidates, trained again on the whole training list, with objectives on test.
     """
     history = found.history
     count = len(history.objectives)
@@ -32,7 +32,7 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
 
 
 def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) -> JsonObject:
-    """Return a trial as DESIGN 5; `objectives` is how many the sweep has."""
+    """Return a trial as in DESIGN 5; `objectives` is the sweep's number of objectives."""
     asked, outcome = trial.group.asked, trial.group.outcome
     row: JsonObject = {
         "key": trial.key,
@@ -67,11 +67,11 @@ def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) 
 
 
 def mixed_profiles(trials: Sequence[TrialRecord]) -> str | None:
-    """Return what differs between the machines and versions of the trials, in words; None where nothing does."""
+    """Return the differences between the trials' machines and versions, in words; None if there are none."""
     seen: dict[str, list[str]] = {}
     for profile in (profile for trial in trials for profile in trial.profiles):
         for name in profile.keys() - OWN:
-            # The fingerprint is of these two settings, which are the trial's own.
+            # The fingerprint depends on these two settings of the trial.
             settings = f" ({profile['threads']} threads, {profile['precision']})" if name == "arithmetic" else ""
             values = seen.setdefault(f"{name}{settings}", [])
             if str(profile[name]) not in values:
@@ -79,4 +79,4 @@ def mixed_profiles(trials: Sequence[TrialRecord]) -> str | None:
     mixed = [f"{name} {' | '.join(values)}" for name, values in sorted(seen.items()) if len(values) > 1]
     if not mixed:
         return None
-    return f"the trials ran under several profiles ({'; '.join(mixed)}): bits repeat only within one"
+    return f"the trials ran under several profiles ({'; '.join(mixed)}): results repeat bit for bit only within one"

@@ -20,7 +20,7 @@ SHORT = 12
 
 
 def block_table(sweep: SweepReport, standing: Standing, name: str) -> Table:
-    """Return controls and candidates of a block: values, stages, objectives, gain with its interval."""
+    """Return the controls and candidates of a block with values, stages, objectives, gain and interval."""
     metric, params = sweep.metric, sweep.varied_in(standing)
     entries = [*standing.controls, *standing.candidates]
     stages = [s for s in sweep.history.record.stages if any(entry.values(metric.at(stage=s)) for entry in entries)]
@@ -64,7 +64,7 @@ def on_test_table(sweep: SweepReport) -> Table | None:
 
 
 def reach_table(reaches: dict[str, list[Reach]], sweep: SweepReport, metric: MetricSpec) -> Table | None:
-    """Return the epochs until a trial reaches what the control ends with, and the share of its epochs saved."""
+    """Return the epochs until each trial reaches the control's final value, and the share of epochs saved."""
     rows, keys = [], []
     for standing in sweep.standings:
         for reach in reaches.get(standing.block, []):
@@ -79,9 +79,9 @@ def reach_table(reaches: dict[str, list[Reach]], sweep: SweepReport, metric: Met
     columns += [number("epochs saved"), Column("state")]
     title = f"Epochs to the control's final {metric.name} on {metric.split}"
     note = (
-        "The first evaluated epoch with at least what the control of the same seed has at its last one. Trials are "
-        "evaluated at their stages, and between them where stage.every asks for it: an epoch is known as finely as "
-        "that. The control's own line says when it first had that figure itself."
+        "The first evaluated epoch with a value at least as good as the final one of the control of the same seed. "
+        "Trials are evaluated at their stages and, with stage.every, between them, so epochs are only as exact as "
+        "that. The control's row shows when it first reached its own final value."
     )
     return Table(columns, rows, title, [note], "convergence", keys) if rows else None
 
@@ -103,7 +103,7 @@ def stops_table(stops: Stops, metric: MetricSpec) -> Table | None:
     columns = [Column("block"), Column("trial"), Column("stopped at"), number("in the end")]
     columns += [number(metric.gain_head.replace("gain", f"less the {other}", 1)) for other in ("best", "control")]
     columns += [Column("the stop was")]
-    title = f"Stopped candidates, trained to the end: {metric.title}"
+    title = f"Pruned candidates, trained to their end: {metric.title}"
     keys = [found.keys for found in stops.finished]
     return Table(columns, rows, title, name="stops", keys=keys) if rows else None
 
@@ -136,7 +136,7 @@ def trials_table(sweep: SweepReport) -> Table:
         )
     columns = [Column("key"), Column("is"), number("seed"), Column("state"), number("epochs"), number("objective")]
     columns += [number("profile"), Column("weights (SHA-256)"), Column("made again by")]
-    note = "replay trains it from nothing and compares bit for bit; add --store where the store is not runs."
+    note = "replay trains the trial again and compares bit for bit; add --store unless the store is runs."
     return Table(columns, rows, "Every trial", [note], "trials", [[key] for key in seen], lists_trials=True)
 
 
@@ -147,7 +147,7 @@ def _role(trial: TrialRecord) -> str:
 
 
 def profiles_of(trials: Sequence[TrialRecord]) -> list[Profile]:
-    """Return the different machines and versions that trials ended on."""
+    """Return the distinct machines and versions that trials ended on."""
     found: list[Profile] = []
     for trial in trials:
         if trial.profile is not None and trial.profile not in found:
@@ -156,7 +156,7 @@ def profiles_of(trials: Sequence[TrialRecord]) -> list[Profile]:
 
 
 def profile_table(trials: Sequence[TrialRecord]) -> Table | None:
-    """Return what the bits depend on besides the trial itself."""
+    """Return the machines and versions that the bits depend on, besides the trial itself."""
     profiles = profiles_of(trials)
     names = list(dict.fromkeys(name for profile in profiles for name in profile))
     rows = [

@@ -1,4 +1,4 @@
-"""A sweep as a report shows it: its history, with what the store holds of each trial, block by block."""
+"""The data of a report: a sweep's history with the records of its trials, block by block."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import SweepTrials, TrialRecord
 
-#: Of the short names of parameters, for heads and axes.
+#: Short name of a parameter → its sign, for heads and axes.
 SIGNS = {"lambda": "λ", "tau": "τ", "alpha": "α"}
 
 
 def label(parameter: str) -> str:
-    """Return what a parameter is called: λ, τ and α by their signs, others by their names."""
+    """Return the displayed name of a parameter: its sign if it has one, else its name."""
     return SIGNS.get(parameter, parameter)
 
 
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def last_stage(self) -> str:
-        """The stage at which it was pruned."""
+        """The stage where it was pruned; empty if it was not."""
         outcome = self.trials[0].group.outcome
         return "" if outcome is None else outcome.stage or ""
 
@@ -62,17 +62,17 @@ class Entry:
         return {seed: value for seed, value in found.items() if value is not None}
 
     def finals(self, metric: MetricSpec) -> dict[int, float]:
-        """Return the same of complete trials alone."""
+        """Return seed → value, for complete trials only."""
         complete = [trial for trial in self.trials if trial.group.state == "complete"]
         return Entry(self.name, complete).values(metric)
 
     def text(self, metric: MetricSpec) -> str:
-        """Return the mean over the seeds, with their standard deviation (n − 1) where there are several."""
+        """Return the mean over the seeds, with the standard deviation (n − 1) if there are several."""
         values = list(self.values(metric).values())
         return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
 
     def described(self, params: Sequence[str]) -> str:
-        """As in `candidate 3 (c3d, λ 0.25, τ 4)`."""
+        """Return the name with the values of `params`, as in `candidate 3 (c3d, λ 0.25, τ 4)`."""
         shown = [f"{label(p)} {value_text(self.params[p])}" for p in params if self.params.get(p) is not None]
         shown = [text.removeprefix("teacher ").removeprefix("student ") for text in shown]
         if self.name == "control":
@@ -83,17 +83,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Standing:
-    """One block. Gains and bests are the history's."""
+    """One block of a report. The history computes gains and best candidates."""
 
     history: BlockHistory
     controls: Sequence[Entry]
     """In the file's order; gains are over the first."""
     candidates: Sequence[Entry]
-    """By their figure, the best first; then those without one, by how far they came."""
+    """Best value first; then candidates without a value, by the epochs they trained."""
     videos: Mapping[str, int]
-    """How many videos each split has, where that is known."""
+    """Split → number of evaluated videos, if known."""
     gains: Mapping[str, Gain] = field(default_factory=dict)
-    """Of complete candidates whose control is complete, by name."""
+    """Name → gain, for complete candidates whose control is complete."""
 
     @property
     def block(self) -> str:
@@ -107,38 +107,38 @@ class Standing:
 
     @property
     def leader(self) -> Entry | None:
-        """Of `best` the entry with the best value of the sweep's metric."""
+        """The entry of `best` with the best value of the sweep's metric."""
         leader = self.history.leader
         return next((entry for entry in self.candidates if leader is not None and entry.number == leader.number), None)
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Everything that a report says of a sweep, before it is put in words."""
+    """The data of a sweep's report."""
 
     history: SweepHistory
     trials: Sequence[TrialRecord]
     refits: Sequence[TrialRecord] | None
-    """Controls and chosen candidates, trained again on the whole training list; None where nothing is to be."""
+    """Controls and chosen candidates, trained again on the whole training list; None without `refit: true`."""
     standings: Sequence[Standing]
 
     @property
     def metric(self) -> MetricSpec:
-        """What gains are said of."""
+        """The metric of gains."""
         return self.history.metric
 
     @property
     def metrics(self) -> Sequence[MetricSpec]:
-        """Of all objectives."""
+        """All objectives."""
         return self.history.objectives
 
     @property
     def comparisons(self) -> int:
-        """How many candidates were held against a control in all blocks; 1 at least."""
+        """Number of candidates that were compared with a control, over all blocks; at least 1."""
         return max(1, self.history.comparisons)
 
     def refitted(self, standing: Standing) -> tuple[list[Entry], list[Entry]]:
-        """Return a block's refits: of its controls, and of the candidates that the search chose."""
+        """Return a block's refits: those of its controls, and those of its chosen candidates."""
         return entries_of([trial for trial in self.refits or [] if trial.block == standing.block])
 
     @property
@@ -147,13 +147,13 @@ class SweepReport:
 
     @property
     def varied(self) -> list[str]:
-        """Parameters that differ between trials; the teacher always."""
+        """Parameters that differ between trials, and always the teacher."""
         names = dict.fromkeys(name for trial in self.trials for name in trial.params)
         seen = {name: {str(trial.params.get(name)) for trial in self.trials} for name in names}
         return [name for name in names if name == "teacher" or len(seen[name]) > 1]
 
     def varied_in(self, standing: Standing) -> list[str]:
-        """Return the same within one block."""
+        """Return the parameters that differ within one block, and always the teacher."""
         entries = [*standing.controls, *standing.candidates]
         given = {name: [entry.params.get(name) for entry in entries] for name in self.varied}
         seen = {name: {str(value) for value in values if value is not None} for name, values in given.items()}
@@ -162,8 +162,8 @@ class SweepReport:
     def chosen_on_test(self, standing: Standing) -> tuple[list[Entry], dict[str, Gain]]:
         """Return a block's chosen candidates, and their gains on the test split.
 
-        The search has not seen that split: only what it has chosen is compared there, in all blocks together. Of a
-        sweep that trains the chosen again these are the refits.
+        The search has not seen that split, so the intervals are corrected only for the chosen candidates of all blocks.
+        In a sweep with refits, the refits are returned.
         """
         own, metric = standing.history, self.metric.at(split="test")
         comparisons, videos = max(1, sum(len(s.history.best) for s in self.standings)), standing.videos.get("test")
@@ -179,7 +179,7 @@ class SweepReport:
 
 
 def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> SweepReport:
-    """Return a sweep as a report shows it; `videos`: block → split → how many are evaluated, where that is known."""
+    """Return the data of a sweep's report; `videos`: block → split → number of evaluated videos, if known."""
     history = trials.history
     standings = []
     for block, own in history.blocks.items():
@@ -193,7 +193,7 @@ def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> Sw
 
 
 def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:
-    """Return the controls, each with its seeds, and the candidates of one block's trials."""
+    """Return the controls and the candidates of one block's trials, each with all its seeds."""
     controls: dict[int, list[TrialRecord]] = {}
     candidates: dict[int, list[TrialRecord]] = {}
     for trial in trials:

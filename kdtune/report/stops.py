@@ -1,4 +1,4 @@
-"""What pruning saved and what it cost: the epochs not trained, and how stopped candidates end if trained further."""
+"""Savings and costs of pruning: the epochs not trained, and the results of pruned candidates trained to their end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kdtune.store import Store
 
 @dataclass(frozen=True)
 class FinishedStop:
-    """A stopped candidate whose trials the store has to their end, mean over the seeds."""
+    """A pruned candidate whose trials the store holds to their end; values are means over the seeds."""
 
     block: str
     number: int
     stage: str
-    """Where it was stopped."""
+    """The stage where it was pruned."""
     keys: Sequence[str]
     value: float
     over_best: float | None
-    """How much better it would have been than the block's best, in the metric's unit: above 0 the stop was wrong."""
+    """Gain over the block's best candidate, in the metric's unit; above 0 the stop was wrong."""
     over_control: float | None
 
     @property
@@ -40,18 +40,18 @@ class Stops:
     """The pruned candidates of a sweep."""
 
     pruned: int
-    """Candidates."""
+    """Number of pruned candidates."""
     candidates: int
-    """That have ended, pruned or complete."""
+    """Number of candidates that are pruned or complete."""
     trained: int
-    """Epochs of pre-training of those candidates, all seeds."""
+    """Pre-training epochs of those candidates, over all seeds."""
     saved: int
-    """Epochs that the pruned ones had left."""
+    """Pre-training epochs that the pruned candidates had left, over all seeds."""
     finished: list[FinishedStop] = field(default_factory=list)
 
 
 def stops_of(store: Store, sweep: SweepReport) -> Stops:
-    """Return what pruning did, from the history and the store."""
+    """Return the effects of pruning, from the history and the store."""
     groups = [
         group
         for block in sweep.history.blocks.values()
@@ -94,15 +94,15 @@ def _finished(store: Store, history: SweepHistory, group: GroupHistory) -> Finis
 
 
 def chosen_stops(history: SweepHistory, count: int) -> Iterator[tuple[str, list[tuple[str, TrialConfig]]]]:
-    """(name, [(key, trial)]) of `count` pruned candidates, for `--regret` to finish, fine-tunings included.
+    """Yield (name, [(key, trial)]) of `count` pruned candidates, for `--regret` to finish, fine-tunings included.
 
-    Which ones follows from their names' hashes: the same each time, a larger count adds to a smaller, and no figure has
-    a say in it. Raises StoreError where the sweep pruned nothing.
+    The choice depends only on hashes of their names: it is the same each time, a larger count adds to a smaller one,
+    and results have no influence. Raises StoreError if the sweep pruned nothing.
     """
     sweep = history.record.sweep()
     pruned = [group for group in history.groups.values() if group.state == "pruned"]
     if not pruned:
-        raise StoreError([Problem("--regret", "finishes pruned candidates, and this sweep has none yet")])
+        raise StoreError([Problem("--regret", "finishes pruned candidates, but this sweep has none yet")])
     blocks = {block.label: block for block in sweep.blocks()}
     for group in sorted(pruned, key=lambda group: hashlib.sha256(group.name.encode()).hexdigest())[:count]:
         trials = []

@@ -20,7 +20,7 @@ SHORT = 12
 def teacher_rows(store: Store) -> list[dict[str, Any]]:
     """Return one row for each complete trial that this version can look up, by target, network and key.
 
-    A trial whose records are damaged, or are no trial's, is left out, and a note names it.
+    A trial whose records are damaged or have another form is left out, and a note names it.
     """
     rows = []
     for files in store.trials():

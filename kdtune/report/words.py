@@ -1,4 +1,4 @@
-"""A sweep's answer in plain words, which claim no more than its figures show."""
+"""A sweep's answer in plain words that claim no more than its figures show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def answer(sweep: SweepReport) -> str:
     known = [s for s in sweep.standings if s.leader is not None and s.leader.name in s.gains]
     if not known:
         return (
-            f"No answer yet: {'; '.join(dict.fromkeys(_lacking(s) for s in sweep.standings)) or 'nothing was asked'}."
+            f"No answer yet: {'; '.join(dict.fromkeys(_lacking(s) for s in sweep.standings)) or 'there is no block'}."
         )
     if len(sweep.standings) == 1:
         return _one(sweep, known[0])
@@ -31,30 +31,29 @@ def answer(sweep: SweepReport) -> str:
     else:
         means = [s.gains[_name(s)].mean for s in known]
         ends = [end for s in known for end in (s.gains[_name(s)].low, s.gains[_name(s)].high) if end is not None]
-        reach = f", their intervals reach from {text(min(ends))} to {text(max(ends))}" if ends else ", no intervals"
+        reach = f", with intervals between {text(min(ends))} and {text(max(ends))}" if ends else ", without intervals"
         gains = f"gains from {text(min(means))} to {text(max(means), unit=True)}{reach}"
-    claim = "does the best candidate surely beat" if better else "do the data decide that the best candidate beats"
-    where = f"In {len(better) if better else 'none'} of {len(known)} blocks"
-    how = f"{LEVEL:.0%} intervals that hold together, corrected for {_times(sweep.comparisons)}"
+    claim = f"In {len(better)} of {len(known)} blocks the best candidate surely beats"
+    how = f"simultaneous {LEVEL:.0%} intervals, corrected for {_times(sweep.comparisons)}"
     if all(s.gains[_name(s)].low is None for s in known):
-        how = "there is nothing to make intervals from"
+        how = "the data give no intervals"
     elif any(s.gains[_name(s)].basis == "videos" for s in known):
-        how += f"; one seed: they are of the {sweep.metric.split} videos alone, and approximate"
+        how += f"; with one seed, they come from the {sweep.metric.split} videos alone and are approximate"
     rest = len(sweep.standings) - len(known)
     later = f" {rest} block{'s have' if rest > 1 else ' has'} no figure yet." if rest else ""
     control = control_name(known[0].controls[0])
-    return f"{where} {claim} {control} in {sweep.metric.title}: {gains} ({how}).{later}"
+    return f"{claim} {control} in {sweep.metric.title}: {gains} ({how}).{later}"
 
 
 def _one(sweep: SweepReport, standing: Standing) -> str:
     entry, gain = standing.leader, standing.gains[_name(standing)]
-    assert entry is not None, "asked of blocks with a best candidate alone"
+    assert entry is not None, "the block must have a best candidate"
     name = entry.described(sweep.varied_in(standing))
     control, title = control_name(standing.controls[0]), sweep.metric.title
     by = sweep.metric.gain_text(gain.mean, unit=True)
     if gain.low is None:
-        why = "one seed has no spread" if len(gain.differences) == 1 else "its seeds differ by the same amount"
-        return f"The data do not decide: the best, {name}, is {by} from {control} in {title}, and {why}."
+        why = "one seed has no spread" if len(gain.differences) == 1 else "all its seeds have the same gain"
+        return f"The data do not decide: the gain of the best, {name}, over {control} in {title} is {by}, but {why}."
     span = (
         f"{LEVEL:.0%} interval {sweep.metric.interval_text(gain.low, gain.high)}, {basis_words(gain, standing, sweep)}"
     )
@@ -96,28 +95,28 @@ def _lacking(standing: Standing) -> str:
 
 
 def block_words(sweep: SweepReport, standing: Standing) -> list[str]:
-    """Return what one block's figures show and what they do not."""
+    """Return sentences on what one block's figures show and what they do not."""
     leader = standing.leader
     if leader is None or leader.name not in standing.gains:
-        return [f"{_lacking(standing).split(': ', 1)[1].capitalize()}: nothing to say of gains."]
+        return [f"{_lacking(standing).split(': ', 1)[1].capitalize()}, so there are no gains to report."]
     words = [_one(sweep, standing)]
     decided = {"better": 0, "worse": 0, "not decided": 0}
     for gain in standing.gains.values():
         decided[gain.verdict] += 1
     total = len(standing.gains)
     words.append(
-        f"Of {total} complete candidate{'s' if total != 1 else ''} {decided['better']} surely better than the control, "
+        f"{total} complete candidate{'s' if total != 1 else ''}: {decided['better']} surely better than the control, "
         f"{decided['worse']} surely worse, {decided['not decided']} not decided."
     )
     entries = [*standing.controls, *standing.candidates]
     majority = baseline_in(sweep.metric, [entry.trials[0] for entry in entries])
     if majority is not None and fmean(leader.finals(sweep.metric).values()) <= majority:
         words.append(
-            f"Not even the best candidate is above the majority baseline of {majority:.3f}: always answering the most "
-            "frequent class would do as well."
+            f"The best candidate is not above the majority baseline of {majority:.3f}: always answering the most "
+            "frequent class does at least as well."
         )
     if leader.params["teacher"] == "none":
-        words.append("The best candidate has no teacher: its gain is none of distillation.")
+        words.append("The best candidate has no teacher, so its gain does not come from distillation.")
     return words
 
 
@@ -127,33 +126,32 @@ def method_words(sweep: SweepReport) -> list[str]:
     words = []
     if any(gain.basis == "seeds" for gain in gains):
         words.append(
-            "Gains are paired by seed: a candidate's trial less the control of the same seed, which saw the same "
-            f"samples. Intervals: Student's t over the seeds' differences, which hold together with {LEVEL:.0%} for "
+            "Gains are paired by seed: a candidate's trial minus the control of the same seed, which saw the same "
+            f"samples. Intervals: Student's t over the seeds' differences, at a simultaneous level of {LEVEL:.0%} for "
             f"all {_times(sweep.comparisons)} of this sweep, pruned candidates included (Bonferroni; Dunn 1961, "
-            "J. Am. Stat. Assoc. 56, 52–64). They speak of other seeds on these videos, not of other videos."
+            "J. Am. Stat. Assoc. 56, 52–64). They apply to other seeds on these videos, not to other videos."
         )
         fewest = min(len(gain.differences) for gain in gains if gain.basis == "seeds")
         if fewest < 4:
             words.append(
-                f"{fewest} seeds hardly tell how far seeds differ, so these intervals are wide: a few more seeds "
-                "narrow them far more than anything else does."
+                f"{fewest} seeds give a poor estimate of the spread, so these intervals are wide. A few more seeds are "
+                "the best way to narrow them."
             )
     if any(gain.basis == "videos" for gain in gains):
         words.append(
-            "One seed: there is no spread over seeds, so nothing here says how another seed would have come out. The "
-            "intervals are those of a difference of two shares of the evaluated videos (Newcombe 1998, Stat. Med. 17, "
-            "873–890), approximate and unpaired, so conservative as to the videos; corrected for "
-            f"{_times(sweep.comparisons)} (Bonferroni; Dunn 1961). `search.seeds` with several gives a paired answer."
+            "One seed has no spread, so nothing here shows how another seed would do. The intervals are for the "
+            "difference of two shares of the evaluated videos (Newcombe 1998, Stat. Med. 17, 873–890). They are "
+            "approximate and unpaired, so conservative with respect to the videos, and corrected for "
+            f"{_times(sweep.comparisons)} (Bonferroni; Dunn 1961). Several `search.seeds` give a paired answer."
         )
     if any(gain.low is None for gain in gains):
         words.append(
-            "Where no interval stands, nothing says how far chance reaches: one seed, and a figure that is no share of "
-            "videos, or videos whose number is no longer known; or seeds that all differ by the same amount. Such a "
-            "gain decides nothing."
+            "A gain without an interval decides nothing. It has none if all seeds have the same gain, or if there is "
+            "one seed and the metric is not a share of videos or their number is no longer known."
         )
     if gains:
         words.append(
-            "The best candidate was chosen as the largest of many: its gain on the split that chose it is too high on "
-            "average, the more so the more candidates there are. Its interval is corrected for that, its mean is not."
+            "The best candidate is the best of many, so its gain on the split that chose it is too high on average, "
+            "and more so with more candidates. Its interval is corrected for that, its mean is not."
         )
     return words

@@ -66,7 +66,7 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
     metric = curve_metric(sweep, store)
     curves = {trial.key: curve(store, trial, metric) for trial in sweep.trials}
     reached = {standing.block: reaches(standing, curves, metric) for standing in sweep.standings}
-    yield Text(f"Question: {sweep.history.record.question or 'none was written down.'}")
+    yield Text(f"Question: {sweep.history.record.question or 'none was given.'}")
     yield Text(answer(sweep), "answer")
     yield from _warnings(sweep, config)
     yield Heading("Gains over the control")
@@ -87,7 +87,7 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
     yield from drawn("lambda_tau", caption + _cut(sweep), partial(map_plot, sweep, space))
     caption = "A line for each candidate through its values; faint lines were pruned or failed."
     yield from drawn("parallel", caption + _cut(sweep), partial(parallel_plot, sweep, space))
-    caption = "Candidates that no other beats in both objectives; numbers are theirs."
+    caption = "Candidates that no other beats in both objectives, with their numbers."
     yield from drawn("pareto", caption + _cut(sweep), partial(pareto_plot, sweep))
     yield from _importance_parts(sweep, importances)
     yield from _stops_parts(stops_of(store, sweep), sweep)
@@ -105,7 +105,7 @@ def _warnings(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
     if reasons := steered_by_test(config):
         yield Text(f"{'; '.join(reasons)}: {NONE_LEFT}.", "warning")
     if missing := _missing(sweep):
-        yield Text(f"This sweep is not finished: {missing}. What stands here may still change.", "warning")
+        yield Text(f"This sweep is not finished: {missing}. These figures may still change.", "warning")
     if mixed := mixed_profiles([*sweep.trials, *(sweep.refits or [])]):
         yield Text(f"Mixed profiles: {mixed}.", "warning")
 
@@ -141,14 +141,14 @@ def _test_parts(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
         yield Text("No candidate is complete yet." if sweep.refits is None else "No refit is complete yet.")
         return
     yield Text(
-        "The test split was seen by no search and no pruning. Only what was chosen on validation is measured there, so "
-        "these gains are not biased by the choice; their intervals are corrected for the number of chosen candidates."
+        "Neither search nor pruning saw the test split. Only candidates chosen on validation are measured there, so "
+        "the choice does not bias these gains; their intervals are corrected for the number of chosen candidates."
     )
     if sweep.refits is not None:
         yield Text(
-            "Controls, chosen candidates and their teachers were trained again on the whole training list; those "
-            "trainings are measured here. Their learning rates and weights went by the loss on the validation videos, "
-            "of which they have seen some or all, and not by the test split."
+            "Controls, chosen candidates and their teachers were trained again on the whole training list; these are "
+            "the results. Their learning rates and weights depend on the loss on the validation videos, some or all of "
+            "which they trained on, and not on the test split."
         )
     yield table
 
@@ -157,13 +157,13 @@ def _paper_parts(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
     paper = paper_of(sweep, config)
     if paper is None:
         return
-    yield Heading("Beside the paper")
+    yield Heading("Comparison with the paper")
     yield Text(
         "The paper concludes that distillation pays most at the early stage. Rows of one student share their scratch "
-        "trial: they are no independent witnesses."
+        "trial, so they are not independent."
     )
     yield Points(early_words(paper))
-    caption = "How far a student with a teacher is ahead of scratch at the early stage; bars: ± deviation over seeds."
+    caption = "Gain of a student with a teacher over scratch at the early stage; bars: ± standard deviation over seeds."
     yield from drawn("paper_early", caption, partial(early_plot, paper))
     yield from paper_tables(paper)
 
@@ -175,13 +175,13 @@ def _reach_parts(reached: dict[str, list[Reach]], sweep: SweepReport, metric: Me
         if found[1:]:
             most = f"; the fastest saves {max(saved):.0%} of the control's epochs" if saved and max(saved) > 0 else ""
             own = found[0].saved or 0.0
-            none = " So stopping early saves as much without a teacher." if most and own >= max(saved) else ""
+            none = " Stopping it there saves at least as much, without a teacher." if most and own >= max(saved) else ""
             words.append(
-                f"{block}: {len(saved)} of {len(found) - 1} candidates come to the control's final {metric.name} with "
-                f"every seed{most}. The control itself first has it at epoch {found[0].mean:.4g} "
+                f"{block}: {len(saved)} of {len(found) - 1} candidates reach the control's final {metric.name} with "
+                f"every seed{most}. The control itself first reaches it at epoch {found[0].mean:.4g} "
                 f"of {found[0].full}.{none}"
             )
-    yield from [Points(words)] if words else [Text("No control is complete yet: nothing to come up to.")]
+    yield from [Points(words)] if words else [Text("No control is complete yet, so there is no value to reach.")]
     if (table := reach_table(reached, sweep, metric)) is not None:
         yield table
 
@@ -191,15 +191,13 @@ def _importance_parts(sweep: SweepReport, importances: Importances) -> Iterator[
         yield Text("Importance of parameters: too few complete candidates, nothing that varies, or no Optuna journal.")
         return
     most = max(sum(e.state == "complete" for e in s.candidates) for s in sweep.standings)
-    hint = "" if most >= 50 else f" With {most} complete candidates at most in a block this is only a hint."
-    caption = (
-        "Importance of what was searched, estimated by Optuna: what distinguishes the best candidates from the others."
-    )
+    hint = "" if most >= 50 else f" No block has more than {most} complete candidates: this is only a hint."
+    caption = "Importance of the searched parameters, estimated by Optuna: what sets the best candidates apart."
     yield from drawn("importance", caption + hint, partial(importance_plot, importances))
 
 
 def _stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
-    yield Heading("What pruning saved, and cost")
+    yield Heading("What pruning saved and cost")
     if not stops.pruned:
         yield Text("Nothing was pruned.")
         return
@@ -210,8 +208,8 @@ def _stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
     )
     if not stops.finished:
         yield Text(
-            "What it cost is not known: no stopped candidate was trained to its end. "
-            f"`python -m kdtune report {sweep.history.name} --regret 3` finishes three of them."
+            "The cost is not known: no pruned candidate was trained to its end. "
+            f"`python -m kdtune report {sweep.history.name} --regret 3` trains three of them to their end."
         )
         return
     wrong = [found for found in stops.finished if found.wrong]
@@ -220,7 +218,7 @@ def _stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
     worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
     by = f", by {metric.gain_text(worst, unit=True)} at most" if wrong else ""
     yield Text(
-        f"{len(stops.finished)} stopped candidates are trained to their end: {len(wrong)} would have been their "
+        f"{len(stops.finished)} pruned candidates were trained to their end: {len(wrong)} would have been their "
         f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
         f"{high:.0%}, "
         "Clopper–Pearson)."
@@ -237,12 +235,12 @@ def _made_words(sweep: SweepReport, sampler: str) -> Iterator[str]:
     if videos:
         sizes = dict.fromkeys(f"{v['validation']} validation and {v['test']} test videos" for v in videos.values())
         yield f"Evaluated: {'; '.join(sizes)}."
-    yield "Every figure of a table leads to its trial here, with its key and the command that makes it again."
+    yield "Every figure of a table links to its trial here, with its key and the command that reproduces it."
 
 
 def _gains_caption() -> str:
     shown = f"the best candidates of each block, {CANDIDATES} at most"
-    return f"Gain over the control of {shown}; bars: {LEVEL:.0%} intervals that hold together; arrows: cut off."
+    return f"Gain over the control of {shown}; bars: simultaneous {LEVEL:.0%} intervals; arrows: cut off."
 
 
 def _cut(sweep: SweepReport) -> str:

@@ -1,5 +1,7 @@
-"""What MLflow shows of a sweep as a whole, by its history: all its trials, its result in a few lines, and the students
-that become models. The driver asks for it when a sweep ends, `publish` at any time."""
+"""A whole sweep for MLflow, from its history: the trials, a summary, and the students that become models.
+
+The driver uses it when a sweep ends, `publish` at any time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from kdtune.tracking.trials import keys_of, tracked_trial
 
 #: If two groups share a trial, the later kind wins.
 ORDER = ("teacher", "refit", "control", "candidate")
-#: MLflow takes letters, digits, `_` and `-` in an alias, this many at most.
+#: Characters that MLflow refuses in an alias (all but letters, digits, `_` and `-`), and its maximum length.
 NO_ALIAS, ALIAS_LENGTH = r"[^\w-]+", 255
 
 
@@ -29,20 +31,20 @@ class TrackedStudent:
 
     trial: TrackedTrial
     alias: str | None = None
-    """In the model registry: it is the best of a block."""
+    """The alias in the model registry, for the best of a block."""
 
 
 @dataclass(frozen=True)
 class Students:
-    """Those of a sweep."""
+    """The students of a sweep that become MLflow models."""
 
     wanted: tuple[TrackedStudent, ...] = ()
     register: str | None = None
-    """The name under which those with an alias are registered."""
+    """The name under which students with an alias are registered."""
 
 
 class SweepEnding:
-    """A sweep as its history says it is now."""
+    """The present state of a sweep, in the form that MLflow shows."""
 
     def __init__(self, store: Store, history: SweepHistory) -> None:
         self.store, self.history = store, history
@@ -50,7 +52,7 @@ class SweepEnding:
     # ---- trials ------------------------------------------------------------------------------------------------------
 
     def trials(self) -> list[TrackedTrial]:
-        """Return every trial that was begun."""
+        """Return every trial that has begun."""
         groups = sorted(self.history.groups.values(), key=lambda group: ORDER.index(group.kind))
         return [trial for group in groups for trial in self._trials(group)]
 
@@ -68,13 +70,13 @@ class SweepEnding:
             )
             for key in keys_of(group.asked, "complete" if is_open else group.state)
         ]
-        # What was asked, or would follow, and has no epoch yet has nothing to show.
+        # A trial of an open group has nothing to show before its first epoch.
         return [trial for trial in found if not is_open or trial.files.fetch().sound_rows()]
 
-    # ---- the result --------------------------------------------------------------------------------------------------
+    # ---- summary -----------------------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """Return Markdown: in each block the best candidate beside its control."""
+        """Return Markdown with the control and the best candidate of each block."""
         history, metric = self.history, self.history.metric
         better = "higher" if metric.sign > 0 else "lower"
         counted = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
@@ -96,7 +98,7 @@ class SweepEnding:
         return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
     def _row(self, block: BlockHistory, refit: bool) -> tuple[str, str, str]:
-        """Return the control's figure, the best candidate's and its gain; with `refit` those of their refits."""
+        """Return the control's figure, the best candidate's and its gain; with `refit`, those of their refits."""
         control = _figure(block.metric, [*block.control_values(refit=refit).values()]) or "–"
         best = block.leader
         shown = block.refit(best) if refit and best is not None else best
@@ -112,10 +114,10 @@ class SweepEnding:
     # ---- models ------------------------------------------------------------------------------------------------------
 
     def students(self) -> Students:
-        """Return those that the sweep file asks for, each of a trial's first seed; with a fine-tuning also what that
-        made.
+        """Return the students that the sweep file asks for, fine-tuned ones included.
 
-        Where the best of a block was trained again on the whole list, that student takes its place; so of the control.
+        `best` asks for the first seed of each block's best candidate and control, `all` for every complete trial. A
+        refit of the best candidate takes its place and its alias, and a refit of the control takes the control's place.
         """
         tracking = self.history.record.tracking
         aliases = _aliases(list(self.history.blocks))
@@ -138,15 +140,14 @@ class SweepEnding:
         return Students(tuple(by_key.values()), tracking.register)
 
     def _of_seeds(self, group: GroupHistory, seeds: int | None) -> list[TrackedTrial]:
-        """Return the complete trials of the group's first `seeds` seeds, or of all; imported weights are nobody's
-        student."""
+        """Return the complete trials of the group's first `seeds` seeds, or of all seeds, without imported weights."""
         keys = {*group.keys[:seeds], *group.asked.finetuned[:seeds]}
         found = [trial for trial in self._trials(group) if trial.key in keys and trial.state == "complete"]
         return [trial for trial in found if "imported" not in (trial.files.identity() or {})]
 
 
 def _figure(metric: MetricSpec, values: Sequence[float]) -> str:
-    """Return the mean of the seeds' values with their sample standard deviation, in words; empty for no values."""
+    """Write the mean of the seeds' values with their sample standard deviation; empty without values."""
     return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
 
 
@@ -155,7 +156,7 @@ def _numbers(block: BlockHistory) -> str:
 
 
 def _aliases(blocks: list[str]) -> dict[str, str]:
-    """Block → `best-…`, a dash for what MLflow refuses; no two blocks share one."""
+    """Return block → alias `best-…`, all different, with dashes for the characters that MLflow refuses."""
     found: dict[str, str] = {}
     for block in blocks:
         alias = re.sub(NO_ALIAS, "-", f"best-{block}")[: ALIAS_LENGTH - 8]

@@ -1,9 +1,8 @@
-"""A sweep as MLflow's table of runs shows it best: its trials, best first, with a column for each searched value.
+"""A saved view of MLflow's table of runs for each sweep: trials, best first, with a column for each searched value.
 
-MLflow's table opens without a column for any param. What a user sets there can be saved with the experiment, is then
-listed above the table, and has a link; all of it is one tag of the experiment, `mlflow.sharedViewState.ID`, which
-MLflow's pages read (3.17: name, times, and the state as JSON). So kdtune saves a view for each sweep. A version of
-MLflow that reads it otherwise shows its usual table.
+MLflow's table shows no params by default. A view of it can be saved with the experiment: MLflow lists it above the
+table and gives it a link. The view is one tag of the experiment, `mlflow.sharedViewState.ID`, which MLflow's pages read
+(3.17: name, times, and the state as JSON). A version of MLflow that reads the tag differently shows its usual table.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from kdtune.tracking.record import metric_name
 
 TAG, PREFIX = "mlflow.sharedViewState.", "kdtune-"
 COLUMNS = 20
-"""At most so many params, and so many metrics: an experiment's tag holds 20000 characters, of older versions 5000."""
+"""Maximum number of params, and of metrics: an experiment's tag holds 20000 characters (5000 in older versions)."""
 EXPERIMENTS = 5
-"""How many experiments `links` names: those that were written last."""
+"""Maximum number of experiments that `links` reads, the most recently updated first."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a sweep's table shows, by MLflow's names."""
+    """The columns and the order of a sweep's table, by MLflow's names."""
 
     params: Sequence[str]
-    """Blocked on and searched, in the sweep file's order."""
+    """Block and searched parameters, in the sweep file's order."""
     metrics: Sequence[str]
-    """What gains are said of, where it counts and at each stage, then the other objectives."""
+    """The metric of gains at its own stage and at each stage, then the other objectives."""
     decisive: str
-    """The one of them that sorts the table."""
+    """The metric that sorts the table."""
     ascending: bool = False
-    """The smallest is the best."""
+    """Whether the smallest value is the best."""
 
 
 def ranking(record: SweepRecord) -> Ranking:
-    """Return what the table of a sweep shows."""
+    """Return the columns and the order of a sweep's table."""
     first = record.metric
     others = [objective for objective in record.objectives if objective != first and not objective.cost]
-    # Costs are no rows of a trial; the objective stands in every run.
+    # A cost has no metric at the stages; every run has the objective.
     metrics = [] if first.cost else [_metric(first, stage) for stage in record.stages]
     decisive = "objective" if first.cost else _metric(first, first.stage)
     metrics += [_metric(other, other.stage) for other in others]
@@ -56,7 +55,7 @@ def _metric(objective: MetricSpec, stage: str) -> str:
 
 
 def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tuple[str, str]:
-    """The experiment's tag, name and value, that makes the view of a sweep whose own run is `parent_id`."""
+    """Return name and value of the experiment's tag with the view of a sweep, whose own run is `parent_id`."""
     columns = [f"params.`{name}`" for name in ranking.params] + [f"metrics.`{name}`" for name in ranking.metrics]
     state = {
         # A teacher has stages of its own; a refit has trained on its validation videos, and would always come first.
@@ -70,7 +69,7 @@ def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tupl
             {"uuid": "kdtune", "name": sweep, "display": True, "isReordered": False, "columns": 2, "cardHeight": 420}
         ],
         "compareRunCharts": _charts(ranking),
-        # Else the sections are sorted by name, and this one is not the first.
+        # Otherwise MLflow sorts the sections by name, and this one is not the first.
         "isAccordionReordered": True,
     }
     view = {"name": f"{sweep}: best first", "createdAt": at_ms, "updatedAt": at_ms, "state": json.dumps(state)}
@@ -78,7 +77,7 @@ def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tupl
 
 
 def _charts(ranking: Ranking) -> list[JsonObject]:
-    """Parallel coordinates of the sweep, and how the trials' accuracy grows from stage to stage."""
+    """Return a chart of parallel coordinates, and one of the deciding metric over the stages."""
     shared = {"metricSectionId": "kdtune", "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
     parallel = {
         "type": "PARALLEL",
@@ -110,10 +109,10 @@ def _charts(ranking: Ranking) -> list[JsonObject]:
 
 
 def links(uri: str, address: str) -> Iterator[str]:
-    """For each sweep whose view the database at `uri` has, a line with the link to it at `address`, latest first.
+    """Yield a line with the link at `address` for each sweep whose view the database at `uri` has, latest first.
 
     Raises:
-        Exception: whatever mlflow raises where it cannot read the database.
+        Exception: any error that mlflow raises if it cannot read the database.
     """
     prepare_environment()
     from mlflow import MlflowClient

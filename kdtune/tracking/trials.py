@@ -1,4 +1,4 @@
-"""From a group of a sweep to its trials as MLflow shows them."""
+"""The trials of a group, in the form that MLflow shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdtune.tracking.record import TrackedTrial
 
 
 def keys_of(asked: Asked, state: str) -> Sequence[str]:
-    """Return the keys of a group's trials in this state: fine-tunings begin when it is complete."""
+    """Return the keys of a group's trials, with those of the fine-tunings if the group is complete."""
     return [*asked.keys, *(asked.finetuned if state == "complete" else ())]
 
 
@@ -27,7 +27,7 @@ def tracked_trial(
     """Return the trial `key` of a group, or a fine-tuning of it.
 
     `objective` is the group's; a fine-tuning has none of its own. `cached` says that the sweep found the trial in the
-    store; one that it trained was trained by the code of `commit`.
+    store; otherwise the trial is tagged with `commit`, the code that trained it.
     """
     finetuned = key in asked.finetuned
     i = (asked.finetuned if finetuned else asked.keys).index(key)
@@ -41,13 +41,13 @@ def tracked_trial(
     tags = {"kdtune.kind": asked.kind, "kdtune.cached": str(cached).lower()}
     tags["kdtune.phase"] = "finetune" if finetuned else "train"
     tags |= {} if cached or commit is None else commit
-    # A refit's is measured on test: beside those that the search went by it would look like one of them.
+    # A refit's objective is measured on test, and would look like one that the search used.
     own = None if finetuned or asked.kind == "refit" else objective
     return TrackedTrial(store.trial(key), _run_name(asked, i, finetuned), params, tags, state, own)
 
 
 def _run_name(asked: Asked, i: int, finetuned: bool) -> str:
-    """Return the run's name. What tells runs apart comes first: MLflow's table cuts names short."""
+    """Return the run's name, distinctive parts first, because MLflow's table cuts names short."""
     if asked.block is None:
         return asked.group
     what = f"{asked.number} · {asked.params[i]['teacher']}" if asked.role == "candidate" else "control"

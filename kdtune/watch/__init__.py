@@ -1,1 +1,1 @@
-"""A sweep while it runs: on a terminal, in a pipe, from another machine."""
+"""Shows a sweep while it runs: on a terminal, in a pipe, or from another machine."""

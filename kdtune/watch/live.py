@@ -1,4 +1,4 @@
-"""Shows what a sweep does while it runs: a table that is redrawn on a terminal, lines in a file or a pipe."""
+"""Shows a sweep while it runs: a table that is redrawn on a terminal, or lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from kdtune.history.sweep import SweepHistory, place_of
 from kdtune.units import duration
 from kdtune.watch.picture import tables
 
-#: Redraws a second.
+#: Redraws per second.
 RATE = 2
 
 
 class Plain:
-    """Prints lines that read well in a log file. A context manager, as Live is."""
+    """Prints lines that suit a log file. A context manager, as Live is."""
 
     def __init__(self, out: Callable[[str], object]) -> None:
         self._out = out
         self._lock = threading.RLock()  # Live draws in a thread of its own
         self.history: SweepHistory | None = None
         self.heading = ""
-        """Stands above Live's table."""
+        """The heading of Live's table."""
         self.began = time.monotonic()
         """When the sweep began, by this process's clock."""
 
@@ -42,21 +42,21 @@ class Plain:
         pass
 
     def begin(self, record: SweepRecord) -> None:
-        """Show the sweep of this record, whose events follow."""
+        """Show the sweep of this record. Its events follow."""
         self.watch(SweepHistory(record))
 
     def watch(self, history: SweepHistory) -> None:
-        """Show `history`, which takes the events that follow. It may have taken some before."""
+        """Show `history`, which receives the events that follow and may hold earlier ones."""
         with self._lock:
             self.history = history
             self.heading = self.heading or history.name
 
     def say(self, text: str) -> None:
-        """Print a line for people."""
+        """Print a line."""
         self._out(text)
 
     def apply(self, event: Event) -> None:
-        """Bring the history up to an event, and show what is new in it. An event may come again."""
+        """Apply an event to the history, and show what is new. The same event may come again."""
         assert self.history is not None, "events come after begin()"
         with self._lock:
             known = isinstance(event, EpochEnd) and self._is_known(self.history, event)
@@ -65,7 +65,7 @@ class Plain:
             line = self._timed(line) if line else ""
         if not line:
             return
-        if isinstance(event, EpochEnd):  # said outside of the lock: a terminal's own lock is taken for that
+        if isinstance(event, EpochEnd):  # printed outside of our lock, because printing takes the terminal's own lock
             self._stage(line)
         else:
             self.say(line)
@@ -75,7 +75,7 @@ class Plain:
         return group is not None and event.key in group.reached.get(place_of(event.row), {})
 
     def _words(self, history: SweepHistory, group: GroupHistory, event: Event) -> str:
-        """Return an event in words; empty for one that no line is printed of."""
+        """Return an event in words; empty for an event that is not printed."""
         match event:
             case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None:
                 reached = group.reached.get(row.stage, {})
@@ -96,15 +96,15 @@ class Plain:
 
 
 class Live(Plain):
-    """Draws the history at the foot of a terminal, a few times a second at most; lines scroll above.
+    """Draws the history at the bottom of a terminal, at most RATE times a second; lines scroll above it.
 
-    The table goes when the context ends: what follows (a summary, a last picture) says it all.
+    The table disappears when the context ends, because a summary or a last picture follows.
     """
 
     def __init__(self, console: Console) -> None:
         super().__init__(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
         self._console = console
-        # Standard output may lead elsewhere. What others print on standard error is moved above the table.
+        # Standard output may be redirected. Other output on standard error is moved above the table.
         self._redrawn = Redrawn(
             console=console, get_renderable=self._draw, refresh_per_second=RATE, transient=True, redirect_stdout=False
         )
@@ -128,7 +128,7 @@ class Live(Plain):
 
 
 def watcher(stream: TextIO) -> Plain:
-    """Return Live where `stream` is a terminal that can move its cursor, else Plain."""
+    """Return Live if `stream` is a terminal that can move its cursor, else Plain."""
     console = Console(file=stream)
     if stream.isatty() and console.is_terminal and not console.is_dumb_terminal:
         return Live(console)
@@ -138,7 +138,7 @@ def watcher(stream: TextIO) -> Plain:
 def end_words(history: SweepHistory, group: GroupHistory) -> str:
     """Return how a group ended, in words."""
     end = group.outcome
-    assert end is not None, "it has ended"
+    assert end is not None, "the group must have ended"
     if end.state == "failed":
         return f"failed: {end.error}"
     if end.state == "pruned":

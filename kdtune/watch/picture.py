@@ -1,4 +1,4 @@
-"""A sweep's state as tables: the same on a terminal, where it is redrawn, and as plain text in a pipe."""
+"""A sweep's state as tables, for a terminal that redraws them or as plain text for a pipe."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from kdtune.tables import Table
 from kdtune.tables.terminal import for_terminal
 from kdtune.units import duration
 
-#: Columns of a pipe: nothing is cut there.
+#: Width of output to a pipe, in characters. Nothing is cut there.
 WIDE = 400
 
 
 def tables(
     history: SweepHistory, picture: JsonObject, heading: str, begun: str = "running", height: int | None = None
 ) -> Group:
-    """Return the `picture` of a history under `heading`, in at most `height` lines; `begun` says what the trials do
-    that have begun and not ended."""
+    """Return the `picture` of a history under `heading`, in at most `height` lines; `begun` is the word for groups that
+    have begun and not ended."""
     progress = f"{picture['done']}/{picture['total']} ended"
     left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
     parts: list[Text | Drawn] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
     blocks = [picture["teachers"], *picture["blocks"]] if picture["teachers"] else picture["blocks"]
     groups = picture["running"]
     if height is not None:
-        room = max(2, height - 8)  # what is left beside headings, rules and what is said of the rest
+        room = max(2, height - 8)  # lines left beside headings, rules and the counts of omitted rows
         if len(blocks) + len(groups) > room:
             groups = groups[: max(room // 2, room - len(blocks))]
-            # Those at work first, as far as not all can be shown.
+            # Show blocks with running groups first.
             blocks = sorted(blocks, key=lambda block: block["running"] == 0)[: room - len(groups)]
     objectives = history.objectives
     heads = ["block", *(begun if state == "running" else state for state in STATES)]
@@ -59,7 +59,7 @@ def tables(
 
 
 def show(drawn: RenderableType, stream: TextIO) -> None:
-    """Print it once: as wide as the terminal with bold heads, else as plain text of which nothing is cut."""
+    """Print `drawn` once: at a terminal's width with bold heads, else as plain text that is not cut."""
     if stream.isatty():
         Console(file=stream).print(drawn)
         return

@@ -1,4 +1,4 @@
-"""The state of sweeps that run elsewhere, with nothing but the store to read."""
+"""The state of sweeps that run elsewhere, read from the store alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kdtune.tables.terminal import for_terminal
 from kdtune.watch.live import Live, watcher
 from kdtune.watch.picture import best_words, show, tables
 
-#: Seconds between two looks at a sweep that is followed.
+#: Seconds between two polls of a sweep.
 POLL = 1.0
-#: Blocks whose best is named in the list of all sweeps.
+#: Maximum number of blocks whose best is listed for each sweep.
 SHOWN = 3
 
 
@@ -32,7 +32,7 @@ def status(store: Store, name: str) -> JsonObject:
     "driver": {"host", "pid", "since": seconds since 1970, "address", "seconds": that it has run} or None, …}, and what
     kdtune.history.progress.picture holds.
 
-    While nobody runs the sweep, its `running` trials are those that resume from their checkpoints when it is run again.
+    While no driver runs, the `running` trials are those that resume from their checkpoints in the next run.
     Raises StoreError for an unknown name.
     """
     found, _ = _status(HistoryReader(store, name), DriverLife(store, name))
@@ -45,7 +45,7 @@ def show_status(store: Store, name: str, stream: TextIO) -> None:
 
 
 def follow(store: Store, name: str, stream: TextIO) -> None:
-    """Show the sweep until nobody runs it: on a terminal redrawn, else as it is now, what then happens, and its end."""
+    """Show the sweep until no driver runs it: redrawn on a terminal, else its present state, new events and its end."""
     reader, life = HistoryReader(store, name), DriverLife(store, name)
     history = reader.poll()
     state, driver = _run_state(life, history)
@@ -59,7 +59,7 @@ def follow(store: Store, name: str, stream: TextIO) -> None:
             if watch.history is not history:
                 watch.watch(history)
             time.sleep(POLL)
-            # Before the rows: whatever was written before the driver left is then read.
+            # Look before reading the rows, so that everything that the driver wrote before it left is read.
             state, driver = _run_state(life, history)
             if reader.current:
                 reader.poll(watch.apply)
@@ -84,11 +84,11 @@ def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
     show(tables(reader.history, found, heading, "running" if _is_run(found["state"]) else "begun"), stream)
 
 
-# ---- all of them -----------------------------------------------------------------------------------------------------
+# ---- all sweeps ------------------------------------------------------------------------------------------------------
 
 
 def overview(store: Store) -> JsonObject:
-    """Return what the ledgers alone say of every sweep.
+    """Return the state of every sweep, from the ledgers alone.
 
     {"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed":
     groups, "metric", "unit", "best": {block: as in picture}}]}
@@ -104,7 +104,7 @@ def overview(store: Store) -> JsonObject:
 
 
 def show_overview(store: Store, stream: TextIO) -> None:
-    """Print every sweep of the store, a line each."""
+    """Print one line for every sweep of the store."""
     rows = []
     for history, state, driver in _sweeps(store):
         blocks = picture(history)["blocks"]
@@ -134,11 +134,11 @@ def _sweeps(store: Store) -> list[tuple[SweepHistory, str, Driver | None]]:
     return found
 
 
-# ---- who runs it -----------------------------------------------------------------------------------------------------
+# ---- driver ----------------------------------------------------------------------------------------------------------
 
 
 def _run_state(life: DriverLife, history: SweepHistory) -> tuple[str, Driver | None]:
-    """Return the state as in status(), and what the driver says of itself."""
+    """Return the state as in status(), and the driver's own record."""
     driver, alive = life.look()
     if alive:
         return ("stopping" if life.files.stop.exists() else "running"), driver
@@ -157,7 +157,7 @@ def _who(driver: Driver) -> str:
 
 
 def _state_words(state: str, driver: Driver | None) -> str:
-    """Return the state for people, with what to do where the driver has died."""
+    """Return the state in words, with what to do if the driver has died."""
     if driver is None:
         return "not running" if state == "stopped" else state
     if state == "died":
