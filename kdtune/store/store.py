@@ -250,7 +250,7 @@ class Store:
     def is_locked_here(self, name: str) -> bool:
         """Return whether a process holds `lock_here`. Nothing is written, so this works in a store that is read-only.
 
-        Who wants the lock in this very moment finds it taken, and tries again.
+        A process that asks for the lock at this very moment finds it taken, and must try again.
         """
         return is_held(self.root / "locks" / f"{name}.lock")
 

@@ -22,8 +22,8 @@ from kdtune.urls import SecretUrl
 
 #: Seconds between two updates of a driver's running time in its record.
 BEAT_S = 5.0
-#: Attempts to take the lock: a process that checks the driver (driver_life.py) holds the lock for a moment.
-ATTEMPTS, PAUSE_S = 3, 0.05
+#: Attempts to take the lock, over one second: a process that checks the driver (driver_life.py) holds it for a moment.
+ATTEMPTS, PAUSE_S = 25, 0.04
 
 
 def _acquire(lock: FileLock | SharedLock) -> None:
