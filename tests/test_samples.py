@@ -16,7 +16,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.train import samples as module
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
-from kdtune.train.loader import steps_of_an_epoch
+from kdtune.train.loader import steps_of_an_epoch, training_batches
 from kdtune.train.samples import SampleCache, Samples, default_budget, stream_digest
 from kdtune.train.session import Session
 
@@ -102,9 +102,15 @@ def test_the_default_budget_leaves_memory_for_a_worker_on_every_core() -> None:
     assert 0 < default_budget() <= 2**30
 
 
-def test_nothing_is_kept_where_it_would_gain_nothing(tiny: TrialConfig, data: TrialData) -> None:
-    """Processes that read ahead prepare while the trainer trains."""
+def test_nothing_is_kept_where_it_would_gain_nothing(
+    tiny: TrialConfig, data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that read ahead prepare while the trainer trains. Here this process reads: a test does not fork one that
+    has run a thousand others (test_determinism.py and test_sweep.py have real workers)."""
     cache = SampleCache(10**9)
+    monkeypatch.setattr(
+        "kdtune.train.samples.training_batches", lambda *arguments: training_batches(*arguments[:4], 0, *arguments[5:])
+    )
     one_epoch(Samples(tiny, data, CPU, workers=1, cache=cache))
     assert cache.bytes == 0
 
