@@ -105,7 +105,7 @@ def test_the_default_budget_leaves_memory_for_a_worker_on_every_core() -> None:
 def test_nothing_is_kept_where_it_would_gain_nothing(
     tiny: TrialConfig, data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Processes that read ahead prepare while the trainer trains. Here this process reads: a test does not fork one that
+    """Processes that read ahead prepare while the trainer trains. Here this process reads: a test forks no process that
     has run a thousand others (test_determinism.py and test_sweep.py have real workers)."""
     cache = SampleCache(10**9)
     monkeypatch.setattr(
