@@ -1,1 +1,1 @@
-"""What `import kdtune` offers: stores, sweeps, trials and training, for notebooks and other programs."""
+"""The names of `import kdtune`: stores, sweeps, trials and training, for notebooks and other programs."""

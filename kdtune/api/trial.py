@@ -27,7 +27,7 @@ State = Literal["complete", "failed", "incomplete"]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a complete trial ended.
+    """The result of a complete trial.
 
     >>> result = kdtune.Store("runs").trial(key).result
     >>> result.epochs, len(result.weights_sha256), result.cost["gmac"] > 0
@@ -41,7 +41,7 @@ class TrialResult:
     weights_sha256: str
     """SHA-256 of every parameter and buffer, in hex."""
     seconds: float | None
-    """How long training took, in seconds; None for imported weights."""
+    """Training time in seconds; None for imported weights."""
     cost: Mapping[str, float]
     """Parameters, GMAC, memory and times (kdtune/config/metrics.py says the units); empty where none was measured."""
     profile: Mapping[str, Any]
@@ -113,7 +113,7 @@ class Trial:
 
     @property
     def result(self) -> TrialResult | None:
-        """How the trial ended; None where it is not complete. Raises DamageError where its record is damaged."""
+        """The trial's result; None if it is not complete. Raises DamageError if its record is damaged."""
         found = self.files.fetch().result()
         if found is None:
             return None

@@ -14,7 +14,6 @@ from kdtune.execute.books import Ending, SweepBooks, Watcher
 from kdtune.execute.group_queue import GroupQueue
 from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord
-from kdtune.parse import JsonObject
 from kdtune.scoped import kept_environment
 from kdtune.store import Store
 from kdtune.store.files import write_json
@@ -115,9 +114,3 @@ def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str
     """Send the sweep's end to MLflow; return messages about what could not be sent."""
     ending = SweepEnding(store, read_history(store, name))
     return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
-
-
-def sweep_record(sweep: SweepConfig, text: str, ledger: Path, commit: dict[str, str]) -> JsonObject:
-    """What `results`, `report` and `publish` need to know of a sweep beside its ledger; `config` is the file with its
-    --set."""
-    return SweepRecord.of(sweep, ledger.name, text, commit).row()

@@ -1,4 +1,4 @@
-"""Whether somebody holds a lock, seen without taking it."""
+"""Check whether a process holds a lock, without writing anything."""
 
 from __future__ import annotations
 

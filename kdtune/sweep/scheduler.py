@@ -50,8 +50,6 @@ class SweepScheduler:
         """The groups that this run has asked, and their outcomes."""
         self.groups: dict[str, TrialGroup] = {}
         self.outcomes: dict[str, Outcome] = {}
-        self.cached: set[str] = set()
-        """Names of the groups whose outcome was in the store."""
         self.remarks: dict[str, None] = {}
         """Further notes for the user, each once."""
         self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
@@ -140,8 +138,6 @@ class SweepScheduler:
     def _end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
         self.outcomes[group.name] = outcome
         self._in_work.difference_update(group.keys)
-        if cached:
-            self.cached.add(group.name)
         self._record(Ended(group.name, outcome, cached))
         self.on_end(group, outcome, cached)
         if group.kind == "teacher":
