@@ -42,15 +42,16 @@ class NetworkConfig(Section):
     """A backbone and its size."""
 
     backbone: Own | Torchvision = "r3d"
-    """r3d, r21d, c3d: the papers' networks. tdn_light: a light 2D network with temporal differences, inspired by the
-    published TDN but different from it. The others are torchvision's."""
+    """The network. r3d, r21d and c3d are the papers'; tdn_light is a light 2D network with temporal differences,
+    inspired by the published TDN but different from it; the others are torchvision's."""
     depth: Literal[10, 18] = 10
-    """r3d, r21d, tdn_light: 10 = one block per stage (the papers), 18 = two (as in torchvision)."""
+    """Number of layers of r3d, r21d and tdn_light: 10 means one block per stage (the papers), 18 two (torchvision)."""
     width: Annotated[int, Field(ge=4, le=1_000_000)] = 64
-    """r3d, r21d, c3d, tdn_light: channels of the first stage. Features have 8 × width dimensions."""
+    """Channels of the first stage of r3d, r21d, c3d and tdn_light. Features have 8 × width dimensions."""
     init: Literal["torch", "kaiming"] | None = None
-    """r3d, r21d, c3d, tdn_light: initial weights of the convolutions. torch: PyTorch's defaults, as in PCL's networks;
-    kaiming: He's normal initialisation by fan-out, as in torchvision. Default: torch; for tdn_light, kaiming."""
+    """Initial weights of the convolutions of r3d, r21d, c3d and tdn_light: `torch` is PyTorch's default, as in PCL's
+    networks; `kaiming` is He's normal initialisation by fan-out, as in torchvision. Default: `kaiming` for tdn_light,
+    else `torch`."""
 
     @property
     def has_width(self) -> bool:

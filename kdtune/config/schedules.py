@@ -17,8 +17,11 @@ class WeightSchedule(Section):
     """A value that changes from `from` in the first epoch to `to` in the last, in equal steps (`linear`)."""
 
     schedule: Literal["linear"] = "linear"
+    """Course between the two values: equal steps from epoch to epoch."""
     from_: NotNegative = Field(alias="from")
+    """Value in the first epoch."""
     to: NotNegative
+    """Value in the last epoch."""
 
     def at(self, epoch: int, epochs: int) -> float:
         """Return the value in `epoch` (counted from 1) of a trial with `epochs` epochs."""
@@ -39,7 +42,9 @@ class TemperatureSchedule(WeightSchedule):
     """A WeightSchedule whose values are above 0."""
 
     from_: Positive = Field(alias="from")
+    """Value in the first epoch."""
     to: Positive
+    """Value in the last epoch."""
 
 
 def _tag(value: Any) -> str:

@@ -16,13 +16,15 @@ Mode = Literal["max", "min"]
 
 
 class SearchConfig(Section):
-    """The search space and how to search it. Candidate n learns only from candidates ≤ n − window (DESIGN 4.4)."""
+    """The search space and how to search it. Candidate n learns only from candidates ≤ n − window ."""
 
     space: Annotated[dict[str, SpaceEntry], Field(max_length=100)]
-    """Parameter → its values: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}`, `{int: [lo, hi]}`, `{int_log: …}`."""
+    """The searched parameters, by name: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}`, `{int: [lo, hi]}`,
+    `{int_log: [lo, hi]}`. A name is a path in the trial configuration, or short: student, teacher, lambda, tau, alpha,
+    fraction."""
     blocks: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
-    """Parameter → values that never compete. Each combination has a search of its own, and results are compared across
-    blocks afterwards."""
+    """Parameters whose values never compete, by name. Each combination of values has a search of its own, and results
+    are compared across blocks afterwards."""
     exclude: Annotated[list[dict[str, Scalar]], Field(max_length=200)] = []
     """Combinations to leave out: values of blocks, and of at most one choice of the space."""
     controls: Annotated[list[dict[str, Scalar]], Field(min_length=1, max_length=100)] = [{"teacher": "none"}]
@@ -36,7 +38,7 @@ class SearchConfig(Section):
     """Finished candidates that a sampler needs before it learns; until then it draws at random. For nsga2, the size of
     a generation."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    """Each candidate is trained with each of these seeds; the objective is the mean."""
+    """Seeds with which each candidate is trained. The objective is the mean over them."""
     window: Count = 4
     """Lag of learning: candidate n learns from candidates ≤ n − window. It should be at least the number of candidates
     of a block that may run in parallel."""
@@ -48,14 +50,17 @@ class ObjectiveConfig(Section):
     """The number that the search optimises."""
 
     metric: Metric | OfCost = "knn"
-    """`top1`, `f1` and the like come from the action head: at the stage `finetune`, or where loss.target is action.
-    `parameters`, `gmac`, `peak_memory`, `clip_ms` and `epoch_seconds` are costs of a complete trial; the last three are
-    measured, once per trial, on the machine that trains it."""
+    """The figure to optimise. `top1`, `f1` and the like come from the action head: at the stage `finetune`, or where
+    loss.target is action. `parameters`, `gmac`, `peak_memory`, `clip_ms` and `epoch_seconds` are costs of a complete
+    trial; the last three are measured, once per trial, on the machine that trains it."""
     split: Literal["validation", "test"] = "validation"
-    """`test` follows the papers, but leaves no untouched figure to report. Costs have no split."""
+    """Videos on which the metric is measured. `test` follows the papers, but leaves no untouched figure to report.
+    Costs have no split."""
     stage: str = "late"
-    """One of the trial's stages, or `finetune` if the trial has `finetune`. Costs have no stage."""
+    """Stage at which the metric is measured: one of the trial's, or `finetune` if the trial has `finetune`. Costs have
+    no stage."""
     mode: Mode = "max"
+    """Whether a larger (`max`) or a smaller (`min`) value is better."""
 
 
 def _one_or_several(value: Any) -> str:
@@ -78,35 +83,38 @@ class PruneConfig(Section):
     at: list[str] = []
     """Names of the stages at which candidates are pruned."""
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the candidates that continue."""
     min_peers: Count = 2
-    """With fewer peers than this, every candidate continues."""
+    """Number of finished peers that pruning needs. With fewer, every candidate continues."""
 
 
 class StopConfig(Section):
     """Budgets. When one is used up, no new trial starts; the same command with a larger budget resumes the sweep."""
 
     hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Hours for one run of the command. Running trials then write their checkpoints and stop."""
+    """Hours after which one run of the command ends. Running trials then write their checkpoints and stop."""
     trials: Count | None = None
-    """Trainings that one run of the command starts, including teachers and controls. Running trials are finished."""
+    """Number of trainings that one run of the command starts, including teachers and controls. Running trials are
+    finished."""
     target: float | None = None
-    """End the sweep when a candidate's first objective reaches this value. Running trials write their checkpoints and
-    stop."""
+    """Value of the first objective that ends the sweep when a candidate reaches it. Running trials write their
+    checkpoints and stop."""
 
 
 class ResourceConfig(Section):
     """Resources of one trial."""
 
     cpu: Annotated[float, Field(gt=0, le=100_000)] = 1
-    """Cores, for scheduling only. The trainer's threads are `trial.threads`, which changes bits; this does not."""
+    """Number of cores, for scheduling only. The trainer's threads are `trial.threads`, which changes bits; this does
+    not."""
     gpu: Annotated[float, Field(ge=0, le=1)] = 0
-    """A GPU, or a share of one: 0.25 puts four trials on a GPU. A trial owns at most one device."""
+    """Number of GPUs, at most one, or a share of one: 0.25 puts four trials on a GPU."""
     memory: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """GiB of memory to reserve for a trial. If left out, trials are packed by cores and GPUs only."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Extra processes of a trial that draw and read its batches ahead. Their number changes no bit."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How often a failed trial is restarted from its checkpoint before it is marked failed."""
+    """Number of times that a failed trial is restarted from its checkpoint before it is marked failed."""
 
 
 class TrackingConfig(Section):

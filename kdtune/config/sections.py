@@ -19,16 +19,17 @@ class DataConfig(Section):
     """The videos of a trial, and which of them it uses."""
 
     dataset: Literal["synthetic", "ucf101", "hmdb51", "folder"] = "ucf101"
-    """`folder`: class folders, or train, val and test folders of class folders; UCF101-style lists and a groups.csv are
-    read where they exist."""
+    """The kind of data set. `folder` reads your own videos: class folders, or train, val and test folders of class
+    folders, with the lists and the groups.csv that they hold (docs/videos.md)."""
     root: str | None = None
-    """Folder of the class folders. Default: data/<dataset>."""
+    """Folder that holds the class folders. Default: data/<dataset>."""
     lists: str | None = None
-    """Folder of the official lists. Default: the root."""
+    """Folder that holds the official lists. Default: the root."""
     split: Literal[1, 2, 3] = 1
-    """Number of the official split."""
+    """Number of the official split to use."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training videos to train on, the first of the class-balanced order. KD: 1.0, 0.5, 0.25, 0.02."""
+    """Share of the training videos to train on: the first ones of the class-balanced order. KD: 1.0, 0.5, 0.25,
+    0.02."""
     subset_seed: Seed = 0
     """Seed of that order and of the choice of validation groups."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.2
@@ -41,10 +42,11 @@ class DataConfig(Section):
     """Train on the videos that validation leaves, or on all, as a sweep's `refit: true` does. With `all`, validation
     videos are trained on, and only figures on test count."""
     max_refused: Share = 0.05
-    """Largest share of undecodable files; more is an error."""
+    """Largest share of the files that may be undecodable. With more, the data set is refused."""
     same_bytes: Literal["refuse", "allow"] | None = None
-    """How to treat files with the same bytes in two classes, or in training and test: refuse, or allow with a warning.
-    Default: allow for ucf101 and hmdb51, whose lists are the protocol; else refuse. Not part of a trial's key."""
+    """How to treat files with the same bytes in two classes, or in training and test: `refuse` them, or `allow` them
+    with a warning. Default: `allow` for ucf101 and hmdb51, whose lists are the protocol; else `refuse`. The field is
+    not part of a trial's key."""
 
     @property
     def folder(self) -> str:
@@ -55,24 +57,27 @@ class ClipConfig(Section):
     """The shape of a clip and of the tuple of three clips."""
 
     frames: Annotated[int, Field(ge=4, le=4096)] = 10
-    """T, frames in a clip. KD: 10, PCL: 16. T must split into four chunks of ⌈T/4⌉, which rules out 5, 6 and 9."""
+    """Number of frames in a clip, T. KD: 10, PCL: 16. T must split into four chunks of ⌈T/4⌉, which rules out 5, 6 and
+    9."""
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=2)] = 112
     """Side of the square crop in pixels."""
     resize: Annotated[tuple[Side, Side] | None, Field(strict=False)] = None
     """Height and width of the stored frames. Default: 128×171 scaled by size/112."""
     stride: Literal["pcl", "vcop"] = "pcl"
-    """Frames between clip starts: pcl = 3 + interval (PCL's code), vcop = T + interval (VCOP, its ancestor)."""
+    """Frames from one clip's start to the next: `pcl` is 3 + interval (PCL's code), `vcop` is T + interval (VCOP, its
+    ancestor)."""
     interval: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """Frames between clips, counted as in the lists of VCOP and PCL."""
     modality: Literal["residual", "rgb"] = "residual"
-    """residual: roll(x, 1, T) − x (PCL)."""
+    """What the network sees: `residual`, each frame's difference from the one before (roll(x, 1, T) − x, PCL), or
+    `rgb`, the frames themselves."""
     normalize: bool = True
     """Normalise by ImageNet's mean and deviation, before the residual. PCL does so in pre-training and retrieval, but
     not in fine-tuning."""
     tier: Literal["auto", "raw", "jpeg"] = "auto"
-    """How to store decoded frames: raw, or as JPEGs, which take a fifth of the bytes but have other pixels (hence
-    another key) and cost more at each reading. auto: an existing store; else raw if it fits in half of the memory and
-    on the disk."""
+    """How to store decoded frames: `raw`, or as `jpeg`, which takes a fifth of the bytes but has other pixels (hence
+    another key) and costs more at each reading. `auto` keeps to the tier that the store has; for a new store it takes
+    `raw` if that fits in half of the memory and on the disk."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Quality of the JPEGs. Residuals are small differences of frames: at 95 a pixel is off by 1.4 of 255 on average
     and by 6 at the 99th percentile, at 75 by 3 and 14 for half the bytes."""
@@ -114,11 +119,14 @@ class PretextConfig(Section):
     """Variants of the pretext transforms where the papers are ambiguous."""
 
     spatial: Literal["fixed", "random"] = "fixed"
-    """Quadrant order: fixed = [3,2,1,0] (PCL's code), random = any other than the identity."""
+    """Order of the quadrants in the spatial transform: `fixed` is [3,2,1,0] (PCL's code), `random` is any order but the
+    identity."""
     temporal: Literal["any", "adjacent"] = "any"
-    """Which two of the four chunks are swapped: any two (PCL's code) or neighbours (KD's text)."""
+    """Which two of the four chunks the temporal transform swaps: `any` two (PCL's code) or `adjacent` ones (KD's
+    text)."""
     remote: Literal["both", "either"] = "both"
-    """Keep label 4 where a remote clip fits both before and after the tuple (PCL's code), or on either side."""
+    """Where label 4, the remote clip, is allowed: where one fits on `both` sides of the tuple (PCL's code), or on
+    `either`."""
 
 
 class AugmentConfig(Section):
@@ -128,16 +136,23 @@ class AugmentConfig(Section):
     """Draw once per clip, the same for all its frames (PCL's intention), or once per frame, which PCL's code does by
     accident with a newer torchvision and which ruins residuals. The blur's σ is drawn per clip in any case."""
     brightness: NotNegative = 0.4
+    """Largest change of the brightness, as a share of it."""
     contrast: NotNegative = 0.4
+    """Largest change of the contrast, as a share of it."""
     saturation: NotNegative = 0.4
+    """Largest change of the saturation, as a share of it."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Largest shift of the hue, in turns of the colour circle."""
     jitter_p: Share = 0.8
+    """Probability of changing brightness, contrast, saturation and hue."""
     grey_p: Share = 0.2
+    """Probability of turning a clip grey."""
     blur_p: Share = 0.5
+    """Probability of the Gaussian blur."""
     blur_sigma: Annotated[tuple[Sigma, Sigma], Field(strict=False)] = (0.1, 2.0)
     """Smallest and largest σ of the Gaussian blur, in pixels."""
     flip_p: Share = 0.5
-    """Horizontal flip (in PCL's code; KD omits it)."""
+    """Probability of a horizontal flip (in PCL's code; KD omits it)."""
 
     @field_validator("blur_sigma")
     @classmethod
@@ -178,7 +193,7 @@ class LossConfig(Section):
     temperature: Positive = 0.07
     """Temperature of the contrastive softmax."""
     negatives: Count = 1024
-    """K, the number of negatives drawn uniformly from the memory bank for each sample."""
+    """Number of negatives, K, drawn uniformly from the memory bank for each sample."""
     bank_momentum: Share = 0.5
     """Share of the old entry that the memory bank keeps in an update."""
     projection: Annotated[int, Field(ge=1, le=65_536)] = 128
@@ -189,16 +204,21 @@ class OptimizerConfig(Section):
     """SGD, as in PCL."""
 
     lr: Positive = 0.01
+    """Learning rate of the first epoch."""
     momentum: Share = 0.9
+    """Momentum of SGD."""
     weight_decay: NotNegative = 5e-4
+    """Weight decay (L2 penalty) of all weights."""
     batch: Annotated[int, Field(ge=2, le=1_000_000)] = 16
     """Samples per step. A last batch of one is merged into the one before (batch normalisation needs two)."""
     schedule: Literal["plateau", "constant"] = "plateau"
-    """plateau: lower the learning rate when the validation set's cross-entropy stops improving."""
+    """`plateau` lowers the learning rate when the cross-entropy on validation stops improving; `constant` keeps it."""
     patience: Annotated[int, Field(ge=0, le=10_000_000)] = 50
     """Epochs without improvement before the learning rate falls."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor by which the learning rate falls."""
     min_lr: NotNegative = 1e-5
+    """Smallest learning rate."""
 
 
 class EvaluationConfig(Section):
@@ -207,13 +227,13 @@ class EvaluationConfig(Section):
     clips: Count = 10
     """Evenly spaced centre-crop clips per video, over which features (with target action, also logits) are averaged."""
     neighbors: Count = 1
-    """k of k-NN: training videos that vote, weighted by cosine similarity. 1 is PCL's top-1 retrieval."""
+    """Number of training videos that vote in k-NN, weighted by cosine similarity. 1 is PCL's top-1 retrieval."""
     features: Literal["pooled", "conv5"] = "pooled"
     """Features that k-NN and retrieval compare: the backbone's output, or the last stage's maps, max-pooled by 1×2×2
     and flattened, as in PCL's retrieval for R3D, R(2+1)D and C3D (9,216 numbers per video at T = 16 and 112²)."""
     transform: Literal["centre", "train"] = "centre"
-    """Samples for pretext accuracy and validation loss: centre crops, or augmented as in training, which is how PCL's
-    code validates."""
+    """Samples for pretext accuracy and validation loss: `centre` crops, or samples augmented as in training (`train`),
+    which is how PCL's code validates."""
     draws: Literal["fixed", "epoch"] = "fixed"
     """With `transform: train`, use the same augmented samples in every epoch, or draw new ones each epoch, as a data
     loader does. The best so far is then the best of many draws, and higher for that reason alone."""

@@ -155,12 +155,17 @@ class Parameter(Section):
     numbers, or a log-uniform range `int_log` of whole numbers."""
 
     choice: Annotated[list[Scalar], Field(min_length=1, max_length=1000)] | None = None
+    """The values to choose from. `[a, b]` alone means the same."""
     range: Bounds | None = None
+    """Smallest and largest number of a uniform range."""
     log: Bounds | None = None
+    """Smallest and largest number of a log-uniform range."""
     int: WholeBounds | None = None
+    """Smallest and largest whole number of a uniform range."""
     int_log: WholeBounds | None = None
+    """Smallest and largest whole number of a log-uniform range."""
     when: dict[str, Scalar] | None = None
-    """Condition: the parameter exists only where these parameters, which must come before it, have these values."""
+    """Condition under which the parameter exists: these parameters, which must come before it, have these values."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:

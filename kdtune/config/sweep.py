@@ -37,7 +37,8 @@ class TeacherData(DataConfig):
     """Data of a sweep's teacher."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] | Literal["match"] = 1.0  # type: ignore[assignment]
-    """A value, or `match`: the teacher is trained on its student's fraction. Default: the fraction of `trial`."""
+    """Share of the training videos that the teacher is trained on, or `match` for its student's share. Default: the
+    fraction of `trial`."""
 
 
 class TeacherConfig(TrialConfig):
@@ -69,12 +70,14 @@ class SweepConfig(Section):
     """One YAML file: a question, a search space, blocks, controls."""
 
     name: Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
+    """Name of the sweep in the store, in MLflow and for commands such as `results NAME`."""
     question: Annotated[str, Field(max_length=2000)] = ""
     """The research question in a sentence, for tables and MLflow."""
     trial: TrialConfig = TrialConfig()
     """Settings that all trials share. Fields left out have the papers' values."""
     teachers: dict[str, TeacherConfig] = {}
-    """Name → teacher: a trial of its own, trained when first needed. Fields left out are taken from `trial`."""
+    """The teachers, by name. Each is a trial of its own, trained when first needed. Fields left out are taken from
+    `trial`."""
     search: SearchConfig
     objective: Objectives = ObjectiveConfig()
     """One objective, or a list of them. With several, the results are a Pareto set and nothing is pruned."""

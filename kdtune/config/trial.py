@@ -42,7 +42,7 @@ class TrialConfig(Section):
     teacher: Annotated[
         TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
-    """`none`, or a trial of its own. Fields that it leaves out are taken from this trial."""
+    """`none`, or a trial of its own that teaches this one. Fields that it leaves out are taken from this trial."""
     start: Annotated[
         TrialConfig | None, BeforeValidator(trial_or_none, json_schema_input_type=TrialConfig | Literal["none"] | None)
     ] = None
@@ -52,8 +52,9 @@ class TrialConfig(Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     frozen: Frozen = "none"
-    """`backbone`: train only the heads. The backbone from `start` stays fixed, including its batch statistics."""
+    """`backbone` trains only the heads. The backbone from `start` stays fixed, including its batch statistics."""
     epochs: Count = 200
+    """Number of epochs to train."""
     stages: dict[str, Count] | None = None
     """Named epochs at which the student is evaluated, in order. Default: early, mid, late at ¼, ¾ and all epochs."""
     stage: StageConfig = StageConfig()
@@ -65,12 +66,13 @@ class TrialConfig(Section):
     """`none`, or the fine-tuning after pre-training: `{}` is PCL's protocol. It has its own key, so that several
     fine-tunings share one pre-training."""
     seed: Seed = 0
+    """Seed of the initial weights and of all random draws."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of the trainer. Their number changes the bits, so it belongs to the trial, not to the machine."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     """Memory layout of clips and weights. It changes the bits. The faster one depends on network, size and device."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Precision of convolutions and matrix products: tf32 rounds inputs (CUDA only), bf16 is torch's autocast."""
+    """Precision of convolutions and matrix products: `tf32` rounds inputs (CUDA only), `bf16` is torch's autocast."""
 
     @model_validator(mode="before")
     @classmethod
