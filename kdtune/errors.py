@@ -36,7 +36,7 @@ class Problem:
 
 
 class KdtuneError(Exception):
-    """The root of the tree above."""
+    """Root of every exception that kdtune raises on purpose."""
 
 
 class UserError(KdtuneError):

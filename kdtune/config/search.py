@@ -16,7 +16,7 @@ Mode = Literal["max", "min"]
 
 
 class SearchConfig(Section):
-    """The search space and how to search it. Candidate n learns only from candidates ≤ n − window ."""
+    """The search space and how to search it. Candidate n learns only from candidates ≤ n − window."""
 
     space: Annotated[dict[str, SpaceEntry], Field(max_length=100)]
     """The searched parameters, by name: `[a, b]`, `{range: [lo, hi]}`, `{log: [lo, hi]}`, `{int: [lo, hi]}`,

@@ -22,7 +22,7 @@ class DataConfig(Section):
     """The kind of data set. `folder` reads your own videos: class folders, or train, val and test folders of class
     folders, with the lists and the groups.csv that they hold (docs/videos.md)."""
     root: str | None = None
-    """Folder that holds the class folders. Default: data/<dataset>."""
+    """Folder that holds the class folders. Default: `data/` and the data set's name."""
     lists: str | None = None
     """Folder that holds the official lists. Default: the root."""
     split: Literal[1, 2, 3] = 1
