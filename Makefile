@@ -1,12 +1,13 @@
 # make sweep    installs and answers the quick start's question on synthetic motion videos
 # make test     installs and runs the tests, but for the slow ones (make test-all runs these, too)
 # make check    style, types, layers
+# make docs     builds the documentation's site into build/site
 # make floors   installs the lowest versions that pyproject.toml allows, apart, and tries them (3 GB)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install sweep test test-all check floors ui clean
+.PHONY: install sweep test test-all check docs floors ui clean
 
 install: $(STAMP)
 
@@ -31,6 +32,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python docs/generator
 
 floors:
 	$(PYTHON) tests/floors.py .venv-floors
