@@ -125,7 +125,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
         "all: k-NN accuracy on validation (majority baseline 0.250)",
         "control",
         "c3d",
-        "python -m kdtune ui",
+        "-m kdtune ui",
         "4 trials trained",
     ):
         assert words in done.stdout

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, write_sweep
 
-from kdtune.cli import _parser, main
+from kdtune.calling import pasteable
+from kdtune.cli import main
+from kdtune.cli.options import parser
 from kdtune.commands.sweeps import continue_command
 from kdtune.config.load import load_sweep, load_trial
 from kdtune.config.reader import parse_file, read_text
@@ -37,10 +39,13 @@ def test_set_reaches_the_sweep_itself(tmp_path: Path) -> None:
 def test_the_command_to_continue_names_the_same_sweep_with_more_candidates(tmp_path: Path) -> None:
     sets = ["tau=2", "search.candidates=3", "question=is it $HOME's?"]
     file = write_sweep(tmp_path).rename(tmp_path / "my sweep.yaml")
-    python, flag, module, *arguments = shlex.split(continue_command(file, sets, 16))
-    assert (python, flag, module) == ("python", "-m", "kdtune")
-    options = _parser().parse_args(arguments)
+    words = ["sweep", str(file), *(word for each in sets for word in ("--set", each))]
+    words += ["--store", str(tmp_path / "my runs"), "--backend", "inprocess"]
+    given = parser().parse_args(words)
+    line = continue_command(given, 16)
+    options = parser().parse_args(shlex.split(line.removeprefix(pasteable())))
     assert options.set[-1] == "search.candidates=16"
+    assert (options.store, options.backend) == (given.store, given.backend)
     assert load_sweep(options.file, options.set) == load_sweep(file, [*sets, "search.candidates=16"])
 
 
@@ -53,7 +58,7 @@ def test_the_command_to_continue_names_the_same_sweep_with_more_candidates(tmp_p
         ("tau=-1", "got -1"),
         ("tau=[", "not YAML"),
         ("search.candidats=3", "did you mean candidates"),
-        ("data=1", "unknown key"),
+        ("data=1", "section with keys of its own"),
     ],
 )
 def test_a_wrong_set_is_refused_at_its_place(tmp_path: Path, text: str, what: str) -> None:

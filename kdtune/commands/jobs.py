@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from kdtune.commands.places import reading, writing
+from kdtune.calling import pasteable
+from kdtune.commands.places import reading, store_words, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK
 
@@ -25,9 +26,10 @@ def submit(options: argparse.Namespace) -> int:
     for variable in withheld():
         say(f"note: {variable} was not passed on, because Ray shows a job's environment; set it on the cluster's head")
     print(f"{sweep.name} runs on {options.address} as job {job}; it no longer needs this machine.")
-    print(f"Watch it:    python -m kdtune status {sweep.name}")
-    print(f"Its output:  python -m kdtune logs {sweep.name} --follow")
-    print(f"Stop it:     python -m kdtune stop {sweep.name}")
+    place = store_words(options)
+    print(f"Watch it:    {pasteable('status', sweep.name, *place)}")
+    print(f"Its output:  {pasteable('logs', sweep.name, '--follow', *place)}")
+    print(f"Stop it:     {pasteable('stop', sweep.name, *place)}")
     return EXIT_OK
 
 

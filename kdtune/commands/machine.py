@@ -1,4 +1,4 @@
-"""`doctor`, `ui` and `schema`."""
+"""`doctor`, `ui`, `schema` and `completion`."""
 
 from __future__ import annotations
 
@@ -38,4 +38,11 @@ def schema(options: argparse.Namespace) -> int:
 
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **SweepConfig.model_json_schema()}
     print(json.dumps(schema, indent=1, ensure_ascii=False))
+    return EXIT_OK
+
+
+def completion(options: argparse.Namespace) -> int:
+    import argcomplete
+
+    print(argcomplete.shellcode(["kdtune"], shell=options.shell))
     return EXIT_OK

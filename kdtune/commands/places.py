@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from kdtune.store.places import default_place
+from kdtune.urls import SecretUrl
+
 if TYPE_CHECKING:
     from kdtune.store import Store
+
+
+def store_words(options: argparse.Namespace) -> list[str]:
+    """Return `--store` as a printed command needs it: empty for the default store; a URL without its secrets."""
+    return [] if options.store == default_place() else ["--store", str(SecretUrl(options.store))]
 
 
 def reading(options: argparse.Namespace) -> Store:

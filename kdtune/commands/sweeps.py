@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from kdtune.commands.places import reading, writing
+from kdtune.calling import pasteable
+from kdtune.commands.places import reading, store_words, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
 
@@ -45,21 +44,23 @@ def sweep(options: argparse.Namespace) -> int:
     page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
     for note in filter(None, [*end.notes, *unsent, mixed_profiles(found.every)]):
         print(f"note: {note}")
-    print(f"Look at it:  {uri if is_server(uri) else 'python -m kdtune ui'}")
+    print(f"Look at it:  {uri if is_server(uri) else pasteable('ui')}")
     if page is not None:
         here = Path.cwd()
         print(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")
-    print(f"All figures: python -m kdtune results {sweep.name} --format csv")
+    print(f"All figures: {pasteable('results', sweep.name, '--format', 'csv', *store_words(options))}")
     if sweep.search.candidates is not None:
-        print(f"Continue:    {continue_command(options.file, options.set, 2 * sweep.search.candidates)}")
+        print(f"Continue:    {continue_command(options, 2 * sweep.search.candidates)}")
     return end.exit_code
 
 
-def continue_command(file: Path, sets: Sequence[str], candidates: int) -> str:
-    """Return the shell command that resumes the sweep of `file` and `sets` with this number of candidates."""
-    kept = [each for each in sets if each.partition("=")[0].strip() != "search.candidates"]
-    options = [word for each in [*kept, f"search.candidates={candidates}"] for word in ("--set", each)]
-    return shlex.join(["python", "-m", "kdtune", "sweep", str(file), *options])
+def continue_command(options: argparse.Namespace, candidates: int) -> str:
+    """Return the shell command that resumes the sweep of a command's options with this number of candidates."""
+    kept = [each for each in options.set if each.partition("=")[0].strip() != "search.candidates"]
+    words = [word for each in [*kept, f"search.candidates={candidates}"] for word in ("--set", each)]
+    words += ["--address", options.address] if options.address else []
+    words += ["--backend", options.backend] if options.backend != "ray" else []
+    return pasteable("sweep", str(options.file), *words, *store_words(options))
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from kdtune.commands.places import reading
 from kdtune.errors import EXIT_OK, Problem, UserError
+
+if TYPE_CHECKING:
+    from kdtune.store import Store
 
 
 def status(options: argparse.Namespace) -> int:
     from kdtune.watch import status as report
 
     store = reading(options)
-    if options.follow and (options.sweep is None or options.format == "json"):
-        what = "shows one sweep as a table" + (", but none is named" if options.sweep is None else ", got json")
-        raise UserError([Problem("--follow", what, ", ".join(store.sweeps()) if options.sweep is None else "table")])
     if options.follow:
-        report.follow(store, options.sweep, sys.stdout)
+        if options.format == "json":
+            raise UserError([Problem("--follow", "shows one sweep as a table, got json", "table")])
+        report.follow(store, options.sweep or _only_sweep(store), sys.stdout)
         return EXIT_OK
     if options.format == "json":
         found = report.overview(store) if options.sweep is None else report.status(store, options.sweep)
@@ -28,3 +31,15 @@ def status(options: argparse.Namespace) -> int:
     else:
         report.show_status(store, options.sweep, sys.stdout)
     return EXIT_OK
+
+
+def _only_sweep(store: Store) -> str:
+    """Return the name of the only sweep in the store, or of the only one that runs. Raises UserError otherwise."""
+    from kdtune.watch.status import running
+
+    names = store.sweeps()
+    found = names if len(names) == 1 else running(store)
+    if len(found) != 1:
+        what = f"shows one sweep: name it, since {len(names)} are here and {len(found)} of them run"
+        raise UserError([Problem("--follow", what, ", ".join(found or names) or "none yet")])
+    return found[0]

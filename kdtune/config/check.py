@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from kdtune.config.check_search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
 from kdtune.config.schedules import WeightSchedule
-from kdtune.config.space import Scalar, all_paths, is_path, resolve
+from kdtune.config.space import Scalar, is_path, resolve
 from kdtune.config.sweep import MOST_BLOCKS, Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
+from kdtune.config.validate import unknown_path
 from kdtune.errors import Problem
 from kdtune.names import LONGEST_NAME, quoted
 
@@ -56,7 +57,7 @@ def _names(sweep: SweepConfig) -> Iterable[Problem]:
     seen: dict[str, str] = {}
     for place, name, _ in placed_values(sweep):
         if not is_path(name):
-            yield Problem(place, "is not a parameter of a trial", ", ".join(all_paths()))
+            yield unknown_path(place, name, "is not a parameter of a trial")
         elif resolve(name) == "seed":
             yield Problem(place, "seeds cannot be searched", "search.seeds")
         elif resolve(name) == "stage.reduce":

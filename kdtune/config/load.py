@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,11 +13,12 @@ from kdtune.config.check import sweep_problems
 from kdtune.config.inherit import NESTED, RawConfig
 from kdtune.config.reader import parse_file, parse_value, read_text, unfit
 from kdtune.config.refit import refit_problems
-from kdtune.config.space import all_paths, is_path, resolve, set_path, split_path
+from kdtune.config.space import resolve, set_path, split_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.config.validate import problem_in, shortened, unknown_key, validate
+from kdtune.config.validate import problems_of, shortened, unknown_path, validate
 from kdtune.errors import ConfigError, Problem
+from kdtune.near import did_you_mean
 from kdtune.parse import printable
 
 #: Maximum characters of a --set that a message repeats.
@@ -69,27 +70,41 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
 
     Without a file, the --set values are applied to the defaults. Raises ConfigError with all problems.
     """
-    text = read_text(file) if file is not None else ""
-    raw, places = parse_file(text, file) if file is not None else ({}, {})
+    raw, places = parse_file(read_text(file), file) if file is not None else ({}, {})
     if file is not None and "search" in raw:
-        sweep = parse_sweep(text, file)
-        values, problems = _parse_sets(sets)
-        problems += _unknown_paths(values)
-        named = values.get("teacher")
-        if named is not None and not (isinstance(named, str) and named in ("none", *sweep.teachers)):
-            allowed = ", ".join(["none", *sweep.teachers])
-            problems.append(Problem("--set teacher", f"unknown teacher, got {shortened(named)}", allowed))
-        if problems:
-            raise ConfigError(problems)
-        try:
-            return sweep.build(Block(0, {}), values, values.get("seed", sweep.trial.seed))
-        except ValidationError as error:
-            raise ConfigError([problem_in(e, TrialConfig, "--set ") for e in error.errors()]) from error
+        return _trial_of_sweep(raw, file, places, sets)
     problems = _apply_sets(raw, sets, TrialConfig, places)
     _refuse_many_trials(raw, file)
     trial, more = validate(TrialConfig, raw)
     if problems or more or trial is None:
         raise ConfigError(_placed(problems + more, file, places))
+    return trial
+
+
+def _trial_of_sweep(raw: RawConfig, file: Path, places: dict[str, str], sets: Sequence[str]) -> TrialConfig:
+    """Return the trial of a sweep file, as a candidate with the values that --set gives to it.
+
+    Each other --set changes the sweep file, of which the trial takes its teachers.
+    """
+    values, problems = _parse_sets(sets, SweepConfig)
+    own = {path.removeprefix("trial."): value.value for path, value in values.items() if path.startswith("trial.")}
+    rest = {path: value for path, value in values.items() if not path.startswith("trial.")}
+    try:
+        sweep = _checked_sweep(raw, file, places, _put(raw, rest, places))
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    named = own.get("teacher")
+    if named is not None and not (isinstance(named, str) and named in ("none", *sweep.teachers)):
+        known = ["none", *sweep.teachers]
+        near = did_you_mean(named, known) if isinstance(named, str) else ""
+        problems.append(Problem("--set teacher", f"unknown teacher, got {shortened(named)}{near}", ", ".join(known)))
+        del own["teacher"]
+    try:
+        trial = sweep.build(Block(0, {}), own, own.get("seed", sweep.trial.seed))
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error, TrialConfig, "--set ")]) from error
+    if problems:
+        raise ConfigError(problems)
     return trial
 
 
@@ -139,47 +154,68 @@ def _cut(text: str, longest: int) -> str:
 # ---- --set -----------------------------------------------------------------------------------------------------------
 
 
-def _parse_sets(sets: Sequence[str]) -> tuple[RawConfig, list[Problem]]:
-    """Return key → value of every readable --set, and the problems of the others. The last --set of a key wins."""
-    values: RawConfig = {}
+class _SetValue(NamedTuple):
+    value: Any
+    place: str
+    """The --set as it was given, for messages."""
+
+
+def _parse_sets(sets: Sequence[str], model: type[BaseModel]) -> tuple[dict[str, _SetValue], list[Problem]]:
+    """Return path in a file of `model` → value of every readable --set, and the problems of the others.
+
+    The last --set of a path wins.
+    """
+    values: dict[str, _SetValue] = {}
     problems = []
     for text in sets:
         key, equals, value = text.partition("=")
-        where = _set_place(text)
+        where = f"--set {printable(text[:LONGEST_SHOWN])}"
         if not equals or not key.strip():
             problems.append(Problem(where, "must read key=value"))
-            continue
-        if (reason := unfit(key)) is not None:
+        elif (reason := unfit(key)) is not None:
             problems.append(Problem(where, f"the key {reason}"))
-            continue
-        try:
-            values[key.strip()] = parse_value(value, where)
-        except ConfigError as error:
-            problems += error.problems
+        elif (path := _set_path(key.strip(), model)) is None:
+            others = list(SweepConfig.model_fields) if model is SweepConfig else []
+            problems.append(unknown_path(where, key.strip(), "unknown key", others))
+        else:
+            try:
+                values[path] = _SetValue(parse_value(value, where), where)
+            except ConfigError as error:
+                problems += error.problems
     return values, problems
 
 
-def _set_place(text: str) -> str:
-    return f"--set {printable(text[:LONGEST_SHOWN])}"
+def _set_path(key: str, model: type[BaseModel]) -> str | None:
+    """Return the path that a --set's key means in a file of `model`; None for an unknown key.
+
+    A path of a trial may be short (`lambda`) or whole, and begin with `trial.` or not, in a trial file, too.
+    """
+    path = resolve(key.removeprefix("trial."))
+    if path.partition(".")[0] in TrialConfig.model_fields:
+        return f"trial.{path}" if model is SweepConfig else path
+    return key if model is SweepConfig and key.partition(".")[0] in SweepConfig.model_fields else None
 
 
 def _apply_sets(raw: RawConfig, sets: Sequence[str], model: type[BaseModel], places: dict[str, str]) -> list[Problem]:
-    """Put each --set into `raw` and return the problems. In a sweep, a path of a trial goes to the section `trial`."""
-    values, problems = _parse_sets(sets)
-    for key, value in values.items():
-        if model is SweepConfig and key.split(".")[0] in SweepConfig.model_fields:
-            path = key
-        elif is_path(key):
-            path = f"trial.{resolve(key)}" if model is SweepConfig else resolve(key)
-        else:
-            problems += _unknown_paths({key: value})
-            continue
-        where = _set_place(f"{key}={value}")
+    """Put each --set into `raw`, note its place, and return the problems."""
+    values, problems = _parse_sets(sets, model)
+    return problems + _put(raw, values, places)
+
+
+def _put(raw: RawConfig, values: Mapping[str, _SetValue], places: dict[str, str]) -> list[Problem]:
+    """Put the values of --set into `raw` at their paths, note their places, and return the problems."""
+    problems = []
+    for path, (value, where) in values.items():
         if (blocking := _no_section(raw, path)) is not None:
             problems.append(Problem(where, f"{blocking} is not a section of the file", "a path of its sections"))
             continue
         set_path(raw, path, value)
+        for inside in [place for place in places if place.startswith(f"{path}.")]:
+            del places[inside]  # the lines of the value that is replaced
         places[path] = where
+        above = path
+        while (above := above.rpartition(".")[0]) and above not in places:
+            places[above] = where
     return problems
 
 
@@ -192,7 +228,3 @@ def _no_section(raw: Mapping[str, Any], path: str) -> str | None:
             return None if below in (None, "none") else ".".join(parts[:n])
         inside = below
     return None
-
-
-def _unknown_paths(values: Mapping[str, Any]) -> list[Problem]:
-    return [unknown_key(f"--set {name[:LONGEST_SHOWN]}", name, all_paths()) for name in values if not is_path(name)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
 from kdtune.errors import ConfigError, Problem
+from kdtune.near import did_you_mean, nearest
 from kdtune.parse import printable
 
 #: Part of the package; in a checkout, a link to the top-level folder.
@@ -23,16 +23,29 @@ def located(file: Path) -> Path:
     """Return the file that a user means by `file`.
 
     Searches for a bare name, with or without `.yaml`, in the working directory, in `sweeps/` below it, and among the
-    shipped sweeps. Returns any other path unchanged, without checking it. Raises ConfigError for a bare name that is
-    not found.
+    shipped sweeps. Returns any other path unchanged. Raises ConfigError for a bare name that is not found, and for a
+    path that does not exist where its folder holds a file with a similar name.
     """
-    if len(file.parts) != 1 or file.name in ("", ".", ".."):
+    if file.name in ("", ".", ".."):
+        return file
+    if len(file.parts) != 1:
+        if not os.path.lexists(file) and (near := nearest(file.name, _files(file.parent))) is not None:
+            raise ConfigError([Problem(printable(str(file)), f"does not exist, did you mean {file.parent / near}?")])
         return file
     for place in (Path(), Path("sweeps"), SHIPPED):
         for name in dict.fromkeys((file.name, f"{file.name}{SUFFIX}")):
             if os.path.exists(place / name):
                 return place / name
-    near = get_close_matches(file.name.removesuffix(SUFFIX) + SUFFIX, shipped(), n=1)
+    here = [name for place in (Path(), Path("sweeps")) for name in _files(place)]
+    known = list(dict.fromkeys([*shipped(), *here]))
     what = "was not found here, in sweeps/ or among the sweeps that come with kdtune"
-    what += f"; did you mean {near[0]}?" if near else ""
+    what += did_you_mean(file.name.removesuffix(SUFFIX) + SUFFIX, known)
     raise ConfigError([Problem(printable(str(file)), what, f"a path, or one of {', '.join(shipped())}")])
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of the sweep files in a folder; empty for a folder that cannot be read."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
+    except (OSError, ValueError):
+        return []

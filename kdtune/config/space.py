@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -99,6 +99,18 @@ def _fields(section: type[Section]) -> dict[str, FieldInfo]:
 def all_paths() -> list[str]:
     """Return all names that may be searched, blocked on or set, short names first."""
     return [*SHORT_NAMES, *_paths(TrialConfig)]
+
+
+def section_keys(path: Sequence[str]) -> list[str]:
+    """Return the keys of a trial's section at `path`, those of deeper sections with `.…`; empty for no section."""
+    section: type[Section] | None = TrialConfig
+    for part in path:
+        field = _fields(section).get(part) if section is not None else None
+        section = _section(field.annotation) if field is not None else None
+    fields = {} if section is None else _fields(section)
+    below = {name: _section(field.annotation) for name, field in fields.items() if name not in ("start", "imported")}
+    values = (part is None or issubclass(part, WeightSchedule) for part in below.values())
+    return [name if is_value else f"{name}.…" for name, is_value in zip(below, values, strict=True)]
 
 
 def _paths(section: type[Section]) -> Iterator[str]:

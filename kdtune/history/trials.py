@@ -16,6 +16,7 @@ from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
 from kdtune.names import is_name, quoted
+from kdtune.near import did_you_mean
 from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import passed_over
 
@@ -183,6 +184,7 @@ def trained_keys(store: Store, name: str) -> list[str]:
     found = [files.key for files in store.trials() if files.key.startswith(name)]
     if len(found) != 1:
         what = f"holds no sweep {quoted(name)}, and {len(found) or 'no'} trials whose keys begin with it"
+        what += did_you_mean(name, store.sweeps())
         raise StoreError([Problem(str(store.root), what)])
     return found
 

@@ -33,6 +33,7 @@ from filelock import FileLock
 
 from kdtune.errors import Problem, StoreError
 from kdtune.names import is_name, quoted, stays_below
+from kdtune.near import did_you_mean
 from kdtune.parse import JsonObject
 from kdtune.store.copies import fetch_missing, fetch_whole, publish_whole
 from kdtune.store.files import read_json, write_json
@@ -205,8 +206,9 @@ class Store:
         return SweepFiles(self.root / "sweeps" / name, self.mirror)
 
     def _no_sweep(self, name: str) -> StoreError:
-        known = ", ".join(self.sweeps()) or "none yet"
-        return StoreError([Problem(str(self.root), f"holds no sweep named {quoted(name)}", known)])
+        names = self.sweeps()
+        what = f"holds no sweep named {quoted(name)}{did_you_mean(name, names)}"
+        return StoreError([Problem(str(self.root), what, ", ".join(names) or "none yet")])
 
     def report(self, name: str) -> Path:
         """Return the folder of a sweep's report, which stays on this machine even behind a URL.

@@ -103,6 +103,11 @@ def overview(store: Store) -> JsonObject:
     return {"store": str(store.place), "sweeps": sweeps}
 
 
+def running(store: Store) -> list[str]:
+    """Return the names of the sweeps that a driver runs."""
+    return [history.name for history, state, _ in _sweeps(store) if _is_run(state)]
+
+
 def show_overview(store: Store, stream: TextIO) -> None:
     """Print one line for every sweep of the store."""
     rows = []

@@ -63,6 +63,7 @@ def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
     Raises ResourceError if two attempts fail. Ray ends with the context, even if this process is killed.
     """
     access = _access(folder, say)
+    say("starting Ray …")
     process, address = _started(folder, access, say)
     try:
         yield LocalRay(address, access)

@@ -19,6 +19,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from kdtune.calling import pasteable
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, ResourceError, UserError
 from kdtune.execute.cluster.connect import CONNECT_S, TOKEN
@@ -128,7 +129,7 @@ def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
 
 def _refuse_running(life: DriverLife, name: str) -> None:
     driver, job = life.alive(), _running_job(life.files)
-    stop = f"`python -m kdtune stop {name}` first"
+    stop = f"`{pasteable('stop', name)}` first"
     if job is not None:
         what = f"is still running as job {job['submission_id']} on {job['address']}"
         raise UserError([Problem(name, what, stop)])
