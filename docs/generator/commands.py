@@ -1,4 +1,4 @@
-"""The command reference: every command and option, from the parser in kdtune/cli.py."""
+"""The command reference: every command and option, from the parser in kdtune/cli/options.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from kdtune.cli import _parser
+from kdtune.cli.options import parser
 
 
 def page() -> str:
@@ -15,7 +15,7 @@ def page() -> str:
     # The same page on every machine: no width of a terminal, no store of this user.
     with patch.dict(os.environ, {"COLUMNS": "100"}):
         os.environ.pop("KDTUNE_STORE", None)
-        return "\n".join(_section(parser) for parser in _leaves(_parser()))
+        return "\n".join(_section(each) for each in _leaves(parser("kdtune")))
 
 
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -43,9 +43,9 @@ RUN, WATCH, READ, PREPARE, CHECK = (
 )
 
 
-def parser() -> Parser:
-    """Return the parser of all commands."""
-    call = pasteable()
+def parser(call: str | None = None) -> Parser:
+    """Return the parser of all commands, whose examples begin with `call`, by default as this process was called."""
+    call = call or pasteable()
     top = Parser(
         prog="kdtune",
         description="Bit-exact repeatable sweeps over knowledge distillation of self-supervised video models.",
