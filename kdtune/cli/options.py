@@ -147,7 +147,15 @@ def parser(call: str | None = None) -> Parser:
     sub.add_argument("--device", choices=DEVICES, default="auto")
 
     # ---- prepare -----------------------------------------------------------------------------------------------------
-    of_data = family("data", "make, prepare and check data sets", PREPARE)
+    of_data = family("data", "get, prepare and check data sets", PREPARE)
+    does = "write a sweep file that is fitted to a folder of videos"
+    sub = command("init", data.init, does, "data init VIDEOS > mine.yaml", into=of_data)
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="class folders, with or without lists")
+    does = "download UCF101 or HMDB51 from its official place"
+    sub = command("download", data.download, does, "data download ucf101", into=of_data)
+    sub.add_argument("dataset", choices=("ucf101", "hmdb51"))
+    sub.add_argument("--to", type=Path, metavar="FOLDER", help="where to put it (default: data/DATASET)")
+    sub.add_argument("--yes", action="store_true", help="agree to the licence and the size without being asked")
     does = "decode a file's videos into the store"
     with_file(command("prepare", data.prepare, does, "data prepare ucf101.yaml", into=of_data), "a trial or sweep file")
     does = "check every stored frame against its checksum"

@@ -1,13 +1,60 @@
-"""`data synth`, `data prepare` and `data verify`."""
+"""`data init`, `data download`, `data synth`, `data prepare` and `data verify`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from kdtune.calling import pasteable
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
-from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
+from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
+
+
+def init(options: argparse.Namespace) -> int:
+    from kdtune.config.load import parse_sweep
+    from kdtune.plan.fit import fit
+    from kdtune.plan.sweep_file import sweep_text
+
+    store = reading(options)
+    fitted = fit(str(options.folder), store)
+    text = sweep_text(fitted, store)
+    parse_sweep(text, Path("the file"))  # what is printed is a file that `sweep` accepts
+    print(text, end="", flush=True)
+    for path in fitted.headers.unreadable:
+        say(f"note: {path} cannot be opened as a video")
+    for warning in fitted.left:
+        say(f"warning: {warning}")
+    say(f"save this as a file, look at it with `{pasteable('plan', 'FILE')}`, run it with `{pasteable('sweep', 'FILE')}`")
+    return EXIT_OK
+
+
+def download(options: argparse.Namespace) -> int:
+    from kdtune.download.fetch import Fetch
+    from kdtune.download.official import OFFICIAL
+
+    official = OFFICIAL[options.dataset]
+    folder = options.to if options.to is not None else Path("data") / official.dataset
+    fetch = Fetch(official, folder, say)
+    if not fetch.run(lambda terms: _agrees(terms, yes=options.yes)):
+        say("nothing was downloaded")
+        return EXIT_OK
+    print(f"{official.count:,} videos of {official.classes} classes are in {folder}. In a sweep file:")
+    print(f"  data: {{dataset: {official.dataset}, root: {folder}, lists: {fetch.data.lists}}}")
+    print(f"or let kdtune write one: {pasteable('data', 'init', str(folder))} > {official.dataset}.yaml")
+    return EXIT_OK
+
+
+def _agrees(terms: str, *, yes: bool) -> bool:
+    """Show what is downloaded; return whether the user wants it. Raises UserError where nobody can be asked."""
+    say(terms)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError([Problem("--yes", "there is no terminal to ask whether to download this", "--yes to agree")])
+    print("Download it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def synth(options: argparse.Namespace) -> int:

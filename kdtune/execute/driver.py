@@ -20,6 +20,7 @@ from kdtune.store.files import write_json
 from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
+from kdtune.sweep.few_videos import data_warnings
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.sweep.scheduler import SweepScheduler
@@ -61,6 +62,8 @@ def drive(
     store.claim()
     with DriverLock(store, sweep.name, backend.address) as driver_lock, kept_environment(*MLFLOW_VARIABLES):
         prepared = prepare_sweep(sweep, store)
+        for warning in data_warnings(sweep, prepared):
+            watcher.say(f"warning: {warning}")
         files = store.sweep(sweep.name)
         for line in explained(files, sweep, text):
             watcher.say(line)

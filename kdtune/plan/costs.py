@@ -58,7 +58,7 @@ def cost_of(
         split = digest([clips.manifest, form["data"], form["clip"], config.loss.target])
         data = sizes.setdefault(split, sizes.get(split) or TrialData.of(config, clips))
         size = speed.checkpoint_bytes + bank_bytes(form, data.size)
-        cost.seconds += trial.times * speed.sample_s * _work(trial).samples(form, data.videos)
+        cost.seconds += trial.times * speed.sample_s * work_of(trial).samples(form, data.videos)
         cost.bytes += trial.times * (_checkpoints(trial) * size + epochs * ROW_BYTES)
         cost.trials += trial.times
         cost.devices.add(speed.device)
@@ -89,7 +89,7 @@ def shape_words(config: TrialConfig) -> str:
     return f"{config.architecture}{taught} ({clip}, batch {config.optimizer.batch}{target})"
 
 
-def _work(trial: PendingTrial) -> Work:
+def work_of(trial: PendingTrial) -> Work:
     """Return what is still to be done for a trial, apart from its targets."""
     config, stage = trial.config, trial.config.stage
     left = range(trial.done + 1, config.epochs + 1)

@@ -15,6 +15,7 @@ from kdtune.units import duration
 
 if TYPE_CHECKING:
     from kdtune.plan.keys import Keys
+    from kdtune.train.prepared import Prepared
 
 #: Maximum number of items listed.
 SHOWN = 3
@@ -29,7 +30,8 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
     keys = _keys(sweep, store, prepare=measuring is not None)
     yield from described(sweep)
     forecast = look_ahead(sweep, store, keys)
-    yield from _data(sweep, store, keys)
+    prepared = keys.prepared if keys is not None else None
+    yield from _data(sweep, store, prepared)
     yield from _in_store(forecast, keys)
     if not forecast.trials:
         yield "to train     nothing"
@@ -56,15 +58,16 @@ def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
     return Keys(Prepared(store))
 
 
-def _data(sweep: SweepConfig, store: Store, keys: Keys | None) -> Iterator[str]:
-    """Yield a summary of each data set that is here, or why the sweep would refuse it."""
+def _data(sweep: SweepConfig, store: Store, prepared: Prepared | None) -> Iterator[str]:
+    """Yield a summary of each data set that is here, or why the sweep would refuse it; then warnings on few videos."""
     configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
     if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):
         return
     from kdtune.clips.summary import lines
+    from kdtune.sweep.few_videos import data_warnings
     from kdtune.train.prepared import Prepared, data_sets
 
-    prepared = Prepared(store) if keys is None else keys.prepared
+    prepared = Prepared(store) if prepared is None else prepared
     for part in data_sets(configs):
         if Path(part.data.folder).is_dir():
             try:
@@ -72,6 +75,10 @@ def _data(sweep: SweepConfig, store: Store, keys: Keys | None) -> Iterator[str]:
             except DataError as error:
                 yield f"videos       {part.data.dataset} in {part.data.folder} cannot be used:"
                 yield from _some([str(problem) for problem in error.problems])
+    for warning in data_warnings(sweep, prepared):
+        yield f"warning      {warning.seen}:"
+        yield f"             {warning.why}"
+        yield f"             {warning.remedy}"
 
 
 def _in_store(forecast: Forecast, keys: Keys | None) -> Iterator[str]:

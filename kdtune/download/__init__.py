@@ -1,0 +1,1 @@
+"""Download UCF101 and HMDB51 from their official places."""
