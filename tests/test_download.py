@@ -25,7 +25,7 @@ RAR = UCF101.videos.name
 NO_WAIT = (0.0, 0.0, 0.0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(here: None) -> Iterator[Place]:
     with serving(small_ucf101()) as place:
         yield place
 
@@ -76,6 +76,7 @@ def test_what_the_command_prints_is_a_data_set_that_plan_reads_and_it_is_loaded_
     assert len(place.requests) == asked
 
 
+@pytest.mark.usefixtures("here")
 def test_hmdb51_is_an_archive_of_archives(tmp_path: Path) -> None:
     with serving(small_hmdb51()) as place:
         source = official(HMDB51, place)
@@ -152,7 +153,7 @@ def test_without_a_program_that_reads_rar_nothing_is_downloaded(
     assert not place.requests
 
 
-def test_without_the_space_nothing_is_downloaded(place: Place, small_disk: Path) -> None:
+def test_without_the_space_nothing_is_downloaded(small_disk: Path, place: Place) -> None:
     assert "free, but archives and videos need" in refused(official(UCF101, place), small_disk / "ucf")
     assert not place.requests
 

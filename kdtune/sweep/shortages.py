@@ -139,7 +139,7 @@ def _validation(config: TrialConfig, videos: Videos, seeds: int) -> Shortage | N
     with_seeds = next((larger for larger, size in sizes.items() if size >= ENOUGH_WITH_SEEDS), None)
     larger = enough or with_seeds or share  # half of the videos for validation is no gain if it is not enough
     mends = [_share(larger)] if larger > share else []
-    mends += [_seeds()] if enough is None and seeds < SEEDS else []
+    mends += [_seeds()] if enough is None and with_seeds is not None and seeds < SEEDS else []
     seen = f"validation has {counted(count, 'video')}: one is {100 / count:.1f} points"
     why = "candidates that differ by less than a few videos cannot be told apart"
     return Shortage(seen, why, tuple(mends))
