@@ -110,8 +110,8 @@ def test_eight_videos_are_enough_for_a_file(
 def test_a_folder_that_cannot_be_used_is_refused_as_by_prepare(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path / "data" / "all" / "run" / "a.avi", "no video")
-    write(tmp_path / "data" / "all" / "sit" / "b.avi", "no video")
+    for name in ("run/a.avi", "run/b.avi", "sit/c.avi", "sit/d.avi", "sit/e.avi"):
+        write(tmp_path / "data" / "all" / name, "no video")
     with pytest.raises(DataError) as error:
         load_catalog(DataConfig(dataset="folder", root=str(tmp_path / "data")))
     assert main(["data", "init", str(tmp_path / "data")]) == 2

@@ -24,8 +24,8 @@ GMAC = {"r3d": 13.1, "r21d": 13.9, "c3d": 22.9}
 #: Billions of multiplications per second of one core, forward and backward, and seconds of a sample besides those.
 #: Measured at 10×112² and width 64, and at 8×32² and width 8 (docs/performance.md).
 GMAC_PER_S, SAMPLE_S = 100.0, 0.004
-#: Columns before the comment of a line, and the longest comment line.
-COLUMN, LONGEST = 60, 118
+#: Column of the comments, and the longest line. A longer comment goes above its line.
+COLUMN, LONGEST = 58, 120
 
 
 def sweep_text(fitted: Fit, store: Store) -> str:
@@ -85,28 +85,28 @@ def _reasons(fitted: Fit) -> Mapping[str, str]:
     short = "" if room >= ROOM else "; the others are left out"
     steps = videos.training // sweep.trial.optimizer.batch * sweep.trial.epochs
     contrast = {
-        "in_batch": "the batch's other videos are the negatives: there are too few for a memory bank",
-        "memory_bank": "negatives are drawn from the stored projections of all training videos",
+        "in_batch": "negatives: the batch's other videos, as a memory bank needs more",
+        "memory_bank": "negatives are drawn from all training videos",
     }
     return {
-        "trial": "what all trials share; what is left out has the papers' value",
+        "trial": "shared by all; what is left out has the papers' value",
         "trial.data": f"{videos.training:,} videos to train on, {videos.validation:,} to choose by",
         "trial.student": "the papers' network" + ("" if sweep.trial.student.width == 64 else ", an eighth as wide"),
         "trial.clip": f"a sample needs {needed} frames: {room:.0%} of the videos have them{short}",
         "trial.loss": contrast[sweep.trial.loss.contrast],
         "trial.optimizer": f"{max(1, videos.training // sweep.trial.optimizer.batch):,} steps an epoch",
         "trial.epochs": f"about {max(1, steps):,} steps; more epochs cost more and train better",
-        "trial.stages": "pruned and shown here",
+        "trial.stages": "candidates are compared here",
         "trial.evaluation": f"clips of a video that are averaged, of {clip.frames} frames each",
         "trial.memory_format": "faster for small networks on a CPU",
-        "teachers": "each is a trial itself, trained when first needed and then reused",
+        "teachers": "each is a trial, trained when first needed, then reused",
         "search.space.teacher": "a list is a choice",
         "search.blocks": "one independent search for each share of the videos",
-        "search.controls": "from scratch: never pruned, and gains are measured against it",
+        "search.controls": "from scratch: never pruned; gains are measured against it",
         "search.candidates": "in each block; more may be added later",
-        "search.seeds": "each candidate is trained with each of them; intervals come from their spread",
-        "search.window": "candidate n learns from the candidates up to n - 4: up to 4 run side by side",
-        "objective": "validation videos choose; the test list stays untouched for the report",
+        "search.seeds": "of each candidate; intervals come from their spread",
+        "search.window": "candidates that may run side by side",
+        "objective": "the test list stays untouched for the report",
         "prune": "the better half goes on at each stage",
         "resources": "of one trial",
     }
@@ -136,10 +136,8 @@ def _line(text: str, reason: str) -> str:
     if not reason:
         return text
     line = f"{text:<{COLUMN}}  # {reason}"
-    if len(text) <= COLUMN and len(line) <= LONGEST + 20:
-        return line
     indent = " " * (len(text) - len(text.lstrip()))
-    return f"{indent}# {reason}\n{text}"
+    return line if len(line) <= LONGEST else f"{indent}# {reason}\n{text}"
 
 
 def _flow(value: Any) -> str:
