@@ -26,7 +26,8 @@ def init(options: argparse.Namespace) -> int:
         say(f"note: {path} cannot be opened as a video")
     for warning in fitted.left:
         say(f"warning: {warning}")
-    say(f"save this as a file, look at it with `{pasteable('plan', 'FILE')}`, run it with `{pasteable('sweep', 'FILE')}`")
+    look, run = pasteable("plan", "FILE"), pasteable("sweep", "FILE")
+    say(f"save this as a file; look at it with `{look}`, run it with `{run}`")
     return EXIT_OK
 
 
