@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from kdtune.clips.machine import cores
 from kdtune.clips.motion import ALL_CLASSES, CLASSES, HEIGHT, WIDTH, Video, frames_of, groups_to_test, videos_of
 from kdtune.errors import DataError, Problem
+from kdtune.processes import end_with_parent
 from kdtune.store.files import write_atomic
 from kdtune.store.places import check_readable, check_writable
 
@@ -140,21 +140,9 @@ def _make_all(videos: list[Video], folder: Path) -> None:
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
             for _ in pool.map(_encode, videos, [folder] * len(videos), chunksize=4):
                 bar.update()
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent dies; otherwise it would wait for work for ever."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_lists(folder: Path, classes: tuple[str, ...], videos: list[Video], groups: int) -> None:

@@ -14,10 +14,11 @@ from pydantic import FiniteFloat
 from kdtune.history.events import parsed
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import read_json
-from kdtune.store.lease import BEAT_S, clock
+from kdtune.store.lease import BEAT_S, EXPIRY_S, clock
 from kdtune.store.seal import passed_over
 
-#: Seconds without a touch of the lock, by the reader's clock, after which a driver behind a URL counts as dead.
+#: Seconds without a touch of the lock, by the reader's clock, after which the first look counts a driver behind a URL
+#: as dead. Later looks wait for EXPIRY_S, when its lock is free: a busy machine may touch it late.
 SILENT_S = 4 * BEAT_S
 #: Seconds between two readings of the lock.
 LOOK_S = 0.5
@@ -89,7 +90,7 @@ class DriverLife:
                 if touched:
                     return True
             elif not first:
-                return now - self._since < SILENT_S
+                return now - self._since < EXPIRY_S
             elif now - self._since >= SILENT_S:
                 return False
             time.sleep(LOOK_S)

@@ -6,7 +6,6 @@ DataLoader returns batches in the order in which they were requested.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.draws import shuffled
 from kdtune.config.trial import TrialConfig
+from kdtune.processes import end_with_parent, fork_server, isolated_start
 from kdtune.train.inputs import RawBatch, batches, read_training
 
 #: (epoch, (B,) samples)
@@ -51,10 +51,14 @@ def training_batches(
         batch_size=None,  # a place is a whole batch
         num_workers=workers,
         pin_memory=pinned,
-        worker_init_fn=_leave_interrupts_to_the_trainer,
+        multiprocessing_context=fork_server(__name__) if workers > 0 else None,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # else DataLoader advances torch's global generator to seed the workers
     )
-    return iter(loader)
+    if workers == 0:
+        return iter(loader)
+    with isolated_start():
+        return iter(loader)
 
 
 def training_places(config: TrialConfig, data: TrialData, epoch: int, step: int) -> Iterator[Place]:
@@ -64,8 +68,3 @@ def training_places(config: TrialConfig, data: TrialData, epoch: int, step: int)
         for samples in batches(order[order < data.size], config.optimizer.batch)[step:]:
             yield epoch, samples
         epoch, step = epoch + 1, 0
-
-
-def _leave_interrupts_to_the_trainer(_: int) -> None:
-    """Ignore SIGINT: Ctrl-C reaches every process of a terminal, and the trainer ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
