@@ -1,5 +1,7 @@
 # make sweep    installs and answers the quick start's question on synthetic motion videos
 # make test     installs and runs the tests, but for the slow ones (make test-all runs these, too)
+# make test-services   runs the slow tests of what people open: MLflow's pages, the report and Optuna's dashboard in a
+#               browser, the team's tracking server on PostgreSQL, MLflow's outages; skips what is not installed
 # make check    style, types, layers
 # make docs     builds the documentation's site into build/site
 # make floors   installs the lowest versions that pyproject.toml allows, apart, and tries them (3 GB)
@@ -7,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: install sweep test test-all check docs floors ui clean
+.PHONY: install sweep test test-all test-services check docs floors ui clean
 
 install: $(STAMP)
 
@@ -26,6 +28,11 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -n 2 --max-worker-restart 0
+
+SERVICES := $(addprefix tests/test_,$(addsuffix .py,browser report_page optuna_dashboard team_server outages))
+
+test-services: install
+	$(BIN)/python -m pytest -n 2 --max-worker-restart 0 -m slow $(SERVICES)
 
 check: install
 	$(BIN)/ruff check .
