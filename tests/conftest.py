@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from databases import empty_database
-from helpers import ROOT, SMALL_CLIP
+from helpers import ROOT, SMALL_CLIP, link_clips
 from s3 import BUCKET, Machines, S3Server, weed
 from xdist.scheduler import LoadScopeScheduling
 
@@ -72,10 +72,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
 
 
 @pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 40 real video files."""
-    root = tmp_path_factory.mktemp("data") / "synthetic"
-    make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all workers of this run, for what is made once. Its makers lock it themselves."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videos(shared_folder: Path) -> Path:
+    """A folder of 40 real video files. Tests only read it."""
+    root = shared_folder / "synthetic"
+    make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)  # once: the set is locked while it is made
     return root
 
 
@@ -99,10 +108,10 @@ def tiny(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="session")
-def prepared(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """A session that has decoded those videos."""
-    session = Session(Store(tmp_path_factory.mktemp("prepared")))
-    session.prepare(tiny)
+def prepared(tiny: TrialConfig, shared_folder: Path) -> Session:
+    """A session that has decoded those videos. Tests only read its store."""
+    session = Session(Store(shared_folder / "prepared"))
+    session.prepare(tiny)  # once: the store is locked while it is made
     return session
 
 
@@ -257,12 +266,14 @@ def ray_address(machine: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def swept(sweep_file: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ending]:
+def swept(
+    sweep_file: Path, prepared: Session, ray_address: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Ending]:
     """The store and the result of that sweep, undisturbed, with two workers in parallel."""
     from sweeps import run
 
     store = tmp_path_factory.mktemp("swept") / "runs"
-    store.mkdir()
+    link_clips(prepared.store.root, store)
     end, said = run(sweep_file, store, ray_address)
     assert end.exit_code == EXIT_OK, said
     return store, end

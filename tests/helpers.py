@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from kdtune.cli import main
 from kdtune.clips.decode import decode
 from kdtune.clips.store import ClipStore
 from kdtune.config.sections import ClipConfig
@@ -40,12 +44,29 @@ def run_python(code: str, *, hash_seed: int | None = None, check: bool = True) -
     return done
 
 
+def _places(store: Path | None) -> dict[str, str]:
+    return {} if store is None else {"KDTUNE_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+
+
 def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if store is not None:
-        environment |= {"KDTUNE_STORE": str(store), "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    """Run a command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "kdtune", *arguments]
+    environment = os.environ | _places(store)
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def kdtune_here(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which saves a process's start where the process is not what is tested."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        for name, value in _places(store).items():
+            patch.setenv(name, value)
+        try:
+            code = main(list(arguments))
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -68,10 +89,11 @@ def copied(clips: ClipStore, store: Store) -> ClipStore:
 
 
 def link_clips(store: Path, to: Path) -> None:
-    """Make the store `to`, with the decoded frames of `store`."""
-    to.mkdir()
+    """Make the store `to`, with the decoded frames of `store`, so that nothing is decoded again."""
     for part in ("clips", "manifests"):
-        (to / part).symlink_to((store / part).resolve())
+        (to / part).mkdir(parents=True)
+        for entry in (store / part).iterdir():  # not the folder itself: what is decoded later belongs to the new store
+            (to / part / entry.name).symlink_to(entry.resolve())
 
 
 def bits(files: TrialFiles) -> tuple[list[dict[str, Any]], str]:
@@ -87,9 +109,17 @@ def clocks(files: TrialFiles) -> list[float]:
     return [row["at"] for row in files.rows()]
 
 
+def session_of(store: Store, prepared: Session) -> Session:
+    """Return a session with the clips of `prepared`, and with the samples and costs that it has made so far.
+
+    Finding them changes no bit (test_samples.py, test_cost.py); making them anew takes most of a tiny trial's time.
+    """
+    return Session(store, dict(prepared.folders), cache=prepared.cache, costs=prepared.costs)
+
+
 def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
-    """Train `config` to the end in `store`, with clips that `prepared` has decoded."""
-    session = Session(store, dict(prepared.folders))
+    """Train `config` to the end in `store`, in a session of `prepared`."""
+    session = session_of(store, prepared)
     for _ in session.trial(config, CPU):
         pass
     return session.files(config)
@@ -97,7 +127,7 @@ def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
 
 def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) -> TrialFiles:
     """Train `config` as `train` does, but stop after `epoch`."""
-    session = Session(store, dict(prepared.folders))
+    session = session_of(store, prepared)
     run = session.trial(config, CPU)
     for row in run:
         if row["epoch"] == epoch:

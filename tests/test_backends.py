@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import sweep_results
+from helpers import link_clips, sweep_results
 
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.backend import Backend, backend_of
@@ -19,6 +19,7 @@ from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.sweep.cancel import Cancel
 from kdtune.train.checkpoint import read_checkpoint
+from kdtune.train.session import Session
 from sweeps import outcome, run
 
 
@@ -42,9 +43,10 @@ def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.mark.parametrize("backend", ["inprocess", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
-    backend: Backend, swept: tuple[Path, Ending], sweep_file: Path, tmp_path: Path
+    backend: Backend, swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, tmp_path: Path
 ) -> None:
-    """The reference is an undisturbed sweep through Ray."""
+    """The reference is an undisturbed sweep through Ray, two trials at a time, without loader workers."""
+    link_clips(prepared.store.root, tmp_path)
     end, said = run(sweep_file, tmp_path, backend, ("stop.trials=3",))
     assert (end.exit_code, end.trained) == (EXIT_OK, 3), said
     assert any(note.startswith("stop.trials: 3 trainings") for note in end.notes)
@@ -62,7 +64,7 @@ def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     assert all(read_checkpoint(files.checkpoint)["epoch"] == len(files.rows()) for files in begun)
     assert not store.sweep("tiny").stop.exists()
     assert not store.sweep("tiny").driver.exists()
-    end, said = run(sweep_file, tmp_path, backend)
+    end, said = run(sweep_file, tmp_path, backend, ("resources.workers=1",))
     assert (end.exit_code, end.notes) == (EXIT_OK, []), said
     assert end.found >= 3
     assert outcome(tmp_path) == outcome(swept[0])
@@ -80,9 +82,10 @@ def failing(sweep_form: dict[str, Any], folder: Path) -> Path:
 
 @pytest.mark.parametrize("backend", ["inprocess", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_continues(
-    backend: Backend, sweep_form: dict[str, Any], tmp_path: Path
+    backend: Backend, sweep_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     """A budget of trials does not stop retries of what has started."""
+    link_clips(prepared.store.root, tmp_path)
     file = failing(sweep_form, tmp_path)
     events: list[Event] = []
     end, said = run(file, tmp_path, backend, ("stop.trials=2",), seen=events.append)

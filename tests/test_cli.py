@@ -1,4 +1,4 @@
-"""The command line as a user sees it: real processes, their exit codes and output."""
+"""The command line as a user sees it: exit codes and output, of real processes where the process matters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT, SHARED, fill_disk, kdtune, refused
+from helpers import ROOT, SHARED, fill_disk, kdtune, kdtune_here, link_clips, refused
 
 from kdtune.config.metrics import OF_COST
+from kdtune.train.session import Session
 
 
 def write(path: Path, form: dict[str, Any]) -> str:
@@ -22,14 +23,14 @@ def write(path: Path, form: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_shipped_sweep_is_explained_without_its_data(file: Path, tmp_path: Path) -> None:
-    done = kdtune("plan", str(file), cwd=tmp_path)
+    done = kdtune_here("plan", str(file), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("blocks", "candidates", "trials", "teachers"):
         assert word in done.stdout
 
 
 def test_the_paper_plan_has_its_nine_rows_at_four_fractions(tmp_path: Path) -> None:
-    done = kdtune("plan", str(ROOT / "sweeps" / "paper.yaml"), cwd=tmp_path)
+    done = kdtune_here("plan", str(ROOT / "sweeps" / "paper.yaml"), cwd=tmp_path)
     assert "12 controls + 24 candidates" in done.stdout  # 3 students × 4 fractions × (1 scratch + 2 teachers)
     assert "student=r3d fraction=0.02" in done.stdout
     assert "36 fine-tunings" in done.stdout
@@ -37,7 +38,7 @@ def test_the_paper_plan_has_its_nine_rows_at_four_fractions(tmp_path: Path) -> N
 
 
 def test_the_shipped_schema_is_the_printed_one() -> None:
-    done = kdtune("schema")
+    done = kdtune_here("schema")
     assert json.loads(done.stdout) == json.loads((ROOT / "sweeps" / "schema.json").read_text())
 
 
@@ -79,9 +80,13 @@ def test_all_problems_of_a_bad_sweep_come_in_one_message(sweep_form: dict[str, A
         "misspelt",
     ],
 )
-def test_bad_input_is_refused_before_ray_starts(sweep_file: Path, tmp_path: Path, sets: list[str], words: str) -> None:
+def test_bad_input_is_refused_before_ray_starts(
+    sweep_file: Path, prepared: Session, tmp_path: Path, sets: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdtune.execute.ray_tune.RayTune.run", lambda *_: pytest.fail("Ray would start"))
+    link_clips(prepared.store.root, tmp_path / "runs")
     options = [part for text in sets for part in ("--set", text)]
-    said = refused(kdtune("sweep", str(sweep_file), *options, store=tmp_path / "runs"))
+    said = refused(kdtune_here("sweep", str(sweep_file), *options, store=tmp_path / "runs"))
     assert words in said
     assert not list((tmp_path / "runs").glob("trials/*"))
 
@@ -92,13 +97,14 @@ def test_an_empty_class_is_refused(videos: Path, trial_form: dict[str, Any], tmp
     for action in ("Rise", "Shake"):
         (root / action).symlink_to(videos / action)
     form = {**trial_form, "data": {"dataset": "folder", "root": str(root)}}
-    said = refused(kdtune("train", write(tmp_path / "trial.yaml", form), store=tmp_path / "runs"))
+    said = refused(kdtune_here("train", write(tmp_path / "trial.yaml", form), store=tmp_path / "runs"))
     assert "Empty" in said
 
 
-def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], tmp_path: Path) -> None:
+def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], prepared: Session, tmp_path: Path) -> None:
     file = write(tmp_path / "trial.yaml", {**trial_form, "epochs": 1, "stages": {"late": 1}})
     store = tmp_path / "runs"
+    link_clips(prepared.store.root, store)
     done = kdtune("train", file, store=store)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -114,11 +120,14 @@ def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], tmp_
     assert run.data.metrics["late/validation/knn"] == result["stages"]["late"]["validation"]["knn"]
 
 
-def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str, Any], tmp_path: Path) -> None:
+def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(
+    sweep_form: dict[str, Any], prepared: Session, tmp_path: Path
+) -> None:
     """The whole command with its own Ray, then every format of its results."""
     search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
     form = {**sweep_form, "name": "whole", "search": search, "prune": {}, "objective": {"metric": "knn"}}
     store = tmp_path / "runs"
+    link_clips(prepared.store.root, store)
     done = kdtune("sweep", write(tmp_path / "whole.yaml", form), store=store)
     assert done.returncode == 0, done.stderr
     for words in (
@@ -129,7 +138,7 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
         "4 trials trained",
     ):
         assert words in done.stdout
-    results = json.loads(kdtune("results", "whole", "--format", "json", store=store).stdout)
+    results = json.loads(kdtune_here("results", "whole", "--format", "json", store=store).stdout)
     assert set(results) == {"sweep", "trials", "best"}
     expected = [
         "key",
@@ -155,12 +164,12 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(sweep_form: dict[str
         assert list(trial["params"]) == ["student", "teacher", "lambda", "tau", "alpha", "fraction"]
         assert trial["mlflow_run_id"]
         assert tuple(trial["cost"]) == OF_COST
-    rows = list(csv.DictReader(io.StringIO(kdtune("results", "whole", "--format", "csv", store=store).stdout)))
+    rows = list(csv.DictReader(io.StringIO(kdtune_here("results", "whole", "--format", "csv", store=store).stdout)))
     assert [row["key"] for row in rows] == [trial["key"] for trial in results["trials"]]
     assert float(rows[0]["late.validation.knn"]) == results["trials"][0]["stages"]["late"]["validation"]["knn"]
-    assert "| control" in kdtune("results", "whole", "--format", "markdown", store=store).stdout
-    assert "\\begin{tabular}" in kdtune("results", "whole", "--format", "latex", store=store).stdout
-    assert "no sweep named 'hole'" in refused(kdtune("results", "hole", store=store))
+    assert "| control" in kdtune_here("results", "whole", "--format", "markdown", store=store).stdout
+    assert "\\begin{tabular}" in kdtune_here("results", "whole", "--format", "latex", store=store).stdout
+    assert "no sweep named 'hole'" in refused(kdtune_here("results", "hole", store=store))
 
 
 def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
@@ -170,24 +179,24 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     form = {"data": {"dataset": "synthetic", "root": str(root)}, "clip": {"frames": 8, "size": 32}}
     prepared = kdtune("data", "prepare", write(tmp_path / "trial.yaml", form), store=store)
     assert prepared.returncode == 0, prepared.stderr
-    assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
+    assert "1 clip stores checked, 0 problems" in kdtune_here("data", "verify", store=store).stdout
     (frames,) = store.glob("clips/*/frames.u8")
     # Two more files beside finished stores: the list of a refused build, and a store in the making.
     frames.parent.with_name("other.refused.csv").touch()
     frames.parent.with_name(".other.making").mkdir()
-    assert "1 clip stores checked, 0 problems" in kdtune("data", "verify", store=store).stdout
+    assert "1 clip stores checked, 0 problems" in kdtune_here("data", "verify", store=store).stdout
     with frames.open("r+b") as file:
         file.seek(1000)
         byte = file.read(1)
         file.seek(1000)
         file.write(bytes([byte[0] ^ 1]))
-    damaged = kdtune("data", "verify", store=store)
+    damaged = kdtune_here("data", "verify", store=store)
     assert damaged.returncode == 1
     assert "have changed" in damaged.stdout
-    mended = kdtune("data", "prepare", str(tmp_path / "trial.yaml"), store=store)
+    mended = kdtune_here("data", "prepare", str(tmp_path / "trial.yaml"), store=store)
     assert (mended.returncode, mended.stdout) == (0, prepared.stdout)
     assert "1 of 24 videos are damaged and decoded again" in mended.stderr
-    assert "0 problems" in kdtune("data", "verify", store=store).stdout
+    assert "0 problems" in kdtune_here("data", "verify", store=store).stdout
 
 
 def test_a_full_disk_is_one_plain_line(videos: Path, small_disk: Path, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 import damage
 import pytest
 from fuzzing import fuzz, fuzzed
+from helpers import kdtune_here
 from hypothesis import strategies as st
 
-from kdtune.cli import main
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, DamageError
@@ -44,10 +42,8 @@ class Swept:
     def run(self, *command: str) -> tuple[int, str, str]:
         """Run a command in this process, as if in a fresh one. Return its exit code and output."""
         seal._noted.clear()
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*command, "--store", str(self.root)])
-        return code, out.getvalue(), err.getvalue()
+        done = kdtune_here(*command, "--store", str(self.root))
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

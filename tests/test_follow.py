@@ -89,7 +89,7 @@ def test_a_followed_sweep_is_drawn_on_a_terminal_and_ends_cleanly(terminal: Term
 def test_who_watches_may_leave(terminal: Terminal, tmp_path: Path) -> None:
     a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
     with driven(tmp_path), following(tmp_path, terminal.slave) as process:
-        wait_until(lambda: "0/4 ended" in terminal.text, "the table")
+        wait_until(lambda: "0/4 ended" in terminal.text and HIDE in terminal.text, "the table that is drawn again")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     assert SHOW in terminal.closed()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from databases import empty_database
-from helpers import run_python
+from helpers import link_clips, run_python
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_OK, ConfigError
@@ -19,6 +19,7 @@ from kdtune.history.events import EpochEnd, Event
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
+from kdtune.train.session import Session
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +93,9 @@ print(json.dumps([found, differences]))
 
 @pytest.mark.parametrize("with_ray", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_call_from_a_thread_leaves_the_process_as_it_was(
-    with_ray: bool, small: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+    with_ray: bool, small: dict[str, Any], prepared: Session, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    link_clips(prepared.store.root, tmp_path / "runs")
     address = request.getfixturevalue("ray_address") if with_ray else None
     uri = empty_database(tmp_path / "mlflow.db")
     arguments = json.dumps([small, str(tmp_path / "runs"), uri, address])
@@ -118,9 +120,15 @@ def test_a_call_from_a_thread_leaves_the_process_as_it_was(
     ],
 )
 def test_control_c_or_a_callback_ends_a_call_with_its_books_closed_and_the_next_call_resumes(
-    backend: str, raised: type[BaseException], small: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+    backend: str,
+    raised: type[BaseException],
+    small: dict[str, Any],
+    prepared: Session,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """No backend takes what a callback raises for a trial's failure."""
+    link_clips(prepared.store.root, tmp_path / "runs")
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
     store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(small)
     events: list[Event] = []

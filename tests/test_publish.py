@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from databases import empty_database
-from helpers import ROOT, sweep_results
+from helpers import ROOT, link_clips, sweep_results
 from mlflow import MlflowClient
 from outages import Database, python
 from servers import free_port, wait_until
@@ -27,6 +27,7 @@ from kdtune.history.reading import read_history
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
+from kdtune.train.session import Session
 from kdtune.watch.live import Plain
 
 #: Tags of a run that differ when it is made again.
@@ -69,11 +70,12 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """The store, and MLflow's URI."""
     folder = tmp_path_factory.mktemp("published")
     file, uri = folder / "small.yaml", empty_database(folder / "mlflow" / "mlflow.db")
     file.write_text(yaml.safe_dump(form, sort_keys=False))
+    link_clips(prepared.store.root, folder / "runs")
     store = Store(folder / "runs")
     end = drive(load_sweep(file), file.read_text(), store, InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK

@@ -83,6 +83,7 @@ def test_a_finished_sweep_trains_nothing_and_imports_neither_ray_nor_torch(
     assert outcome(store) == before
 
 
+@pytest.mark.slow  # test_backends.py: one trial at a time, read by a loader worker, ends as two at a time do
 def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_nor_bits(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:

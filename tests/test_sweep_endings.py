@@ -7,19 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from helpers import link_clips
 
 from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.books import Ending
 from kdtune.store import Store
 from kdtune.train.checkpoint import read_checkpoint
+from kdtune.train.session import Session
 from kdtune.watch.live import Plain
 from sweeps import outcome, run, started
 
 
 def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_results(
-    swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
+    swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
+    link_clips(prepared.store.root, tmp_path)
     process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate()

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 import yaml
 from databases import empty_database
-from helpers import sweep_results
+from helpers import link_clips, sweep_results
 
 from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK, ConfigError
@@ -24,6 +24,7 @@ from kdtune.report.accuracies import accuracies
 from kdtune.store import Store
 from kdtune.store.files import read_jsonl, write_json, write_jsonl
 from kdtune.store.records import TrialFiles
+from kdtune.train.session import Session
 from kdtune.watch.live import Plain
 
 
@@ -52,8 +53,9 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phases")
+    link_clips(prepared.store.root, folder)
     run(form, folder)
     return folder
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import kdtune
+from helpers import kdtune_here
 
 from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, LedgerEvent, Outcome
 from kdtune.history.metric import MetricSpec
@@ -130,6 +130,6 @@ def left_by_driver(files: SweepFiles, **changes: Any) -> None:
 
 
 def status(root: Path, *arguments: str) -> Row:
-    done = kdtune("status", *arguments, "--format", "json", store=root)
+    done = kdtune_here("status", *arguments, "--format", "json", store=root)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
