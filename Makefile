@@ -8,6 +8,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/installed
+# Keep compiled modules, whatever the caller's environment says: a run of the tests starts hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install sweep test test-all test-services check docs floors ui clean
 

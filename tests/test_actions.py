@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, bits, train
+from helpers import CPU, bits, session_of, train
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
 from kdtune.clips.dataset import TrialData
@@ -154,7 +154,7 @@ def test_a_fine_tuning_stopped_after_any_epoch_ends_in_the_same_bits(
 ) -> None:
     config = finetuning.finetuned
     assert config is not None
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    session = session_of(Store(tmp_path), prepared)
     for _ in range(config.epochs):
         done = len(session.files(config).rows())
         run = session.trial(config, CPU)
@@ -175,7 +175,7 @@ def test_fine_tuning_on_another_data_set_has_that_sets_classes(
     assert finetuning.finetune is not None
     finetune = {**finetuning.finetune.model_dump(by_alias=True), "data": data, "epochs": 1}
     config = TrialConfig.model_validate({**finetuning.model_dump(by_alias=True), "finetune": finetune})
-    session = Session(store, dict(prepared.folders))
+    session = session_of(store, prepared)
     session.prepare(config)
     assert session.problems(config) == []
     assert session.key(config) == pretrained.key

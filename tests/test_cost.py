@@ -35,7 +35,7 @@ TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"
         {},
         {"teacher": TEACHER, "loss": {"beta": 0.5, "gamma": 0.5, "contrast": "in_batch"}},
         {"teacher": TEACHER, "loss": {"target": "action", "gamma": 0.5}},
-        {"precision": "bf16"},
+        pytest.param({"precision": "bf16"}, marks=pytest.mark.slow),
         {"memory_format": "channels_last", "student": {"backbone": "tdn_light", "width": 8}},
     ],
     ids=["pretext", "distilled", "action", "bf16", "channels_last"],

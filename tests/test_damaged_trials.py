@@ -81,7 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Session:
 @pytest.fixture
 def trials(whole: Session, tmp_path: Path) -> Trials:
     store = Store(shutil.copytree(whole.store.root, tmp_path / "store"))
-    return Trials(Session(store, dict(whole.folders), costs=whole.costs), whole.files(CONFIG))
+    return Trials(Session(store, dict(whole.folders), cache=whole.cache, costs=whole.costs), whole.files(CONFIG))
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ DAMAGED = ("epochs.jsonl", "result.json", "checkpoint.pt", "stage_early.pt")
 @fuzzed
 def test_any_damage_to_any_files_ends_in_the_same_bits(examples: int, whole: Session, tmp_path: Path) -> None:
     store, count = Store(tmp_path / "store"), 0
-    session = Session(store, dict(whole.folders), costs=whole.costs)
+    session = Session(store, dict(whole.folders), cache=whole.cache, costs=whole.costs)
     damage = st.tuples(
         st.sampled_from([CONFIG, TEACHER, START]),
         st.sampled_from(DAMAGED),

@@ -180,18 +180,10 @@ def test_lambda_zero_is_the_scratch_trial(tiny: TrialConfig, distilled: TrialCon
     assert prepared.key(without) == prepared.key(distilled.model_copy(update={"teacher": None}))
 
 
-# The other pairs have golden values (test_golden.py), and r3d with a memory bank is what repeats above.
-@pytest.mark.parametrize(
-    ("backbone", "contrast"),
-    [
-        ("r21d", "memory_bank"),
-        ("c3d", "in_batch"),
-        *(
-            pytest.param(*pair, marks=pytest.mark.slow)
-            for pair in [("r3d", "memory_bank"), ("r3d", "in_batch"), ("r21d", "in_batch"), ("c3d", "memory_bank")]
-        ),
-    ],
-)
+# Slow: test_cuda.py repeats r21d with a memory bank and c3d in batches, and all pairs have golden values.
+@pytest.mark.slow
+@pytest.mark.parametrize("contrast", ["memory_bank", "in_batch"])
+@pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
 def test_every_backbone_and_contrast_trains_and_repeats(
     tiny: TrialConfig, prepared: Session, tmp_path: Path, backbone: str, contrast: str
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import CPU, bits, train
+from helpers import CPU, bits, session_of, train
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
@@ -54,9 +54,8 @@ def test_the_samples_digest_is_of_what_was_drawn_alone(tiny: TrialConfig, prepar
 
     reference = trained("reference")
     assert len(set(reference)) == 2
-    other_network = tiny.student.model_copy(update={"backbone": "c3d"})
-    assert trained("network", student=other_network, precision="bf16") == reference
-    assert by_hand() == reference[0]
+    assert trained("network", student=tiny.student.model_copy(update={"backbone": "c3d"})) == reference
+    assert by_hand() == by_hand(precision="bf16") == reference[0]
     for name, update in (
         ("seed", {"seed": 1}),
         ("augment", {"augment": tiny.augment.model_copy(update={"hue": 0.05})}),
@@ -73,7 +72,7 @@ def test_a_changed_profile_is_said_and_recorded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    session = session_of(Store(tmp_path), prepared)
     run = session.trial(tiny, CPU)
     next(run)
     run.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fuzzing import fuzz, fuzzed
-from helpers import CPU, train
+from helpers import CPU, session_of, train
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -124,7 +124,7 @@ def test_fine_tunings_that_cannot_be_are_refused(form: dict[str, Any], message: 
 
 
 def run(config: TrialConfig, folder: Path, prepared: Session) -> tuple[Session, dict[str, torch.Tensor]]:
-    session = Session(Store(folder), dict(prepared.folders))
+    session = session_of(Store(folder), prepared)
     session.prepare(config)
     prepared.folders.update(session.folders)
     return session, trained_weights(train(config, session.store, session))

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 from golden import FILE, LARGE, TRIALS, Trained, as_json, complaint, rendered_session
-from helpers import ROOT
+from helpers import ROOT, session_of
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
@@ -218,7 +218,7 @@ def test_a_changed_trainer_is_noticed_under_any_profile(
     monkeypatch.setattr(
         "kdtune.train.trial.distillation_loss", lambda student, teacher, tau: distillation_loss(student, teacher, 1.0)
     )
-    changed = Trained.of("c3d action", Session(Store(tmp_path), dict(session.folders)))
+    changed = Trained.of("c3d action", session_of(Store(tmp_path), session))
     here = {field: value for field, value in changed.profile.items() if field != "frames"}
     for mode, profile in (("exact", here), ("tolerant", {**here, "device": "another"})):
         wrong = complaint({**RECORDED, "profile": profile}, "c3d action", changed)

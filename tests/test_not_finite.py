@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from helpers import CPU, bits, train
+from helpers import CPU, bits, session_of, train
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
@@ -29,7 +29,7 @@ from kdtune.train.usage import UsageMeter
 
 def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialFiles, str]:
     """Train a trial that must fail. Return its files and the error that its record holds."""
-    session = Session(store, dict(prepared.folders))
+    session = session_of(store, prepared)
     with pytest.raises(TrialError) as raised:
         list(session.trial(config, CPU))
     files = session.files(config)
@@ -109,6 +109,7 @@ def test_a_cost_that_cannot_be_measured(
     config = tiny.model_copy(update={"epochs": 1, "stages": {"late": 1}})
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "trial_cost", refuse)
+        patch.setattr(prepared, "costs", {})  # those that this process has measured before
         files = train(config, Store(tmp_path / "unmeasured"), prepared)
     assert files.failure() is None
     result = files.result()

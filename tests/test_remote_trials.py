@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import CPU, bits, clocks, stopped, train
+from helpers import CPU, bits, clocks, session_of, stopped, train
 from s3 import Machines, S3Server
 
 from kdtune.config.trial import TrialConfig
@@ -116,7 +116,7 @@ def test_an_outage_in_mid_trial_is_waited_for(
             restored.start()
         time.sleep(seconds)
 
-    session = Session(on("a"), dict(prepared.folders))
+    session = session_of(on("a"), prepared)
     run = session.trial(config, CPU)
     next(run)
     restored.stop()
@@ -138,7 +138,7 @@ def test_after_an_outage_that_was_too_long_the_trial_resumes_from_its_checkpoint
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = on("a")
-    run = Session(store, dict(prepared.folders)).trial(config, CPU)
+    run = session_of(store, prepared).trial(config, CPU)
     next(run)
     restored.stop()
     monkeypatch.setattr(remote, "PATIENCE_S", 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, train
+from helpers import CPU, link_clips, session_of, train
 
 from kdtune.cli import main
 from kdtune.config.key import canonical, restored
@@ -30,9 +30,10 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def store(trial_form: dict[str, Any], config: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("replayed"))
-    session = Session(store)
+    link_clips(prepared.store.root, store.root)
+    session = session_of(store, prepared)
     session.prepare(config)
     assert config.finetuned is not None
     for part in (config, config.finetuned):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, bits, train
+from helpers import CPU, bits
 from torch import Tensor
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import Store, TrialFiles
 from kdtune.train import samples as module
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
 from kdtune.train.loader import steps_of_an_epoch, training_batches
@@ -105,8 +106,7 @@ def test_the_default_budget_leaves_memory_for_a_worker_on_every_core() -> None:
 def test_nothing_is_kept_where_it_would_gain_nothing(
     tiny: TrialConfig, data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Processes that read ahead prepare while the trainer trains. Here this process reads: a test forks no process that
-    has run a thousand others (test_determinism.py and test_sweep.py have real workers)."""
+    """Processes that read ahead prepare while the trainer trains. Here this process reads: that saves their start."""
     cache = SampleCache(10**9)
     monkeypatch.setattr(
         "kdtune.train.samples.training_batches", lambda *arguments: training_batches(*arguments[:4], 0, *arguments[5:])
@@ -115,18 +115,31 @@ def test_nothing_is_kept_where_it_would_gain_nothing(
     assert cache.bytes == 0
 
 
-@pytest.mark.parametrize("budget", [0, 12_000_000, 10**9])
+@pytest.fixture(scope="module")
+def second(tiny: TrialConfig) -> TrialConfig:
+    return changed(tiny, loss={"alpha": 0.2})
+
+
+@pytest.fixture(scope="module")
+def alone(second: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
+    """The second of two trials, trained alone and without a cache."""
+    session = Session(Store(tmp_path_factory.mktemp("alone")), dict(prepared.folders), cache=SampleCache(0))
+    for _ in session.trial(second, CPU):
+        pass
+    assert session.cache.bytes == 0
+    return session.files(second)
+
+
+@pytest.mark.parametrize("budget", [12_000_000, 10**9])
 def test_kept_samples_change_no_bit(
-    tiny: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory, budget: int
+    tiny: TrialConfig, second: TrialConfig, alone: TrialFiles, prepared: Session, tmp_path: Path, budget: int
 ) -> None:
     """Two trials one after another in one process, the second with what the first has left, and one alone."""
-    second = changed(tiny, loss={"alpha": 0.2})
-    alone = train(second, Store(tmp_path_factory.mktemp("alone")), prepared)
-    session = Session(Store(tmp_path_factory.mktemp("both")), dict(prepared.folders), cache=SampleCache(budget))
+    session = Session(Store(tmp_path), dict(prepared.folders), cache=SampleCache(budget))
     for config in (tiny, second):
         for _ in session.trial(config, CPU):
             pass
-    assert (session.cache.bytes > 0) == (budget > 0)
+    assert session.cache.bytes > 0
     assert bits(session.files(second)) == bits(alone)
 
 
