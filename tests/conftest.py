@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from databases import empty_database
-from helpers import ROOT, SMALL_CLIP, link_clips
+from helpers import CPU, ROOT, SMALL_CLIP, TEACHER, link_clips
 from s3 import BUCKET, Machines, S3Server, weed
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from xdist.scheduler import LoadScopeScheduling
 
 from kdtune.clips import parts
@@ -71,6 +74,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
     return OneCluster(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Let this process write without waiting for the disk: tests kill processes, but never the machine."""
+
+    def hurry(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+    event.remove(Engine, "connect", hurry)
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all workers of this run, for what is made once. Its makers lock it themselves."""
@@ -108,10 +126,14 @@ def tiny(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="session")
-def prepared(tiny: TrialConfig, shared_folder: Path) -> Session:
-    """A session that has decoded those videos. Tests only read its store."""
+def prepared(trial_form: dict[str, Any], tiny: TrialConfig, shared_folder: Path) -> Session:
+    """A session that has decoded those videos and trained TEACHER. Tests only read its store."""
     session = Session(Store(shared_folder / "prepared"))
-    session.prepare(tiny)  # once: the store is locked while it is made
+    session.prepare(tiny)  # once, as the teacher: the store locks what is being made
+    teacher = TrialConfig.model_validate({**trial_form, "teacher": TEACHER}).teacher
+    assert teacher is not None
+    for _ in session.trial(teacher, CPU):
+        pass
     return session
 
 

@@ -117,8 +117,21 @@ def session_of(store: Store, prepared: Session) -> Session:
     return Session(store, dict(prepared.folders), cache=prepared.cache, costs=prepared.costs)
 
 
+#: The teacher of most tests. The store of the fixture `prepared` has it.
+TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
+
+
+def _lend(config: TrialConfig, store: Store, prepared: Session) -> None:
+    """Copy the trials that `config` starts from into `store` if the store of `prepared` has them."""
+    for other in config.needs:
+        lent, here = prepared.files(other), store.trial(prepared.key(other))
+        if lent.folder != here.folder and lent.result() and store.mirror is None and not here.folder.exists():
+            shutil.copytree(lent.folder, here.folder)
+
+
 def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
     """Train `config` to the end in `store`, in a session of `prepared`."""
+    _lend(config, store, prepared)
     session = session_of(store, prepared)
     for _ in session.trial(config, CPU):
         pass
@@ -127,6 +140,7 @@ def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
 
 def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) -> TrialFiles:
     """Train `config` as `train` does, but stop after `epoch`."""
+    _lend(config, store, prepared)
     session = session_of(store, prepared)
     run = session.trial(config, CPU)
     for row in run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CPU, ROOT, train
+from helpers import CPU, ROOT, session_of, train
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import TARGET_COUNTS, Store, TrialFiles
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import Targets
@@ -32,12 +33,18 @@ def targets_of(config: TrialConfig, session: Session) -> Targets:
     return Targets(samples, session.key(config.teacher), session.store)
 
 
-@pytest.fixture
-def session(taught: TrialConfig, prepared: Session, tmp_path: Path) -> Session:
-    """A session whose store has the teacher, and no targets yet."""
+@pytest.fixture(scope="module")
+def teacher(taught: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     assert taught.teacher is not None
-    train(taught.teacher, Store(tmp_path), prepared)
-    return Session(Store(tmp_path), dict(prepared.folders))
+    return train(taught.teacher, Store(tmp_path_factory.mktemp("teacher")), prepared)
+
+
+@pytest.fixture
+def session(teacher: TrialFiles, prepared: Session, tmp_path: Path) -> Session:
+    """A session whose store has the teacher, and no targets yet."""
+    session = session_of(Store(tmp_path), prepared)
+    shutil.copytree(teacher.folder, session.store.trial(teacher.key).folder)
+    return session
 
 
 def counts(session: Session, config: TrialConfig) -> list[list[int]]:
