@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from clusters import TOKEN, environment, kdtune, ray_node, records, refused, sweep, until
+from helpers import kdtune_here
 from servers import free_port
 
 from kdtune.store import Store
@@ -54,8 +55,7 @@ def alone(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Records
 def test_a_bad_file_is_refused_before_a_cluster_is_asked(sweep_form: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump({**sweep_form, "objective": {"metric": "luck"}, "pruning": {}}))
-    done = kdtune("submit", file, "--address", "http://127.0.0.1:1", "--store", tmp_path, env=environment(tmp_path))
-    said = refused(done)
+    said = refused(kdtune_here("submit", str(file), "--address", "http://127.0.0.1:1", store=tmp_path))
     assert "objective.metric" in said
     assert "pruning" in said
     assert "127.0.0.1" not in said
@@ -63,24 +63,21 @@ def test_a_bad_file_is_refused_before_a_cluster_is_asked(sweep_form: dict[str, A
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "127.0.0.1:8265", "ray://127.0.0.1:10001"])
 def test_an_address_without_a_job_server_is_refused(address: str, sweep_file: Path, tmp_path: Path) -> None:
-    done = kdtune("submit", sweep_file, "--address", address, "--store", tmp_path, env=environment(tmp_path))
-    said = refused(done)
+    said = refused(kdtune_here("submit", str(sweep_file), "--address", address, store=tmp_path))
     assert f"{address}: " in said
     assert "http://HEAD:8265" in said
     assert list(tmp_path.iterdir()) == [], "nothing is left in the store"
 
 
 def test_what_was_never_submitted_has_no_logs_and_is_not_stopped(tmp_path: Path) -> None:
-    env = environment(tmp_path)
-    assert "was not submitted" in refused(kdtune("logs", "tiny", "--store", tmp_path, env=env))
-    assert "is not running in" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
+    assert "was not submitted" in refused(kdtune_here("logs", "tiny", store=tmp_path))
+    assert "is not running in" in refused(kdtune_here("stop", "tiny", store=tmp_path))
 
 
 def test_a_job_whose_cluster_is_gone_is_neither_read_nor_stopped(tmp_path: Path) -> None:
     write_json(Store(tmp_path).sweep("tiny").job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-tiny-0"})
-    env = environment(tmp_path)
-    assert "no Ray job server answers" in refused(kdtune("logs", "tiny", "--store", tmp_path, env=env))
-    assert "is not running in" in refused(kdtune("stop", "tiny", "--store", tmp_path, env=env))
+    assert "no Ray job server answers" in refused(kdtune_here("logs", "tiny", store=tmp_path))
+    assert "is not running in" in refused(kdtune_here("stop", "tiny", store=tmp_path))
 
 
 @pytest.mark.slow
