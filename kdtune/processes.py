@@ -35,7 +35,9 @@ def isolated_start() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     with _one_at_a_time:
-        hidden = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+        hidden: dict[str, object] = {
+            name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)
+        }
         main.__spec__ = None
         resource_tracker.ensure_running()  # it would unblock SIGINT when it starts
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
