@@ -37,7 +37,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.losses.contrast import MemoryBank, in_batch_loss
 from kdtune.losses.distill import distillation_loss
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.train.probes import nearest, probe_predictions, vote
+from kdtune.train.measuring.probes import nearest, probe_predictions, vote
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 

@@ -32,10 +32,10 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.machine import cores
 from kdtune.config.trial import TrialConfig
 from kdtune.store.files import read_jsonl
-from kdtune.train.evaluate import passes
 from kdtune.train.initial import initial_state
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
 from kdtune.train.loader import training_places
+from kdtune.train.measuring.evaluate import passes
 from kdtune.train.profile import make_deterministic
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session

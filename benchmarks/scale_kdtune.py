@@ -36,7 +36,7 @@ from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
 from kdtune.tracking.location import prepare_environment
-from kdtune.train.evaluate import with_best
+from kdtune.train.measuring.evaluate import with_best
 from kdtune.train.profile import profile
 from kdtune.train.session import Session
 from scale_shared import EPOCHS, Meter, accuracy

@@ -41,7 +41,7 @@ from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.record import row_metrics
 from kdtune.tracking.serve import ui_command
 from kdtune.tracking.sweep_text import SweepText
-from kdtune.train.usage import UsageMeter
+from kdtune.train.measuring.usage import UsageMeter
 from kdtune.watch.live import Plain
 from shapes import SHAPES, Place, place
 

@@ -20,8 +20,8 @@ from kdtune.sweep.group import outcome_in_store
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.study import Journal
+from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session
-from kdtune.train.usage import UsageMeter
 
 #: Ways to damage a file; `at` is a position as a share of its length.
 WAYS = ("truncated", "a flipped bit", "another type", "a folder", "empty", "deleted", "binary")

@@ -34,8 +34,8 @@ PACKAGE = f"{Path(kdtune.__file__).parent}{os.sep}"
 #: A line's kind is that of the innermost of these files and functions on the stack; "session" if there is none.
 KINDS = {
     "train/targets.py": "targets",
-    "train/evaluate.py": "evaluation",
-    "train/cost.py": "cost",
+    "train/measuring/evaluate.py": "evaluation",
+    "train/measuring/cost.py": "cost",
     "TrialState.save": "checkpoint",
     "train/resume.py": "resume",
     "append_jsonl": "rows",

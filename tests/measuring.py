@@ -11,8 +11,8 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.inherit import merge
 from kdtune.config.metrics import OfCost
 from kdtune.config.trial import TrialConfig
-from kdtune.train.cost import trial_cost
 from kdtune.train.initial import initial_state
+from kdtune.train.measuring.cost import trial_cost
 from kdtune.train.profile import make_deterministic
 from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.session import Session

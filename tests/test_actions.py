@@ -20,7 +20,7 @@ from kdtune.store import Store, TrialFiles
 from kdtune.train.checkpoint import final_weights, read_checkpoint
 from kdtune.train.initial import initial_state
 from kdtune.train.inputs import evaluation_samples, training_samples
-from kdtune.train.probes import class_figures, nearest, retrieved
+from kdtune.train.measuring.probes import class_figures, nearest, retrieved
 from kdtune.train.profile import state_digest
 from kdtune.train.session import Session
 

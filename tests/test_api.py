@@ -28,7 +28,7 @@ MODULES = (
     "kdtune.api.training",
     "kdtune.api.trial",
     "kdtune.clips.synthetic",
-    "kdtune.train.student",
+    "kdtune.train.measuring.student",
 )
 
 

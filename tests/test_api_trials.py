@@ -19,7 +19,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store.files import write_json
-from kdtune.train.evaluate import video_features
+from kdtune.train.measuring.evaluate import video_features
 from kdtune.train.profile import TorchSettings, make_deterministic, settings_kept
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session

@@ -12,7 +12,7 @@ from helpers import ROOT
 
 from kdtune.cli import main
 from kdtune.config.load import load_sweep, parse_sweep
-from kdtune.config.reader import LARGEST_FILE, parse_file, parse_value
+from kdtune.config.reading.reader import LARGEST_FILE, parse_file, parse_value
 from kdtune.errors import EXIT_USER_ERROR, ConfigError
 
 QUICK = (ROOT / "sweeps" / "lambda_tau.yaml").read_text(encoding="utf-8")

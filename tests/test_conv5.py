@@ -21,8 +21,8 @@ from kdtune.models.conv5 import with_conv5
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import Store
 from kdtune.train.checkpoint import final_weights
-from kdtune.train.evaluate import evaluate
-from kdtune.train.imports import import_checkpoint
+from kdtune.train.importing.imports import import_checkpoint
+from kdtune.train.measuring.evaluate import evaluate
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 

@@ -18,7 +18,7 @@ from kdtune.config.metrics import OF_COST
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.train.checkpoint import final_weights
-from kdtune.train.cost import epoch_seconds
+from kdtune.train.measuring.cost import epoch_seconds
 from kdtune.train.replay import Replay
 from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.session import Session

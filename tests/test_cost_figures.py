@@ -19,8 +19,8 @@ from kdtune.config.network import NetworkConfig, Own
 from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
-from kdtune.train.cost import allocated_on_cpu, clip_cost
 from kdtune.train.inputs import training_samples
+from kdtune.train.measuring.cost import allocated_on_cpu, clip_cost
 from kdtune.train.profile import make_deterministic
 from kdtune.train.session import Session
 
@@ -106,8 +106,8 @@ def test_allocations_are_counted_to_the_byte_whatever_else_there_is() -> None:
 
 
 def test_the_profiler_says_nothing() -> None:
-    code = "import torch; from kdtune.train.cost import allocated_on_cpu as of; print(of(lambda: torch.zeros(256)))"
-    done = run_python(code)
+    code = "from kdtune.train.measuring.cost import allocated_on_cpu as of; print(of(lambda: torch.zeros(256)))"
+    done = run_python(f"import torch; {code}")
     assert (done.stdout, done.stderr) == ("1024\n", "")
 
 

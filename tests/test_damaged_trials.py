@@ -23,13 +23,13 @@ from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.train import trial as loop
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
-from kdtune.train.imports import import_trial
+from kdtune.train.importing.imports import import_trial
+from kdtune.train.measuring.student import trained_student
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import state_digest
 from kdtune.train.replay import Replay
 from kdtune.train.session import Session
 from kdtune.train.soundness import missing
-from kdtune.train.student import trained_student
 
 FORM: dict[str, Any] = {
     "data": {"dataset": "synthetic", "root": "rendered", "validation": 0.3},

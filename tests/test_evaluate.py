@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 
 from kdtune.train.inputs import batches
-from kdtune.train.probes import nearest, probe_predictions, vote
+from kdtune.train.measuring.probes import nearest, probe_predictions, vote
 
 torch.set_num_threads(1)
 

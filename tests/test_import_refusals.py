@@ -13,7 +13,7 @@ from published_networks import base_network, config, pretrained, refusal, saved
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store import Store
-from kdtune.train.imports import import_checkpoint
+from kdtune.train.importing.imports import import_checkpoint
 
 
 class Bomb:

@@ -26,7 +26,7 @@ from kdtune.models.published import layout_of
 from kdtune.store import Store
 from kdtune.store.files import read_json
 from kdtune.train.checkpoint import final_weights, read_checkpoint
-from kdtune.train.imports import Imported, import_checkpoint, yaml_lines
+from kdtune.train.importing.imports import Imported, import_checkpoint, yaml_lines
 from kdtune.train.profile import state_digest
 
 torch.set_num_threads(1)

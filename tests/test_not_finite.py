@@ -21,10 +21,10 @@ from kdtune.store.files import append_jsonl, write_json, write_jsonl
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.train import session as sessions
 from kdtune.train import trial as loop
-from kdtune.train.evaluate import Evaluation
+from kdtune.train.measuring.evaluate import Evaluation
+from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session
 from kdtune.train.soundness import not_finite
-from kdtune.train.usage import UsageMeter
 
 
 def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialFiles, str]:

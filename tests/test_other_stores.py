@@ -22,7 +22,7 @@ from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, write_json
 from kdtune.store.seal import sealed
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
-from kdtune.train.imports import Imported, import_checkpoint, import_trial, yaml_lines
+from kdtune.train.importing.imports import Imported, import_checkpoint, import_trial, yaml_lines
 from kdtune.train.session import Session
 
 CLIP, SHORT = {"frames": 8, "size": 32}, {"epochs": 1, "stages": {"late": 1}}

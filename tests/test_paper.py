@@ -11,8 +11,8 @@ from fabricated import fabricate
 from helpers import ROOT, SHARED
 
 from kdtune.api.reporting import make_report
+from kdtune.config.checking.steering import steered_by_test
 from kdtune.config.load import load_sweep
-from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials

@@ -16,7 +16,7 @@ from kdtune.models.heads import build_network
 from kdtune.models.published import layout_of
 from kdtune.store import Store
 from kdtune.train.checkpoint import final_weights
-from kdtune.train.imports import import_checkpoint
+from kdtune.train.importing.imports import import_checkpoint
 
 torch.set_num_threads(1)
 

@@ -16,9 +16,9 @@ from schedulers import all_of, drive
 
 from kdtune.api.reporting import make_report
 from kdtune.clips.dataset import TrialData
+from kdtune.config.checking.refit import refit_of
 from kdtune.config.key import canonical
 from kdtune.config.load import load_sweep
-from kdtune.config.refit import refit_of
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, ConfigError

@@ -9,7 +9,7 @@ from helpers import ROOT
 
 from kdtune.cli import main
 from kdtune.config.load import load_sweep
-from kdtune.config.shipped import located, shipped
+from kdtune.config.reading.shipped import located, shipped
 from kdtune.config.space import split_path
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
 

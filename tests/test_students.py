@@ -28,8 +28,8 @@ from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.inputs import evenly_spaced_clips
+from kdtune.train.measuring.student import trained_student
 from kdtune.train.session import Session
-from kdtune.train.student import trained_student
 
 NAME = "kdtune-students"
 
@@ -111,7 +111,7 @@ def test_a_loaded_student_has_the_bits_of_the_trainers_network(
     with zipfile.ZipFile(Path(model.artifact_location, "data", "model.pth")) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         found = {arg for code, arg, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
-    assert "kdtune.train.student Student" in found
+    assert "kdtune.train.measuring.student Student" in found
     modules = {name.split()[0].split(".")[0] for name in found}
     assert modules <= {"kdtune", "torch", "collections", "builtins", "__builtin__"}, found
     assert not [name for name in found if name.endswith("getattr")], "what was not found by its name"

@@ -14,7 +14,7 @@ from kdtune.cli import main
 from kdtune.cli.options import parser
 from kdtune.commands.sweeps import continue_command
 from kdtune.config.load import load_sweep, load_trial
-from kdtune.config.reader import parse_file, read_text
+from kdtune.config.reading.reader import parse_file, read_text
 from kdtune.config.sweep import Block
 from kdtune.errors import ConfigError
 

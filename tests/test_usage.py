@@ -11,8 +11,8 @@ from helpers import CPU, bits, train
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.store.files import read_jsonl
+from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session
-from kdtune.train.usage import UsageMeter
 
 
 def test_an_epoch_has_one_line_and_no_bit_of_a_trial_knows_of_it(

@@ -13,12 +13,12 @@ from helpers import CPU
 from kdtune.api.reporting import make_report
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.summary import lines
-from kdtune.config.steering import steered_by_test
+from kdtune.config.checking.steering import steered_by_test
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.plan.plan import plan
 from kdtune.store import Store
-from kdtune.train.evaluate import evaluate
+from kdtune.train.measuring.evaluate import evaluate
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 
@@ -52,7 +52,9 @@ def test_the_same_videos_are_measured_once_with_the_figures_that_they_have_apart
     for split in apart.scores:
         assert once.scores[split] == pytest.approx(apart.scores[split], abs=1e-12)
     asked: list[int] = []
-    monkeypatch.setattr("kdtune.train.evaluate.head_scores", lambda _, __, rows, ___: asked.extend(rows) or {})
+    monkeypatch.setattr(
+        "kdtune.train.measuring.evaluate.head_scores", lambda _, __, rows, ___: asked.extend(rows) or {}
+    )
     evaluate(network, Samples(whole, data, CPU))
     assert asked == data.test.tolist()
 

@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 from kdtune.cli import main
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError
 from kdtune.store import Store
-from kdtune.train.foreign import read_foreign
-from kdtune.train.imports import import_checkpoint
+from kdtune.train.importing.foreign import read_foreign
+from kdtune.train.importing.imports import import_checkpoint
 from kdtune.train.profile import state_digest
 
 State = dict[str, Tensor]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kdtune.api.store import Store
     from kdtune.config.trial import TrialConfig
     from kdtune.history.trials import Stages
+    from kdtune.train.measuring.student import Student
     from kdtune.train.replay import Difference
-    from kdtune.train.student import Student
 
 State = Literal["complete", "failed", "incomplete"]
 
@@ -102,7 +102,7 @@ class Trial:
         Raises StoreError where the trial was not begun or another version made it, and DamageError where its record is
         damaged.
         """
-        from kdtune.train.recorded import recorded_trial
+        from kdtune.train.checking.recorded import recorded_trial
 
         return recorded_trial(self.store.files, self.key).config
 
@@ -160,7 +160,7 @@ class Trial:
         ...
         ValueError: frames must be uint8 (B, 3, 8, 32, 32, 3), ..., but got float32 (1, 3, 8, 32, 32, 3)
         """
-        from kdtune.train.student import trained_student
+        from kdtune.train.measuring.student import trained_student
 
         return trained_student(self.files)
 
@@ -183,7 +183,7 @@ class Trial:
         """
         if isinstance(videos, str | Path):
             raise TypeError(f"videos must be a list of paths or arrays, but got the one path {str(videos)!r}")
-        from kdtune.train.features import video_features
+        from kdtune.train.measuring.features import video_features
         from kdtune.train.profile import make_deterministic, settings_kept
         from kdtune.train.session import choose_device
 

@@ -8,7 +8,7 @@ from kdtune.cli.completion import complete_if_asked
 from kdtune.cli.options import parser
 from kdtune.commands import process
 from kdtune.commands.utf8 import start_in_utf8_mode
-from kdtune.config.shipped import located
+from kdtune.config.reading.shipped import located
 from kdtune.store.places import DEFAULT_STORE
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdtune.config.shipped import SUFFIX, shipped
+from kdtune.config.reading.shipped import SUFFIX, shipped
 
 #: The shells that argcomplete has code for, of those that people use.
 SHELLS = ("bash", "zsh", "fish")

@@ -14,7 +14,7 @@ from kdtune.errors import EXIT_OK
 
 def submit(options: argparse.Namespace) -> int:
     from kdtune.config.load import parse_sweep
-    from kdtune.config.reader import read_text
+    from kdtune.config.reading.reader import read_text
 
     text = read_text(options.file)  # read once, so that the job reads the text that was checked
     sweep = parse_sweep(text, options.file, options.set)

@@ -10,7 +10,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
 
 
 def check(options: argparse.Namespace) -> int:
-    from kdtune.train.store_check import report
+    from kdtune.train.checking.store_check import report
 
     store = writing(options) if options.repair else reading(options)
     found, left = report(store, options.repair, lambda line: print(line, flush=True))

@@ -16,7 +16,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         return plan(options)
     from kdtune.config.load import parse_sweep
-    from kdtune.config.reader import read_text
+    from kdtune.config.reading.reader import read_text
 
     text = read_text(options.file)  # read once, so that the text kept with the sweep is the text that was checked
     sweep = parse_sweep(text, options.file, options.set)

@@ -18,7 +18,7 @@ def list_teachers(options: argparse.Namespace) -> int:
 
 def import_teacher(options: argparse.Namespace) -> int:
     from kdtune.config.load import load_trial
-    from kdtune.train.imports import import_checkpoint, import_trial, yaml_lines
+    from kdtune.train.importing.imports import import_checkpoint, import_trial, yaml_lines
 
     store = writing(options)
     if options.source.is_dir():

@@ -41,7 +41,7 @@ def _shown(run: TrialRun) -> JsonObject:
     from kdtune.tracking.commit import commit_tags
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import TrackedTrial, publish_trial
-    from kdtune.train.usage import UsageMeter
+    from kdtune.train.measuring.usage import UsageMeter
 
     config, files, meter = run.config, run.trial.files, UsageMeter(run.device)
     say(f"trial {files.key} on {run.device}, in {files.folder}")

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from kdtune.config.check import sweep_problems
+from kdtune.config.checking.refit import refit_problems
+from kdtune.config.checking.sweep import sweep_problems
 from kdtune.config.inherit import NESTED, RawConfig
-from kdtune.config.reader import parse_file, parse_value, read_text, unfit
-from kdtune.config.refit import refit_problems
+from kdtune.config.reading.reader import parse_file, parse_value, read_text, unfit
+from kdtune.config.reading.validate import problems_of, shortened, unknown_path, validate
 from kdtune.config.space import resolve, set_path, split_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.config.validate import problems_of, shortened, unknown_path, validate
 from kdtune.errors import ConfigError, Problem
 from kdtune.near import did_you_mean
 from kdtune.parse import printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from kdtune.config.steering import NONE_LEFT, steered_by_test
+from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_USER_ERROR, UserError

@@ -12,8 +12,8 @@ from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup, stage_values
 from kdtune.sweep.prune import reaches
+from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session, choose_device
-from kdtune.train.usage import UsageMeter
 
 
 def run_group(

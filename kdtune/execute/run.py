@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from kdtune.config.load import check_sweep, parse_sweep
-from kdtune.config.reader import read_text
-from kdtune.config.shipped import located
+from kdtune.config.reading.reader import read_text
+from kdtune.config.reading.shipped import located
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import ConfigError
 from kdtune.execute.backend import Backend, backend_of

@@ -18,8 +18,8 @@ from kdtune.config.trial import TrialConfig
 from kdtune.plan.costs import shape_words
 from kdtune.plan.speeds import Speed
 from kdtune.store.files import write_json
-from kdtune.train.cost import training_step
 from kdtune.train.initial import initial_state
+from kdtune.train.measuring.cost import training_step
 from kdtune.train.prepared import Prepared
 from kdtune.train.profile import make_deterministic, profile
 from kdtune.train.samples import Samples

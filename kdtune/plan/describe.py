@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.key import trial_key
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import Parameter, resolve
-from kdtune.config.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from kdtune.config.checking.refit import refit_of
 from kdtune.config.key import trial_key
-from kdtune.config.refit import refit_of
 from kdtune.config.space import Parameter, Scalar, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from kdtune import __version__
-from kdtune.config.steering import NONE_LEFT, steered_by_test
+from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.gains import LEVEL, count_interval
 from kdtune.history.metric import MetricSpec

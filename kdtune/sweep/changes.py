@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdtune.config.reader import parse_file
+from kdtune.config.reading.reader import parse_file
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import ConfigError
 from kdtune.store import SweepFiles

@@ -24,7 +24,7 @@ from kdtune.tracking.connection import Connection
 from kdtune.tracking.record import TrackedTrial, latest_ms, param_values, row_metrics, rows_by_epoch
 
 if TYPE_CHECKING:
-    from kdtune.train.student import Student
+    from kdtune.train.measuring.student import Student
 
 #: Name of every model; a run has one.
 NAME = "student"
@@ -70,7 +70,7 @@ def _log(connection: Connection, run_id: str, trial: TrackedTrial) -> LoggedMode
     with kept_process():
         import mlflow.pytorch
 
-    from kdtune.train.student import trained_student
+    from kdtune.train.measuring.student import trained_student
 
     student, client = trained_student(trial.files), connection.client
     result = trial.files.result() or {}

@@ -17,11 +17,11 @@ from kdtune.parse import JsonObject
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
+from kdtune.train.checking.recorded import RecordedTrial, recorded_trial
 from kdtune.train.checkpoint import read_checkpoint, weights_in
-from kdtune.train.imports import import_trial
+from kdtune.train.importing.imports import import_trial
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes, state_digest
-from kdtune.train.recorded import RecordedTrial, recorded_trial
 from kdtune.train.session import Session
 
 #: Fields of a row that depend on when and beside what it was made; all others are compared.

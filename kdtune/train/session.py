@@ -20,8 +20,8 @@ from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord, MeasuredCost
 from kdtune.store.files import clear_unfinished, disk_full, disk_full_words, write_json
 from kdtune.train.checkpoint import ADVICE, IMPORT_ADVICE, out_of_memory, trained_weights
-from kdtune.train.cost import cost_digest, epoch_seconds, trial_cost
 from kdtune.train.initial import initial_state
+from kdtune.train.measuring.cost import cost_digest, epoch_seconds, trial_cost
 from kdtune.train.prepared import Prepared
 from kdtune.train.samples import SampleCache, Samples
 from kdtune.train.soundness import complete_rows

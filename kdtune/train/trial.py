@@ -28,9 +28,9 @@ from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord, TrialResult
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.train.checkpoint import content_digest, first_names, not_finite_tensors
-from kdtune.train.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
 from kdtune.train.initial import initial_state
 from kdtune.train.loader import steps_of_an_epoch
+from kdtune.train.measuring.evaluate import ADVICE, evaluate, head_evaluation, head_scores, with_best
 from kdtune.train.profile import make_deterministic, profile, state_digest, weights_digest
 from kdtune.train.resume import resume
 from kdtune.train.samples import Samples, TrainingBatch

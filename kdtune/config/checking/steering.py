@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdtune.config.check import named_trials, placed_values
+from kdtune.config.checking.sweep import named_trials, placed_values
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig

@@ -18,9 +18,9 @@ from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.kinds import REMEDIES, records
 from kdtune.store.seal import passed_over
+from kdtune.train.checking.store_repair import making_incomplete, problem_in, repair_of, setting_aside
 from kdtune.train.checkpoint import read_checkpoint, trained_weights
 from kdtune.train.soundness import complete_rows
-from kdtune.train.store_repair import making_incomplete, problem_in, repair_of, setting_aside
 from kdtune.train.targets import is_block
 
 

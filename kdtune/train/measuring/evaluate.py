@@ -18,7 +18,7 @@ from kdtune.errors import TrialError
 from kdtune.models.heads import PclNetwork
 from kdtune.parse import JsonObject
 from kdtune.store.contents import EpochRecord, Scores
-from kdtune.train.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
+from kdtune.train.measuring.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
 from kdtune.train.samples import Samples
 
 #: Hint that ends the message about a figure that is not finite.

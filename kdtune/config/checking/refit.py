@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdtune.config.check import named_trials, placed_values
+from kdtune.config.checking.steering import steered_by_test
+from kdtune.config.checking.sweep import named_trials, placed_values
 from kdtune.config.inherit import NESTED
 from kdtune.config.sections import DataConfig
 from kdtune.config.space import resolve
-from kdtune.config.steering import steered_by_test
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem

@@ -22,7 +22,7 @@ from kdtune.errors import Problem, StoreError
 from kdtune.models.heads import build_network
 from kdtune.models.published import Layout, layout_of
 from kdtune.parse import first_line, printable
-from kdtune.train.wrapped import find_state
+from kdtune.train.importing.wrapped import find_state
 
 #: The kind of file that is allowed, for messages.
 EXPECTED = "a state dict saved by torch.save"

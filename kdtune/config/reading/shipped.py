@@ -10,7 +10,7 @@ from kdtune.near import did_you_mean, nearest
 from kdtune.parse import printable
 
 #: Part of the package; in a checkout, a link to the top-level folder.
-SHIPPED = Path(__file__).resolve().parents[1] / "sweeps"
+SHIPPED = Path(__file__).resolve().parents[2] / "sweeps"
 SUFFIX = ".yaml"
 
 

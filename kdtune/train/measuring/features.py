@@ -11,9 +11,9 @@ import torch
 from kdtune.clips.tuples import read_clips
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem
-from kdtune.train.evaluate import EVALUATION_BATCH
 from kdtune.train.inputs import spaced_starts
-from kdtune.train.student import Student
+from kdtune.train.measuring.evaluate import EVALUATION_BATCH
+from kdtune.train.measuring.student import Student
 
 #: A file, or frames: uint8 (T, H, W, 3) RGB.
 Video = str | Path | np.ndarray

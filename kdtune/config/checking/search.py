@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from kdtune.config.reading.validate import shortened
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import MOST_CANDIDATES, MOST_KNOWN, SweepConfig
-from kdtune.config.validate import shortened
 from kdtune.errors import Problem
 
 

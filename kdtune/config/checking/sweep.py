@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdtune.config.check_search import search_problems
+from kdtune.config.checking.search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
+from kdtune.config.reading.validate import unknown_path
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.space import Scalar, is_path, resolve
 from kdtune.config.sweep import MOST_BLOCKS, Block, SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
-from kdtune.config.validate import unknown_path
 from kdtune.errors import Problem
 from kdtune.names import LONGEST_NAME, quoted
 

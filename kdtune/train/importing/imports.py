@@ -25,7 +25,7 @@ from kdtune.store.contents import TrialResult
 from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.store.records import RESULT
 from kdtune.train.checkpoint import final_weights, first_names, not_finite_tensors, trained_weights
-from kdtune.train.foreign import read_foreign
+from kdtune.train.importing.foreign import read_foreign
 from kdtune.train.profile import state_digest
 from kdtune.train.soundness import read_result
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdtune.config.inherit import RawConfig
-from kdtune.config.reader import Path_, dotted
+from kdtune.config.reading.reader import Path_, dotted
 from kdtune.config.schedules import SCHEDULE_TAGS
 from kdtune.config.search import OBJECTIVE_TAGS
 from kdtune.config.space import SHORT_NAMES, all_paths, section_keys

@@ -1,0 +1,1 @@
+"""The rules of a sweep that span several fields."""

@@ -1,0 +1,1 @@
+"""What a file says: its text, its values, and what is wrong with them."""

@@ -1,0 +1,1 @@
+"""What the records of trials say, and whether they are damaged."""
