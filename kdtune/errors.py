@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from kdtune.urls import redact
 
@@ -45,6 +46,11 @@ class UserError(KdtuneError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(f"  {problem}" for problem in self.problems))
+
+    @classmethod
+    def at(cls, where: object, what: str, allowed: str = "") -> Self:
+        """Return the error of a single problem."""
+        return cls([Problem(str(where), what, allowed)])
 
     def __reduce__(self) -> tuple[type[UserError], tuple[list[Problem]]]:
         """Pickle the problems. By default the text would be passed, and each letter taken for a problem."""

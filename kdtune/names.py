@@ -9,15 +9,13 @@ from pathlib import PurePosixPath
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 #: Maximum characters of a name. A file name may have 255 bytes, and locks and temporary files extend the name.
 LONGEST_NAME = 200
-#: The rule in words, for a problem's `allowed`.
-NAME_RULE = f"letters, digits, _ . and -, beginning with a letter or digit, {LONGEST_NAME} at most"
 
 #: Maximum characters of a hostile name that a message repeats.
 _SHOWN = 80
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` follows NAME_RULE, so that it names a folder and cannot lead elsewhere."""
+    """Return whether `text` is a valid name, so that it names a folder and cannot lead elsewhere."""
     # `$` alone would let a final newline pass.
     return len(text) <= LONGEST_NAME and re.match(NAME_PATTERN, text) is not None and not text.endswith("\n")
 

@@ -20,7 +20,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store.files import write_json
 from kdtune.train.measuring.evaluate import video_features
-from kdtune.train.profile import TorchSettings, make_deterministic, settings_kept
+from kdtune.train.profile import make_deterministic, settings_kept
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 
@@ -125,13 +125,21 @@ def test_every_video_that_cannot_be_used_is_named(trial: kdtune.Trial, tmp_path:
 
 
 def test_settings_are_put_back() -> None:
-    before = TorchSettings.now()
+    def settings() -> list[object]:
+        cudnn = torch.backends.cudnn
+        own = [cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+        own += [torch.backends.mkldnn.enabled, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), torch.get_num_threads()]
+        return [*own, torch.are_deterministic_algorithms_enabled()]
+
+    before = settings()
     with settings_kept():
-        torch.set_num_threads(before.threads + 1)
-        torch.use_deterministic_algorithms(not before.deterministic)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        torch.backends.mkldnn.set_flags(_enabled=not torch.backends.mkldnn.enabled)
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = "other"
-        assert TorchSettings.now() != before
-    assert TorchSettings.now() == before
+        assert all(now != then for now, then in zip(settings()[-4:], before[-4:], strict=True))
+    assert settings() == before
 
 
 def test_places_and_records_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 
 from kdtune.config.network import SMALLEST, NetworkConfig, Own, Torchvision
 from kdtune.config.trial import TrialConfig
-from kdtune.models.backbones import feature_size
 from kdtune.models.heads import build_network
 
 torch.set_num_threads(1)
@@ -52,7 +51,7 @@ def test_a_step_on_the_smallest_clips_repeats_bit_for_bit_and_draws_nothing(back
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         torch.manual_seed(run)
         features = net(x)
-        assert features.shape == (2, feature_size(NetworkConfig(backbone=backbone, width=4)))
+        assert features.shape == (2, NetworkConfig(backbone=backbone, width=4).features)
         features.square().mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
         optimizer.step()
@@ -106,7 +105,7 @@ def test_gradients_are_deterministic_on_cuda(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", EVERY)
 def test_channels_last_gives_the_same_features(backbone: str) -> None:
     x = clips(2, 1, 3, 8, 18, 18)
-    towards = clips(2, 1, feature_size(NetworkConfig(backbone=backbone, width=8)))
+    towards = clips(2, 1, NetworkConfig(backbone=backbone, width=8).features)
     runs = []
     for layout in ("contiguous", "channels_last"):
         raw = {"student": {"backbone": backbone, "width": 8}, "clip": {"frames": 8, "size": 18}}

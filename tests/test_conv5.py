@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sklearn.metrics.pairwise import cosine_distances
 
 from kdtune.clips.dataset import TrialData
-from kdtune.config.network import SMALLEST_CONV5, NetworkConfig
+from kdtune.config.network import SMALLEST_CONV5
 from kdtune.config.trial import TrialConfig
 from kdtune.models.conv5 import with_conv5
 from kdtune.models.heads import PclNetwork, build_network
@@ -81,15 +81,6 @@ def test_a_network_without_such_a_stage_is_refused() -> None:
     raw = {"student": {"backbone": "s3d"}, "evaluation": {"features": "conv5"}}
     with pytest.raises(ValidationError, match=r"conv5 needs one of c3d, mc3_18, r21d, .*, but got s3d"):
         TrialConfig.model_validate(raw)
-
-
-def test_published_retrieval_is_of_one_measure_a_network() -> None:
-    found = {
-        (backbone, depth): NetworkConfig(backbone=backbone, depth=depth).published_features
-        for backbone, depth in (("r3d", 10), ("r21d", 10), ("c3d", 18), ("r3d", 18), ("r3d_18", 10), ("tdn_light", 10))
-    }
-    assert list(found.values()) == ["conv5", "conv5", "conv5", "pooled", "pooled", None]
-    assert NetworkConfig(backbone="r3d", width=8).published_features is None
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torchvision.models.video import r3d_18
 from kdtune.config.network import NetworkConfig, Own
 from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.models.backbones import build_backbone, feature_size
+from kdtune.models.backbones import build_backbone
 from kdtune.models.heads import build_network
 
 torch.set_num_threads(1)
@@ -158,8 +158,8 @@ def test_c3d_is_eight_convolutions_and_four_pools() -> None:
 @pytest.mark.parametrize("width", [4, 8])
 def test_width_scales_all_channels(backbone: str, width: int) -> None:
     net = network(backbone, width=width).eval()
-    assert feature_size(NetworkConfig(backbone=backbone, width=width)) == 8 * width
-    assert feature_size(NetworkConfig(backbone=backbone)) == 512
+    assert NetworkConfig(backbone=backbone, width=width).features == 8 * width
+    assert NetworkConfig(backbone=backbone).features == 512
     assert net(clips(2, 3, 8, 32, 32)).shape == (2, 8 * width)
     sizes = {w: sum(p.numel() for p in network(backbone, width=w).parameters()) for w in (width, 2 * width)}
     assert 3 < sizes[2 * width] / sizes[width] < 4

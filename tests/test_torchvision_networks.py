@@ -13,7 +13,7 @@ from torchvision.ops import StochasticDepth
 
 from kdtune.config.network import NetworkConfig, Torchvision
 from kdtune.config.sections import ClipConfig
-from kdtune.models.backbones import build_backbone, feature_size
+from kdtune.models.backbones import build_backbone
 
 torch.set_num_threads(1)
 
@@ -44,7 +44,7 @@ def test_tensors_are_torchvisions_without_the_classifier(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_are_those_that_torchvision_publishes(name: str) -> None:
     published = get_model_weights(name).DEFAULT.meta
-    features = feature_size(NetworkConfig(backbone=name))
+    features = NetworkConfig(backbone=name).features
     size = 112 if name.endswith("_18") else 224
     with torch.device("meta"):
         net = network(name, 16, size)

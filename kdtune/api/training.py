@@ -15,7 +15,6 @@ from kdtune.store.contents import EpochRecord
 if TYPE_CHECKING:
     import torch
 
-    from kdtune.train.profile import TorchSettings
     from kdtune.train.session import Session
 
 
@@ -30,21 +29,16 @@ class TrialRun(Iterator[EpochRecord]):
         self.config, self.device = config, device
         self.trial = Trial(store, session.key(config))
         self._rows: Generator[EpochRecord, None, None] = session.trial(config, device)
-        self._settings: TorchSettings | None = None
-        """Those that the trainer had when it yielded the last row."""
 
     def __repr__(self) -> str:
         return f"TrialRun({self.trial!r})"
 
     def __next__(self) -> EpochRecord:
-        from kdtune.train.profile import TorchSettings, settings_kept
+        from kdtune.train.profile import make_deterministic, settings_kept
 
         with settings_kept():
-            if self._settings is not None:
-                self._settings.apply()
-            row = next(self._rows)
-            self._settings = TorchSettings.now()
-            return row
+            make_deterministic(self.config)  # as the trainer left torch when it yielded the last row
+            return next(self._rows)
 
     def close(self) -> None:
         """Stop: write what a resumed training needs, and free the trial for others."""

@@ -73,12 +73,7 @@ def load_trial(file: Path | None, sets: Sequence[str] = ()) -> TrialConfig:
     raw, places = parse_file(read_text(file), file) if file is not None else ({}, {})
     if file is not None and "search" in raw:
         return _trial_of_sweep(raw, file, places, sets)
-    problems = _apply_sets(raw, sets, TrialConfig, places)
-    _refuse_many_trials(raw, file)
-    trial, more = validate(TrialConfig, raw)
-    if problems or more or trial is None:
-        raise ConfigError(_placed(problems + more, file, places))
-    return trial
+    return _checked_trial(raw, file, places, _apply_sets(raw, sets, TrialConfig, places))
 
 
 def _trial_of_sweep(raw: RawConfig, file: Path, places: dict[str, str], sets: Sequence[str]) -> TrialConfig:
@@ -110,11 +105,17 @@ def _trial_of_sweep(raw: RawConfig, file: Path, places: dict[str, str], sets: Se
 
 def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """Return the trial of a mapping, as a trial file holds it. Raises ConfigError with all its problems."""
-    content, name = dict(raw), Path("trial")
-    _refuse_many_trials(content, name)
-    trial, problems = validate(TrialConfig, content)
-    if problems or trial is None:
-        raise ConfigError(_placed(problems, name, {}))
+    return _checked_trial(dict(raw), Path("trial"), {}, [])
+
+
+def _checked_trial(
+    raw: RawConfig, file: Path | None, places: Mapping[str, str], problems: list[Problem]
+) -> TrialConfig:
+    """Return the trial that `raw` holds. Raises ConfigError with its problems and those that are known already."""
+    _refuse_many_trials(raw, file)
+    trial, more = validate(TrialConfig, raw)
+    if problems or more or trial is None:
+        raise ConfigError(_placed(problems + more, file, places))
     return trial
 
 
@@ -127,7 +128,7 @@ def _refuse_many_trials(raw: Mapping[str, Any], file: Path | None) -> None:
 
     if (count := trials(raw)) > MOST_TRIALS:
         what = f"has {count} trials as teacher or start of another"
-        raise ConfigError([Problem(printable(str(file or "--set")), what, f"{MOST_TRIALS} at most")])
+        raise ConfigError.at(printable(str(file or "--set")), what, f"{MOST_TRIALS} at most")
 
 
 def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str]) -> list[Problem]:

@@ -76,20 +76,6 @@ class NetworkConfig(Section):
         """Whether the weights hold position tables, whose sizes depend on the clip."""
         return self.backbone.startswith("mvit")
 
-    @property
-    def published_features(self) -> Literal["pooled", "conv5"] | None:
-        """The `evaluation.features` of PCL's published retrieval figures for this network; None where there are none.
-
-        Published and measured figures are comparable only where the two agree.
-        """
-        if self.backbone == "r3d_18":
-            return "pooled"
-        if self.backbone not in ("r3d", "r21d", "c3d") or self.width != 64:
-            return None
-        if self.has_depth and self.depth == 18:
-            return "pooled" if self.backbone == "r3d" else None
-        return "conv5"
-
     def check_conv5(self, size: int) -> None:
         """Raise PydanticCustomError where `evaluation.features: conv5` is impossible with clips of size² pixels."""
         least = SMALLEST_CONV5.get(self.backbone)

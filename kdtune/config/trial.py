@@ -198,24 +198,20 @@ class TrialConfig(Section):
         """The trial that fine-tunes this one; None without `finetune`."""
         if (own := self.finetune) is None:
             return None
+        shared = ("student", "evaluation", "seed", "threads", "memory_format", "precision")
         return TrialConfig(
+            **{name: getattr(self, name) for name in shared},
             augment=AugmentConfig(**own.augment.model_dump()),
             optimizer=OptimizerConfig(**own.optimizer.model_dump()),
             frozen=own.frozen,
             epochs=own.epochs,
             data=own.data or self.data,
             clip=own.clip_after(self.clip),
-            student=self.student,
             teacher=self.finetuned_teacher,
             start=self.model_copy(update={"finetune": None}),
             loss=own.loss,
             stages={FINETUNE_STAGE: own.epochs},
             stage=StageConfig(reduce=self.stage.reduce, weights="best"),
-            evaluation=self.evaluation,
-            seed=self.seed,
-            threads=self.threads,
-            memory_format=self.memory_format,
-            precision=self.precision,
         )
 
     @property

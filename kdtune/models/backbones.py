@@ -16,6 +16,11 @@ from kdtune.config.sections import ClipConfig
 from kdtune.models.pools import MaxPool3d
 
 
+def _normalised(conv: nn.Module, channels: int) -> list[nn.Module]:
+    """Return a convolution, the normalisation of its `channels` outputs, and a ReLU."""
+    return [conv, nn.BatchNorm3d(channels), nn.ReLU(inplace=True)]
+
+
 class Conv3DSimple(nn.Conv3d):
     """The full convolution of R3D: 3×3×3, or 1×1×1 in a shortcut."""
 
@@ -31,14 +36,9 @@ class Conv2Plus1D(nn.Sequential):
         # as in PCL; torchvision uses the first convolution's number for both of a block.
         area, pad = kernel * kernel, kernel // 2
         middle = (inputs * outputs * kernel * area) // (inputs * area + kernel * outputs)
-        super().__init__(
-            nn.Conv3d(
-                inputs, middle, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, pad, pad), bias=False
-            ),
-            nn.BatchNorm3d(middle),
-            nn.ReLU(inplace=True),
-            nn.Conv3d(middle, outputs, (kernel, 1, 1), stride=(stride, 1, 1), padding=(pad, 0, 0), bias=False),
-        )
+        space = nn.Conv3d(inputs, middle, (1, kernel, kernel), (1, stride, stride), (0, pad, pad), bias=False)
+        time = nn.Conv3d(middle, outputs, (kernel, 1, 1), (stride, 1, 1), (pad, 0, 0), bias=False)
+        super().__init__(*_normalised(space, middle), time)
 
 
 class BasicBlock(nn.Module):
@@ -46,7 +46,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, conv: type[Conv3DSimple] | type[Conv2Plus1D], stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(*_normalised(conv(inputs, outputs, stride), outputs))
         self.conv2 = nn.Sequential(conv(outputs, outputs, 1), nn.BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = (
@@ -61,23 +61,14 @@ class BasicBlock(nn.Module):
 
 
 def _r3d_stem(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(3, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
-        nn.BatchNorm3d(width),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(*_normalised(nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False), width))
 
 
 def _r21d_stem(width: int) -> nn.Sequential:
     middle = (3 * 49 * 3 * width) // (49 * 3 + 3 * width)  # 83 at width 64, as in PCL; torchvision has 45
-    return nn.Sequential(
-        nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
-        nn.BatchNorm3d(middle),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(width),
-        nn.ReLU(inplace=True),
-    )
+    space = nn.Conv3d(3, middle, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
+    time = nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    return nn.Sequential(*_normalised(space, middle), *_normalised(time, width))
 
 
 class ResidualNetwork(nn.Module):
@@ -114,11 +105,7 @@ class C3D(nn.Module):
             if stage > 0:
                 layers.append(MaxPool3d((1, 2, 2) if stage == 1 else 2))
             for multiple in multiples:
-                layers += [
-                    nn.Conv3d(channels, multiple * width, 3, padding=1),
-                    nn.BatchNorm3d(multiple * width),
-                    nn.ReLU(inplace=True),
-                ]
+                layers += _normalised(nn.Conv3d(channels, multiple * width, 3, padding=1), multiple * width)
                 channels = multiple * width
         self.layers = nn.Sequential(*layers)
 
@@ -127,7 +114,7 @@ class C3D(nn.Module):
 
 
 def build_backbone(config: NetworkConfig, clip: ClipConfig) -> nn.Module:
-    """Return the network that `config` names, (B, 3, T, H, W) → (B, feature_size(config)).
+    """Return the network that `config` names, (B, 3, T, H, W) → (B, config.features).
 
     Its weights are drawn from torch's generator. `clip` matters to MViT alone, which learns a weight per position.
     """
@@ -162,11 +149,6 @@ def draw_kaiming(network: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-
-
-def feature_size(config: NetworkConfig) -> int:
-    """Return the dimension of the pooled features."""
-    return config.features
 
 
 def weights_to_channels_last(network: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
-from kdtune.models.backbones import build_backbone, feature_size, weights_to_channels_last
+from kdtune.models.backbones import build_backbone, weights_to_channels_last
 from kdtune.models.conv5 import with_conv5
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class PclNetwork(nn.Module):
 
     def __init__(self, config: TrialConfig, classes: int) -> None:
         super().__init__()
-        size = feature_size(config.student)
+        size = config.student.features
         # Keep the name: torch pickles its own object by searching the modules that a process has loaded.
         self.memory_format = config.memory_format
         self.mixed = config.precision == "bf16"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.names import is_name
+from kdtune.store.files import file_sha256
 from kdtune.store.remote import Remote
 
 #: The object that completes a folder published as a whole: {"files": {name: SHA-256}}. It is written last.
@@ -38,9 +38,9 @@ def fetch_whole(remote: Remote, folder: str, to: Path) -> bool:
     shutil.rmtree(copy, ignore_errors=True)
     try:
         for name, sha256 in _digests(content).items():
-            if not remote.get(f"{folder}/{name}", copy / name) or _sha256(copy / name) != sha256:
+            if not remote.get(f"{folder}/{name}", copy / name) or file_sha256(copy / name) != sha256:
                 what = f"its {name} is damaged; remove the folder there: a machine with the videos publishes it again"
-                raise StoreError([Problem(f"{remote.url}/{folder}", what)])
+                raise StoreError.at(f"{remote.url}/{folder}", what)
         copy.rename(to)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
@@ -53,9 +53,9 @@ def publish_whole(remote: Remote, folder: str, place: Path, names: Iterable[str]
     Two folders are the same if their `identity_file` is.
     """
     content = remote.read(f"{folder}/{WHOLE}")
-    if content is not None and _digests(content).get(identity_file) == _sha256(place / identity_file):
+    if content is not None and _digests(content).get(identity_file) == file_sha256(place / identity_file):
         return
-    digests = {name: _sha256(place / name) for name in names}
+    digests = {name: file_sha256(place / name) for name in names}
     remote.remove(f"{folder}/{WHOLE}")
     for name in digests:
         remote.put(place / name, f"{folder}/{name}")
@@ -74,8 +74,3 @@ def _digests(content: bytes) -> dict[str, str]:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         pass
     return {WHOLE: "damaged"}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

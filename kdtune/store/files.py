@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -63,6 +64,12 @@ def clear_unfinished(folder: Path, name: str = "") -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def as_json(content: Any, indent: int | None = None) -> str:
     """Return `content` as JSON. Raises ValueError for NaN and infinity, which JSON lacks and no record may hold."""
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
@@ -110,8 +117,11 @@ def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = Fa
     Raises DamageError, naming the lines, if some are damaged, and StoreError if the file cannot be read. With
     `passing_over`, skips damaged lines and logs a note that names them.
     """
-    content = _content_of_lines(path, passing_over)
     rows, problems = [], list[Problem]()
+    try:
+        content = _content(path) or b""
+    except DamageError as error:
+        content, problems = b"", error.problems
     *lines, torn = content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if line:
@@ -128,16 +138,6 @@ def read_jsonl(path: Path, needs: Iterable[str] = (), *, passing_over: bool = Fa
     return rows
 
 
-def _content_of_lines(path: Path, passing_over: bool) -> bytes:
-    try:
-        return _content(path) or b""
-    except DamageError as error:
-        if not passing_over:
-            raise
-        note_damage(error)
-        return b""
-
-
 def _content(path: Path) -> bytes | None:
     """Return the bytes of a file, or None if there is none.
 
@@ -148,7 +148,7 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise DamageError([Problem(str(path), "is a folder, or lies below a file")]) from error
+        raise DamageError.at(path, "is a folder, or lies below a file") from error
     except OSError as error:
         raise StoreError([problem_of(path, error)]) from error
 

@@ -20,22 +20,19 @@ class Kind:
     """How it is recovered, in words."""
     needs: tuple[str, ...] = ()
     """Keys that each object in it must have."""
-    aside: bool = True
-    """Whether a damaged one may be set aside, because it is made again or nothing needs it."""
 
 
 _TRIAL = "the sweep or `train` that made the trial makes it again"
+_SWEEP = "run the sweep again: it trains nothing twice"
+_LEDGER = "run the sweep again: it asks again for the candidates of damaged lines, and trains nothing twice"
+_HASHED = "the next `data prepare` or sweep hashes the videos again"
+_CHECKED = "the next `data prepare` or sweep on its videos checks them again"
 _NOTHING = "nothing depends on it"
 
 #: In the order in which they are checked.
 KINDS = (
     Kind("store.json", "the store's id", "the next sweep makes another", ("version", "id")),
-    Kind(
-        "manifests/*.json",
-        "hashes of video files",
-        "the next `data prepare` or sweep hashes the videos again",
-        ("files",),
-    ),
+    Kind("manifests/*.json", "hashes of video files", _HASHED, ("files",)),
     Kind("measured/*.json", "the speed of trials", "`plan --measure` measures again"),
     Kind("trials/*/config.json", "a trial's identity", _TRIAL),
     Kind("trials/*/result.json", "a trial's result", _TRIAL, RESULT),
@@ -44,26 +41,12 @@ KINDS = (
     Kind("trials/*/data.json", "the place of a trial's videos", _NOTHING),
     Kind("trials/*/machine.jsonl", "the machine's load", _NOTHING, ("epoch",)),
     Kind("trials/*/classes_*.json", "figures of each class", "replay the trial if you need them"),
-    Kind(
-        "sweeps/*/sweep.json",
-        "a sweep's description",
-        "run the sweep again: it trains nothing twice",
-        SWEEP_RECORD,
-    ),
-    Kind(
-        "sweeps/*/ledger_*.jsonl",
-        "the candidates of a sweep",
-        "run the sweep again: it asks again for the candidates of damaged lines, and trains nothing twice",
-        LEDGER_ROW,
-    ),
+    Kind("sweeps/*/sweep.json", "a sweep's description", _SWEEP, SWEEP_RECORD),
+    Kind("sweeps/*/ledger_*.jsonl", "the candidates of a sweep", _LEDGER, LEDGER_ROW),
     Kind("sweeps/*/mlflow.jsonl", "ids of MLflow's runs", "`publish` finds them again", ("uri", "runs")),
     Kind("sweeps/*/driver.json", "a sweep's driver", "the sweep's next run", ("host", "pid", "since", "address")),
     Kind("sweeps/*/job.json", "a sweep's Ray job", "`submit` again", ("address", "submission_id")),
-    Kind(
-        "clips/*/verified.json",
-        "the last check of frames",
-        "the next `data prepare` or sweep on its videos checks them again",
-    ),
+    Kind("clips/*/verified.json", "the last check of frames", _CHECKED),
 )
 #: How other files are recovered.
 REMEDIES = {

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
-from kdtune.errors import LockLost, Problem, StoreError
+from kdtune.errors import LockLost, StoreError
 from kdtune.store.remote import Remote
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Lease:
             self._confirm()
         if self.lost:
             what = f"another machine took {self.name} over while this process was stopped or cut off"
-            raise LockLost([Problem(str(self.remote.url), what)])
+            raise LockLost.at(self.remote.url, what)
 
     def _confirm(self) -> None:
         """Touch the object, then look for a higher generation. Raises ConnectionError if the remote is out of reach."""

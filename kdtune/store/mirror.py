@@ -29,7 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.store.files import disk_full, write_json
 from kdtune.store.lease import SharedLock
 from kdtune.store.objects import Changed
@@ -153,7 +153,7 @@ class Mirror:
                     break
                 over, now = self.remote.version(name), True
         what = "another machine has written it meanwhile; run the same command to resume from there"
-        raise StoreError([Problem(f"{self.remote.url}/{name}", what)])
+        raise StoreError.at(f"{self.remote.url}/{name}", what)
 
     def withdraw(self, folder: str, name: str) -> None:
         """Remove a file's object, so that no machine fetches it again. Call it under the folder's lock."""
@@ -230,7 +230,7 @@ class Mirror:
                 raise
             at = f" ({error.filename})" if error.filename else ""
             what = f"the working copy of {self.remote.url} cannot be used: {error.strerror or error}{at}"
-            raise StoreError([Problem(str(self.root), what, "KDTUNE_CACHE: a folder that can be written")]) from error
+            raise StoreError.at(self.root, what, "KDTUNE_CACHE: a folder that can be written") from error
 
 
 def _lock_of(folder: str) -> str:

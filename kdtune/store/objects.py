@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdtune.urls import SecretUrl
 
@@ -33,16 +32,10 @@ class Changed(Exception):
     """The object is not in the version that the write was to replace."""
 
 
-class Anything(Enum):
-    """Type of ANY."""
-
-    ANY = "any"
-
-
-#: The write replaces any version, or none.
-ANY = Anything.ANY
+#: The write replaces any version, or none. No version reads like this.
+ANY = "*"
 #: What a write replaces: a version from `version`, None for no object, or ANY.
-Over = str | None | Literal[Anything.ANY]
+Over = str | None
 
 
 def connect(url: SecretUrl) -> tuple[Any, str]:
@@ -106,13 +99,13 @@ class Request:
             try:
                 return self._put(name, content, over, ready)
             except OSError as error:
-                if error.errno != errno.ENOSYS or not isinstance(over, str):
+                if error.errno != errno.ENOSYS or over in (ANY, None):
                     raise
             # The server does not support If-Match.
             if self.version(name) != over:
                 raise Changed
             return self._put(name, content, ANY, ready)
-        if over is not ANY and self.version(name) != over:
+        if over != ANY and self.version(name) != over:
             raise Changed
         if isinstance(content, Path):
             self.fs.put_file(str(content), f"{self.root}/{name}", **self._limit(None))
@@ -193,7 +186,7 @@ def _condition(over: Over) -> dict[str, str]:
     """Return the condition as arguments for S3; none for a version without an ETag, which S3 cannot compare."""
     if over is None:
         return {"IfNoneMatch": "*"}
-    tag = None if over is ANY else re.search(r'"[^"]*"', over)
+    tag = re.search(r'"[^"]*"', over)
     return {} if tag is None else {"IfMatch": tag[0]}
 
 

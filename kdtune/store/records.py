@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from kdtune.errors import StoreError
 from kdtune.parse import JsonObject
@@ -23,64 +23,69 @@ RESULT = ("epochs", "stages", "weights_sha256", "seconds", "profile")
 LEDGER_ROW = ("event", "group")
 
 
+class _File:
+    """The path of a file of a folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, files: _Folder, _: object) -> Path:
+        return files.folder / self._name
+
+
 @dataclass(frozen=True)
-class TrialFiles:
-    """The files in `trials/<key>/`."""
+class _Folder:
+    """A folder of the store."""
 
     folder: Path
     mirror: Mirror | None = field(default=None, repr=False, compare=False)
 
-    def fetch(self, *checkpoints: Path) -> TrialFiles:
+    @property
+    def _place(self) -> str:
+        """Its path in the store, as in `trials/<key>`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    def fetch(self, *checkpoints: Path) -> Self:
         """Behind a URL, download the records and these checkpoints if other machines wrote them since; return self."""
         if self.mirror is not None:
-            self.mirror.fetch(f"trials/{self.key}", tuple(path.name for path in checkpoints))
+            self.mirror.fetch(self._place, tuple(path.name for path in checkpoints))
         return self
-
-    def has(self, path: Path) -> bool:
-        """Return whether this file of the trial exists, here or behind the URL."""
-        there = {} if self.mirror is None else self.mirror.remote.listing(f"trials/{self.key}")
-        return path.exists() or path.name in there
 
     def publish(self) -> None:
         """Behind a URL, upload what this machine has written. In a folder every machine sees it already."""
         if self.mirror is not None:
-            self.mirror.publish(f"trials/{self.key}")
+            self.mirror.publish(self._place)
+
+
+@dataclass(frozen=True)
+class TrialFiles(_Folder):
+    """The files in `trials/<key>/`."""
+
+    config = _File("config.json")
+    #: Where the trial's videos were when it was trained, and how many it saw. Nothing depends on it.
+    data = _File("data.json")
+    #: How busy the machine was, a line per epoch; kept apart from the rows, which are the same on every machine.
+    machine = _File("machine.jsonl")
+    epochs = _File("epochs.jsonl")
+    checkpoint = _File("checkpoint.pt")
+    #: The previous checkpoint, in case the last one is damaged; removed when the trial is complete.
+    checkpoint_before = _File("checkpoint_before.pt")
+    result_file = _File("result.json")
+    failure_file = _File("failure.json")
+
+    def has(self, path: Path) -> bool:
+        """Return whether this file of the trial exists, here or behind the URL."""
+        there = {} if self.mirror is None else self.mirror.remote.listing(self._place)
+        return path.exists() or path.name in there
 
     @property
     def unpublished(self) -> bool:
         """Whether this machine has written something that the store behind a URL lacks."""
-        return self.mirror is not None and self.mirror.unpublished(f"trials/{self.key}")
+        return self.mirror is not None and self.mirror.unpublished(self._place)
 
     @property
     def key(self) -> str:
         return self.folder.name
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def data(self) -> Path:
-        """Where the trial's videos were when it was trained, and how many it saw. Nothing depends on it."""
-        return self.folder / "data.json"
-
-    @property
-    def machine(self) -> Path:
-        """How busy the machine was, a line per epoch; kept apart from the rows, which are the same on every machine."""
-        return self.folder / "machine.jsonl"
-
-    @property
-    def epochs(self) -> Path:
-        return self.folder / "epochs.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def checkpoint_before(self) -> Path:
-        """The previous checkpoint, in case the last one is damaged; removed when the trial is complete."""
-        return self.folder / "checkpoint_before.pt"
 
     def stage_checkpoint(self, stage: str) -> Path:
         """The checkpoint of a stage before the last epoch, for `replay --from`."""
@@ -105,10 +110,6 @@ class TrialFiles:
         """Return stage → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
-    @property
-    def result_file(self) -> Path:
-        return self.folder / "result.json"
-
     def result(self) -> TrialResult | None:
         """Return the result of a complete trial, or None. Raises DamageError if the file is damaged."""
         return cast(TrialResult | None, read_json(self.result_file, RESULT))
@@ -131,7 +132,7 @@ class TrialFiles:
         lock."""
         self.result_file.unlink(missing_ok=True)
         if self.mirror is not None:
-            self.mirror.withdraw(f"trials/{self.key}", self.result_file.name)
+            self.mirror.withdraw(self._place, self.result_file.name)
 
     def fetch_again(self, *paths: Path) -> TrialFiles:
         """Behind a URL, download these files again, because the copies here are damaged; return self."""
@@ -150,77 +151,46 @@ class TrialFiles:
         return (self._failure() or {}).get("out_of_memory", False)
 
     def _failure(self) -> JsonObject | None:
-        return passed_over(lambda: read_json(self.folder / "failure.json", ("error",)), None)
+        return passed_over(lambda: read_json(self.failure_file, ("error",)), None)
 
     def write_failure(self, error: str, *, out_of_memory: bool = False) -> None:
         """Record a failed attempt. Behind a URL, try once to publish it."""
-        write_json(self.folder / "failure.json", {"error": redact(error), "out_of_memory": out_of_memory})
+        write_json(self.failure_file, {"error": redact(error), "out_of_memory": out_of_memory})
         if self.mirror is not None:
             with suppress(StoreError), self.mirror.remote.patience(0.0):
                 self.publish()
 
     def clear_failure(self) -> None:
-        (self.folder / "failure.json").unlink(missing_ok=True)
+        self.failure_file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class SweepFiles:
+class SweepFiles(_Folder):
     """The files in `sweeps/<name>/`."""
 
-    folder: Path
-    mirror: Mirror | None = field(default=None, repr=False, compare=False)
-
-    def fetch(self) -> SweepFiles:
-        """Behind a URL, download what other machines wrote since; return self."""
-        if self.mirror is not None:
-            self.mirror.fetch(f"sweeps/{self.folder.name}")
-        return self
-
-    def publish(self) -> None:
-        """Behind a URL, upload what this machine has written."""
-        if self.mirror is not None:
-            self.mirror.publish(f"sweeps/{self.folder.name}")
+    sweep = _File("sweep.json")
+    #: The ids of the MLflow runs that show the sweep's trials.
+    mlflow = _File("mlflow.jsonl")
+    #: Host, process and start of the sweep's driver; written again every few seconds, and removed when it ends.
+    driver = _File("driver.json")
+    #: The sweep file as last submitted, for the job to read.
+    submitted = _File("submitted.yaml")
+    #: The Ray job of the last submission: the cluster's address and the job's id.
+    job = _File("job.json")
+    #: Exists while the sweep is asked to stop: its trials then write their checkpoints and end.
+    stop = _File("stop")
 
     def synced(self) -> AbstractContextManager[None]:
         """Behind a URL, keep both sides in sync inside the `with`. The driver of the sweep uses it."""
-        return nullcontext() if self.mirror is None else self.mirror.synced(f"sweeps/{self.folder.name}")
+        return nullcontext() if self.mirror is None else self.mirror.synced(self._place)
 
     def stops(self) -> bool:
         """Return whether the sweep is asked to stop; False at once if the URL cannot be reached."""
         if self.mirror is None:
             return self.stop.exists()
         with suppress(StoreError), self.mirror.remote.patience(0.0):
-            return self.stop.name in self.mirror.remote.listing(f"sweeps/{self.folder.name}")
+            return self.stop.name in self.mirror.remote.listing(self._place)
         return False
-
-    @property
-    def sweep(self) -> Path:
-        return self.folder / "sweep.json"
-
-    @property
-    def mlflow(self) -> Path:
-        """The ids of the MLflow runs that show the sweep's trials."""
-        return self.folder / "mlflow.jsonl"
-
-    @property
-    def driver(self) -> Path:
-        """Host, process and start of the sweep's driver; written again every few seconds, and removed when it ends."""
-        return self.folder / "driver.json"
-
-    @property
-    def submitted(self) -> Path:
-        """The sweep file as last submitted, for the job to read."""
-        return self.folder / "submitted.yaml"
-
-    @property
-    def job(self) -> Path:
-        """The Ray job of the last submission: the cluster's address and the job's id."""
-        return self.folder / "job.json"
-
-    @property
-    def stop(self) -> Path:
-        """Exists while the sweep is asked to stop: its trials then write their checkpoints and end."""
-        return self.folder / "stop"
 
     def ledger(self, digest: str) -> Path:
         return self.folder / f"ledger_{digest[:12]}.jsonl"

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.names import is_name
 from kdtune.store.files import disk_full
 from kdtune.store.objects import ANY, Changed, Over, Request, connect, is_s3, version
@@ -52,7 +52,7 @@ class Remote:
         self.url, self.reached = SecretUrl(url.rstrip("/")), reached
         if url.lower().startswith(("http://", "https://")):
             what = "belongs to a web server, whose files can be neither listed nor written"
-            raise StoreError([Problem(str(self.url), what, "a folder, or a URL that fsspec can write to")])
+            raise StoreError.at(self.url, what, "a folder, or a URL that fsspec can write to")
         self._patience = _Patience()
         self.guards: dict[str, Callable[[bool], None]] = {}
         """`Lease.check` of each lock that this process holds, by the lock's name."""
@@ -174,7 +174,7 @@ class Remote:
         try:
             self._try("written", action, guard)
         except FileNotFoundError as error:
-            raise StoreError([Problem(str(self.url), "there is no such bucket or folder to write to")]) from error
+            raise StoreError.at(self.url, "there is no such bucket or folder to write to") from error
 
     def _try(self, verb: str, action: Callable[[Request], Made], guard: Guard | None = None) -> Made:
         """Repeat `action` until it succeeds. Raises StoreError when patience ends; passes on FileNotFoundError, Changed
@@ -200,11 +200,9 @@ class Remote:
                 reason = _reason(error)
                 waited = time.monotonic() - began
                 if _hopeless(error):
-                    what = f"cannot be {verb}: {reason}"
-                    raise StoreError([Problem(str(self.url), what, _advice(str(self.url)))]) from error
+                    raise StoreError.at(self.url, f"cannot be {verb}: {reason}", _advice(str(self.url))) from error
                 if waited + pause > patience:
-                    what = f"cannot be reached: {reason}; tried for {waited:.0f} s"
-                    raise StoreError([Problem(str(self.url), what)]) from error
+                    raise StoreError.at(self.url, f"cannot be reached: {reason}; tried for {waited:.0f} s") from error
                 if self.reached and not told:
                     what = f"cannot be reached ({reason}); trying for {patience:.0f} s"
                     log.warning(f"{self.url} {what}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from kdtune.errors import DamageError, Problem
+from kdtune.errors import DamageError
 from kdtune.parse import JsonObject, problem_of
 
 log = logging.getLogger(__name__)
@@ -51,17 +51,17 @@ def opened(content: bytes, path: Path, line: int | None = None, needs: Iterable[
     if tail is not None:
         content = content[: tail.start()] + tail[3] + b"}"
         if hashlib.sha256(content).hexdigest().encode() != tail[2]:
-            raise DamageError([Problem(where, f"is damaged: it does not match its checksum; {REMEDY}")])
+            raise DamageError.at(where, f"is damaged: it does not match its checksum; {REMEDY}")
     try:
         record = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise DamageError([Problem(where, f"is damaged: {problem_of(path, error, 'JSON').what}; {REMEDY}")]) from error
+        raise DamageError.at(where, f"is damaged: {problem_of(path, error, 'JSON').what}; {REMEDY}") from error
     if not isinstance(record, dict):
-        raise DamageError([Problem(where, f"is damaged: holds a {type(record).__name__}, not an object; {REMEDY}")])
+        raise DamageError.at(where, f"is damaged: holds a {type(record).__name__}, not an object; {REMEDY}")
     if tail is None and record:
-        raise DamageError([Problem(where, f"is damaged: its checksum cannot be read; {REMEDY}")])
+        raise DamageError.at(where, f"is damaged: its checksum cannot be read; {REMEDY}")
     if missing := [name for name in needs if name not in record]:
-        raise DamageError([Problem(where, f"is damaged: lacks {', '.join(missing)}; {REMEDY}")])
+        raise DamageError.at(where, f"is damaged: lacks {', '.join(missing)}; {REMEDY}")
     return record
 
 

@@ -31,7 +31,7 @@ from typing import Literal
 
 from filelock import FileLock
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.near import did_you_mean
 from kdtune.parse import JsonObject
@@ -109,7 +109,7 @@ class Store:
         found = read_json(path, ("version", "id")) or {}
         if found["version"] != STORE_VERSION:
             what = f"the store's layout has version {found['version']}, but this kdtune needs {STORE_VERSION}"
-            raise StoreError([Problem(str(path), what, "another --store, or the kdtune that made it")])
+            raise StoreError.at(path, what, "another --store, or the kdtune that made it")
         return found
 
     def manifest(self, folder_digest: str) -> Path:
@@ -185,7 +185,7 @@ class Store:
     def trial(self, key: str) -> TrialFiles:
         """Return the files of a trial. Raises StoreError for a key that would lead out of `trials/`."""
         if not stays_below(key):
-            raise StoreError([Problem(str(self.root), f"holds no trial named {quoted(key)}")])
+            raise StoreError.at(self.root, f"holds no trial named {quoted(key)}")
         return TrialFiles(self.root / "trials" / key, self.mirror)
 
     def fetch_trials(self, keys: Iterable[str] | None = None) -> None:
@@ -208,7 +208,7 @@ class Store:
     def _no_sweep(self, name: str) -> StoreError:
         names = self.sweeps()
         what = f"holds no sweep named {quoted(name)}{did_you_mean(name, names)}"
-        return StoreError([Problem(str(self.root), what, ", ".join(names) or "none yet")])
+        return StoreError.at(self.root, what, ", ".join(names) or "none yet")
 
     def report(self, name: str) -> Path:
         """Return the folder of a sweep's report, which stays on this machine even behind a URL.

@@ -35,19 +35,19 @@ def trained_weights(files: TrialFiles) -> dict[str, Tensor]:
     """
     result = read_result(files)
     if result is None:
-        raise DamageError([Problem(str(files.folder), "is not a complete trial")])
+        raise DamageError.at(files.folder, "is not a complete trial")
     imported = (read_json(files.config) or {}).get("imported")
     advice = ADVICE if imported is None else IMPORT_ADVICE
     weights, wanted = final_weights(files.checkpoint, advice), result["weights_sha256"]
     found = state_digest(weights)
     if imported is not None and not wanted.startswith(imported):
         what = f"names the weights {_short(wanted)}, config.json {_short(imported)}; {advice}"
-        raise DamageError([Problem(str(files.result_file), what)])
+        raise DamageError.at(files.result_file, what)
     if found != wanted:
         what = f"the checkpoint holds the weights {_short(found)}, but result.json names {_short(wanted)}; {advice}"
-        raise DamageError([Problem(str(files.checkpoint), what)])
+        raise DamageError.at(files.checkpoint, what)
     if bad := not_finite_tensors(weights):
-        raise StoreError([Problem(str(files.checkpoint), f"its weights are not finite: {first_names(bad)}")])
+        raise StoreError.at(files.checkpoint, f"its weights are not finite: {first_names(bad)}")
     return weights
 
 
@@ -84,7 +84,7 @@ def weights_in(parts: Any, path: Path, advice: str = ADVICE) -> dict[str, Tensor
     weights = holder.get("network") if isinstance(holder, dict) else None
     found = weights.items() if isinstance(weights, Mapping) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found):
-        raise DamageError([Problem(str(path), f"is not a trial's checkpoint; {advice}")])
+        raise DamageError.at(path, f"is not a trial's checkpoint; {advice}")
     return dict(found)
 
 
@@ -101,7 +101,7 @@ def read_checkpoint(path: Path, advice: str = ADVICE) -> StateDict:
             [Problem(str(path), f"the checkpoint cannot be read ({error.strerror}); {advice}")]
         ) from error
     except OSError as error:
-        raise StoreError([Problem(str(path), f"the checkpoint cannot be read ({error.strerror})")]) from error
+        raise StoreError.at(path, f"the checkpoint cannot be read ({error.strerror})") from error
     try:
         with opened:
             parts = torch.load(opened, map_location="cpu", weights_only=True)
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path, advice: str = ADVICE) -> StateDict:
     # torch ignores the checksums in its own files. Imported weights carry none: their key holds their digest.
     trained = isinstance(parts, dict) and {"sha256", "epoch"} & set(parts)
     if trained and parts.pop("sha256", None) != content_digest(parts):
-        raise DamageError([Problem(str(path), f"the checkpoint is damaged: it does not match its checksum; {advice}")])
+        raise DamageError.at(path, f"the checkpoint is damaged: it does not match its checksum; {advice}")
     return parts
 
 

@@ -13,7 +13,6 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
 from kdtune.losses.contrast import MemoryBank
 from kdtune.losses.features import FeatureProjector
-from kdtune.models.backbones import feature_size
 from kdtune.models.heads import build_network
 from kdtune.train.checkpoint import load_part
 from kdtune.train.state import TrialState
@@ -40,7 +39,7 @@ def initial_state(
     if config.distils and config.teacher is not None and loss.gamma > 0:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            projector = FeatureProjector(feature_size(config.student), feature_size(config.teacher.student)).to(device)
+            projector = FeatureProjector(config.student.features, config.teacher.student.features).to(device)
         learning += projector.parameters()
     optimizer = SGD(learning, lr=opt.lr, momentum=opt.momentum, weight_decay=opt.weight_decay)
     if config.plateau_can_act:  # otherwise the evaluations that it watches are skipped too

@@ -166,7 +166,7 @@ class Prepared:
                 manifests[data] = manifest
                 if seen.setdefault((data.dataset, data.folder, data.lists, data.split), manifest) != manifest:
                     what = "trial, teacher, start and fine-tuning must see the same videos in one tier and quality"
-                    raise ConfigError([Problem("clip.tier", what, "say it in the trial; the others inherit it")])
+                    raise ConfigError.at("clip.tier", what, "say it in the trial; the others inherit it")
         return manifests.__getitem__
 
     def files(self, config: TrialConfig) -> TrialFiles:

@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from kdtune.clips.machine import processor
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
-from kdtune.scoped import kept_process
+from kdtune.scoped import kept_environment, kept_process
 from kdtune.store.contents import MachineProfile
 from kdtune.train.arithmetic import fingerprint, switches
 
@@ -26,56 +25,24 @@ from kdtune.train.arithmetic import fingerprint, switches
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
-@dataclass(frozen=True)
-class TorchSettings:
-    """The process-wide settings that `make_deterministic` changes, for callers that have to put them back."""
-
-    threads: int
-    deterministic: bool
-    warn_only: bool
-    cudnn: tuple[bool, bool, bool]
-    matmul_tf32: bool
-    mkldnn: bool
-    cublas: str | None
-
-    @classmethod
-    def now(cls) -> TorchSettings:
-        """Return the settings in force."""
-        cudnn = torch.backends.cudnn
-        return cls(
-            torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-            (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32),
-            torch.backends.cuda.matmul.allow_tf32,
-            bool(torch.backends.mkldnn.enabled),
-            os.environ.get(CUBLAS),
-        )
-
-    def apply(self) -> None:
-        """Put these settings in force."""
-        torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        cudnn = torch.backends.cudnn
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = self.cudnn
-        torch.backends.cuda.matmul.allow_tf32 = self.matmul_tf32
-        torch.backends.mkldnn.set_flags(_enabled=self.mkldnn)
-        if self.cublas is None:
-            os.environ.pop(CUBLAS, None)
-        else:
-            os.environ[CUBLAS] = self.cublas
-
-
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put torch's settings back as they were when the `with` ends."""
+    """Put the settings that `make_deterministic` changes back as they were when the `with` ends."""
     with kept_process("TORCHINDUCTOR_CACHE_DIR"):
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)  # the first optimizer imports half of torch
-    before = TorchSettings.now()
+    cudnn, matmul, mkldnn = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    onednn = bool(mkldnn.enabled)
     try:
-        yield
+        with kept_environment(CUBLAS):
+            yield
     finally:
-        before.apply()
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = flags
+        mkldnn.set_flags(_enabled=onednn)
 
 
 def make_deterministic(config: TrialConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.errors import DamageError, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store import TARGET_COUNTS, Store, TrialFiles
 from kdtune.store.contents import EpochRecord
@@ -99,7 +99,7 @@ class Replay:
         if not checkpoint.exists():
             kept = [name for name in config.stage_epochs if files.has(files.stage_checkpoint(name))]
             what = f"has no checkpoint of a stage {stage!r}"
-            raise StoreError([Problem(str(files.folder), what, ", ".join(kept) or "replay it from scratch")])
+            raise StoreError.at(files.folder, what, ", ".join(kept) or "replay it from scratch")
         self._check_stage(stage, files, checkpoint)
         again = self.session.files(config)
         write_atomic(again.checkpoint, checkpoint.read_bytes())
@@ -112,25 +112,25 @@ class Replay:
         """
         row = next((row for row in files.rows() if row.get("stage") == stage), None)
         if row is None:
-            raise DamageError([Problem(str(files.epochs), f"has no row of stage {stage}")])
+            raise DamageError.at(files.epochs, f"has no row of stage {stage}")
         found = state_digest(weights_in(read_checkpoint(checkpoint), checkpoint))
         if found != row["weights_sha256"]:
             what = f"holds the weights {found[:12]}…, but the row of stage {stage} names {row['weights_sha256'][:12]}…"
-            raise DamageError([Problem(str(checkpoint), f"{what}; replay it from scratch")])
+            raise DamageError.at(checkpoint, f"{what}; replay it from scratch")
 
     def _restore(self, key: str) -> RecordedTrial:
         """Return a trial of the store, with the clips and the weights of others that training it needs."""
         recorded = recorded_trial(self.store, key)
         where = str(recorded.files.folder)
         if recorded.config.imported is not None:
-            raise StoreError([Problem(where, "was imported, not trained: there is nothing to replay")])
+            raise StoreError.at(where, "was imported, not trained: there is nothing to replay")
         for part in recorded.lineage():
             if part.config.imported is None:
                 self._find_clips(part)
             if part.config.imported is not None or (self.from_stage is not None and part is not recorded):
                 import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
         if self.session.key(recorded.config) != recorded.files.key:
-            raise StoreError([Problem(where, "does not hash to its name: config.json was changed")])
+            raise StoreError.at(where, "does not hash to its name: config.json was changed")
         return recorded
 
     def _find_clips(self, part: RecordedTrial) -> None:
@@ -152,7 +152,7 @@ class Replay:
                 return folder
         if (copied := self.store.fetch_clips_that(fits)) is not None:
             return copied
-        raise StoreError([Problem(where, "its decoded frames are not in the store; `data prepare` makes them")])
+        raise StoreError.at(where, "its decoded frames are not in the store; `data prepare` makes them")
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
         """Return the differences between the present profile and every profile under which the trial was trained."""

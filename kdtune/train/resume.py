@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kdtune.errors import DamageError, Problem, StoreError
+from kdtune.errors import DamageError, StoreError
 from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
@@ -97,13 +97,13 @@ def _checked(place: Path, files: TrialFiles, origins: dict[str, str]) -> StateDi
     parts = read_checkpoint(place)
 
     def refuse(what: str) -> DamageError:
-        return DamageError([Problem(str(place), what)])
+        return DamageError.at(place, what)
 
     if not isinstance(parts, dict) or not isinstance(parts.get("epoch"), int):
         raise refuse("is not a trial's checkpoint")
     if absent := {*PLAIN, *PARTS, "progress", "trial"} - set(parts):
         what = f"another version wrote the checkpoint: it has no {', '.join(sorted(absent))}; {ADVICE}"
-        raise StoreError([Problem(str(place), what)])
+        raise StoreError.at(place, what)
     if parts["trial"] != files.key:
         raise refuse(f"is the checkpoint of another trial, {parts['trial'][:12]}…")
     if parts["origins"] != origins:
@@ -126,6 +126,5 @@ def _restored(state: TrialState, parts: StateDict, place: Path) -> TrialState:
     except (KeyError, ValueError, RuntimeError) as error:
         if out_of_memory(error):
             raise
-        what = f"the checkpoint does not fit the trial's network; {ADVICE}"
-        raise StoreError([Problem(str(place), what)]) from error
+        raise StoreError.at(place, f"the checkpoint does not fit the trial's network; {ADVICE}") from error
     return state

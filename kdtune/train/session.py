@@ -15,7 +15,7 @@ from torch import Tensor
 from kdtune.clips.dataset import TrialData
 from kdtune.config.key import identity
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import DamageError, KdtuneError, LockLost, Problem, ResourceError, StoreError
+from kdtune.errors import DamageError, KdtuneError, LockLost, ResourceError, StoreError
 from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord, MeasuredCost
 from kdtune.store.files import clear_unfinished, disk_full, disk_full_words, write_json
@@ -179,5 +179,5 @@ def plain_words(error: BaseException) -> str:
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda". Raises ResourceError for cuda without a GPU."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise ResourceError([Problem("--device", "got cuda, but torch sees no GPU", "cpu, auto")])
+        raise ResourceError.at("--device", "got cuda, but torch sees no GPU", "cpu, auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdtune.errors import DamageError, Problem
+from kdtune.errors import DamageError
 from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord, TrialResult
 
@@ -25,7 +25,7 @@ def read_result(files: TrialFiles) -> TrialResult | None:
     entries: Mapping[str, object] = result
     wanted = {"epochs": int, "stages": Mapping, "weights_sha256": str}
     if wrong := [name for name, kind in wanted.items() if not isinstance(entries[name], kind)]:
-        raise DamageError([Problem(str(files.result_file), f"holds {', '.join(wrong)} of a wrong type")])
+        raise DamageError.at(files.result_file, f"holds {', '.join(wrong)} of a wrong type")
     return result
 
 
@@ -36,9 +36,9 @@ def read_rows(files: TrialFiles) -> list[EpochRecord]:
     """
     rows = files.rows()
     if not all(isinstance(row["epoch"], int) for row in rows):
-        raise DamageError([Problem(str(files.epochs), "holds a line that is not an epoch's row")])
+        raise DamageError.at(files.epochs, "holds a line that is not an epoch's row")
     if wrong := missing([row["epoch"] for row in rows]):
-        raise DamageError([Problem(str(files.epochs), wrong)])
+        raise DamageError.at(files.epochs, wrong)
     return rows
 
 
@@ -53,14 +53,14 @@ def complete_rows(files: TrialFiles) -> list[EpochRecord] | None:
     rows, path = read_rows(files), str(files.epochs)
     if len(rows) != result["epochs"]:
         epochs = [row["epoch"] for row in rows]
-        raise DamageError([Problem(path, missing(epochs, result["epochs"]))])
+        raise DamageError.at(path, missing(epochs, result["epochs"]))
     stages = {row["stage"]: row.get("evaluation") for row in rows if "stage" in row}
     if wrong := [name for name in {**result["stages"], **stages} if stages.get(name) != result["stages"].get(name)]:
-        raise DamageError([Problem(path, f"does not hold what result.json says of stage {', '.join(wrong)}")])
+        raise DamageError.at(path, f"does not hold what result.json says of stage {', '.join(wrong)}")
     last = rows[-1].get("weights_sha256", result["weights_sha256"]) if rows else result["weights_sha256"]
     if last != result["weights_sha256"]:
         what = f"names the weights {last[:12]}… at the end, result.json {result['weights_sha256'][:12]}…"
-        raise DamageError([Problem(path, what)])
+        raise DamageError.at(path, what)
     return rows
 
 

@@ -25,7 +25,7 @@ from kdtune.config.key import digest
 from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import seen
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import Store
@@ -163,7 +163,7 @@ class Targets:
         columns = ["video", "frames"]
         if not self.data.clips.index[columns].equals(self.view_clips.index[columns]):
             what = f"holds other videos than {self.data.clips.folder}; remove both folders to decode them again"
-            raise StoreError([Problem(str(self.view_clips.folder), what)])
+            raise StoreError.at(self.view_clips.folder, what)
 
     def _stored_weights(self) -> Mapping[str, Tensor]:
         files = self.store.trial(self.teacher_key)
@@ -185,7 +185,7 @@ class Targets:
             make_deterministic(self.config)  # that training may have used other settings
             if state_digest(weights) != self.weights_sha256:
                 what = "the teacher was trained again, to other weights than this trial learned from; run it again"
-                raise StoreError([Problem(str(self.store.trial(self.teacher_key).folder), what)])
+                raise StoreError.at(self.store.trial(self.teacher_key).folder, what)
             network = load_teacher(self.teacher, weights, self.data.classes, "logits" in self.kinds, self.device)
             self._network = network
         # The whole order rather than the fraction, so that the block is complete for every trial.

@@ -75,10 +75,10 @@ def read_text(file: Path) -> str:
     with parsing(file, ConfigError):
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe without a writer would wait for ever
-            raise ConfigError([Problem(printable(str(file)), "is not a regular file")])
+            raise ConfigError.at(printable(str(file)), "is not a regular file")
         if found.st_size > LARGEST_FILE:
             what = f"has {found.st_size:,} bytes, which is too large for a configuration"
-            raise ConfigError([Problem(printable(str(file)), what, f"{LARGEST_FILE:,} at most")])
+            raise ConfigError.at(printable(str(file)), what, f"{LARGEST_FILE:,} at most")
         return file.read_bytes().decode("utf-8-sig")
 
 
@@ -92,7 +92,7 @@ def parse_file(text: str, file: Path) -> tuple[RawConfig, dict[str, str]]:
     places: dict[str, str] = {}
     raw = _built(node, where, places)
     if not isinstance(raw, dict):
-        raise ConfigError([Problem(where, f"must hold a mapping of keys, got {type(raw).__name__}")])
+        raise ConfigError.at(where, f"must hold a mapping of keys, got {type(raw).__name__}")
     return raw, places
 
 

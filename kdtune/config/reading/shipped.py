@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kdtune.errors import ConfigError, Problem
+from kdtune.errors import ConfigError
 from kdtune.near import did_you_mean, nearest
 from kdtune.parse import printable
 
@@ -30,7 +30,7 @@ def located(file: Path) -> Path:
         return file
     if len(file.parts) != 1:
         if not os.path.lexists(file) and (near := nearest(file.name, _files(file.parent))) is not None:
-            raise ConfigError([Problem(printable(str(file)), f"does not exist, did you mean {file.parent / near}?")])
+            raise ConfigError.at(printable(str(file)), f"does not exist, did you mean {file.parent / near}?")
         return file
     for place in (Path(), Path("sweeps"), SHIPPED):
         for name in dict.fromkeys((file.name, f"{file.name}{SUFFIX}")):
@@ -40,7 +40,7 @@ def located(file: Path) -> Path:
     known = list(dict.fromkeys([*shipped(), *here]))
     what = "was not found here, in sweeps/ or among the sweeps that come with kdtune"
     what += did_you_mean(file.name.removesuffix(SUFFIX) + SUFFIX, known)
-    raise ConfigError([Problem(printable(str(file)), what, f"a path, or one of {', '.join(shipped())}")])
+    raise ConfigError.at(printable(str(file)), what, f"a path, or one of {', '.join(shipped())}")
 
 
 def _files(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import DamageError, KdtuneError, Problem, StoreError
+from kdtune.errors import DamageError, KdtuneError, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json
@@ -42,14 +42,14 @@ def recorded_trial(store: Store, key: str) -> RecordedTrial:
     files = store.trial(key).fetch()
     where, identity = str(files.folder), read_json(files.config)
     if identity is None:
-        raise StoreError([Problem(where, "is not a trial that was begun")])
+        raise StoreError.at(where, "is not a trial that was begun")
     try:
         if "imported" in identity:
             raw = {name: identity[name] for name in ("imported", "student", "clip")}
             config = TrialConfig.model_validate({**raw, "loss": {"target": identity["target"]}})
             return RecordedTrial(files, identity, config)
         if identity["semantics"] != TRAINER_SEMANTICS:
-            raise StoreError([Problem(where, f"is of semantics {identity['semantics']}", str(TRAINER_SEMANTICS))])
+            raise StoreError.at(where, f"is of semantics {identity['semantics']}", str(TRAINER_SEMANTICS))
         others = {name: recorded_trial(store, identity[name]) for name in ("teacher", "start") if identity[name]}
         configs = {name: other.config for name, other in others.items()}
         if "view" in identity and (teacher := configs.get("teacher")) is not None and teacher.imported is not None:
@@ -62,5 +62,5 @@ def recorded_trial(store: Store, key: str) -> RecordedTrial:
     except KdtuneError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamageError([Problem(str(files.config), f"does not hold a trial's configuration; {REMEDY}")]) from error
+        raise DamageError.at(files.config, f"does not hold a trial's configuration; {REMEDY}") from error
     return RecordedTrial(files, identity, config, tuple(others.values()))

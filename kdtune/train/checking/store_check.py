@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
@@ -15,10 +16,10 @@ from filelock import Timeout
 from kdtune.clips.machine import cores
 from kdtune.errors import Problem, StoreError
 from kdtune.store import Store, TrialFiles
-from kdtune.store.files import read_json
+from kdtune.store.files import read_json, set_aside
 from kdtune.store.kinds import REMEDIES, records
 from kdtune.store.seal import passed_over
-from kdtune.train.checking.store_repair import making_incomplete, problem_in, repair_of, setting_aside
+from kdtune.train.checking.store_repair import make_incomplete, problem_in, repair_of
 from kdtune.train.checkpoint import read_checkpoint, trained_weights
 from kdtune.train.soundness import complete_rows
 from kdtune.train.targets import is_block
@@ -74,7 +75,7 @@ def damages(store: Store) -> Iterator[Damage]:
         yield from _other_checkpoints(files)
     for path in sorted(store.root.glob("targets/*/epoch_*/*.npy")):
         if not path.name.startswith(".") and not is_block(path):
-            repair = setting_aside(path)
+            repair = partial(set_aside, path)
             yield Damage(path, "is damaged: it does not match its checksum", REMEDIES["targets"], None, repair)
     for folder in store.clip_stores():
         for problem in problems_of(folder, cores()):
@@ -98,7 +99,7 @@ def _disagreements(files: TrialFiles) -> Iterator[Damage]:
     except StoreError as error:
         problem = error.problems[0]
         where = Path(problem.where)
-        repair = None if imported else making_incomplete(files, where)
+        repair = None if imported else partial(make_incomplete, files, where)
         yield Damage(where, problem.what.partition("; ")[0], remedy, lock, repair)
 
 
@@ -113,7 +114,7 @@ def _other_checkpoints(files: TrialFiles) -> Iterator[Damage]:
         except StoreError as error:
             name = "kept" if path.name.startswith("stage_") else "checkpoint"
             what = error.problems[0].what.partition("; ")[0]
-            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", setting_aside(path))
+            yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", partial(set_aside, path))
 
 
 def _lock(path: Path, store: Store) -> str | None:

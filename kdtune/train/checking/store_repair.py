@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from kdtune.config.key import digest
@@ -37,17 +38,15 @@ def _without_path(problem: Problem, path: Path) -> str:
     return f"line {line} {what}" if line else what
 
 
-def repair_of(path: Path, kind: Kind, store: Store) -> Callable[[], object] | None:
-    """Return a function that sets a damaged record aside; None if that would not help. Call it under its lock."""
-    if not kind.aside:
-        return None
+def repair_of(path: Path, kind: Kind, store: Store) -> Callable[[], object]:
+    """Return a function that sets a damaged record aside. Call it under its lock."""
     if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
-        return lambda: _repair_both(path, kind, store)
+        return partial(_repair_both, path, kind, store)
     if _by_lines(path):
-        return lambda: set_damaged_lines_aside(path, kind.needs)
+        return partial(set_damaged_lines_aside, path, kind.needs)
     if path.name in REQUIRED_RECORDS:
-        return lambda: making_incomplete(store.trial(path.parent.name), path)()
-    return setting_aside(path)
+        return partial(make_incomplete, store.trial(path.parent.name), path)
+    return partial(set_aside, path)
 
 
 def _by_lines(path: Path) -> bool:
@@ -71,21 +70,12 @@ def _repair_both(path: Path, kind: Kind, store: Store) -> None:
         set_aside(path)
     mirror.withdraw(folder, path.name)
     if path.name in REQUIRED_RECORDS:
-        making_incomplete(store.trial(path.parent.name), path)()
+        make_incomplete(store.trial(path.parent.name), path)
 
 
-def making_incomplete(files: TrialFiles, damaged: Path) -> Callable[[], object]:
-    """Return a function that sets the file and the result aside, so that the trial resumes from what is intact."""
-
-    def repair() -> None:
-        for path in dict.fromkeys((files.result_file, damaged)):
-            if path.exists() and path != files.folder:
-                set_aside(path)
-        files.withdraw_result()
-
-    return repair
-
-
-def setting_aside(path: Path) -> Callable[[], object]:
-    """Return a function that sets a file aside."""
-    return lambda: set_aside(path)
+def make_incomplete(files: TrialFiles, damaged: Path) -> None:
+    """Set the file and the result aside, so that the trial resumes from what is intact."""
+    for path in dict.fromkeys((files.result_file, damaged)):
+        if path.exists() and path != files.folder:
+            set_aside(path)
+    files.withdraw_result()

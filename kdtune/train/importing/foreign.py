@@ -102,12 +102,12 @@ def _read_tensors(file: Path) -> object:
     try:
         opened = file.open("rb")
     except OSError as error:
-        raise StoreError([Problem(str(file), f"cannot be read: {error.strerror}")]) from error
+        raise StoreError.at(file, f"cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in the file's name
-        raise StoreError([Problem(printable(str(file)), f"cannot be read: {error}")]) from error
+        raise StoreError.at(printable(str(file)), f"cannot be read: {error}") from error
     with opened:
         if wrong := _archive_problem(opened):
-            raise StoreError([Problem(str(file), wrong, EXPECTED)])
+            raise StoreError.at(file, wrong, EXPECTED)
         opened.seek(0)
         try:
             with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def _read_tensors(file: Path) -> object:
                 return torch.load(opened, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for other files
             what = "is damaged, or holds more than tensors and plain values, which is not loaded: it could run code"
-            raise StoreError([Problem(str(file), what, EXPECTED)]) from error
+            raise StoreError.at(file, what, EXPECTED) from error
 
 
 def _archive_problem(opened: BinaryIO) -> str:
@@ -150,12 +150,12 @@ def _fitting_layout(state: Mapping[str, Tensor], config: TrialConfig, file: Path
     """Return the file's layout. Raises StoreError if it is unknown, or belongs to another backbone or target."""
     student, target = config.student, config.loss.target
     if _is_our_own(state):
-        raise StoreError([Problem(str(file), "is a checkpoint of kdtune: import the folder of its trial")])
+        raise StoreError.at(file, "is a checkpoint of kdtune: import the folder of its trial")
     layout = layout_of(state, student)
     if layout is None:
         some = printable(", ".join(list(state)[:3]))
         what = f"holds no weights of {student.backbone} under known names; its first names are {some}"
-        raise StoreError([Problem(str(file), what, "PCL's r3d, r21d, c3d and R3D-18; torchvision's video models")])
+        raise StoreError.at(file, what, "PCL's r3d, r21d, c3d and R3D-18; torchvision's video models")
     problems = []
     if layout.backbone != student.backbone:
         what = f"holds PCL's {layout.backbone}, but student.backbone is {student.backbone}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
 from kdtune.store.contents import TrialResult
-from kdtune.store.files import read_json, write_atomic, write_json
+from kdtune.store.files import file_sha256, read_json, write_atomic, write_json
 from kdtune.store.records import RESULT
 from kdtune.train.checkpoint import final_weights, first_names, not_finite_tensors, trained_weights
 from kdtune.train.importing.foreign import read_foreign
@@ -68,7 +67,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str
     sha256 = state_digest(weights.tensors)
     if config.imported not in (None, sha256[:32]):
         what = f"holds other weights than the configuration names: {sha256[:32]}"
-        raise StoreError([Problem(str(file), what, f"imported: {config.imported}")])
+        raise StoreError.at(file, what, f"imported: {config.imported}")
     form = identity(config.model_copy(update={"imported": sha256[:32]}), _no_manifest)
     files = store.trial(digest(form))
     with store.lock(f"trial-{files.key}"):
@@ -90,7 +89,7 @@ def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str
                         "source": file.name,
                         "layout": weights.layout,
                         "heads": list(weights.heads),
-                        "sha256": _file_sha256(file),
+                        "sha256": file_sha256(file),
                     },
                 }
             )
@@ -107,11 +106,6 @@ def _holds(files: TrialFiles, sha256: str) -> bool:
 
 def _no_manifest(data: DataConfig) -> str:
     raise AssertionError("imported weights belong to no data set")
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
@@ -146,7 +140,7 @@ def import_trial(folder: Path, store: Store) -> str:
         if here is not None and here["weights_sha256"] != result["weights_sha256"]:
             # The same trial from another kind of machine. Trials here may have learned from the one in the store.
             what = "is in the store already, with other weights; remove it there to take this one"
-            raise StoreError([Problem(str(source.folder), what)])
+            raise StoreError.at(source.folder, what)
         # We hold the lock, so files under these names are leftovers of an interrupted import.
         copy = TrialFiles(target.folder.with_name(f".{source.key}.import"))
         replaced = target.folder.with_name(f".{source.key}.replaced")
@@ -181,11 +175,11 @@ def _checked_records(source: TrialFiles) -> JsonObject:
     Raises StoreError with every problem.
     """
     if not source.folder.is_dir():
-        raise StoreError([Problem(str(source.folder), "is not a trial's folder")])
+        raise StoreError.at(source.folder, "is not a trial's folder")
     missing = [name for name in REQUIRED_FILES if not (source.folder / name).is_file()]
     if missing:
         what = f"is not a complete trial: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
-        raise StoreError([Problem(str(source.folder), what)])
+        raise StoreError.at(source.folder, what)
     form, result = (_record(source.folder / name) for name in ("config.json", "result.json"))
     problems = []
     try:
@@ -219,9 +213,9 @@ def _record(path: Path) -> JsonObject:
     try:
         record = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise StoreError([Problem(str(path), f"cannot be read: {error}")]) from error
+        raise StoreError.at(path, f"cannot be read: {error}") from error
     if not isinstance(record, dict):
-        raise StoreError([Problem(str(path), f"must hold an object, got {type(record).__name__}")])
+        raise StoreError.at(path, f"must hold an object, got {type(record).__name__}")
     return record
 
 
@@ -233,8 +227,8 @@ def _check_weights(copy: Path, sha256: str, source: Path) -> None:
     except StoreError as error:
         raise StoreError([replace(problem, where=str(source)) for problem in error.problems]) from error
     except (TypeError, RuntimeError) as error:  # tensors without plain bytes
-        raise StoreError([Problem(str(source), "is not a trial's checkpoint")]) from error
+        raise StoreError.at(source, "is not a trial's checkpoint") from error
     if bad := not_finite_tensors(weights):
-        raise StoreError([Problem(str(source), f"its weights are not finite: {first_names(bad)}")])
+        raise StoreError.at(source, f"its weights are not finite: {first_names(bad)}")
     if found != sha256:
-        raise StoreError([Problem(str(source), f"holds weights with SHA-256 {found}, but the result names {sha256}")])
+        raise StoreError.at(source, f"holds weights with SHA-256 {found}, but the result names {sha256}")

@@ -14,7 +14,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.parse import printable
 
 #: Names under which a file may hold its state dict, by precedence if no state dict fits.
@@ -56,19 +56,19 @@ def find_state(content: object, file: Path, fits: Fits, chosen: str | None = Non
     plain = list(_states(content, ""))
     if not plain:
         allowed = f"name → tensor, at the top level or under {', '.join(CONTAINERS)}"
-        raise StoreError([Problem(str(file), "holds no state dict", allowed)])
+        raise StoreError.at(file, "holds no state dict", allowed)
     every = [found for state in plain for found in _unwrapped(state, fits)]
     by_path = {found.path: found for found in every}
     if chosen is not None:
         if chosen not in by_path:
             what = f"got {chosen}, which {file.name} does not hold"
-            raise StoreError([Problem("--weights", what, ", ".join(filter(None, by_path)) or "nothing: it holds one")])
+            raise StoreError.at("--weights", what, ", ".join(filter(None, by_path)) or "nothing: it holds one")
         return by_path[chosen]
     fitting = [found for found in every if fits(found.tensors)]
     if len(fitting) > 1 and not all(_same(fitting[0], other) for other in fitting[1:]):
         paths = ", ".join(printable(found.path) or "the top level" for found in fitting)
         what = f"holds several state dicts of this network: {paths}; choose one with --weights"
-        raise StoreError([Problem(str(file), what, f"--weights {' | '.join(f.path for f in fitting if f.path)}")])
+        raise StoreError.at(file, what, f"--weights {' | '.join(f.path for f in fitting if f.path)}")
     if not fitting:
         return min(every, key=lambda found: _rank(found.path))
     # Names outside the group are kept, so that the comparison with the network refuses them instead of dropping them.

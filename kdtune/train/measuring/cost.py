@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
@@ -27,6 +26,7 @@ from kdtune.config.key import digest
 from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork
+from kdtune.scoped import environment
 from kdtune.store.contents import EpochRecord
 from kdtune.train.inputs import batches, training_samples
 from kdtune.train.samples import Samples, TrainingBatch
@@ -36,6 +36,7 @@ from kdtune.train.trial import forward
 
 #: Timed passes of one clip.
 RUNS = 5
+_KINETO_LOG = "KINETO_LOG_LEVEL"
 
 
 def cost_digest(config: TrialConfig, data: TrialData, device: torch.device) -> str:
@@ -155,26 +156,11 @@ def allocated_on_cpu(run: Callable[[], object]) -> int:
     torch keeps no such count for the CPU, but reports every allocation to its profiler. Earlier allocations do not
     count.
     """
-    with _quiet_profiler(), profile(profile_memory=True, use_kineto=True) as watched:
+    # torch's profiler would write to standard error that it begins, ends and finds no GPU. It reads this once.
+    quiet = {_KINETO_LOG: os.environ.get(_KINETO_LOG, "99")}
+    with environment(quiet), profile(profile_memory=True, use_kineto=True) as watched:
         run()
     assert watched.kineto_results is not None
     changes = [event for event in watched.kineto_results.events() if event.name() == MEMORY_EVENT_NAME]
     changes.sort(key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in changes), default=0)
-
-
-@contextmanager
-def _quiet_profiler() -> Iterator[None]:
-    """Keep torch's profiler from writing to standard error that it begins, ends and finds no GPU.
-
-    It reads the variable when it is first used.
-    """
-    name = "KINETO_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "99"
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)

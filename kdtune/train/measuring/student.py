@@ -9,7 +9,7 @@ from kdtune.clips.augment import augment, residual
 from kdtune.clips.tuples import PRETEXT_LABELS
 from kdtune.config.key import restored
 from kdtune.config.sections import ClipConfig
-from kdtune.errors import Problem, StoreError
+from kdtune.errors import StoreError
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
@@ -75,9 +75,9 @@ def trained_student(files: TrialFiles) -> Student:
     files.fetch(files.checkpoint)
     form = (read_json(files.config) or {}).get("trial")
     if form is None or files.result() is None:
-        raise StoreError([Problem(str(files.folder), "is not a complete trial that was trained here")])
+        raise StoreError.at(files.folder, "is not a complete trial that was trained here")
     if not files.checkpoint.exists():
-        raise StoreError([Problem(str(files.folder), "no longer has a checkpoint")])
+        raise StoreError.at(files.folder, "no longer has a checkpoint")
     # Teacher and start change the weights, not the network. Nothing is frozen: the user may train all of it.
     config = restored({**form, "frozen": "none"}, None, None)
     weights = trained_weights(files)
