@@ -208,14 +208,8 @@ def _remember(secrets: set[str]) -> None:
 def _forms(secret: str) -> set[str]:
     """Return the secret in all forms that libraries may print: decoded, encoded, within a Python or JSON string."""
     plain = {secret, unquote(secret)}
-    encoded = {
-        form(each) for each in plain for form in (_quoted, lambda text: quote_plus(text, errors="surrogatepass"))
-    }
+    encoded = {escape(each, safe="", errors="surrogatepass") for each in plain for escape in (quote, quote_plus)}
     return plain | encoded | {repr(each)[1:-1] for each in plain} | {json.dumps(each)[1:-1] for each in plain}
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="", errors="surrogatepass")
 
 
 def _compiled() -> re.Pattern[str] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 # The upper bounds are far beyond any use: they keep a typing error from overflowing inside a library.
 Positive = Annotated[float, Field(gt=0, le=1e30)]
@@ -29,3 +31,20 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+
+def fields_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return key in a file → field."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section inside an annotation such as dict[str, Section] or Section | None, if any."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_in, get_args(annotation))), None)
+
+
+def broken(rule: str, got: object, kind: str = "rule") -> PydanticCustomError:
+    """Return the error of a value that breaks a rule, for validators to raise."""
+    return PydanticCustomError(kind, f"{rule}, but got {got}")

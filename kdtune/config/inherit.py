@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import PydanticCustomError
+from kdtune.config.fields import broken
 
 #: A configuration as a file holds it, before validation: sections of values, under the file's names.
 RawConfig = dict[str, Any]
@@ -28,7 +28,7 @@ def trial_or_none(value: Any) -> Any:
     """
     if isinstance(value, str) and value != "none":
         rule = "must be a trial; a teacher's name can be chosen only in a sweep's search.space or search.blocks"
-        raise PydanticCustomError("teacher", f"{rule}, but got {value!r}")
+        raise broken(rule, repr(value))
     return none_as_null(value)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
-from pydantic_core import PydanticCustomError
 
-from kdtune.config.fields import Section
+from kdtune.config.fields import Section, broken
 
 #: kdtune's own networks. All have a width, and all but C3D a depth.
 Own = Literal["r3d", "r21d", "c3d", "tdn_light"]
@@ -25,17 +24,11 @@ SMALLEST: dict[str, tuple[int, int]] = {"c3d": (8, 16), "s3d": (8, 18)}
 SMALLEST_CONV5 = {"c3d": 32} | dict.fromkeys(("r3d", "r21d", "tdn_light", "r3d_18", "mc3_18", "r2plus1d_18"), 18)
 
 #: Dimension of the pooled features of torchvision's networks.
-TORCHVISION_FEATURES = {
-    "r3d_18": 512,
-    "mc3_18": 512,
-    "r2plus1d_18": 512,
-    "s3d": 1024,
-    "mvit_v1_b": 768,
-    "mvit_v2_s": 768,
-    "swin3d_t": 768,
-    "swin3d_s": 768,
-    "swin3d_b": 1024,
-}
+TORCHVISION_FEATURES = (
+    dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), 512)
+    | dict.fromkeys(("mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s"), 768)
+    | dict.fromkeys(("s3d", "swin3d_b"), 1024)
+)
 
 
 class NetworkConfig(Section):
@@ -80,19 +73,17 @@ class NetworkConfig(Section):
         """Raise PydanticCustomError where `evaluation.features: conv5` is impossible with clips of size² pixels."""
         least = SMALLEST_CONV5.get(self.backbone)
         if least is None:
-            rule = f"evaluation.features: conv5 needs one of {', '.join(sorted(SMALLEST_CONV5))}"
-            raise PydanticCustomError("features", f"{rule}, but got {self.backbone}")
+            raise broken(f"evaluation.features: conv5 needs one of {', '.join(sorted(SMALLEST_CONV5))}", self.backbone)
         if size < least:
-            rule = f"evaluation.features: conv5 needs clip.size >= {least} for {self.backbone}"
-            raise PydanticCustomError("features", f"{rule}, but got {size}")
+            raise broken(f"evaluation.features: conv5 needs clip.size >= {least} for {self.backbone}", size)
 
     def check(self, frames: int, size: int, memory_format: str) -> None:
         """Raise PydanticCustomError where the network cannot process clips of `frames` frames of size² pixels."""
         fewest, smallest = SMALLEST.get(self.backbone, (1, 1))
         if frames < fewest or size < smallest:
             rule = f"{self.backbone} needs clip.frames >= {fewest} and clip.size >= {smallest}"
-            raise PydanticCustomError("network", f"{rule}, but got frames={frames}, size={size}")
+            raise broken(rule, f"frames={frames}, size={size}")
         if self.backbone == "tdn_light" and self.width < 8 and memory_format == "channels_last":
             # Without AVX-512, oneDNN then writes past its workspace in 1×1 convolutions of 4 channels and stride 2.
             rule = "tdn_light needs student.width >= 8 where memory_format is channels_last"
-            raise PydanticCustomError("network", f"{rule}, but got width={self.width}")
+            raise broken(rule, f"width={self.width}")

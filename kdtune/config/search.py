@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
 
-from kdtune.config.fields import Count, Section, Seed
+from kdtune.config.fields import Count, Section, Seed, broken
 from kdtune.config.metrics import Metric, OfCost
 from kdtune.config.space import Scalar, SpaceEntry
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
@@ -135,5 +134,5 @@ class TrackingConfig(Section):
     @model_validator(mode="after")
     def _registers_what_is_logged(self) -> TrackingConfig:
         if self.register_as is not None and self.models == "none":
-            raise PydanticCustomError("register", "register needs models: best or all, but got none")
+            raise broken("register needs models: best or all", self.models)
         return self

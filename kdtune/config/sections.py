@@ -9,9 +9,8 @@ import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side, Sigma
+from kdtune.config.fields import Count, NotNegative, Positive, Section, Seed, Share, Side, Sigma, broken
 from kdtune.config.schedules import Temperature, Weight
 
 
@@ -86,15 +85,13 @@ class ClipConfig(Section):
     @classmethod
     def _four_chunks(cls, frames: int) -> int:
         if 3 * -(-frames // 4) >= frames:
-            raise PydanticCustomError("chunks", f"frames must be cut into four chunks of ceil(T/4), but got T={frames}")
+            raise broken("frames must be cut into four chunks of ceil(T/4)", f"T={frames}")
         return frames
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ClipConfig:
         if min(self.stored_size) < self.size:
-            raise PydanticCustomError(
-                "crop", f"resize must be at least size, but got resize={self.resize}, size={self.size}"
-            )
+            raise broken("resize must be at least size", f"resize={self.resize}, size={self.size}")
         return self
 
     @property
@@ -158,7 +155,7 @@ class AugmentConfig(Section):
     @classmethod
     def _low_to_high(cls, sigma: tuple[float, float]) -> tuple[float, float]:
         if sigma[0] > sigma[1]:
-            raise PydanticCustomError("sigma", f"`least <= largest` must hold, but got {list(sigma)}")
+            raise broken("`least <= largest` must hold", list(sigma))
         return sigma
 
     @property

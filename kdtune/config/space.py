@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from kdtune.config.fields import Section
+from kdtune.config.fields import Section, broken, fields_of, section_in
 from kdtune.config.inherit import RawConfig
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.trial import TrialConfig
@@ -73,9 +71,9 @@ def is_path(name: str) -> bool:
     parts = resolve(name).split(".")
     if parts == ["teacher"]:
         return True
-    section: type[Section] | None = TrialConfig
+    section: type[BaseModel] | None = TrialConfig
     for i, part in enumerate(parts):
-        field = _fields(section).get(part) if section is not None else None
+        field = fields_of(section).get(part) if section is not None else None
         if field is None:
             return False
         section = _section(field.annotation)
@@ -84,16 +82,10 @@ def is_path(name: str) -> bool:
     return False
 
 
-def _section(annotation: Any) -> type[Section] | None:
+def _section(annotation: Any) -> type[BaseModel] | None:
     """Return the section that a field holds, if any. Optional sections (`finetune` and its data) count."""
-    parts = (get_args(part)[0] if get_origin(part) is Annotated else part for part in get_args(annotation))
-    found = [part for part in (annotation, *parts) if isinstance(part, type)]
-    sections = [part for part in found if issubclass(part, Section) and part is not TrialConfig]
-    return sections[0] if sections else None
-
-
-def _fields(section: type[Section]) -> dict[str, FieldInfo]:
-    return {field.alias or name: field for name, field in section.model_fields.items()}
+    found = section_in(annotation)
+    return None if found is TrialConfig else found
 
 
 def all_paths() -> list[str]:
@@ -103,18 +95,18 @@ def all_paths() -> list[str]:
 
 def section_keys(path: Sequence[str]) -> list[str]:
     """Return the keys of a trial's section at `path`, those of deeper sections with `.…`; empty for no section."""
-    section: type[Section] | None = TrialConfig
+    section: type[BaseModel] | None = TrialConfig
     for part in path:
-        field = _fields(section).get(part) if section is not None else None
+        field = fields_of(section).get(part) if section is not None else None
         section = _section(field.annotation) if field is not None else None
-    fields = {} if section is None else _fields(section)
+    fields = {} if section is None else fields_of(section)
     below = {name: _section(field.annotation) for name, field in fields.items() if name not in ("start", "imported")}
     values = (part is None or issubclass(part, WeightSchedule) for part in below.values())
     return [name if is_value else f"{name}.…" for name, is_value in zip(below, values, strict=True)]
 
 
-def _paths(section: type[Section]) -> Iterator[str]:
-    for name, field in _fields(section).items():
+def _paths(section: type[BaseModel]) -> Iterator[str]:
+    for name, field in fields_of(section).items():
         below = _section(field.annotation)
         if below is None or issubclass(below, WeightSchedule):
             yield from [name] if name not in WHOLE_TRIALS else []
@@ -183,12 +175,12 @@ class Parameter(Section):
     def _one_kind(self) -> Parameter:
         kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise PydanticCustomError("kind", f"give one of {', '.join(KINDS)}, but got {kinds or 'none of them'}")
+            raise broken(f"give one of {', '.join(KINDS)}", kinds or "none of them", kind="kind")
         bounds = self.bounds
         if bounds is not None and not bounds[0] < bounds[1]:
-            raise PydanticCustomError("bounds", f"`low < high` must hold, but got {list(bounds)}")
+            raise broken("`low < high` must hold", list(bounds))
         if self.is_log and bounds is not None and bounds[0] <= 0:
-            raise PydanticCustomError("bounds", f"a log range must lie above 0, but got {list(bounds)}")
+            raise broken("a log range must lie above 0", list(bounds))
         return self
 
     @property

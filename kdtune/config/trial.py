@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from kdtune.config.fields import Count, Section, Seed
+from kdtune.config.fields import Count, Section, Seed, broken
 from kdtune.config.finetune import FinetuneConfig, FinetuneDistil, Frozen
 from kdtune.config.inherit import NESTED, inherit, none_as_null, trial_or_none
 from kdtune.config.network import NetworkConfig
@@ -88,42 +88,37 @@ class TrialConfig(Section):
         if stages is not None:
             if unfit := [name for name in stages if not re.fullmatch(r"\w[\w.-]{0,59}", name)]:  # stages name files
                 rule = "stages must have names of letters, digits, `_`, `-` and `.`, 60 at most"
-                raise PydanticCustomError("stages", f"{rule}, but got {', '.join(map(repr, unfit))}")
+                raise broken(rule, ", ".join(map(repr, unfit)))
             epochs = list(stages.values())
             if not epochs or any(a >= b for a, b in pairwise(epochs)):
-                raise PydanticCustomError("stages", f"stages must name rising epochs, but got {stages}")
+                raise broken("stages must name rising epochs", stages)
         return stages
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrialConfig:
         last = max(self.stage_epochs.values(), default=0)
         if last > self.epochs:
-            raise PydanticCustomError("stages", f"stages must not lie beyond epochs={self.epochs}, but got {last}")
+            raise broken(f"stages must not lie beyond epochs={self.epochs}", last)
         if self.finetune is not None and FINETUNE_STAGE in self.stage_epochs:
-            rule = f"no stage may be named {FINETUNE_STAGE}, because finetune adds one of that name"
-            raise PydanticCustomError("stages", f"{rule}, but got {self.stages}")
+            raise broken(f"no stage may be named {FINETUNE_STAGE}, because finetune adds one of that name", self.stages)
         self.student.check(self.clip.frames, self.clip.size, self.memory_format)
         if self.evaluation.features == "conv5":
             self.student.check_conv5(self.clip.size)
         if self.augment.blur_radius >= self.clip.size:
-            widest = self.augment.blur_sigma[1]
-            raise PydanticCustomError(
-                "sigma", f"3 × blur_sigma must be less than clip.size={self.clip.size}, but got {widest}"
-            )
+            rule = f"3 × blur_sigma must be less than clip.size={self.clip.size}"
+            raise broken(rule, self.augment.blur_sigma[1])
         if self.loss.target == "action" and self.loss.beta > 0:
             rule = "loss.beta needs the three clips of a tuple: it must be 0 where loss.target is action"
-            raise PydanticCustomError("beta", f"{rule}, but got {self.loss.beta}")
+            raise broken(rule, self.loss.beta)
         if self.start is not None and self.start.architecture != self.architecture:
-            raise PydanticCustomError(
-                "start", f"start must be of the same network {self.architecture}, but got {self.start.architecture}"
-            )
+            raise broken(f"start must be of the same network {self.architecture}", self.start.architecture)
         if self.teacher is not None and self.distils:
             self._teacher_fits(self.teacher)
         if self.frozen == "backbone" and self.start is None and self.imported is None:
-            raise PydanticCustomError("frozen", "frozen: backbone needs a start, but got none")
+            raise broken("frozen: backbone needs a start", "none")
         if self.frozen == "backbone" and self.distils and max(self.loss.beta, self.loss.gamma) > 0:
             rule = "beta and gamma must be 0 where frozen is backbone: a frozen backbone cannot learn from features"
-            raise PydanticCustomError("frozen", f"{rule}, but got {self.loss.beta} and {self.loss.gamma}")
+            raise broken(rule, f"{self.loss.beta} and {self.loss.gamma}")
         try:
             _ = self.finetuned
         except ValidationError as error:
@@ -136,7 +131,7 @@ class TrialConfig(Section):
         check_view(self.clip, teacher.clip, self.augment.per)
         if largest(self.loss.lambda_) > 0 and teacher.loss.target != self.loss.target:
             rule = f"the teacher's loss.target must be the student's {self.loss.target} where lambda > 0"
-            raise PydanticCustomError("teacher", f"{rule}, but got {teacher.loss.target}")
+            raise broken(rule, teacher.loss.target)
 
     @property
     def stage_epochs(self) -> dict[str, int]:

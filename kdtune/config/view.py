@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import PydanticCustomError
-
+from kdtune.config.fields import broken
 from kdtune.config.sections import ClipConfig
 
 #: Fields of `clip` that determine what a network sees. They are part of an imported network's identity.
@@ -40,9 +39,9 @@ def check_view(student: ClipConfig, teacher: ClipConfig, per: str) -> None:
         return
     if per == "frame" and view.frames != student.frames:
         rule = f"the teacher's clip.frames must be the student's {student.frames} where augment.per is frame"
-        raise PydanticCustomError("teacher", f"{rule}, but got {view.frames}")
+        raise broken(rule, view.frames)
     for own, its in zip(student.stored_size, view.stored_size, strict=True):
         if abs((view.size / its) / (student.size / own) - 1) > SAME_CROP:
             rule = "the teacher's crop must be the same share of the picture as the student's"
-            shown = f"{student.size} of {list(student.stored_size)}, but got {view.size} of {list(view.stored_size)}"
-            raise PydanticCustomError("teacher", f"{rule}, {shown}; clip.resize sets it")
+            got = f"{view.size} of {list(view.stored_size)}; clip.resize sets it"
+            raise broken(f"{rule}, {student.size} of {list(student.stored_size)}", got)

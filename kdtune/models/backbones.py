@@ -49,11 +49,9 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Sequential(*_normalised(conv(inputs, outputs, stride), outputs))
         self.conv2 = nn.Sequential(conv(outputs, outputs, 1), nn.BatchNorm3d(outputs))
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = (
-            nn.Sequential(conv(inputs, outputs, stride, kernel=1), nn.BatchNorm3d(outputs))
-            if stride != 1 or inputs != outputs
-            else None
-        )
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(conv(inputs, outputs, stride, kernel=1), nn.BatchNorm3d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)

@@ -28,20 +28,18 @@ def check_place(text: str, option: str, refuse: type[UserError] = StoreError) ->
     of a folder.
     """
     shown = str(SecretUrl(text))
-    what, is_url = None, "://" in text.strip(":/") and not text.startswith("file:")
+    is_url = "://" in text.strip(":/") and not text.startswith("file:")
     if not text.strip():
         what = f"names no folder, got {shown!r}"
     elif "\0" in text:
         what = f"holds a NUL, got {shown!r}"
-    else:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            what = f"is not UTF-8, got {shown!r}"
-    if what is None and not is_url and shown != text:
+    elif text.encode(errors="ignore").decode() != text:
+        what = f"is not UTF-8, got {shown!r}"
+    elif not is_url and shown != text:
         what = f"{shown} holds a password or token, but is not a URL"
-    if what is not None:
-        raise refuse([Problem(option, what, "a folder, or a URL such as s3://bucket/path")])
+    else:
+        return
+    raise refuse.at(option, what, "a folder, or a URL such as s3://bucket/path")
 
 
 def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:
@@ -51,11 +49,9 @@ def check_readable(folder: Path, option: str, refuse: type[UserError] = StoreErr
             folder.resolve(strict=True)  # otherwise a dangling link passes for a folder yet to be made
         with os.scandir(folder):
             pass
-    except FileNotFoundError as error:
-        if folder.is_symlink():
-            raise refuse([_problem(folder, option, "read", error, READABLE)]) from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links
-        raise refuse([_problem(folder, option, "read", error, READABLE)]) from error
+        if not isinstance(error, FileNotFoundError) or folder.is_symlink():
+            raise refuse([_problem(folder, option, "read", error, READABLE)]) from error
 
 
 def check_writable(folder: Path, option: str, refuse: type[UserError] = StoreError) -> None:

@@ -249,7 +249,6 @@ def _reason(error: Exception) -> str:
 
 def _advice(url: str) -> str:
     if is_s3(url):
-        return (
-            "pip install 'kdtune[s3]'; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if not Amazon's, AWS_ENDPOINT_URL"
-        )
+        variables = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if not Amazon's, AWS_ENDPOINT_URL"
+        return f"pip install 'kdtune[s3]'; {variables}"
     return "a folder, or a URL that fsspec knows, with its package installed"

@@ -215,9 +215,7 @@ class Store:
 
         Raises StoreError for an invalid name.
         """
-        if not is_name(name):
-            raise self._no_sweep(name)
-        return self.root / "reports" / name
+        return self.root / "reports" / self.sweep(name).folder.name
 
     def sweep_record(self, name: str) -> JsonObject:
         """Return the record that the driver writes before a sweep's first event.

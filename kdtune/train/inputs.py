@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -65,9 +66,7 @@ class SampleBatch:
 
 def read_training(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray) -> RawBatch:
     """Draw and read the samples of one epoch at the positions `samples` (B,) of the one order."""
-    rows = data.order[samples]
-    draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
-    return _read(config, data, samples, rows, draws)
+    return _read(config, data, samples, data.order[samples], _training_draws(config, data, epoch, samples))
 
 
 def training_samples(
@@ -88,7 +87,7 @@ def viewed_samples(
 ) -> SampleBatch:
     """Return the samples of `training_samples` in the format of `view`, read from `clips`: its videos at that size."""
     rows = data.order[samples]
-    draws = _draw(config, data, config.seed, "train", epoch, samples, rows, train=True)
+    draws = _training_draws(config, data, epoch, samples)
     draws = draws_for_view(draws, config.clip, view.clip, data.lengths[rows])
     read = read_clips(EdgePadded(clips, data.lengths), rows, draws.start, draws.crop, view.clip)
     return on_device(view, data, RawBatch(samples, rows, draws, torch.from_numpy(read)), device)
@@ -98,9 +97,11 @@ def evaluation_samples(
     config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device, draw: int = 0
 ) -> SampleBatch:
     """Return one sample for each of `rows` (B,) of the store. A `draw` (see evaluation_draw) fixes it in all trials."""
-    train = config.evaluation.transform == "train"
-    draws = _draw(config, data, EVALUATION_SEED, "evaluate", draw, rows, rows, train=train)
-    return on_device(config, data, _read(config, data, rows, rows, draws), device)
+    seed, lengths, train = EVALUATION_SEED, data.lengths[rows], config.evaluation.transform == "train"
+    drawn = _drawing(config)(
+        config, seed=seed, purpose="evaluate", epoch=draw, samples=rows, lengths=lengths, train=train
+    )
+    return on_device(config, data, _read(config, data, rows, rows, drawn), device)
 
 
 def evaluation_draw(config: TrialConfig, epoch: int) -> int:
@@ -109,21 +110,13 @@ def evaluation_draw(config: TrialConfig, epoch: int) -> int:
     return epoch if anew else 0
 
 
-def _draw(
-    config: TrialConfig,
-    data: TrialData,
-    seed: int,
-    purpose: str,
-    epoch: int,
-    samples: np.ndarray,
-    rows: np.ndarray,
-    *,
-    train: bool,
-) -> ClipDraws:
-    draw = draw_tuples if config.loss.target == "pretext" else draw_clips
-    return draw(
-        config, seed=seed, purpose=purpose, epoch=epoch, samples=samples, lengths=data.lengths[rows], train=train
-    )
+def _drawing(config: TrialConfig) -> Callable[..., ClipDraws]:
+    return draw_tuples if config.loss.target == "pretext" else draw_clips
+
+
+def _training_draws(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray) -> ClipDraws:
+    draw, seed, lengths = _drawing(config), config.seed, data.lengths[data.order[samples]]
+    return draw(config, seed=seed, purpose="train", epoch=epoch, samples=samples, lengths=lengths, train=True)
 
 
 def _read(config: TrialConfig, data: TrialData, samples: np.ndarray, rows: np.ndarray, draws: ClipDraws) -> RawBatch:

@@ -9,7 +9,6 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
+
+from kdtune.train.profile import settings_kept
 
 #: Maximum number of runs compared with the first: chance may repeat a result once.
 ATTEMPTS = 3
@@ -75,23 +76,13 @@ def find_operators(run: Callable[[], object]) -> Operators:
 
 def _recorded(run: Callable[[], object]) -> tuple[list[Call], tuple[str, ...]]:
     """Call `run`; return its operator calls and the operators that torch refuses."""
-    with warnings.catch_warnings(record=True) as caught, _settings_restored(), ModuleTracker() as tracker:
+    with warnings.catch_warnings(record=True) as caught, settings_kept(), ModuleTracker() as tracker:
         warnings.simplefilter("always")
         # A dispatch mode sees only its own thread: keep the backward pass in it.
         with torch.autograd.set_multithreading_enabled(False), _Recorder(tracker) as recorder:
             run()
     refusals = [match[1] for warning in caught if (match := REFUSED.match(str(warning.message)))]
     return recorder.calls, tuple(dict.fromkeys(refusals))
-
-
-@contextmanager
-def _settings_restored() -> Iterator[None]:
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 class _Recorder(TorchDispatchMode):

@@ -79,11 +79,11 @@ def _sound_rows(files: TrialFiles) -> tuple[list[EpochRecord], list[str]]:
         wrong = [str(problem) for problem in error.problems]
     try:
         read = files.rows()
-    except (ValueError, TypeError, RecursionError, StoreError):
+    except StoreError:
         return [], wrong
     sound: list[EpochRecord] = []
     for row in read:
-        if not isinstance(row, dict) or row.get("epoch") != len(sound) + 1:
+        if row["epoch"] != len(sound) + 1:
             break
         sound.append(row)
     return sound, wrong

@@ -74,15 +74,9 @@ def missing(epochs: Sequence[int], until: int | None = None) -> str:
     lacking = [epoch for epoch in range(1, last + 1) if epoch not in known]
     further = sorted(epoch for epoch in known if not 1 <= epoch <= last)
     twice = sorted(epoch for epoch in known if epochs.count(epoch) > 1)
-    found = [
-        f"{word} epoch {ranges(which)}{end}"
-        for word, which, end in (
-            ("lacks", lacking, ""),
-            ("holds", further, ", which the trial does not have"),
-            ("holds", twice, " more than once"),
-        )
-        if which
-    ]
+    found = [f"lacks epoch {ranges(lacking)}"] if lacking else []
+    found += [f"holds epoch {ranges(further)}, which the trial does not have"] if further else []
+    found += [f"holds epoch {ranges(twice)} more than once"] if twice else []
     if not found and list(epochs) != sorted(epochs):
         found.append("holds its epochs out of order")
     return ", and ".join(found)

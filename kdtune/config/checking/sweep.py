@@ -99,10 +99,7 @@ def _values(sweep: SweepConfig) -> Iterable[Problem]:
         if not is_path(name) or resolve(name) == "teacher" or not _has_schedule(sweep, name):
             continue
         for value in values:
-            try:
-                sweep.build(_ALL, {name: value}, 0)
-            except ValidationError as error:
-                message = error.errors()[0]["msg"].removeprefix("Input ")
+            for message in _refusals(partial(sweep.build, _ALL, {name: value}, 0))[:1]:
                 yield Problem(place, message if "but got" in message else f"{message}, got {value!r}")
 
 

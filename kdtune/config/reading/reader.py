@@ -160,13 +160,15 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
         return None
     loader, problems = _Loader(""), list[Problem]()
 
-    def build(node: Node, path: Path_) -> Any:
+    def refuse(node: Node, path: Path_, what: str, allowed: str = "") -> None:
         line = node.start_mark.line + 1 if places is not None else 0
+        problems.append(_at(where, line, f"{printable(dotted(path))}: {what}", allowed))
+
+    def build(node: Node, path: Path_) -> Any:
         if places is not None and path:
-            places.setdefault(dotted(path), f"{where}:{line}")
+            places.setdefault(dotted(path), f"{where}:{node.start_mark.line + 1}")
         if node.tag not in _TAGS:
-            tag = node.tag.removeprefix(_CORE)
-            problems.append(_at(where, line, f"{dotted(path)}: has the tag {printable(tag)[:40]!r}", "no tag"))
+            refuse(node, path, f"has the tag {printable(node.tag.removeprefix(_CORE))[:40]!r}", "no tag")
             return None
         if isinstance(node, MappingNode):
             return dict(entries(node, path))
@@ -179,19 +181,18 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
             what = f"{shown!r} is not of type {node.tag.removeprefix(_CORE)}"
             if isinstance(error, ValueError) and len(node.value) > 1000:
                 what = f"has too many digits: {what}"
-            problems.append(_at(where, line, f"{dotted(path)}: {what}"))
+            refuse(node, path, what)
             return None
         if (reason := _refused(value)) is not None:
-            problems.append(_at(where, line, f"{dotted(path)}: {reason}"))
+            refuse(node, path, reason)
             return None
         return value
 
     def entries(node: MappingNode, path: Path_) -> Iterator[tuple[str, Any]]:
-        own = [key for key, _ in node.value if isinstance(key, ScalarNode) and not _merges(key)]
-        names = [key.value for key in own]
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            line = node.start_mark.line + 1 if places is not None else 0
-            problems.extend(_at(where, line, f"{printable(dotted((*path, name)))}: is given twice") for name in twice)
+        keys = [key for key, _ in node.value if isinstance(key, ScalarNode)]
+        names = [key.value for key in keys if key.tag != f"{_CORE}merge"]
+        for twice in [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            refuse(node, (*path, twice), "is given twice")
         try:
             loader.flatten_mapping(node)
         except yaml.YAMLError as error:
@@ -199,13 +200,11 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
             return
         values: dict[str, tuple[Node, Any]] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1 if places is not None else 0
             if not isinstance(key, ScalarNode) or key.tag != f"{_CORE}str":
                 shown = printable(key.value)[:40] if isinstance(key, ScalarNode) else key.id
-                what = f"{dotted(path) or 'a key'}: keys must be text, got {shown}"
-                problems.append(_at(where, line, what, "quote it"))
+                refuse(key, path or ("a key",), f"keys must be text, got {shown}", "quote it")
             elif (reason := _refused(key.value)) is not None:
-                problems.append(_at(where, line, f"{dotted(path) or 'a key'}: a key {reason}"))
+                refuse(key, path or ("a key",), f"a key {reason}")
             else:
                 values[key.value] = key, value  # the mapping's own keys come after merged ones, and win
         for name, (_, value) in values.items():
@@ -215,10 +214,6 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return value
-
-
-def _merges(key: ScalarNode) -> bool:
-    return key.tag == f"{_CORE}merge"
 
 
 def _refused(value: Any) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from kdtune.config.fields import fields_of, section_in
 from kdtune.config.inherit import RawConfig
 from kdtune.config.reading.reader import Path_, dotted
 from kdtune.config.schedules import SCHEDULE_TAGS
@@ -156,23 +157,12 @@ def _allowed_keys(model: Any, loc: Path_) -> list[str]:
     """Return the keys of the section at `loc`, following pydantic's fields through optional and dictionary types."""
     for part in loc:
         if isinstance(model, type) and issubclass(model, BaseModel):
-            by_key = {field.alias or name: field for name, field in model.model_fields.items()}
-            model = by_key[str(part)].annotation if str(part) in by_key else model
+            field = fields_of(model).get(str(part))
+            model = model if field is None else field.annotation
         else:
-            model = _section_in(model)
-    section = _section_in(model)
-    return [field.alias or name for name, field in section.model_fields.items()] if section is not None else []
-
-
-def _section_in(annotation: Any) -> Any:
-    """Return the section inside an annotation such as dict[str, Section] or Section | None."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None
+            model = section_in(model)
+    section = section_in(model)
+    return [] if section is None else list(fields_of(section))
 
 
 def unknown_path(where: str, name: str, what: str, others: Sequence[str] = ()) -> Problem:

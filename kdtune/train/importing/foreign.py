@@ -101,10 +101,9 @@ def _fitting(config: TrialConfig) -> Callable[[Collection[str]], bool]:
 def _read_tensors(file: Path) -> object:
     try:
         opened = file.open("rb")
-    except OSError as error:
-        raise StoreError.at(file, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the file's name
-        raise StoreError.at(printable(str(file)), f"cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the file's name
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError.at(printable(str(file)), f"cannot be read: {reason}") from error
     with opened:
         if wrong := _archive_problem(opened):
             raise StoreError.at(file, wrong, EXPECTED)

@@ -180,7 +180,7 @@ def _checked_records(source: TrialFiles) -> JsonObject:
     if missing:
         what = f"is not a complete trial: {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
         raise StoreError.at(source.folder, what)
-    form, result = (_record(source.folder / name) for name in ("config.json", "result.json"))
+    form, result = (read_json(path) or {} for path in (source.config, source.result_file))
     problems = []
     try:
         key = digest(form)
@@ -192,13 +192,13 @@ def _checked_records(source: TrialFiles) -> JsonObject:
     result_fields = {*RESULT, *(("imported",) if "imported" in form else ())} - {"weights_sha256"}  # reported below
     for path, record, fields in (
         (source.config, form, IMPORTED_FORM if "imported" in form else TRAINED_FORM),
-        (source.folder / "result.json", result, result_fields),
+        (source.result_file, result, result_fields),
     ):
         if lacking := sorted(fields - record.keys()):
             problems.append(Problem(str(path), f"lacks {', '.join(lacking)}"))
     weights = result.get("weights_sha256")
     if not isinstance(weights, str):
-        problems.append(Problem(str(source.folder / "result.json"), "names no weights_sha256"))
+        problems.append(Problem(str(source.result_file), "names no weights_sha256"))
     elif "imported" in form and form["imported"] != weights[:32]:
         problems.append(Problem(str(source.config), f"names the weights {form['imported']}, the result {weights}"))
     if "imported" not in form and form.get("semantics") != TRAINER_SEMANTICS:
@@ -207,16 +207,6 @@ def _checked_records(source: TrialFiles) -> JsonObject:
     if problems:
         raise StoreError(problems)
     return result
-
-
-def _record(path: Path) -> JsonObject:
-    try:
-        record = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError.at(path, f"cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise StoreError.at(path, f"must hold an object, got {type(record).__name__}")
-    return record
 
 
 def _check_weights(copy: Path, sha256: str, source: Path) -> None:

@@ -11,7 +11,6 @@ from kdtune.config.key import restored
 from kdtune.config.sections import ClipConfig
 from kdtune.errors import StoreError
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
 from kdtune.store.files import read_json
 from kdtune.train.checkpoint import trained_weights
@@ -83,10 +82,5 @@ def trained_student(files: TrialFiles) -> Student:
     weights = trained_weights(files)
     network = build_network(config, classes=len(weights["head.bias"]))
     network.load_state_dict(weights)
-    labels = PRETEXT_LABELS if config.loss.target == "pretext" else _actions(files)
+    labels = PRETEXT_LABELS if config.loss.target == "pretext" else (read_json(files.data) or {}).get("actions", ())
     return Student(network, config.clip, config.clips, tuple(labels))
-
-
-def _actions(files: TrialFiles) -> list[str]:
-    record: JsonObject = read_json(files.data) or {}
-    return record.get("actions", [])
