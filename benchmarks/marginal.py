@@ -21,6 +21,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
@@ -122,7 +123,8 @@ class Arithmetic:
         make_deterministic(config)
         assert config.teacher is not None
         self.config, self.data = config, TrialData.of(config, session.clips(config))
-        targets = Targets(Samples(config, self.data, CPU), session.key(config.teacher), session.store)
+        samples, load = Samples(config, self.data, CPU), partial(session.weights, config.teacher, CPU)
+        targets = Targets(samples, session.key(config.teacher), session.store, load)
         self.epochs = [
             (
                 [

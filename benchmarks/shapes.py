@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,7 @@ def targets_ready(at: Place, names: Sequence[str]) -> None:
         data = TrialData.of(config, at.session.clips(config))
         own = dataclasses.replace(data, order=data.train)
         samples = Samples(config, own, torch.device("cpu"))
-        targets = Targets(samples, at.session.key(config.teacher), at.session.store)
+        load = partial(at.session.weights, config.teacher, samples.device)
+        targets = Targets(samples, at.session.key(config.teacher), at.session.store, load)
         for epoch in range(1, config.epochs + 1):
             targets.epoch(epoch)

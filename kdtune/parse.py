@@ -22,13 +22,12 @@ LONGEST = 200
 
 
 @contextmanager
-def parsing(path: Path | str, refuse: type[UserError], kind: str = "") -> Iterator[None]:
+def parsing(path: Path | str, refuse: type[UserError]) -> Iterator[None]:
     """Raise `refuse`, with the file as the place, for any error in reading or parsing `path`.
 
     Args:
         path: the file; shown as the place.
         refuse: the error to raise.
-        kind: the expected format, such as "YAML"; the message says that the file is not of that format.
 
     kdtune's own errors, MemoryError and interrupts pass through.
     """
@@ -37,11 +36,14 @@ def parsing(path: Path | str, refuse: type[UserError], kind: str = "") -> Iterat
     except (KdtuneError, MemoryError):
         raise
     except Exception as error:
-        raise refuse([problem_of(path, error, kind)]) from error
+        raise refuse([problem_of(path, error)]) from error
 
 
 def problem_of(path: Path | str, error: Exception, kind: str = "") -> Problem:
-    """Return the problem behind `error`, which was raised while `path` was read or parsed."""
+    """Return the problem behind `error`, which was raised while `path` was read or parsed.
+
+    `kind` is the expected format, such as "YAML"; the message then says that the file is not of that format.
+    """
     where = printable(str(path))
     if isinstance(error, UnicodeDecodeError):
         line = error.object[: error.start].count(b"\n") + 1

@@ -146,7 +146,9 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     session = Session(store, dict(prepared.folders))
     data = TrialData.of(config, session.clips(config))
     assert config.teacher is not None
-    targets = Targets(Samples(config, data, CPU), session.key(config.teacher), store)
+    targets = Targets(
+        Samples(config, data, CPU), session.key(config.teacher), store, lambda: session.weights(config.teacher, CPU)
+    )
     taught = targets.epoch(1)
     assert set(taught) == {"relations", "features"}
     assert taught["features"].shape == (data.size, 3, 48)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def taught(trial_form: dict[str, Any]) -> TrialConfig:
 def targets_of(config: TrialConfig, session: Session) -> Targets:
     assert config.teacher is not None
     samples = Samples(config, TrialData.of(config, session.clips(config)), CPU)
-    return Targets(samples, session.key(config.teacher), session.store)
+    return Targets(samples, session.key(config.teacher), session.store, partial(session.weights, config.teacher, CPU))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,8 @@ config = TrialConfig.model_validate(json.loads(sys.argv[1]))
 session = Session(Store(sys.argv[2]), json.loads(sys.argv[3]))
 make_deterministic(config)
 samples = Samples(config, TrialData.of(config, session.clips(config)), torch.device("cpu"))
-targets = Targets(samples, session.key(config.teacher), session.store)
+load = lambda: session.weights(config.teacher, samples.device)
+targets = Targets(samples, session.key(config.teacher), session.store, load)
 print("ready", flush=True)
 sys.stdin.readline()
 for epoch in range(1, 13):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_targets_of_a_view_are_found_again_and_are_its_own(
     assert config.teacher is not None
     key = session.key(config.teacher)
     samples = [Samples(c, TrialData.of(c, session.clips(c)), CPU) for c in (config, alike)]
-    first, second = (Targets(of, key, session.store) for of in samples)
+    first, second = (Targets(of, key, session.store, partial(session.weights, config.teacher, CPU)) for of in samples)
     assert first.key != second.key
     assert not first.epoch(1)["logits"].equal(second.epoch(1)["logits"])
 

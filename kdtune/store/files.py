@@ -32,7 +32,7 @@ def disk_full_words(error: BaseException) -> str:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Add the file's name to an OSError. A failed write has none, but the user needs to know which disk is full."""
     try:
         yield
@@ -43,7 +43,7 @@ def _named(path: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file by temporary file, fsync and rename: readers see all of it or none, even after a power cut."""
-    with _named(path):
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -95,7 +95,7 @@ def append_jsonl(path: Path, row: Mapping[str, Any], *, sync: bool = True) -> No
 
     Without `sync` the line is not flushed to disk: a power cut may lose the last lines.
     """
-    with _named(path):
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             whole = file.seek(0, os.SEEK_END)

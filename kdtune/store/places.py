@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from pathlib import Path
 
 from kdtune.errors import Problem, StoreError, UserError
+from kdtune.store.files import disk_full, named
 from kdtune.urls import SecretUrl
 
 #: The store that is used if neither `--store` nor the variable names one.
@@ -62,13 +62,13 @@ def check_writable(folder: Path, option: str, refuse: type[UserError] = StoreErr
     """
     check_readable(folder, option, refuse)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"\0")
-            probe.flush()
+        with named(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0")
+                probe.flush()
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            error.filename, error.filename2 = str(folder), None
+        if disk_full(error):
             raise
         raise refuse([_problem(folder, option, "written", error, WRITABLE)]) from error
 

@@ -31,7 +31,7 @@ from kdtune.models.heads import PclNetwork, build_network
 from kdtune.store import Store
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import clear_unfinished, write_atomic
-from kdtune.train.checkpoint import load_part, trained_weights
+from kdtune.train.checkpoint import load_part
 from kdtune.train.inputs import training_samples, viewed_samples
 from kdtune.train.profile import make_deterministic, profile, state_digest, torchvision_version
 from kdtune.train.samples import Samples, stream_digest
@@ -66,8 +66,8 @@ class Targets:
     """The targets of one trial: read from the store, or computed if missing. Loads the teacher only to compute.
 
     `view_clips` holds the frames that the teacher sees (`Prepared.view_clips`) if they are not the student's. `load`
-    returns the teacher's weights; by default they are read from the store. Raises StoreError if these are not the
-    weights in the targets' key, so that targets of other weights never get that key.
+    returns the teacher's weights. Raises StoreError if these are not the weights in the targets' key, so that targets
+    of other weights never get that key.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Targets:
         samples: Samples,
         teacher_key: str,
         store: Store,
-        load: Callable[[], Mapping[str, Tensor]] | None = None,
+        load: Callable[[], Mapping[str, Tensor]],
         view_clips: ClipStore | None = None,
     ):
         config = samples.config
@@ -87,7 +87,7 @@ class Targets:
         loss = config.loss
         weights = {"logits": largest(loss.lambda_), "relations": loss.beta, "features": loss.gamma}
         self.kinds = tuple(kind for kind, weight in weights.items() if weight > 0)
-        self._load = load or self._stored_weights
+        self._load = load
         trained = read_result(store.trial(teacher_key))
         assert trained is not None, "a teacher is trained before its targets are requested"
         self.weights_sha256: str = trained["weights_sha256"]
@@ -164,10 +164,6 @@ class Targets:
         if not self.data.clips.index[columns].equals(self.view_clips.index[columns]):
             what = f"holds other videos than {self.data.clips.folder}; remove both folders to decode them again"
             raise StoreError.at(self.view_clips.folder, what)
-
-    def _stored_weights(self) -> Mapping[str, Tensor]:
-        files = self.store.trial(self.teacher_key)
-        return trained_weights(files.fetch(files.checkpoint))
 
     def _paths(self, epoch: int, block: int) -> dict[str, Path]:
         return {kind: self.store.targets(self.key, epoch, kind, block) for kind in self.kinds}
