@@ -62,8 +62,17 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, shortened to a readable length; its type where it has no text."""
     text = getattr(error, "problem", None) or str(error)  # yaml's marked errors hold the reason without the excerpt
     line = next((line for line in str(text).strip().splitlines() if line.strip()), type(error).__name__)
-    line = printable(line)
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return cut(printable(line))
+
+
+def shortened(value: object) -> str:
+    """Return a value as messages show it: its `repr`, shortened to a readable length."""
+    return cut(repr(value))
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Return `text`, shortened to `longest` characters where it is longer."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def printable(text: str) -> str:

@@ -13,13 +13,13 @@ from kdtune.config.checking.refit import refit_problems
 from kdtune.config.checking.sweep import sweep_problems
 from kdtune.config.inherit import NESTED, RawConfig
 from kdtune.config.reading.reader import parse_file, parse_value, read_text, unfit
-from kdtune.config.reading.validate import problems_of, shortened, unknown_path, validate
+from kdtune.config.reading.validate import problems_of, unknown_path, validate
 from kdtune.config.space import resolve, set_path, split_path
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, Problem
 from kdtune.near import did_you_mean
-from kdtune.parse import printable
+from kdtune.parse import cut, printable, shortened
 
 #: Maximum characters of a --set that a message repeats.
 LONGEST_SHOWN = 120
@@ -139,17 +139,12 @@ def _placed(problems: list[Problem], file: Path | None, places: Mapping[str, str
         around = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
         place = next((places[path] for path in around if path in places), str(file or "--set"))
         where = problem.where if problem.where.startswith("--set") else f"{place}: {problem.where}"
-        placed.append(
-            Problem(_cut(where, LONGEST_WHAT), _cut(problem.what, LONGEST_WHAT), _cut(problem.allowed, LONGEST_ALLOWED))
-        )
+        what, allowed = cut(problem.what, LONGEST_WHAT), cut(problem.allowed, LONGEST_ALLOWED)
+        placed.append(Problem(cut(where, LONGEST_WHAT), what, allowed))
     if len(placed) > MOST_PROBLEMS:
         more = Problem(printable(str(file or "--set")), f"has {len(placed) - MOST_PROBLEMS:,} more problems")
         return [*placed[:MOST_PROBLEMS], more]
     return placed
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 # ---- --set -----------------------------------------------------------------------------------------------------------

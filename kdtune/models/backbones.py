@@ -69,12 +69,12 @@ def _r21d_stem(width: int) -> nn.Sequential:
     return nn.Sequential(*_normalised(space, middle), *_normalised(time, width))
 
 
-class ResidualNetwork(nn.Module):
+class ResidualNetwork(nn.Sequential):
     """Stem, four stages of `blocks` blocks with 1, 2, 4 and 8 times `width` channels, global average."""
 
     def __init__(self, stem: nn.Module, conv: type[Conv3DSimple] | type[Conv2Plus1D], blocks: int, width: int) -> None:
         super().__init__()
-        self.stem = stem
+        self.add_module("stem", stem)
         channels = width
         for stage in range(4):
             outputs = width * 2**stage
@@ -86,10 +86,7 @@ class ResidualNetwork(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return x.mean((2, 3, 4))
+        return super().forward(x).mean((2, 3, 4))
 
 
 class C3D(nn.Module):

@@ -15,7 +15,7 @@ from kdtune.clips.augment import augment, residual
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.pretext import transform_middle
 from kdtune.clips.store import ClipStore
-from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples, read_clips
+from kdtune.clips.tuples import ClipDraws, Frames, TupleDraws, draw_clips, draw_tuples, read_clips
 from kdtune.clips.view import EdgePadded, draws_for_view
 from kdtune.config.trial import TrialConfig
 
@@ -143,12 +143,16 @@ def evenly_spaced_clips(config: TrialConfig, data: TrialData, rows: np.ndarray, 
 
     The clips start at `spaced_starts` (PCL's retrieval protocol).
     """
+    raw = torch.from_numpy(read_spaced(config, data.clips, data.lengths, rows)).to(device)
+    return _modality(augment(raw, None, config.clip.normalize), config)
+
+
+def read_spaced(config: TrialConfig, frames: Frames, lengths: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cut these centre crops out of `frames`: uint8 (B, n, T, size, size, 3). `lengths` are those of all rows."""
     clip, n = config.clip, config.evaluation.clips
-    start = spaced_starts(data.lengths[rows], clip.frames, n)
-    room = np.array(clip.stored_size) - clip.size
-    crop = np.broadcast_to(room // 2, (len(rows), n, 2))
-    raw = torch.from_numpy(read_clips(data.clips, rows, start, crop, clip)).to(device)
-    return _modality(augment(raw, None, clip.normalize), config)
+    start = spaced_starts(lengths[rows], clip.frames, n)
+    crop = np.broadcast_to((np.array(clip.stored_size) - clip.size) // 2, (len(rows), n, 2))
+    return read_clips(frames, rows, start, crop, clip)
 
 
 def spaced_starts(lengths: np.ndarray, frames: int, n: int) -> np.ndarray:

@@ -5,7 +5,6 @@ Also lists every operator that torch refuses under deterministic algorithms.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
 
+from kdtune.train.checkpoint import content_digest
 from kdtune.train.profile import settings_kept
 
 #: Maximum number of runs compared with the first: chance may repeat a result once.
@@ -37,7 +37,7 @@ class Call:
     backward: bool
     module: str
     """The innermost module that calls it, such as `C3D.layers.18`; empty outside all modules."""
-    digest: bytes
+    digest: str
     """Digest of every tensor that it made or wrote to. Skips views, whose data was seen before, and allocations, whose
     content is arbitrary."""
 
@@ -99,7 +99,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         module = max(self.tracker.parents - {"Global"}, key=len, default="")
-        digest = _digest(_results(func, args, kwargs, out))
+        digest = content_digest(list(_results(func, args, kwargs, out)))
         self.calls.append(Call(len(self.calls), str(func), self.tracker.is_bw, module, digest))
         return out
 
@@ -115,10 +115,3 @@ def _results(func: Any, args: Any, kwargs: Any, out: Any) -> Iterator[Tensor]:
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
     yield from (leaf for leaf in tree_leaves([written, out]) if isinstance(leaf, Tensor))
-
-
-def _digest(tensors: Iterator[Tensor]) -> bytes:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
-    return sha.digest()[:16]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from kdtune.config.reading.validate import shortened
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import MOST_CANDIDATES, MOST_KNOWN, SweepConfig
 from kdtune.errors import Problem
+from kdtune.parse import shortened
 
 
 def search_problems(sweep: SweepConfig) -> Iterable[Problem]:

@@ -20,7 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from kdtune.config.inherit import RawConfig
 from kdtune.errors import ConfigError, Problem
-from kdtune.parse import parsing, printable, problem_of
+from kdtune.parse import cut, parsing, printable, problem_of
 
 #: Maximum size of a file, in bytes. The largest shipped file has 3 KB.
 LARGEST_FILE = 256 * 1024
@@ -177,7 +177,7 @@ def _built(node: Node | None, where: str, places: dict[str, str] | None) -> Any:
         try:
             value = loader.construct_object(node)
         except Exception as error:  # includes the errors of Python's int and float
-            shown = printable(node.value if len(node.value) <= 40 else f"{node.value[:39]}…")
+            shown = printable(cut(node.value, 40))
             what = f"{shown!r} is not of type {node.tag.removeprefix(_CORE)}"
             if isinstance(error, ValueError) and len(node.value) > 1000:
                 what = f"has too many digits: {what}"

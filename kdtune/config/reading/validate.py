@@ -18,12 +18,10 @@ from kdtune.config.search import OBJECTIVE_TAGS
 from kdtune.config.space import SHORT_NAMES, all_paths, section_keys
 from kdtune.errors import Problem
 from kdtune.near import did_you_mean, nearest, short_list
-from kdtune.parse import printable
+from kdtune.parse import printable, shortened
 
 Model = TypeVar("Model", bound=BaseModel)
 
-#: Maximum characters of a value that a message repeats.
-LONG_VALUE = 200
 #: Tags of scalars in a union → the type of error that says that the value is none.
 _SCALARS = {"str": "string_type", "int": "int_type", "float": "float_type", "bool": "bool_type"}
 #: Tags of other members of a union.
@@ -145,12 +143,6 @@ def _rule(error: ErrorDetails) -> str:
 def _literals(error: ErrorDetails) -> list[str]:
     """Return the values that a `literal_error` allows, as a file holds them."""
     return [value.strip("'") for value in re.split(", | or ", error["ctx"]["expected"])]
-
-
-def shortened(value: object) -> str:
-    """Return a value as messages show it, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= LONG_VALUE else f"{text[: LONG_VALUE - 1]}…"
 
 
 def _allowed_keys(model: Any, loc: Path_) -> list[str]:

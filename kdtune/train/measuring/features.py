@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdtune.clips.tuples import read_clips
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem
-from kdtune.train.inputs import spaced_starts
+from kdtune.train.inputs import read_spaced
 from kdtune.train.measuring.evaluate import EVALUATION_BATCH
 from kdtune.train.measuring.student import Student
 
@@ -78,12 +77,9 @@ def _frames(config: TrialConfig, video: Video) -> np.ndarray:
 
 def _clips(config: TrialConfig, frames: np.ndarray) -> np.ndarray:
     """Return the evenly spaced centre crops (n, T, size, size, 3) of a video's frames (T', h, w, 3)."""
-    clip, n = config.clip, config.evaluation.clips
-    if len(frames) < clip.frames:
-        raise ValueError(f"has {len(frames)} frames, the student needs at least {clip.frames}")
-    start = spaced_starts(np.array([len(frames)]), clip.frames, n)
-    crop = np.broadcast_to((np.array(clip.stored_size) - clip.size) // 2, (1, n, 2))
-    return read_clips(_Video(frames), np.zeros(1, np.int64), start, crop, clip)[0]
+    if len(frames) < config.clip.frames:
+        raise ValueError(f"has {len(frames)} frames, the student needs at least {config.clip.frames}")
+    return read_spaced(config, _Video(frames), np.array([len(frames)]), np.zeros(1, np.int64))[0]
 
 
 class _Video:
