@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import machine, machine_line, parser, print_table, ratios, say, spread, write_json
 from kdtune.clips.dataset import TrialData
+from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.clips.motion import CLASSES
-from kdtune.clips.rendered import rendered_clips
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork, build_network
 from kdtune.train.inputs import SampleBatch

@@ -21,11 +21,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from xdist.scheduler import LoadScopeScheduling
 
-from kdtune.clips import parts
-from kdtune.clips.build import prepare_clips
-from kdtune.clips.decode import decode
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames import parts
+from kdtune.clips.frames.build import prepare_clips
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.synthetic import make_synthetic
+from kdtune.clips.video.decode import decode
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK

@@ -21,7 +21,7 @@ from typing import Any, get_args
 from helpers import bits, train
 from tqdm import tqdm
 
-from kdtune.clips.rendered import rendered_clips
+from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.config.inherit import merge
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from kdtune.cli import main
-from kdtune.clips.decode import decode
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
+from kdtune.clips.video.decode import decode
 from kdtune.config.sections import ClipConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from helpers import ROOT, SMALL_CLIP, fill_disk, flip_a_byte, run_python
 
-from kdtune.clips import parts
-from kdtune.clips.build import build, prepare_clips
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.store import ClipStore
-from kdtune.clips.tiers import Frame, Tier
-from kdtune.clips.writing import Part, StoreWriter
+from kdtune.clips.frames import parts
+from kdtune.clips.frames.build import build, prepare_clips
+from kdtune.clips.frames.store import ClipStore
+from kdtune.clips.frames.tiers import Frame, Tier
+from kdtune.clips.frames.writing import Part, StoreWriter
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
@@ -32,8 +32,8 @@ JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 #: A process that prepares the clips of a set after running `{patch}`; arguments: videos, store, tier.
 CHILD = """
 import sys, threading
-from kdtune.clips import parts, writing
-from kdtune.clips.build import prepare_clips
+from kdtune.clips.frames import parts, writing
+from kdtune.clips.frames.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.store import Store
 decode, count = parts.decode, []
@@ -237,7 +237,7 @@ def test_a_videos_length_does_not_matter_to_memory(tmp_path: Path) -> None:
             container.mux(stream.encode())
     code = f"""
 from pathlib import Path
-from kdtune.clips.build import prepare_clips
+from kdtune.clips.frames.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.store import Store
 def peak():  # not getrusage's, which in a new process is the parent's

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from helpers import SMALL_CLIP, copied, flip_a_byte
 
-from kdtune.clips import repair
-from kdtune.clips.build import prepare_clips
-from kdtune.clips.repair import problems_of
-from kdtune.clips.store import ClipStore
-from kdtune.clips.tiers import Frame, Tier
-from kdtune.clips.writing import StoreWriter, write_part
+from kdtune.clips.frames import repair
+from kdtune.clips.frames.build import prepare_clips
+from kdtune.clips.frames.repair import problems_of
+from kdtune.clips.frames.store import ClipStore
+from kdtune.clips.frames.tiers import Frame, Tier
+from kdtune.clips.frames.writing import StoreWriter, write_part
 from kdtune.config.sections import DataConfig
 from kdtune.errors import StoreError
 from kdtune.store import Store

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from helpers import SMALL_CLIP, copied, decoded, flip_a_byte
 
-from kdtune.clips import build as building
-from kdtune.clips.build import find_clips, prepare_clips
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.store import ClipStore, usable
+from kdtune.clips.frames import build as building
+from kdtune.clips.frames.build import find_clips, prepare_clips
+from kdtune.clips.frames.store import ClipStore, usable
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
 from kdtune.store import Store

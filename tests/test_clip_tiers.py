@@ -11,12 +11,12 @@ import pytest
 from helpers import FakeClips, run_python
 from PIL import Image
 
-from kdtune.clips.build import prepare_clips
 from kdtune.clips.catalog import load_catalog
+from kdtune.clips.frames.build import prepare_clips
+from kdtune.clips.frames.store import ClipStore
+from kdtune.clips.frames.survey import choose, survey
+from kdtune.clips.frames.tiers import Tier
 from kdtune.clips.machine import GIB
-from kdtune.clips.store import ClipStore
-from kdtune.clips.survey import choose, survey
-from kdtune.clips.tiers import Tier
 from kdtune.clips.tuples import read_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
@@ -131,8 +131,8 @@ def test_without_the_codec_raw_is_what_there_is(
 import sys
 from pathlib import Path
 sys.modules["simplejpeg"] = None  # as where it is not installed
-from kdtune.clips.build import prepare_clips
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.build import prepare_clips
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import UserError
 from kdtune.store import Store

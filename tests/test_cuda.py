@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers import ROOT, bits
 
-from kdtune.clips.rendered import rendered_clips
+from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network

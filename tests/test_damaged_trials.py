@@ -14,7 +14,7 @@ from fuzzing import fuzz, fuzzed
 from helpers import CPU, bits, flip_a_byte
 from hypothesis import strategies as st
 
-from kdtune.clips.rendered import rendered_clips
+from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError

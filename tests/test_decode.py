@@ -13,10 +13,10 @@ import pytest
 from helpers import ROOT, SHARED, decoded
 from PIL import Image
 
-from kdtune.clips import decode as module
-from kdtune.clips.decode import Refused
 from kdtune.clips.motion import Video
 from kdtune.clips.synthetic import make_synthetic
+from kdtune.clips.video import decode as module
+from kdtune.clips.video.decode import Refused
 
 CLIPS = SHARED / "clips"
 needs_shared = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the shared clips are not at {CLIPS}")
@@ -190,7 +190,7 @@ def test_damage_leaves_stderr_clean(made: Path, tmp_path: Path) -> None:
     source = made / Video(0, "Rise", 1, 1).name
     broken = damaged(source, tmp_path, lambda data: data[: len(data) // 2])
     code = (
-        "import sys; from pathlib import Path; from kdtune.clips.decode import *\n"
+        "import sys; from pathlib import Path; from kdtune.clips.video.decode import *\n"
         "for path in sys.argv[1:]:\n"
         "    try: list(decode(Path(path), (37, 49))); print('decoded')\n"
         "    except Refused as refused: print('refused')\n"

@@ -12,7 +12,7 @@ from helpers import SMALL_CLIP
 from layouts import write
 
 from kdtune.cli import main
-from kdtune.clips.build import prepare_clips
+from kdtune.clips.frames.build import prepare_clips
 from kdtune.clips.summary import lines, summary_of
 from kdtune.config.sections import DataConfig
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, DataError

@@ -12,7 +12,7 @@ import pytest
 from helpers import SMALL_CLIP, run_python, stopped, train
 from planned import knowing, last_lines, sweep_with
 
-from kdtune.clips.build import find_clips, prepare_clips
+from kdtune.clips.frames.build import find_clips, prepare_clips
 from kdtune.config.key import digest, identity
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.sweep import SweepConfig

@@ -24,8 +24,8 @@ from recordings import (
     trimmed,
 )
 
-from kdtune.clips.decode import Refused, header_frames
-from kdtune.clips.geometry import Turn, turn_of
+from kdtune.clips.video.decode import Refused, header_frames
+from kdtune.clips.video.geometry import Turn, turn_of
 
 pytestmark = needs_ffmpeg
 WHOLE_MATRIX = [pytest.param(recipe, id=str(recipe), marks=pytest.mark.slow) for recipe in recipes()]

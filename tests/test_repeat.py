@@ -16,7 +16,7 @@ from helpers import CPU
 from torch import Tensor, nn
 
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.sections import EvaluationConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.doctor.examine import PACKED, TRIAL, Finding, of_trial

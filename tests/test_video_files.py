@@ -17,13 +17,13 @@ import pytest
 from helpers import ROOT, decoded
 from recordings import CODECS, SIZE, ffmpeg, needs_ffmpeg, pattern
 
-from kdtune.clips.decode import Refused, first_frame, header_frames, header_pixels
+from kdtune.clips.video.decode import Refused, first_frame, header_frames, header_pixels
 
 #: Decode every file named on stdin, one per line; print a JSON line for each, and finally the peak memory in MiB.
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
-from kdtune.clips.decode import Refused, decode, first_frame, header_frames, header_pixels
+from kdtune.clips.video.decode import Refused, decode, first_frame, header_frames, header_pixels
 if len(sys.argv) > 1: os.setuid(int(sys.argv[1]))
 for line in sys.stdin:
     path, began = Path(json.loads(line)), time.process_time()

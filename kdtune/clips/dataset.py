@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kdtune.clips.frames.store import ClipStore, usable
 from kdtune.clips.order import carve_validation, fraction_size, one_order
-from kdtune.clips.store import ClipStore, usable
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from kdtune.clips.catalog import video_path
-from kdtune.clips.decode import header_frames
 from kdtune.clips.layout.names import counted, problem, some
+from kdtune.clips.video.decode import header_frames
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
 

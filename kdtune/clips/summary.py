@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtune.clips.catalog import read_data_set
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.layout.names import counted
 from kdtune.clips.layout.walk import others_in_words
 from kdtune.clips.manifest import recorded_hashes
 from kdtune.clips.order import carve_validation
-from kdtune.clips.store import ClipStore
 from kdtune.config.sections import DataConfig
 from kdtune.parse import printable
 from kdtune.store import Store

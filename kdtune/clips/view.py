@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.tuples import ClipDraws
 from kdtune.config.sections import ClipConfig
 

@@ -66,8 +66,8 @@ def synth(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    from kdtune.clips.build import described
-    from kdtune.clips.store import ClipStore
+    from kdtune.clips.frames.build import described
+    from kdtune.clips.frames.store import ClipStore
     from kdtune.clips.summary import lines
     from kdtune.config.load import load_trial
     from kdtune.train.prepared import Prepared, data_sets
@@ -86,8 +86,8 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
+    from kdtune.clips.frames.repair import problems_of
     from kdtune.clips.machine import cores
-    from kdtune.clips.repair import problems_of
 
     folders = reading(options).clip_stores()
     damaged = [problem for folder in folders for problem in problems_of(folder, cores())]

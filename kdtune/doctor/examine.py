@@ -25,7 +25,7 @@ from kdtune.store.files import write_atomic
 if TYPE_CHECKING:
     import torch
 
-    from kdtune.clips.store import ClipStore
+    from kdtune.clips.frames.store import ClipStore
     from kdtune.config.trial import TrialConfig
     from kdtune.doctor.repeat import Pair
 

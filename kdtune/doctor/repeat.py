@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from kdtune.clips.rendered import rendered_clips
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.rendered import rendered_clips
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.store import Store
 from kdtune.train.checkpoint import content_digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdtune.clips.build import find_clips
+from kdtune.clips.frames.build import find_clips
 from kdtune.config.key import TRAINER_SEMANTICS, trial_key
 from kdtune.config.trial import TrialConfig
 from kdtune.train.prepared import Prepared, source_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import UserError
 from kdtune.history.sweep import SweepHistory

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kdtune.clips.augment import augment, residual
 from kdtune.clips.dataset import TrialData
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.pretext import transform_middle
-from kdtune.clips.store import ClipStore
 from kdtune.clips.tuples import ClipDraws, Frames, TupleDraws, draw_clips, draw_tuples, read_clips
 from kdtune.clips.view import EdgePadded, draws_for_view
 from kdtune.config.trial import TrialConfig

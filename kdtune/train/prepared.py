@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.summary import Summary, summary_of
 from kdtune.config.key import ManifestOf, digest, trial_key
 from kdtune.config.schedules import largest
@@ -58,7 +58,7 @@ class Prepared:
         Raises DataError if the data cannot be read.
         """
         # Imported here: workers find their clips prepared and need no video decoder.
-        from kdtune.clips.build import prepare_clips
+        from kdtune.clips.frames.build import prepare_clips
         from kdtune.clips.synthetic import make_synthetic
 
         for part in config.lineage():

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.machine import processor
-from kdtune.clips.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.scoped import kept_environment, kept_process
 from kdtune.store.contents import MachineProfile

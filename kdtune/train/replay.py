@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError
 from kdtune.parse import JsonObject

@@ -20,7 +20,7 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from kdtune.clips.store import ClipStore
+from kdtune.clips.frames.store import ClipStore
 from kdtune.config.key import digest
 from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig

@@ -62,7 +62,7 @@ def damages(store: Store) -> Iterator[Damage]:
 
     Raises StoreError if something cannot be read at all.
     """
-    from kdtune.clips.repair import problems_of  # it imports a video decoder, which only this check needs
+    from kdtune.clips.frames.repair import problems_of  # it imports a video decoder, which only this check needs
 
     bad: set[Path] = set()
     for path, kind in records(store.root):

@@ -42,7 +42,7 @@ def video_features(student: Student, config: TrialConfig, videos: Sequence[Video
 
 def _batches(config: TrialConfig, videos: Sequence[Video], problems: list[Problem]) -> Iterator[np.ndarray]:
     """Yield the clips of the videos, (B, n, T, size, size, 3) uint8; what is wrong with a video goes to `problems`."""
-    from kdtune.clips.opening import Refused
+    from kdtune.clips.video.opening import Refused
 
     batch: list[np.ndarray] = []
     for number, video in enumerate(videos):
@@ -61,7 +61,7 @@ def _batches(config: TrialConfig, videos: Sequence[Video], problems: list[Proble
 def _frames(config: TrialConfig, video: Video) -> np.ndarray:
     """Return all frames of a video, (T, h, w, 3) uint8 of `stored_size`."""
     # Imported here: a machine that trains on decoded frames needs no decoder.
-    from kdtune.clips.decode import decode, resized
+    from kdtune.clips.video.decode import decode, resized
 
     size = config.clip.stored_size
     if not isinstance(video, np.ndarray):

@@ -12,10 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from kdtune.clips.catalog import COLUMNS
+from kdtune.clips.frames.store import ClipStore
+from kdtune.clips.frames.tiers import Frame, Tier
+from kdtune.clips.frames.writing import StoreWriter, write_part
 from kdtune.clips.motion import frames_of, groups_to_test, videos_of
-from kdtune.clips.store import ClipStore
-from kdtune.clips.tiers import Frame, Tier
-from kdtune.clips.writing import StoreWriter, write_part
 
 
 def rendered_clips(

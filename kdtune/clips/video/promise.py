@@ -20,8 +20,8 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from kdtune.clips.containers import empty_chunks, promised_bytes
-from kdtune.clips.opening import Refused
+from kdtune.clips.video.containers import empty_chunks, promised_bytes
+from kdtune.clips.video.opening import Refused
 
 #: Frames that may be missing without a decoding error: packed MPEG-4 has packets without a frame.
 MISSING_FRAMES, MISSING_SHARE = 2, 0.01

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtune.clips.decode import first_frame, header_frames
+from kdtune.clips.frames.tiers import Tier, missing_codec
 from kdtune.clips.machine import amount
-from kdtune.clips.tiers import Tier, missing_codec
+from kdtune.clips.video.decode import first_frame, header_frames
 
 #: Number of videos, evenly spaced in the catalog, whose first frames show how large JPEGs will be.
 SAMPLED = 32

@@ -16,10 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kdtune.clips.catalog import video_path
+from kdtune.clips.frames.parts import decoded_parts
+from kdtune.clips.frames.store import ClipStore, chain
+from kdtune.clips.frames.writing import CHUNK, sha256_of_spans
 from kdtune.clips.machine import GIB, amount
-from kdtune.clips.parts import decoded_parts
-from kdtune.clips.store import ClipStore, chain
-from kdtune.clips.writing import CHUNK, sha256_of_spans
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store.files import disk_full, read_json, write_json

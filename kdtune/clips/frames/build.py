@@ -13,16 +13,16 @@ from pathlib import Path
 import pandas as pd
 
 from kdtune.clips.catalog import load_catalog, read_data_set, video_path
-from kdtune.clips.decode import READING, Refused, decoder_versions
 from kdtune.clips.duplicates import refuse_harmful, same_bytes
+from kdtune.clips.frames.parts import Progress, decoded_parts
+from kdtune.clips.frames.repair import check_and_repair
+from kdtune.clips.frames.store import FORMAT, ClipStore
+from kdtune.clips.frames.survey import Survey, choose, survey
+from kdtune.clips.frames.tiers import Tier, missing_codec
+from kdtune.clips.frames.writing import StoreWriter
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
 from kdtune.clips.manifest import digest_of, file_hashes, manifest_digest, recorded_digest
-from kdtune.clips.parts import Progress, decoded_parts
-from kdtune.clips.repair import check_and_repair
-from kdtune.clips.store import FORMAT, ClipStore
-from kdtune.clips.survey import Survey, choose, survey
-from kdtune.clips.tiers import Tier, missing_codec
-from kdtune.clips.writing import StoreWriter
+from kdtune.clips.video.decode import READING, Refused, decoder_versions
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError

@@ -14,9 +14,9 @@ from threading import Condition, Event
 
 from tqdm import tqdm
 
-from kdtune.clips.decode import Refused, decode, header_pixels
-from kdtune.clips.tiers import Tier
-from kdtune.clips.writing import Part, write_part
+from kdtune.clips.frames.tiers import Tier
+from kdtune.clips.frames.writing import Part, write_part
+from kdtune.clips.video.decode import Refused, decode, header_pixels
 
 log = logging.getLogger(__name__)
 

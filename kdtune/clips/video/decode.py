@@ -33,10 +33,10 @@ import numpy as np
 from av.container import InputContainer
 from PIL import Image
 
-from kdtune.clips.geometry import UPRIGHT, Pictures, display_matrix, turn_of
-from kdtune.clips.opening import Refused, ffmpeg_name, open_video, plain
-from kdtune.clips.promise import PromiseCheck, header_promise
-from kdtune.clips.tiers import Frame
+from kdtune.clips.frames.tiers import Frame
+from kdtune.clips.video.geometry import UPRIGHT, Pictures, display_matrix, turn_of
+from kdtune.clips.video.opening import Refused, ffmpeg_name, open_video, plain
+from kdtune.clips.video.promise import PromiseCheck, header_promise
 from kdtune.scoped import kept_process
 
 #: Version of the rules for reading videos. Raise it, and TRAINER_SEMANTICS with it, when the same file gives other

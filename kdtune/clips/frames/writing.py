@@ -27,8 +27,8 @@ from typing import TypedDict, cast
 import numpy as np
 import pandas as pd
 
-from kdtune.clips.store import FORMAT, chain
-from kdtune.clips.tiers import OFFSETS, Frame, Tier
+from kdtune.clips.frames.store import FORMAT, chain
+from kdtune.clips.frames.tiers import OFFSETS, Frame, Tier
 from kdtune.errors import DamageError
 from kdtune.parse import JsonObject
 from kdtune.store.files import as_json, write_atomic, write_json, write_jsonl

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from pyarrow.parquet import ParquetFile
 
-from kdtune.clips.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
+from kdtune.clips.frames.tiers import OFFSETS, JpegReader, RawReader, Reader, Tier, missing_codec
 from kdtune.errors import DamageError, DataError, Problem, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store.files import read_json, write_atomic

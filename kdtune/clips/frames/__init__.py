@@ -1,0 +1,1 @@
+"""The ClipStore: build, check, repair and read the decoded frames of a data set."""
