@@ -47,14 +47,15 @@ def check(data_set: DataSet, root: Path) -> None:
     assert pairs["label"].is_unique
     assert pairs["action"].is_unique
     assert len(pairs) >= 2
-    assert set(catalog["split"]) <= {"train", "test"}
+    assert set(catalog["split"]) <= {"train", "val", "test"}
     assert set(catalog.loc[catalog["split"] == "train", "action"]) == set(catalog["action"])
     for text in [*catalog["video"], *catalog["action"], *catalog["group"]]:
         assert text
         assert not unusable(text)
-    if not data_set.reading.layout.endswith("lists"):
+    frames = data_set.reading.frames
+    if "list" not in data_set.reading.layout:
         assert not any(is_junk(part) for video in catalog["video"] for part in video.split("/"))
-        assert all((root / video).is_file() for video in catalog["video"])
+        assert all((root / video).is_dir() if frames else (root / video).is_file() for video in catalog["video"])
         real = [os.path.join(os.path.realpath((root / video).parent), Path(video).name) for video in catalog["video"]]
         assert len(set(real)) == len(real)
     if data_set.reading.layout == "class folders":

@@ -13,7 +13,7 @@ from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 from layouts import check, check_outcome, counts, read, unprivileged, videos, write
 
-from kdtune.clips.layout.folders import part_of
+from kdtune.clips.layout.parts import part_of
 from kdtune.clips.order import carve_validation
 from kdtune.clips.summary import lines, summary_of
 from kdtune.config.sections import DataConfig
@@ -53,10 +53,15 @@ def test_split_folders_are_splits_and_the_folders_below_are_classes(tmp_path: Pa
     understood = read(tmp_path)
     check(understood, tmp_path)
     assert counts(understood.catalog) == {
-        ("run", "train"): 5, ("run", "test"): 2, ("sit", "train"): 5, ("sit", "test"): 2,
-    }  # fmt: skip
+        (action, split): number
+        for action in ("run", "sit")
+        for split, number in (("train", 4), ("val", 1), ("test", 2))
+    }
     assert understood.reading.layout == "split folders (Training, test, valid)"
-    assert any("valid belongs to the training list" in guess for guess in understood.reading.guesses)
+    text = "\n".join(lines(summary_of(understood.data, 16, Store(tmp_path / "store"))))
+    assert "training 8, validation 2 (those of the data set), test 4" in text
+    told = read(tmp_path, validation=0.3).reading.notes
+    assert "data.validation: 0.3 has no effect: the data set says which videos are validation" in told
 
 
 def test_without_a_test_folder_val_is_the_test_list(tmp_path: Path) -> None:
@@ -64,7 +69,7 @@ def test_without_a_test_folder_val_is_the_test_list(tmp_path: Path) -> None:
     classes(tmp_path / "val", "run", "sit", number=2)
     understood = read(tmp_path)
     assert counts(understood.catalog)["run", "test"] == 2
-    assert "no test folder: val is the test list" in understood.reading.guesses
+    assert any("no test folder: val is the test list" in guess for guess in understood.reading.guesses)
 
 
 MIXTURES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -199,8 +204,9 @@ def test_what_cannot_be_read_is_named() -> None:
 
 def test_a_folder_of_unknown_lists_is_not_ignored(tmp_path: Path) -> None:
     classes(tmp_path, "a", "b")
-    write(tmp_path / "lists" / "train.csv", "a/1.mp4 0\n")
-    assert "holds none of the lists that are read; it has train.csv" in refusal(tmp_path, lists=str(tmp_path / "lists"))
+    write(tmp_path / "lists" / "train.json", "{}")
+    text = refusal(tmp_path, lists=str(tmp_path / "lists"))
+    assert "holds none of the lists that are read; it has train.json" in text
     write(tmp_path / "a_test_split1.txt", "1.mp4 1\n")
     assert "data.dataset: hmdb51" in refusal(tmp_path)
 
@@ -209,7 +215,7 @@ def test_the_summary_says_what_was_understood(tmp_path: Path) -> None:
     root = tmp_path / "root"
     classes(root, *(f"c{k:02d}" for k in range(14)), number=5)
     write(root / "c00" / "notes.txt", "")
-    write(root / "train.csv", "")
+    write(root / "actors.csv", "")
     data = DataConfig(dataset="folder", root=str(root))
     text = "\n".join(lines(summary_of(data, 16, Store(tmp_path / "store"))))
     assert f"videos       folder in {root}: class folders" in text
@@ -226,7 +232,7 @@ def test_the_summary_says_what_was_understood(tmp_path: Path) -> None:
     assert "left out   1 file is not a video: .txt 1" in text
     assert "guess      no groups.csv: each video is its own group" in text
     assert "guess      no lists and no test folder: 20% of the groups, chosen by hash, are the test list" in text
-    assert "note       files that may be lists are not read: train.csv" in text
+    assert "note       files that may be lists are not read: actors.csv" in text
 
 
 # fmt: off

@@ -84,8 +84,8 @@ print("imported", len({names!r}))
 
 
 #: Modules that read or write video files. A machine that trains on prepared clips has no use for them.
-OF_VIDEOS = ("build", "decode", "duplicates", "geometry", "headers", "motion", "opening", "parts", "promise", "repair")
-OF_VIDEOS += ("survey", "synthetic")
+OF_VIDEOS = ("build", "decode", "duplicates", "geometry", "headers", "motion", "opening", "parts", "pictures")
+OF_VIDEOS += ("promise", "repair", "survey", "synthetic")
 
 
 def trainers() -> list[str]:

@@ -106,7 +106,7 @@ BROKEN = {
     "in both": (
         "testlist01.txt",
         f"{VIDEOS[1]}\n".encode(),
-        r"1 video is in both the training and the test list: run/.* \(trainlist01.txt:1 and testlist01.txt:3\)",
+        r"1 video is in the lists of two splits: run/.* \(trainlist01.txt:1 and testlist01.txt:3\)",
     ),
     "listed twice": (
         "trainlist01.txt",

@@ -4,7 +4,7 @@ A catalog is a DataFrame with the columns
     video   POSIX path below the root as the lists spell it (use `video_path` to find the file)
     label   class number from 0
     action  class name
-    split   "train" or "test"
+    split   "train", "val" (only where the data set itself says which videos are validation) or "test"
     group   videos that must stay in one split: they share actor, background or source film
 with rows sorted by `video` and an index of 0..N-1. `layout/` reads folders and lists into it.
 """
@@ -12,12 +12,15 @@ with rows sorted by `video` and an index of 0..N-1. `layout/` reads folders and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.layout.folders import group_guesses, read_folders
+from kdtune.clips.layout.cuts import group_guesses
+from kdtune.clips.layout.folders import read_folders
 from kdtune.clips.layout.groups import GROUPS, apply_groups
+from kdtune.clips.layout.listed import find_lists, read_lists
 from kdtune.clips.layout.lists import hmdb51_rows, ucf101_rows
 from kdtune.clips.layout.names import Names, counted, kind_of, missing_videos, problem, some
 from kdtune.clips.layout.rows import COLUMNS, Reading, table
@@ -29,6 +32,8 @@ from kdtune.parse import problem_of
 
 __all__ = ["COLUMNS", "DataSet", "load_catalog", "read_data_set", "video_path"]
 
+#: Split of the catalog → its name for people.
+PARTS = {"train": "training", "val": "validation", "test": "test"}
 WHERE_FROM = {
     "synthetic": "make it with `kdtune data synth`",
     "ucf101": "UCF-101 is at https://www.crcv.ucf.edu/data/UCF101.php; its class folders belong here",
@@ -89,9 +94,9 @@ def read_data_set(data: DataConfig) -> DataSet:
         problems.append(problem(root, what, "at least two classes"))
     if problems:
         raise DataError(dict.fromkeys(problems))
-    if data.split != 1 and not reading.layout.endswith("lists"):
+    if data.split != 1 and "list" not in reading.layout:
         reading.notes.append(f"data.split: {data.split} has no effect without lists")
-    reading.notes += _notes(catalog)
+    reading.notes += _notes(data, catalog)
     return DataSet(data, catalog, reading)
 
 
@@ -110,29 +115,34 @@ def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, pro
     """Read the lists or, for a folder without lists, the folders. `root` is None where it does not exist."""
     if data.dataset == "hmdb51":
         return Reading("HMDB51's lists", hmdb51_rows(lists, data.split, names, problems))
-    listed = set(names_in(lists, problems)) if data.dataset == "folder" else set()
+    listed = set(names_in(lists.parent if lists.is_file() else lists, problems)) if data.dataset == "folder" else set()
     known = {"classInd.txt", *(f"{part}list{split:02d}.txt" for part in ("train", "test") for split in (1, 2, 3))}
-    if data.dataset != "folder" or listed & known:
+    if data.dataset != "folder" or (listed & known and not lists.is_file()):
         reading = Reading("UCF101's lists", ucf101_rows(lists, data.split, names, problems))
         if data.dataset == "folder" and root is not None:
             note_unlisted(root, lists, names, reading)
     elif root is not None:
-        problems += unknown_lists(lists, listed, given=data.lists is not None)
-        reading = read_folders(root, lists, problems)
-        if others := like_lists(listed):
+        found, wrong = find_lists(lists, sorted(listed), data.split, given=data.lists is not None)
+        problems += wrong
+        if found:
+            reading = read_lists(found, lists, root, names, problems)
+        else:
+            problems += unknown_lists(lists, listed, given=data.lists is not None and not wrong)
+            reading = read_folders(root, lists, problems)
+        if others := sorted(set(like_lists(listed)) - reading.files):
             reading.notes.append(f"files that may be lists are not read: {some(others)}")
     else:
         return Reading("")
     if GROUPS in listed:
-        apply_groups(lists / GROUPS, names, reading, problems)
-    elif data.dataset == "folder":
+        apply_groups((lists.parent if lists.is_file() else lists) / GROUPS, names, reading, problems)
+    elif data.dataset == "folder" and not reading.grouped:
         reading.guesses += group_guesses(reading.rows)
     return reading
 
 
 def _files(root: Path, names: Names, catalog: pd.DataFrame, reading: Reading) -> list[Problem]:
     """Return the problems of a catalog's files: missing, unreadable, or one file under two names."""
-    missing, paths, problems = missing_videos(names, catalog["video"])
+    missing, paths, problems = missing_videos(names, catalog["video"], "folder" if reading.frames else "file")
     if missing:
         what = f"{len(missing)} of {len(catalog)} listed videos are missing: {some(missing)}"
         around = [name for name in names_in(root, problems) if _holds(root / name, missing[0])]
@@ -155,15 +165,22 @@ def _holds(folder: Path, video: str) -> bool:
         return False
 
 
-def _notes(catalog: pd.DataFrame) -> list[str]:
+def _notes(data: DataConfig, catalog: pd.DataFrame) -> list[str]:
     """Return notes on what is odd in a catalog but allowed."""
     notes = []
     groups = catalog.groupby("split")["group"].agg(set)
-    shared = sorted(groups["train"] & groups["test"]) if {"train", "test"} <= set(groups.index) else []
-    if shared:
-        what = "has" if len(shared) == 1 else "have"
-        notes.append(f"{counted(len(shared), 'group')} {what} videos in the training and the test list: {some(shared)}")
-    untested = sorted(set(catalog["action"]) - set(catalog.loc[catalog["split"] == "test", "action"]))
-    if untested:
-        notes.append(f"no test videos of {counted(len(untested), 'class')}: {some(untested)}")
+    for one, other in combinations([part for part in PARTS if part in groups.index], 2):
+        if shared := sorted(groups[one] & groups[other]):
+            what = "has" if len(shared) == 1 else "have"
+            where = f"the {PARTS[one]} and the {PARTS[other]} list"
+            notes.append(f"{counted(len(shared), 'group')} {what} videos in {where}: {some(shared)}")
+    for part in [part for part in ("val", "test") if part in groups.index or part == "test"]:
+        without = sorted(set(catalog["action"]) - set(catalog.loc[catalog["split"] == part, "action"]))
+        if without:
+            notes.append(f"no {PARTS[part]} videos of {counted(len(without), 'class')}: {some(without)}")
+    if "val" in groups.index and data.validation > 0:
+        fields = DataConfig.model_fields
+        for field in ("validation", "carve"):
+            if (value := getattr(data, field)) != fields[field].default:
+                notes.append(f"data.{field}: {value} has no effect: the data set says which videos are validation")
     return notes

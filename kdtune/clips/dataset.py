@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdtune.clips.frames.store import ClipStore, usable
-from kdtune.clips.order import carve_validation, fraction_size, one_order
+from kdtune.clips.order import fraction_size, one_order, validation_rows
 from kdtune.clips.tuples import PRETEXT_CLASSES
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem
@@ -52,8 +52,8 @@ class TrialData:
     def of(cls, config: TrialConfig, clips: ClipStore) -> TrialData:
         """Return the data of the trial `config`. Raises DataError where too few videos are left for any use."""
         index = usable(clips, config.frames_needed)
-        train = index[index["split"] == "train"]
-        held_out = carve_validation(train, config.data.validation, config.data.subset_seed, config.data.carve)
+        train = index[index["split"] != "test"]
+        held_out = validation_rows(train, config.data, given=bool((clips.index["split"] == "val").any()))
         test = index.index[index["split"] == "test"].to_numpy()
         pool = train if config.data.train_on == "all" else train[~held_out]
         order = one_order(pool, config.data.subset_seed).index.to_numpy()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.catalog import video_path
+from kdtune.clips.catalog import PARTS, video_path
 from kdtune.clips.layout.names import counted, problem, some
 from kdtune.clips.video.decode import header_frames
 from kdtune.config.sections import DataConfig
@@ -26,11 +26,12 @@ class Duplicates:
 
     videos: tuple[str, ...]
     two_classes: bool
-    train_and_test: bool
+    splits: tuple[str, ...]
+    """"train", "val", "test": the splits that the videos are in."""
 
     @property
     def harmful(self) -> bool:
-        return self.two_classes or self.train_and_test
+        return self.two_classes or len(self.splits) > 1
 
     def __str__(self) -> str:
         return " = ".join(self.videos[:COPIES_SHOWN]) + (" = …" if len(self.videos) > COPIES_SHOWN else "")
@@ -47,21 +48,25 @@ def same_bytes(catalog: pd.DataFrame, hashes: list[str], root: Path) -> list[Dup
     for _, same in rows.groupby("sha256", sort=False):
         if header_frames(video_path(root, same["video"].iloc[0])):
             videos = tuple(same["video"])
-            found.append(Duplicates(videos, same["action"].nunique() > 1, same["split"].nunique() > 1))
+            splits = tuple(part for part in PARTS if part in set(same["split"]))
+            found.append(Duplicates(videos, same["action"].nunique() > 1, splits))
     return found
 
 
 def refuse_harmful(data: DataConfig, found: list[Duplicates]) -> list[str]:
-    """Raise DataError where the same bytes are in two classes, or in training and test.
+    """Raise DataError where the same bytes are in two classes, or in two splits.
 
     Where `data.same_bytes` allows that, return warnings instead.
     """
-    two_classes = [same for same in found if same.two_classes]
-    leaked = [same for same in found if same.train_and_test and not same.two_classes]
+    harmful = {"two classes": [same for same in found if same.two_classes]}
+    for same in found:
+        if len(same.splits) > 1 and not same.two_classes:
+            lists = " and ".join(f"the {PARTS[part]}" for part in same.splits)
+            harmful.setdefault(f"{lists} list", []).append(same)
     problems = []
-    for same, where in ((two_classes, "two classes"), (leaked, "the training and the test list")):
-        if same:
-            what = f"{_videos_are(same)} in {where}, byte for byte: {some(same)}"
+    for where, several in harmful.items():
+        if several:
+            what = f"{_videos_are(several)} in {where}, byte for byte: {some(several)}"
             problems.append(problem(data.folder, what, "one copy of each; or data.same_bytes: allow"))
     if problems and (data.same_bytes or DEFAULTS.get(data.dataset, "refuse")) == "refuse":
         raise DataError(problems)

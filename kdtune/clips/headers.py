@@ -1,7 +1,8 @@
-"""Read what video files say of themselves, without decoding: length and size of the pictures."""
+"""Read what videos say of themselves, without decoding them: length and size of the pictures."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdtune.clips.opening import open_video
-from kdtune.clips.promise import header_promise
+from kdtune.clips.video.opening import open_video
+from kdtune.clips.video.pictures import picture_header
+from kdtune.clips.video.promise import header_promise
 
 #: Maximum number of files that are opened, evenly spaced in the catalog.
 SAMPLED = 256
@@ -44,6 +46,8 @@ def read_headers(paths: Sequence[Path], threads: int) -> Headers:
 def _header(path: Path) -> tuple[int, int, int] | None:
     """Return frames, height and width; None where the file is no video."""
     try:
+        if os.path.isdir(path):
+            return picture_header(path)
         with open_video(path) as (container, stream):
             return header_promise(container, stream, path.stat().st_size), stream.height, stream.width
     except Exception:  # whatever a library raises on a broken file; preparing it reports the reason

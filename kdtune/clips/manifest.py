@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from kdtune.clips.catalog import video_path
+from kdtune.clips.video.sequence import frames_of
 from kdtune.config.key import digest
 from kdtune.errors import DataError, Problem
 from kdtune.store import Store
 from kdtune.store.files import read_json, write_json
 from kdtune.store.seal import passed_over
 
-#: Video → [size, mtime, ctime, inode, SHA-256 in hex] of its file.
+#: Video → [size, mtime, ctime, inode, SHA-256 in hex] of its file. A folder of frames has, instead of the file's state,
+#: the number and bytes of its frames and a digest of their states.
 Files = dict[str, list[Any]]
 
 
@@ -42,8 +46,7 @@ def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
             path = video_path(root, video)
             entry, state = known.get(video), _file_state(path)
             if entry is None or entry[:-1] != state:
-                with path.open("rb") as file:
-                    entry = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
+                entry = [*state, _sha256(path)]
         except OSError as error:
             raise DataError([Problem(str(root / video), f"cannot be read: {error.strerror}")]) from None
         files[video] = entry
@@ -88,6 +91,29 @@ def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
     return record, {} if found is None else found["files"]
 
 
-def _file_state(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+def _sha256(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file, or of a folder's frames: their numbers from the first, and their bytes."""
+    if not os.path.isdir(path):
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    frames = hashlib.sha256()
+    for number, frame in _pictures(path):
+        frames.update(f"{number} {_sha256(frame)}\n".encode())
+    return frames.hexdigest()
+
+
+def _file_state(path: Path) -> list[Any]:
+    if not os.path.isdir(path):
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    states = [[frame.name, *_file_state(frame)] for _, frame in _pictures(path)]
+    return [len(states), sum(state[1] for state in states), digest(states)]
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each frame with its number from the first, and each other picture, which spoils the folder, by its name."""
+    found = frames_of(folder)
+    for number, name in zip(found.numbers, found.names, strict=True):
+        yield str(number - found.numbers[0]), folder / name
+    for name in found.strangers:
+        yield name, folder / name

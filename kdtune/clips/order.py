@@ -11,6 +11,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from kdtune.config.sections import DataConfig
+
 
 def _hash(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
@@ -35,6 +37,17 @@ def carve_validation(train: pd.DataFrame, share: float, seed: int, by: str = "gr
             carved_counts = with_group
             carved.append(group)
     return train["group"].isin(carved)
+
+
+def validation_rows(rows: pd.DataFrame, data: DataConfig, *, given: bool) -> pd.Series:
+    """Return which `rows` of the training list are validation, as a boolean series on its index.
+
+    `given` says whether the data set names its validation videos (split "val"): then they are the ones, unless
+    `data.validation` is 0. Otherwise `carve_validation` chooses them.
+    """
+    if given:
+        return (rows["split"] == "val") & (data.validation > 0)
+    return carve_validation(rows, data.validation, data.subset_seed, data.carve)
 
 
 def one_order(train: pd.DataFrame, seed: int) -> pd.DataFrame:

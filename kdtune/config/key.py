@@ -23,7 +23,7 @@ TRAINER_SEMANTICS = 4
 
 #: Data fields that change no figure: where the videos are and how strictly they are checked. The manifest names the
 #: videos themselves.
-NOT_HASHED = ("root", "lists", "max_refused", "same_bytes")
+NOT_HASHED = ("root", "lists", "fps", "max_refused", "same_bytes")
 
 #: Fields of `loss` that only the contrastive term uses.
 CONTRAST = ("contrast", "temperature", "negatives", "bank_momentum")

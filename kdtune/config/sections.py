@@ -18,28 +18,31 @@ class DataConfig(Section):
     """The videos of a trial, and which of them it uses."""
 
     dataset: Literal["synthetic", "ucf101", "hmdb51", "folder"] = "ucf101"
-    """The kind of data set. `folder` reads your own videos: class folders, or train, val and test folders of class
-    folders, with the lists and the groups.csv that they hold (docs/videos.md)."""
+    """The kind of data set. `folder` reads your own videos, files or folders of frames: class folders, train, val and
+    test folders of class folders, or lists of paths and labels (docs/videos.md)."""
     root: str | None = None
     """Folder that holds the class folders. Default: `data/` and the data set's name."""
     lists: str | None = None
-    """Folder that holds the official lists. Default: the root."""
+    """Folder that holds the lists, or a single list. Default: the root."""
     split: Literal[1, 2, 3] = 1
     """Number of the official split to use."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training videos to train on: the first ones of the class-balanced order. KD: 1.0, 0.5, 0.25,
-    0.02."""
+    """Share of the training videos to train on: the first of the class-balanced order. KD: 1.0, 0.5, 0.25, 0.02."""
     subset_seed: Seed = 0
     """Seed of that order and of the choice of validation groups."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """Share of the training list kept for validation. With 0, all of the list is trained on and validation is the test
-    list, as in PCL's code: the test list then steers the search, and plan, sweep and report say so."""
+    """Share of the training list kept for validation, where the data set does not name its own. With 0, all of the list
+    is trained on and validation is the test list, as in PCL's code: the test list then steers the search, and plan,
+    sweep and report say so."""
     carve: Literal["groups", "videos"] = "groups"
     """Carve validation by whole groups or, like PCL's fine-tuning, by single videos. Clips of one source are then on
     both sides, and validation looks better than it is."""
     train_on: Literal["rest", "all"] = "rest"
     """Train on the videos that validation leaves, or on all, as a sweep's `refit: true` does. With `all`, validation
     videos are trained on, and only figures on test count."""
+    fps: Positive | None = None
+    """Rate in frames per second at which folders of frames were taken. `plan` and `data prepare` show lengths in
+    seconds with it; clips count frames, so it changes no result. The field is not part of a trial's key."""
     max_refused: Share = 0.05
     """Largest share of the files that may be undecodable. With more, the data set is refused."""
     same_bytes: Literal["refuse", "allow"] | None = None

@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from kdtune.clips.catalog import load_catalog
-from kdtune.clips.store import usable
+from kdtune.clips.frames.store import usable
 from kdtune.config.inherit import RawConfig
 from kdtune.config.sections import DataConfig
 from kdtune.config.space import KINDS, Scalar, resolve, set_path

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kdtune.clips.layout.names import counted
-from kdtune.clips.order import carve_validation, fraction_size
+from kdtune.clips.order import fraction_size, validation_rows
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 
@@ -55,7 +55,7 @@ class Videos:
     @classmethod
     def of(cls, data: DataConfig, rows: pd.DataFrame) -> Videos:
         """Count the videos of `rows`, a catalog, as `data` splits them."""
-        train = rows[rows["split"] == "train"]
+        train = rows[rows["split"] != "test"]
         carved = carved_videos(train, data, data.validation)
         pool = len(train) if data.train_on == "all" else len(train) - carved
         return cls(train, fraction_size(pool, data.fraction), pool, carved, rows["label"].nunique())
@@ -158,7 +158,8 @@ def _by_videos() -> Mend:
 
 
 def carved_videos(train: pd.DataFrame, data: DataConfig, share: float) -> int:
-    """Return the number of videos of a training list that a share for validation carves."""
+    """Return the number of a training list's validation videos: its own, or those that a share carves."""
     if train.empty or share == 0:
         return 0
-    return int(carve_validation(train, share, data.subset_seed, data.carve).sum())
+    given = bool((train["split"] == "val").any())
+    return int(validation_rows(train, data.model_copy(update={"validation": share}), given=given).sum())

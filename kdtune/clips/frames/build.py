@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdtune.clips.catalog import load_catalog, read_data_set, video_path
+from kdtune.clips.catalog import PARTS, DataSet, read_data_set, video_path
 from kdtune.clips.duplicates import refuse_harmful, same_bytes
 from kdtune.clips.frames.parts import Progress, decoded_parts
 from kdtune.clips.frames.repair import check_and_repair
@@ -23,6 +23,7 @@ from kdtune.clips.frames.writing import StoreWriter
 from kdtune.clips.machine import GIB, amount, cores, free_bytes, memory_bytes
 from kdtune.clips.manifest import digest_of, file_hashes, manifest_digest, recorded_digest
 from kdtune.clips.video.decode import READING, Refused, decoder_versions
+from kdtune.clips.video.pictures import picture_decoders
 from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError
@@ -44,13 +45,15 @@ class Source:
     manifest: str
     size: tuple[int, int]
     max_refused: float
+    pictures: bool = False
+    """Whether the videos are folders of frames."""
 
     @property
     def paths(self) -> list[Path]:
         return [video_path(self.root, video) for video in self.catalog["video"]]
 
     def made_from(self, tier: Tier) -> dict[str, object]:
-        decoders = decoder_versions() | tier.codec
+        decoders = (picture_decoders() if self.pictures else decoder_versions()) | tier.codec
         return {"manifest": tier.manifest(self.manifest), "decoders": decoders, "reading": READING}
 
     def key(self, tier: Tier) -> str:
@@ -62,14 +65,14 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     """Return the ClipStore of a data set at the size that `clip` asks for. Build it once, then check and repair it.
 
     An interrupted build resumes. Raises DataError where videos or lists are missing, the same bytes are in two classes
-    or in training and test, too many videos are refused, the disk is too small or full, or the tier's codec is missing.
+    or in two splits, too many videos are refused, the disk is too small or full, or the tier's codec is missing.
     """
     data_set, root, threads = read_data_set(data), Path(data.folder), cores()
     catalog, reading = data_set.catalog, data_set.reading
     hashes = file_hashes(catalog, root, store)
     for warning in refuse_harmful(data, same_bytes(catalog, hashes, root)):
         log.warning(f"warning: {warning}")
-    source = Source(catalog, root, digest_of(catalog, hashes), clip.stored_size, data.max_refused)
+    source = _source(data_set, digest_of(catalog, hashes), clip)
     allowed = _allowed(clip)
     # One lock for all tiers: the choice of a tier depends on which of them exist.
     with store.lock(f"clips-{source.key(Tier('raw'))}"):
@@ -93,13 +96,12 @@ def find_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore | 
 
     Uses the store's records alone: hashes, decodes, checks and writes nothing.
     """
-    root = Path(data.folder)
     try:
-        catalog = load_catalog(data)
-        manifest = recorded_digest(catalog, root, store)
+        data_set = read_data_set(data)
+        manifest = recorded_digest(data_set.catalog, Path(data.folder), store)
         if manifest is None:
             return None
-        source = Source(catalog, root, manifest, clip.stored_size, data.max_refused)
+        source = _source(data_set, manifest, clip)
         folders = [store.clips(source.key(tier)) for tier in _allowed(clip)]
         return next((ClipStore.open(folder) for folder in folders if folder.exists()), None)
     except (DataError, StoreError):
@@ -136,6 +138,14 @@ def described(clips: ClipStore) -> str:
     if record["refused"]:
         line += f"; refused {record['refused']:,} (list: {clips.folder / 'refused.csv'})"
     return line
+
+
+def _source(data_set: DataSet, manifest: str, clip: ClipConfig) -> Source:
+    """Return the source of a data set's frames. Raises DataError where folders of frames lack their decoder."""
+    data, pictures = data_set.data, bool(data_set.reading.frames)
+    if pictures and (missing := missing_codec()):
+        raise DataError([Problem("data.root", f"holds folders of frames, but {missing}", "pip install simplejpeg")])
+    return Source(data_set.catalog, Path(data.folder), manifest, clip.stored_size, data.max_refused, pictures)
 
 
 def _allowed(clip: ClipConfig) -> list[Tier]:
@@ -201,7 +211,7 @@ def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) 
             what = "videos changed while they were decoded; run the same command again to start over"
             raise DataError([Problem(str(source.root), what)])
         list_path = folder.with_name(f"{folder.name}.refused.csv")
-        _refuse_too_many(refused, len(source.catalog), source.max_refused, list_path)
+        _refuse_too_many(refused, source.catalog, source.max_refused, list_path)
     except DataError:
         shutil.rmtree(making)  # useless once the files are fixed: they then have another manifest
         raise
@@ -214,13 +224,18 @@ def _disk_remedy(tier: Tier) -> str:
     return f"free some space, or name another disk with --store{less}"
 
 
-def _refuse_too_many(refused: pd.DataFrame, total: int, allowed: float, kept: Path) -> None:
-    """Raise DataError where all videos, or more than the allowed share, are refused. Write their list to `kept`."""
-    if len(refused) <= allowed * total and len(refused) < total:
+def _refuse_too_many(refused: pd.DataFrame, catalog: pd.DataFrame, allowed: float, kept: Path) -> None:
+    """Raise DataError where a whole split, or more than the allowed share, is refused. Write the list to `kept`."""
+    total, left = len(catalog), catalog.loc[~catalog["video"].isin(refused["video"]), "split"]
+    emptied = [part for part in PARTS if part in set(catalog["split"]) - set(left)]
+    if len(refused) <= allowed * total and not emptied:
         kept.unlink(missing_ok=True)
         return
     write_atomic(kept, refused.to_csv(index=False))
-    what = f"{len(refused)} of {total} videos are refused, all of them in {kept}"
+    what = f"{len(refused)} of {total} videos are refused"
+    if emptied and len(left):
+        what += f", and with them the whole {' and '.join(PARTS[part] for part in emptied)} list"
+    what += f", all of them in {kept}"
     share = f"a share of {allowed:g}; raise data.max_refused or fix the files"
     shown = refused.head(REASONS_SHOWN).values.tolist()
     raise DataError([Problem("data.max_refused", what, share), *(Problem(video, reason) for video, reason in shown)])

@@ -151,6 +151,14 @@ class ClipStore:
         """Return all frames of row i of the index, (n, h, w, 3) uint8 RGB; see `clip`."""
         return self.clip(i, 0, self._spans[i][1])
 
+    def refused(self) -> tuple[str, ...]:
+        """Return the videos that could not be decoded, each with the reason. A list that was lost names none."""
+        try:
+            table = pd.read_csv(self.folder / "refused.csv", dtype=str, keep_default_na=False)
+        except (OSError, ValueError):
+            return ()
+        return tuple(f"{row.video} {row.reason}" for row in table.itertuples())
+
     def byte_spans(self) -> list[tuple[int, int]]:
         """Return the (start, end) of each index row's bytes in the big file."""
         return [self._reader.byte_span(offset, frames) for offset, frames in self._spans]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdtune.clips.layout.groups import GROUPS
-from kdtune.clips.layout.lists import named_group, ucf101_group
-from kdtune.clips.layout.names import counted, fold, problem, some, unusable
+from kdtune.clips.layout.lists import ucf101_group
+from kdtune.clips.layout.names import alike, counted, problem, some, unusable
+from kdtune.clips.layout.parts import part_of
+from kdtune.clips.layout.pictured import note_frames
 from kdtune.clips.layout.rows import TEST_SHARE, Reading, Row
 from kdtune.clips.layout.text import capped
 from kdtune.clips.layout.walk import (
@@ -26,12 +27,6 @@ from kdtune.clips.layout.walk import (
 from kdtune.errors import DataError, Problem
 from kdtune.parse import parsing, printable
 
-#: Usual names of split folders. The named group that matches is the part.
-PART = re.compile(
-    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?))"
-    r"(?:[-_ ]?(?:set|split|data|clips?|videos?))?",
-    re.IGNORECASE | re.ASCII,
-)
 SPLIT_LAYOUT = "train, test and perhaps val, each with a folder for each class; or class folders alone"
 
 
@@ -47,12 +42,6 @@ class Folder:
     def name(self) -> str:
         """Name that messages show."""
         return printable(f"{self.path.parent.name}/{self.path.name}" if self.part else self.path.name)
-
-
-def part_of(name: str) -> str:
-    """Return "train", "val" or "test" for a usual name of that split's folder, else ""."""
-    found = PART.fullmatch(name)
-    return (found.lastgroup or "") if found else ""
 
 
 def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
@@ -78,28 +67,24 @@ def read_folders(root: Path, lists: Path, problems: list[Problem]) -> Reading:
         reading.notes.append(f"links to folders that were already read are skipped: {some(again)}")
     problems += _in_two_classes(folders)
     for folder in folders:
-        split = "test" if folder.part == "test" or (folder.part == "val" and "test" not in parts) else folder.part
-        split = "train" if split == "val" else split
+        split = "test" if folder.part == "val" and "test" not in parts else folder.part
+        if folder.path in folder.found.frames:
+            what = f"holds frames itself ({folder.found.frames[folder.path]} pictures), so its class is unknown"
+            problems.append(problem(folder.path, what, "a folder for each class, with a folder of frames a video"))
+            continue
         for path in folder.found.videos:
             video = path.relative_to(root).as_posix()
             reading.rows.append(Row(video, folder.path.name, split, ucf101_group(video)))
+    if mixture := note_frames(root, [folder.found for folder in folders], reading):
+        problems += mixture
+        reading.rows.clear()
     if not parts & {"train", "val", "test"}:
         _note_cameras(root, folders, reading)
         reading.guesses.append(
             f"no lists and no test folder: {TEST_SHARE:.0%} of the groups, chosen by hash, are the test list"
         )
-    problems += _differ_in_case(root, {row.action for row in reading.rows})
+    problems += alike(root, {row.action for row in reading.rows})
     return reading
-
-
-def group_guesses(rows: list[Row]) -> list[str]:
-    """Return how videos are grouped without a groups.csv, as messages."""
-    named = sum(bool(named_group(row.video)) for row in rows)
-    if named == len(rows):
-        return []
-    if named == 0:
-        return ["no groups.csv: each video is its own group"]
-    return [f"no groups.csv: {named:,} videos are grouped by the gNN in their names, every other is its own group"]
 
 
 def _folders_in(
@@ -151,7 +136,7 @@ def _check_classes(root: Path, folders: list[Folder], problems: list[Problem]) -
 def _inner(folder: Path, videos: list[Path]) -> list[str]:
     """Return the sub-folders that hold all videos of a folder; none where the folder itself holds some."""
     parts = [path.relative_to(folder).parts for path in videos]
-    return [] if any(len(names) == 1 for names in parts) else sorted({names[0] for names in parts})
+    return [] if any(len(names) < 2 for names in parts) else sorted({names[0] for names in parts})
 
 
 def _empty(folder: Folder) -> Problem:
@@ -191,8 +176,10 @@ def _split_folders(
     reading.layout = f"split folders ({seen})"
     if "val" in parts:
         name = splits[parts.index("val")].name
-        use = "belongs to the training list; data.validation carves validation from that list"
-        reading.guesses.append(f"{name} {use}" if "test" in parts else f"no test folder: {name} is the test list")
+        if "test" not in parts:
+            reading.guesses.append(
+                f"no test folder: {name} is the test list; validation is carved from the training list"
+            )
     folders = []
     for split, part in zip(splits, parts, strict=True):
         for path in _folders_in(split, outside, reading, problems):
@@ -220,17 +207,6 @@ def _in_two_classes(folders: list[Folder]) -> list[Problem]:
             else:
                 first[identity] = path
     return problems
-
-
-def _differ_in_case(root: Path, actions: set[str]) -> list[Problem]:
-    """Return a problem if names of classes differ only in case or Unicode normal form."""
-    alike: dict[str, list[str]] = {}
-    for action in sorted(actions):
-        alike.setdefault(fold(action), []).append(action)
-    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
-    if not pairs:
-        return []
-    return [problem(root, f"holds classes whose names differ only in case or accents: {some(pairs)}")]
 
 
 def _note_cameras(root: Path, folders: list[Folder], reading: Reading) -> None:

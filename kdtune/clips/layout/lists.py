@@ -21,7 +21,7 @@ def ucf101_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
     """
     labels = _class_labels(lists / "classInd.txt", problems)
     actions = {fold(action): action for action in labels}
-    places = _Places()
+    places = Places()
     rows = []
     for part in ("train", "test"):
         path, found = lists / f"{part}list{split:02d}.txt", list[Problem]()
@@ -70,7 +70,7 @@ def hmdb51_rows(lists: Path, split: int, names: Names, problems: list[Problem]) 
     files = [lists / name for name in names_in(lists, problems) if name.endswith(ending)]
     if not files:
         problems.append(problem(lists.absolute(), f"no lists <class>{ending} here; set data.lists to their folder"))
-    places = _Places()
+    places = Places()
     rows = []
     for label, path in enumerate(files):
         action, found = path.name.removesuffix(ending), list[Problem]()
@@ -153,8 +153,8 @@ def _class_labels(path: Path, problems: list[Problem]) -> dict[str, int]:
     return labels
 
 
-class _Places:
-    """The places at which each video is listed."""
+class Places:
+    """The places at which each video is listed, with their splits."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[tuple[str, str]]] = {}
@@ -163,12 +163,12 @@ class _Places:
         self._places.setdefault(video, []).append((part, where))
 
     def problems(self, lists: Path) -> list[Problem]:
-        """Return the problems of videos that are listed more than once: in both lists, or twice in one."""
+        """Return the problems of videos that are listed more than once: in two splits, or twice in one."""
         found = []
         several = {video: places for video, places in self._places.items() if len(places) > 1}
         both = {video for video, places in several.items() if len({part for part, _ in places}) > 1}
         for videos, where in (
-            (both, "in both the training and the test list"),
+            (both, "in the lists of two splits"),
             (several.keys() - both, "listed twice"),
         ):
             if videos:

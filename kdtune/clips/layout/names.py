@@ -65,6 +65,15 @@ def kind_of(path: Path) -> str:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
+def alike(where: object, classes: Iterable[str]) -> list[Problem]:
+    """Return a problem if names of classes are equal, or differ only in case or Unicode normal form."""
+    same: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        same.setdefault(fold(name), []).append(name)
+    pairs = [" and ".join(names) for names in same.values() if len(names) > 1]
+    return [problem(where, f"holds classes whose names differ only in case or accents: {some(pairs)}")] if pairs else []
+
+
 class Names:
     """The names of one root's videos."""
 
@@ -122,13 +131,15 @@ class Names:
         return self._listed[folder]
 
 
-def missing_videos(names: Names, videos: Iterable[str]) -> tuple[list[str], dict[str, Path], list[Problem]]:
-    """Look for each video. Return the missing ones, the file of each other one, and what cannot be read."""
+def missing_videos(
+    names: Names, videos: Iterable[str], kind: str = "file"
+) -> tuple[list[str], dict[str, Path], list[Problem]]:
+    """Look for each video, a "file" or a "folder" of frames. Return the missing, the others' paths, and what fails."""
     missing, paths, unread = [], dict[str, Path](), dict[str, Problem]()
     for video in videos:
         try:
             path = names.path(video)
-            if kind_of(path) == "file":
+            if kind_of(path) == kind:
                 paths[video] = path
             else:
                 missing.append(video)

@@ -19,7 +19,7 @@ class Row:
 
     video: str
     action: str
-    split: str  # "train", "test" or ""
+    split: str  # "train", "val", "test" or ""
     group: str
     label: int | None = None
 
@@ -37,6 +37,12 @@ class Reading:
     """Oddities that are allowed."""
     others: Counter[str] = field(default_factory=Counter)
     """Suffix → number of skipped files that are not videos."""
+    frames: dict[str, int] = field(default_factory=dict)
+    """Number of frames of each video, where the videos are folders of frames; empty where they are files."""
+    files: set[str] = field(default_factory=set)
+    """Names of the files in the folder of lists that were read."""
+    grouped: bool = False
+    """Whether the lists name the groups."""
 
 
 def table(rows: list[Row]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdtune.clips.layout.listed import WANTED
 from kdtune.clips.layout.names import Names, counted, missing_videos, problem, some
 from kdtune.clips.layout.rows import Reading
 from kdtune.clips.layout.walk import entries, folders_above, is_folder, same_folder, scan
@@ -11,7 +12,7 @@ from kdtune.errors import Problem
 
 #: Endings of files that may be lists of videos.
 LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
-KNOWN = "classInd.txt, trainlist01.txt and testlist01.txt; groups.csv"
+KNOWN = f"{WANTED}; or classInd.txt, trainlist01.txt and testlist01.txt"
 
 
 def unknown_lists(lists: Path, listed: set[str], *, given: bool) -> list[Problem]:

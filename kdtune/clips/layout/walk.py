@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdtune.clips.layout.names import counted, problem, unusable
+from kdtune.clips.video.sequence import is_picture, sequence_of
 from kdtune.errors import Problem
 from kdtune.parse import printable
 
@@ -24,6 +25,9 @@ JUNK = frozenset({
 })
 # fmt: on
 
+#: Least number of numbered pictures that make a folder a video.
+LEAST_FRAMES = 2
+
 #: Device and inode, which identify a folder behind any link.
 Identity = tuple[int, int]
 
@@ -33,8 +37,13 @@ class Found:
     """The content of a folder and its sub-folders."""
 
     videos: list[Path] = field(default_factory=list)
+    """Video files and folders of frames, sorted."""
+    frames: dict[Path, int] = field(default_factory=dict)
+    """Folder of frames → number of its frames."""
     others: Counter[str] = field(default_factory=Counter)
-    """Suffix, in lower case, → number of files that are not videos."""
+    """Suffix, in lower case, → number of files that are neither videos nor frames."""
+    pictured: list[Path] = field(default_factory=list)
+    """Folders with pictures that are not read as frames."""
     folders: dict[Identity, Path] = field(default_factory=dict)
     """The real folders that were read."""
     again: list[Path] = field(default_factory=list)
@@ -113,6 +122,7 @@ def scan(folder: Path, outside: set[Identity]) -> Found:
             found.again.append(current)
             continue
         found.folders[identity] = current
+        pictures, holds_more = list[str](), False
         for entry in entries(current, found.problems):
             path, suffix = current / entry.name, os.path.splitext(entry.name)[1].lower()
             leads_to_folder = is_folder(entry, found.problems)
@@ -122,13 +132,50 @@ def scan(folder: Path, outside: set[Identity]) -> Found:
             if (leads_to_folder or is_video) and (reason := unusable(entry.name)):
                 found.problems.append(problem(path, reason))
             elif leads_to_folder:
+                holds_more = True
                 (links if entry.is_symlink() else folders).append(path)
             elif is_video:
+                holds_more = True
                 found.videos.append(path)
+            elif is_picture(entry.name) and entry.is_file():
+                pictures.append(entry.name)
             else:
                 found.others[(suffix or "no suffix") if entry.is_file() else "special file"] += 1
+        _add_pictures(found, current, pictures, holds_more)
     found.videos.sort()
     return found
+
+
+def scan_below(root: Path, lists: Path) -> Found:
+    """Read a whole data set: `scan` each folder in `root` but `lists`, and take the videos in `root` itself.
+
+    Raises OSError where `root` cannot be read.
+    """
+    all_found, outside = Found(), folders_above(root)
+    for entry in entries(root, all_found.problems):
+        path, leads_to_folder = root / entry.name, is_folder(entry, all_found.problems)
+        if leads_to_folder and not same_folder(path, lists):
+            found = scan(path, outside)
+            all_found.videos += found.videos
+            all_found.frames |= found.frames
+            all_found.others += found.others
+            all_found.pictured += found.pictured
+            all_found.problems += found.problems
+        elif leads_to_folder is False and path.suffix.lower() in SUFFIXES:
+            all_found.videos.append(path)
+    return all_found
+
+
+def _add_pictures(found: Found, folder: Path, pictures: list[str], holds_more: bool) -> None:
+    """Add a folder's pictures: as a video where they are numbered frames and the folder holds no other videos."""
+    sequence = sequence_of(pictures)
+    if len(sequence.names) >= LEAST_FRAMES and not holds_more:
+        found.videos.append(folder)
+        found.frames[folder] = len(sequence.names)
+        found.problems += [problem(folder / name, reason) for name in pictures if (reason := unusable(name))]
+    elif pictures:
+        found.pictured.append(folder)
+        found.others.update(os.path.splitext(name)[1].lower() for name in pictures)
 
 
 def others_in_words(others: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""Decode a video file into frames, or refuse it with a plain reason.
+"""Decode a video into frames, or refuse it with a plain reason. A folder of frames is a video, too (pictures.py).
 
 Pixels and frames are those that FFmpeg's own player shows. Every file is decoded twice, in order. The first pass uses
 PyAV without converting pixels (a tenth of the work) and checks the file against its promises (promise.py): the number
@@ -23,6 +23,7 @@ wrong only at its last frame, its frames are void and the frames start again fro
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from PIL import Image
 from kdtune.clips.frames.tiers import Frame
 from kdtune.clips.video.geometry import UPRIGHT, Pictures, display_matrix, turn_of
 from kdtune.clips.video.opening import Refused, ffmpeg_name, open_video, plain
+from kdtune.clips.video.pictures import decode_pictures, picture_header
 from kdtune.clips.video.promise import PromiseCheck, header_promise
 from kdtune.scoped import kept_process
 
@@ -64,6 +66,10 @@ def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
     A frame of number 0 voids all frames before it. Raises only Refused, possibly after some frames.
     """
     try:
+        if os.path.isdir(path):
+            for number, pixels, decoder in decode_pictures(path):
+                yield Frame(number, resized(pixels, size), decoder)
+            return
         checked = _check(path, size)
         agreed = checked.plain and (yield from _with_decord(path, size, checked))
         if not agreed:
@@ -76,11 +82,16 @@ def decode(path: Path, size: tuple[int, int]) -> Iterator[Frame]:
 
 def header_frames(path: Path) -> int:
     """Return the number of frames that the header promises, or an estimate from its seconds; 0 if it is no video."""
+    if os.path.isdir(path):
+        return _of_pictures(path)[0]
     return _of_header(path, lambda container, stream: header_promise(container, stream, path.stat().st_size))
 
 
 def header_pixels(path: Path) -> int:
     """Return the pixels of one frame, width times height; 0 if the file is no video."""
+    if os.path.isdir(path):
+        _, height, width = _of_pictures(path)
+        return height * width
     return _of_header(path, lambda _, stream: stream.width * stream.height)
 
 
@@ -93,9 +104,19 @@ def _of_header(path: Path, ask: Callable[[InputContainer, av.VideoStream], int])
         return 0  # decoding the file reports the reason
 
 
+def _of_pictures(folder: Path) -> tuple[int, int, int]:
+    """Return number, height and width of a folder's frames; zeros where the folder is refused."""
+    try:
+        return picture_header(folder)
+    except Exception:
+        return 0, 0, 0  # decoding the folder reports the reason
+
+
 def first_frame(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     """Return the first frame, (height, width, 3) uint8; None where it cannot be decoded."""
     try:
+        if os.path.isdir(path):
+            return resized(next(decode_pictures(path)).pixels, size)
         with open_video(path) as (container, stream):
             return resized(Pictures().picture(next(_frames(container, stream))), size)
     except Exception:
