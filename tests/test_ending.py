@@ -66,26 +66,26 @@ def whole(book: Book) -> SweepEnding:
 
 
 def test_the_result_is_each_blocks_best_beside_its_control(tmp_path: Path) -> None:
-    assert whole(Book(tmp_path)).summary().splitlines() == [
+    assert whole(Book(tmp_path)).result().text.splitlines() == [
         "**k-NN accuracy** on validation at late (higher is better)",
         "",
-        "| block | control | best candidate | gain (points) |",
-        "| --- | --- | --- | --- |",
-        "| fraction=1.0 | 0.400 ± 0.010 | 0.500 ± 0.010, candidate 1 (lambda 0.5124) | +10.0 |",
-        "| fraction 1/0 | 0.400 ± 0.010 | 0.300 ± 0.010, candidate 0 (lambda 0.5124) | −10.0 |",
+        "| block | control | best candidate | gain (points) | interval | says |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| fraction=1.0 | 0.400 ± 0.010 | 0.500 ± 0.010, candidate 1 (lambda 0.5124) | +10.0 | none | not decided |",
+        "| fraction 1/0 | 0.400 ± 0.010 | 0.300 ± 0.010, candidate 0 (lambda 0.5124) | −10.0 | none | not decided |",
         "",
         "Candidates: 3 complete.",
     ]
-    lower = whole(Book(tmp_path / "lower", "min")).summary()
-    assert "| fraction=1.0 | 0.400 ± 0.010 | 0.450 ± 0.010, candidate 0 (lambda 0.5124) | −5.0 |" in lower
+    lower = whole(Book(tmp_path / "lower", "min")).result().text
+    assert "| fraction=1.0 | 0.400 ± 0.010 | 0.450 ± 0.010, candidate 0 (lambda 0.5124) | −5.0 | none |" in lower
 
 
 def test_a_block_without_a_complete_candidate_says_so(tmp_path: Path) -> None:
     book = Book(tmp_path)
     book.group("candidate", "fraction=1.0", 0)
     ending = book.ending()
-    assert "| fraction=1.0 | – | none is complete | – |" in ending.summary()
-    assert "Candidates: 1 pending." in ending.summary()
+    assert "| fraction=1.0 | – | none is complete | – | – | – |" in ending.result().text
+    assert "Candidates: 1 pending." in ending.result().text
     assert not ending.history.complete
     assert ending.students().wanted == ()
     assert ending.trials() == [], "nothing of it was begun"
@@ -94,9 +94,7 @@ def test_a_block_without_a_complete_candidate_says_so(tmp_path: Path) -> None:
 def test_what_was_fine_tuned_is_the_best_of_its_block(tmp_path: Path) -> None:
     students = whole(Book(tmp_path, tracking=ModelsWanted("best", "mine"))).students()
     assert students.register == "mine"
-    first = {
-        student.trial.key: student.alias for student in students.wanted if student.trial.key.startswith(("k1", "c"))
-    }
+    first = {student.key: student.alias for student in students.wanted if student.key.startswith(("k1", "c"))}
     assert first == {"k1": None, "k1-ft": "best-fraction-1-0", "c0": None, "c0-ft": None}
     aliases = [student.alias for student in students.wanted if student.alias]
     assert len(set(aliases)) == 2, "two blocks whose names MLflow cannot tell apart"
@@ -106,7 +104,7 @@ def test_what_was_fine_tuned_is_the_best_of_its_block(tmp_path: Path) -> None:
 def test_models_are_what_the_file_asks_for(models: Any, count: int, tmp_path: Path) -> None:
     ending = whole(Book(tmp_path, tracking=ModelsWanted(models)))
     assert ending.history.complete
-    assert len({student.trial.key for student in ending.students().wanted}) == count
+    assert len({student.key for student in ending.students().wanted}) == count
 
 
 def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> None:

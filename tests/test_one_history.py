@@ -99,7 +99,7 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
     table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     page = make_report(store, "s")[0].read_text()
     ending = SweepEnding(store, history)
-    summary, tracked = rows_of(ending.summary()), {trial.key: trial for trial in ending.trials()}
+    summary, tracked = rows_of(ending.result().text), {trial.key: trial for trial in ending.trials()}
     several = len(history.objectives) > 1
     assert history.total == found["total"]
     assert history.done == found["done"]
@@ -115,11 +115,11 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
         if several:
             assert (shown["best"] or {"candidates": []})["candidates"] == numbers
             assert {int(row["trial"]) for row in reported if row["state"].endswith("Pareto set")} == set(numbers)
-            assert f"- {label}: {', '.join(f'candidate {n}' for n in numbers)}" in ending.summary()
+            assert f"- {label}: {', '.join(f'candidate {n}' for n in numbers)}" in ending.result().text
         elif leader is not None:
             assert (shown["best"]["candidate"], shown["best"]["objective"]) == (leader.number, leader.objective())
         if leader is None or gain is None:
-            assert summary[label][1:] == ["none is complete", "–"]
+            assert summary[label][1:] == ["none is complete", "–", "–", "–"]
             assert shown["best"] is None
             continue
 
@@ -150,7 +150,9 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
         assert trial["state"] == "pending" or tracked[trial["key"]].state == trial["state"]
         assert f"trial-{trial['key']}" in page
     candidates = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
-    assert all(f"{count} {state}" in ending.summary().split("Candidates: ")[1] for state, count in candidates.items())
+    assert all(
+        f"{count} {state}" in ending.result().text.split("Candidates: ")[1] for state, count in candidates.items()
+    )
 
 
 def states_of(history: SweepHistory) -> Counter[tuple[str | None, str]]:

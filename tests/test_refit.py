@@ -28,7 +28,7 @@ from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials, trained_keys
 from kdtune.plan.plan import plan
 from kdtune.report.accuracies import accuracies
-from kdtune.report.tables import render
+from kdtune.report.results import render
 from kdtune.store import Store
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
@@ -220,7 +220,7 @@ def test_watchers_and_mlflow_are_told(told: Store) -> None:
     history = read_history(told, "s")
     assert history.complete
     ending = SweepEnding(told, history)
-    assert "Trained again on the whole training list, k-NN accuracy on test" in ending.summary()
+    assert "Trained again on the whole training list, k-NN accuracy on test" in ending.result().text
     runs = [trial for trial in ending.trials() if trial.tags["kdtune.kind"] == "refit"]
     assert len(runs) == 12
     assert {trial.objective for trial in runs} == {None}

@@ -14,8 +14,8 @@ from kdtune.api.reporting import make_report
 from kdtune.errors import EXIT_OK
 from kdtune.execute.in_process import InProcess
 from kdtune.history.reading import read_history
+from kdtune.history.videos import videos_of
 from kdtune.report.stops import chosen_stops
-from kdtune.report.videos import videos_of
 from kdtune.store import Store
 from kdtune.store.files import read_json
 from kdtune.train.session import Session

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 import yaml
 from databases import empty_database
@@ -85,17 +84,39 @@ def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form
     assert f"{trials[0]['stages']['finetune']['test']['top1']:.3f}" in table
 
 
-def test_mlflow_shows_fine_tunings_as_runs_of_their_own(swept: Path) -> None:
-    mlflow.set_tracking_uri(f"sqlite:///{swept}/mlflow.db")
-    runs = mlflow.search_runs(experiment_names=["phases"], output_format="list")
-    phases = [run for run in runs if run.data.tags.get("kdtune.phase") == "finetune"]
-    trials = {trial["finetune"]: trial for trial in trials_of(swept) if trial["finetune"]}
-    assert {run.data.params["key"] for run in phases} == set(trials)
-    for found in phases:
-        trial = trials[found.data.params["key"]]
-        assert found.data.metrics["finetune/test/top1"] == trial["stages"]["finetune"]["test"]["top1"]
-        assert found.data.params["alpha"] == str(trial["params"]["alpha"])
-        assert found.info.status == "FINISHED"
+def test_mlflow_shows_fine_tunings_in_their_trials_runs(swept: Path) -> None:
+    client = MlflowClient(f"sqlite:///{swept}/mlflow.db")
+    experiment = client.get_experiment_by_name("phases")
+    assert experiment is not None
+    assert "kdtune ui" in experiment.tags["mlflow.note.content"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "kdtune.sweep" in run.data.tags]
+    trials = {trial["key"]: trial for trial in trials_of(swept)}
+    found = {run.data.params["key"]: run for run in runs if run is not parent}
+    assert found.keys() == trials.keys()
+    for key, trial in trials.items():
+        data, settings = found[key].data, {"epochs": "4", "optimizer.batch": "4", "clip.frames": "8"}
+        assert settings.items() <= data.params.items()
+        assert data.params["optimizer.lr"] == str(trial["params"].get("optimizer.lr", 0.01))
+        assert found[key].info.status == "FINISHED"
+        assert f"replay {key[:12]}" in data.tags["mlflow.note.content"]
+        assert ("finetune/test/top1" in data.metrics) == (trial["state"] == "complete")
+        if trial["state"] == "complete":
+            assert data.metrics["finetune/test/top1"] == trial["stages"]["finetune"]["test"]["top1"]
+            assert data.tags["kdtune.finetuned"] == trial["finetune"]
+            assert (data.params["finetune.epochs"], data.params["finetune.optimizer.lr"]) == ("2", "0.05")
+            steps = client.get_metric_history(found[key].info.run_id, "finetune/train/loss")
+            assert [entry.step for entry in steps] == [5, 6]
+            steps = client.get_metric_history(found[key].info.run_id, "epoch_seconds")
+            assert sorted(entry.step for entry in steps) == [1, 2, 3, 4, 5, 6]
+    history = read_history(Store(swept), "phases")
+    block = history.blocks["all"]
+    assert block.leader is not None
+    gain = block.gain(block.leader)
+    assert gain is not None
+    assert parent.data.metrics == {"best/pretext_loss": block.leader.objective(), "best/gain": gain.mean}
+    assert parent.data.tags["kdtune.verdict"] == "not decided"
+    assert "`optimizer.batch` 4" in parent.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.slow

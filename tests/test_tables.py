@@ -15,8 +15,7 @@ from watched import GMAC, KNN, a_history, asked, ended
 from kdtune.history.events import Ended, Outcome
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import EarlierProfile, SweepTrials, TrialEnd, TrialRecord
-from kdtune.report.results import mixed_profiles, results_json
-from kdtune.report.tables import FORMATS, render, summary
+from kdtune.report.results import FORMATS, mixed_profiles, render, results_json, summary
 
 #: The values of each seed in the end; None for a group that was pruned at the early stage.
 Values = tuple[float, ...] | None

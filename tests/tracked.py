@@ -9,7 +9,7 @@ from kdtune.store import Store
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.publish import Publisher, TrackedTrial
-from kdtune.tracking.sweep_text import SweepText
+from kdtune.tracking.sweep_text import SweepResult, SweepText
 
 EXPERIMENT, SWEEP = "experiment", "lambda_tau"
 STAGES = {2: "early", 4: "late"}
@@ -67,7 +67,7 @@ def publish(uri: str, folder: Path, trials: list[TrackedTrial], state: str = "co
     )
     for trial in trials:
         publisher.update(trial)
-    return publisher.close(state, "The third.", timeout_s=120)
+    return publisher.close(state, SweepResult("The third.", "surely better", {"best/knn": 0.4}), timeout_s=120)
 
 
 class Shown:

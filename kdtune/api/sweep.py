@@ -48,7 +48,7 @@ class Sweep:
         """Show the question, the answer and a table for each block in a notebook."""
         from html import escape
 
-        from kdtune.report.tables import summary_tables
+        from kdtune.report.results import summary_tables
         from kdtune.tables.html import table_html
 
         texts = [self.name, self.history.record.question, self.answer]
@@ -228,7 +228,7 @@ class Sweep:
     @cached_property
     def _videos(self) -> dict[str, dict[str, int]]:
         """Block → split → how many videos are evaluated, where that is known."""
-        from kdtune.report.videos import videos_of
+        from kdtune.history.videos import videos_of
 
         return videos_of(self.store.files, self.history)
 

@@ -13,7 +13,7 @@ from kdtune.cli.parser import Parser, Run
 from kdtune.commands import data, jobs, machine, publish, report, sweeps, teachers, trials, watch
 from kdtune.commands import store as store_commands
 from kdtune.parse import printable
-from kdtune.report.tables import FORMATS
+from kdtune.report.results import FORMATS
 from kdtune.store.places import default_place
 from kdtune.tracking.location import DEFAULT_PORT
 from kdtune.urls import SecretUrl

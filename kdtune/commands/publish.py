@@ -32,7 +32,7 @@ def publish(options: argparse.Namespace) -> int:
         publisher = Publisher(uri, history.record.experiment, sweep_text(history.record), files.mlflow, trials)
         state = "complete" if history.complete else "interrupted"
         students = ending.students() if history.complete else None
-        unsent = publisher.close(state, ending.summary(), students=students)
+        unsent = publisher.close(state, ending.result(), students=students)
     if unsent:
         raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])
     _, unsent = log_report(store, name, uri)

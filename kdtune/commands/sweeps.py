@@ -26,8 +26,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.execute.driver import drive
     from kdtune.history.reading import read_history
     from kdtune.history.trials import sweep_trials
-    from kdtune.report.results import mixed_profiles
-    from kdtune.report.tables import summary
+    from kdtune.report.results import mixed_profiles, summary
     from kdtune.tracking.location import is_server, tracking_uri
     from kdtune.watch.live import watcher
 
@@ -77,8 +76,7 @@ def plan(options: argparse.Namespace) -> int:
 def results(options: argparse.Namespace) -> int:
     from kdtune.history.reading import read_history
     from kdtune.history.trials import sweep_trials
-    from kdtune.report.results import mixed_profiles
-    from kdtune.report.tables import READABLE, render
+    from kdtune.report.results import READABLE, mixed_profiles, render
     from kdtune.tracking.location import tracking_uri
     from kdtune.tracking.publish import read_run_ids
 

@@ -17,8 +17,8 @@ from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches
 from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
+from kdtune.tracking.ending import tracked_trial
 from kdtune.tracking.publish import Publisher, Untracked
-from kdtune.tracking.trials import keys_of, tracked_trial
 from kdtune.units import duration
 
 
@@ -104,9 +104,9 @@ class SweepBooks:
         self.apply(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
 
     def on_end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        trials = keys_of(group.asked(), outcome.state)
-        for key in trials:
+        for key in group.keys:
             self._publish(group, key, outcome.state, outcome.objective, cached)
+        trials = [*group.keys, *(group.finetuned if outcome.state == "complete" else ())]
         if group.name in self.stopping.begun:
             # A trial that failed before its first row counts as trained.
             trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)

@@ -116,4 +116,4 @@ def drive(
 def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str) -> list[str]:
     """Send the sweep's end to MLflow; return messages about what could not be sent."""
     ending = SweepEnding(store, read_history(store, name))
-    return publisher.close(state, ending.summary(), students=ending.students() if state == "complete" else None)
+    return publisher.close(state, ending.result(), students=ending.students() if state == "complete" else None)

@@ -42,6 +42,11 @@ class Gain:
             return "not decided"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not decided"
 
+    @property
+    def says(self) -> str:
+        """The verdict in words: `surely better`, `surely worse` or `not decided`."""
+        return self.verdict if self.verdict == "not decided" else f"surely {self.verdict}"
+
 
 def level_of_each(comparisons: int) -> float:
     """Return the level of each of `comparisons` intervals that hold together with LEVEL (Bonferroni)."""

@@ -143,6 +143,8 @@ class BlockHistory:
         """Number → candidate."""
         self.refits: dict[str, GroupHistory] = {}
         """The name of the refitted group → its refit."""
+        self.teachers: dict[str, GroupHistory] = {}
+        """Name → teacher; only in the block of teachers."""
         self.counts: Counter[tuple[Kind, State]] = Counter()
         """(kind, state) → number of groups asked for."""
         self.front = Front([objective.mode for objective in objectives])

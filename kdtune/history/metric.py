@@ -17,7 +17,7 @@ MEANS = ("precision", "recall", "f1")
 ONE_ANSWER = ("pretext", "knn", "linear", "action", "top1")
 COST_UNITS = {"gmac": "GMAC", "peak_memory": "MiB", "clip_ms": "ms", "epoch_seconds": "s", "parameters": "weights"}
 #: Displayed names that differ from the column's.
-NAMES = {"knn": "k-NN", "f1": "F1", "gmac": "GMAC"}
+NAMES = {"knn": "k-NN", "top1": "top-1", "top5": "top-5", "f1": "F1", "gmac": "GMAC"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class MetricSpec:
         """Return the same metric at another stage or on another split; a cost has neither."""
         return self if self.cost else replace(self, stage=stage or self.stage, split=split or self.split)
 
-    def as_knn(self) -> MetricSpec:
-        """Return k-NN accuracy, which every pre-training records, on the same split and stage."""
-        return MetricSpec("knn", self.split, self.stage, "max", "knn")
+    def other(self, accuracy: str, stage: str | None = None) -> MetricSpec:
+        """Return another accuracy on the same split, at `stage` or at the same one; a cost's split is validation."""
+        return MetricSpec(accuracy, self.split, stage or self.stage, "max", accuracy)
 
     # ---- direction, unit, baseline -----------------------------------------------------------------------------------
 

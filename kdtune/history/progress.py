@@ -31,7 +31,7 @@ def picture(history: SweepHistory) -> JsonObject:
 
     {"done": ended groups, "total", "time_left": seconds or None,
     "metric": the objective's column, or None where there are several objectives, "unit": of gains,
-    "teachers": as a block, or None where there are none,
+    "teachers": as a block, with "values": {teacher: its own value in the objective's metric}, or None without teachers,
     "blocks": [{"block", "complete", "pruned", "failed", "running", "pending": groups,
     "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
     several objectives {"candidates": the Pareto set} or None}],
@@ -44,7 +44,7 @@ def picture(history: SweepHistory) -> JsonObject:
         "time_left": time_left(history),
         "metric": history.metric.column if len(history.objectives) == 1 else None,
         "unit": history.metric.unit,
-        "teachers": _block(history.teachers) if history.teachers.counts.total() else None,
+        "teachers": _teachers(history) if history.teachers.counts.total() else None,
         "blocks": [_block(block) for block in history.blocks.values()],
         "running": [_running(group) for group in history.running.values()],
     }
@@ -59,6 +59,11 @@ def _block(block: BlockHistory) -> JsonObject:
         objective = block.best[0].objective()
         best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
     return {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
+
+
+def _teachers(history: SweepHistory) -> JsonObject:
+    found = {name.removeprefix("teacher "): group.objective() for name, group in history.teachers.teachers.items()}
+    return _block(history.teachers) | {"values": {name: value for name, value in found.items() if value is not None}}
 
 
 def _running(group: GroupHistory) -> JsonObject:

@@ -35,7 +35,7 @@ class SweepHistory:
         """Every group that was asked for and that the sweep still has, by name."""
         self.blocks = {label: self._block(label, size) for label, size in record.blocks.items()}
         self.teachers = self._block("teachers", 0)
-        """The counts and the pace of the teachers, which belong to no block."""
+        """The teachers, which belong to no block, with their counts and their pace."""
         self.open: dict[str, GroupHistory] = {}
         """The groups that have not ended, by name."""
         self.running: dict[str, GroupHistory] = {}
@@ -152,6 +152,8 @@ class SweepHistory:
         elif group.kind == "candidate":
             block.candidates[group.number] = group
             block.seeds = len(group.seeds)
+        else:
+            block.teachers[group.name] = group
         return group
 
     def _void(self, group: GroupHistory) -> None:
@@ -174,6 +176,8 @@ class SweepHistory:
             del block.controls[group.number][group.seeds[0]]
         elif group.kind == "candidate":
             del block.candidates[group.number]
+        else:
+            del block.teachers[group.name]
 
     def _start(self, group: GroupHistory | None) -> GroupHistory | None:
         if group is not None:
@@ -197,8 +201,9 @@ class SweepHistory:
         """Return the metric that is displayed for a running group, and its value in an epoch's row."""
         split = "test" if group.kind == "refit" else self.metric.split
         figures = (row.evaluation or {}).get(split, {})
-        # Metrics of the action head are missing before fine-tuning, and a cost is not measured per epoch.
-        metric = self.metric if self.metric.column in figures else self.metric.as_knn()
+        # Only fine-tuning measures the action head, which k-NN stands for before; a cost is not measured per epoch.
+        others = (self.metric.other(name) for name in ("top1", "knn"))
+        metric = next((metric for metric in (self.metric, *others) if metric.column in figures), self.metric)
         return (metric, figures[metric.column]) if metric.column in figures else None
 
     def _end(self, group: GroupHistory | None, ended: Ended) -> GroupHistory | None:

@@ -18,6 +18,7 @@ from kdtune.history.sweep import SweepHistory
 from kdtune.names import is_name, quoted
 from kdtune.near import did_you_mean
 from kdtune.store import Store, TrialFiles
+from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
 
 #: Stage → split → metric → value.
@@ -46,6 +47,19 @@ class TrialEnd:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """How an action head answered on one split: the fields of classes_STAGE.json that a report needs."""
+
+    actions: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Number of videos; a row for each true class, a column for each predicted one."""
+
+    def __post_init__(self) -> None:
+        if {len(self.actions)} != {len(self.confusion), *map(len, self.confusion)}:
+            raise ValueError("confusion must have a row and a column for each action")
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial of a group: one seed, with its fine-tuning."""
 
@@ -66,6 +80,8 @@ class TrialRecord:
     """The objectives of `values`, in order; those of a refit are on test."""
     end: TrialEnd | None = field(default=None, repr=False)
     """The trial's result; None if it was not trained to its end in this sweep."""
+    span: tuple[float, float] | None = None
+    """When its first epoch began and its last one ended, in seconds since 1970; None if that is not known."""
 
     @property
     def key(self) -> str:
@@ -91,8 +107,8 @@ class TrialRecord:
 
     @property
     def candidate(self) -> int | None:
-        """The number of its candidate; None for a control."""
-        return None if self.is_control else self.group.number
+        """The number of its candidate; None for a control or a teacher."""
+        return self.group.number if self.group.role == "candidate" else None
 
     @property
     def params(self) -> Mapping[str, Scalar]:
@@ -147,9 +163,12 @@ class SweepTrials:
     refits: Sequence[TrialRecord] | None
     """Trials of the refits of controls and of the candidates that the search still chooses; None if the sweep file has
     no `refit: true`."""
+    teachers: Sequence[TrialRecord] = ()
+    """The teachers, which have epochs and stages of their own."""
 
     @property
     def every(self) -> list[TrialRecord]:
+        """The trials and refits, without teachers."""
         return [*self.trials, *(self.refits or ())]
 
 
@@ -158,7 +177,8 @@ def sweep_trials(store: Store, history: SweepHistory) -> SweepTrials:
     trials = _records(store, list(history.in_order()), history.objectives)
     again = [refit for block in history.blocks for refit in history.chosen_refits(block)]
     tested = [objective.at(split="test") for objective in history.objectives]
-    return SweepTrials(history, trials, _records(store, again, tested) if history.record.refit else None)
+    teachers = _records(store, list(history.teachers.teachers.values()), ())
+    return SweepTrials(history, trials, _records(store, again, tested) if history.record.refit else None, teachers)
 
 
 def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | None:
@@ -211,8 +231,10 @@ def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[Metr
         rows = rows + epoch_rows(store.trial(group.asked.finetuned[i]))
     stages = {row.stage: row.evaluation for row in rows if row.stage is not None and row.evaluation is not None}
     seconds = sum(row.seconds for row in rows)
+    dated = [row for row in rows if row.at > 0]
+    span = (min(row.at - row.seconds for row in dated), max(row.at for row in dated)) if dated else None
     weights = weights if end is None else end.weights_sha256
-    return TrialRecord(group, i, state, epochs, stages, seconds, weights, objectives, end)
+    return TrialRecord(group, i, state, epochs, stages, seconds, weights, objectives, end, span)
 
 
 def epoch_rows(files: TrialFiles) -> list[EpochRow]:
@@ -225,3 +247,14 @@ def trial_end(files: TrialFiles) -> TrialEnd | None:
     """Return the result of a complete trial; None if it is not complete or its result is damaged."""
     result = files.sound_result()
     return None if result is None else passed_over(lambda: parsed(TrialEnd, result, files.result_file), None)
+
+
+def class_figures(files: TrialFiles, stage: str, split: str) -> ClassFigures | None:
+    """Return the per-class figures of an action head; None if there are none or their file is damaged."""
+    place = files.classes(stage)
+
+    def read() -> ClassFigures | None:
+        found = (read_json(place) or {}).get(split)
+        return None if found is None else parsed(ClassFigures, found, place)
+
+    return passed_over(read, None)

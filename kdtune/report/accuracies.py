@@ -10,7 +10,7 @@ from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.metric import MetricSpec, Split
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
-from kdtune.report.tables import READABLE
+from kdtune.report.results import READABLE
 from kdtune.tables import Table, render
 
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.

@@ -40,7 +40,7 @@ def curve_metric(sweep: SweepReport, store: Store) -> MetricSpec:
     """Return the report's metric if pre-training records it, else k-NN, which is always recorded."""
     evaluated = next((trial for trial in sweep.trials if trial.stages), None)
     if sweep.metric.cost or (evaluated is not None and not curve(store, evaluated, sweep.metric)):
-        return sweep.metric.as_knn()
+        return sweep.metric.other("knn")
     return sweep.metric
 
 

@@ -231,7 +231,7 @@ def early_plot(paper: Paper) -> Figure | None:
         gain = 100 * ((kd.mean("early") or 0.0) - (base.mean("early") or 0.0))
         theirs = 100 * (kd.published["early"] - base.published["early"])
         ax.plot([gain, theirs], [y, y], color="#D0D0D0", lw=1.5, zorder=1)
-        ax.plot([gain], [y], "o", color=BLUE, ms=6, label="measured", zorder=3)
+        ax.plot([gain], [y], "o", color=BLUE, ms=6, label="measured", zorder=3, gid=f"mark:{' '.join(kd.keys)}")
         ax.plot([theirs], [y], "D", color=ORANGE, ms=5, label="published", zorder=2)
         seeds = kd.measured["early"].keys() & base.measured["early"].keys()
         each = [100 * (kd.measured["early"][seed] - base.measured["early"][seed]) for seed in seeds]

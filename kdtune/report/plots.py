@@ -1,14 +1,15 @@
 """The style of a report's plots, and the plots of gains and stages. matplotlib is imported only to draw.
 
 Colours are Okabe and Ito's, which colour-blind people can distinguish; shapes or words repeat their meaning. The same
-figures give the same bytes: no date, no version, and names of SVG parts that follow from the content.
+figures give the same bytes: no date, no version, and names of SVG parts that follow from the content. What belongs to
+a trial carries the trial's keys, so that a page can mark the trial in all plots.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.report.convergence import Curve, mean_curve
-from kdtune.report.standing import SweepReport
+from kdtune.report.standing import Entry, SweepReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,12 +63,17 @@ class Plot:
     name: str
     caption: str
     svg: bytes
+    """Parts of a trial are groups with `data-keys`, its keys, and the class `mark`, or `base` for a control."""
     png: bytes
 
-    @property
-    def uri(self) -> str:
-        """The SVG as a data URI. As an image of its own, its part names cannot clash with another plot's."""
-        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+#: A group of a drawn SVG with the identifier of `mark`.
+MARK = re.compile(rb'<g id="(mark|base):([^"]*)">')
+
+
+def mark(entry: Entry) -> str:
+    """Return the identifier (matplotlib's gid) for what is drawn of a candidate or control."""
+    return f"{'base' if entry.is_control else 'mark'}:{' '.join(entry.keys)}"
 
 
 def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Plot]:
@@ -83,7 +89,7 @@ def drawn(name: str, caption: str, draw: Callable[[], Figure | None]) -> list[Pl
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return [Plot(name, caption, svg.getvalue(), png.getvalue())]
+    return [Plot(name, caption, MARK.sub(rb'<g class="\1" data-keys="\2">', svg.getvalue()), png.getvalue())]
 
 
 def figure_of(height: float, width: float = WIDTH) -> Figure:
@@ -143,12 +149,14 @@ VERDICTS = {
 def gains_plot(sweep: SweepReport) -> Figure | None:
     """Draw the gain over the control of every block's best candidates, with intervals."""
     rows: list[tuple[str, Gain | None]] = []
+    marks: list[str | None] = []
     for standing in sweep.standings:
         entries = [entry for entry in standing.candidates if entry.name in standing.gains][:CANDIDATES]
         params = sweep.varied_in(standing)
         names = [textwrap.shorten(entry.described(params).removeprefix("candidate "), 60) for entry in entries]
         rows += [(standing.block, None)] if entries else []
         rows += [(name, standing.gains[entry.name]) for name, entry in zip(names, entries, strict=True)]
+        marks += [None, *map(mark, entries)] if entries else []
     gains = [gain for _, gain in rows if gain is not None]
     if not gains:
         return None
@@ -158,13 +166,14 @@ def gains_plot(sweep: SweepReport) -> Figure | None:
     for y, (_, gain) in enumerate(rows):
         if gain is not None:
             colour, marker, face, name = VERDICTS[gain.verdict]
-            _bar(ax, y, _ends(gain), reach, colour)
-            ax.plot([gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3)
+            _bar(ax, y, _ends(gain), reach, colour, marks[y])
+            ax.plot([gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3, gid=marks[y])
     ax.axvline(0, color=BLACK, lw=1)
     ax.set_xlim(-reach, reach)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
-    for tick, (_, gain) in zip(ax.get_yticklabels(), rows, strict=True):
+    for tick, (_, gain), gid in zip(ax.get_yticklabels(), rows, marks, strict=True):
+        tick.set_gid(gid)
         if gain is None:
             tick.set_fontweight("bold")
     ax.grid(axis="y", visible=False)
@@ -179,21 +188,21 @@ def _ends(gain: Gain) -> list[float]:
 
 
 def _reach(means: list[float], ends: list[float]) -> float:
-    """Return the axis' end, which most intervals fit, so that one wide interval does not shrink the others to dots."""
+    """Return the end of the axis. It fits most intervals: one wide interval must not shrink the others to dots."""
     usual = max(3 * max(map(abs, means)), 1.3 * median(map(abs, ends)) if ends else 0.0)
     return 1.1 * min(max(map(abs, [*means, *ends])), usual) or 1.0
 
 
-def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str) -> None:
+def _bar(ax: Axes, y: int, ends: list[float], reach: float, colour: str, gid: str | None) -> None:
     """Draw an interval, with an arrow if it extends beyond the axis."""
     if not ends:
         return
     low, high = max(-reach, ends[0]), min(reach, ends[1])
-    ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+    ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt", gid=gid)
     if ends[0] < -reach:
-        ax.plot([low], [y], "<", color=colour, ms=4, clip_on=False)
+        ax.plot([low], [y], "<", color=colour, ms=4, clip_on=False, gid=gid)
     if ends[1] > reach:
-        ax.plot([high], [y], ">", color=colour, ms=4, clip_on=False)
+        ax.plot([high], [y], ">", color=colour, ms=4, clip_on=False, gid=gid)
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
@@ -204,6 +213,8 @@ def stages_plot(sweep: SweepReport, curves: dict[str, Curve], metric: MetricSpec
     shown = [s for s in sweep.standings if any(curves.get(t.key) for t in sweep.trials if t.block == s.block)]
     if not shown:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = panels(len(shown[:BLOCKS]), 2.3 if len(shown) > 3 else 3.0)
     teachers = teachers_of(sweep)
     for teacher, (colour, marker) in teachers.items():
@@ -214,16 +225,19 @@ def stages_plot(sweep: SweepReport, curves: dict[str, Curve], metric: MetricSpec
             colour, marker = teachers[str(entry.params["teacher"])]
             pruned = entry.state == "pruned"
             faint = 0.45 if len(standing.candidates) > 12 else 0.85
-            style = {"color": colour, "lw": 1.1, "alpha": faint, "marker": marker, "ms": 3}
+            style = {"color": colour, "lw": 1.1, "alpha": faint, "marker": marker, "ms": 3, "gid": mark(entry)}
             ax.plot(line.keys(), line.values(), **style)
             if pruned and line:
                 last = max(line)
-                ax.plot([last], [line[last]], marker="x", ms=6, mew=1.6, color=colour, ls="", zorder=4)
+                cross = {"marker": "x", "ms": 6, "mew": 1.6, "color": colour, "ls": "", "zorder": 4}
+                ax.plot([last], [line[last]], **cross, gid=mark(entry))
         for entry in standing.controls:
             line = mean_curve([curves[key] for key in entry.keys if curves.get(key)])
             dashes = "-" if entry is standing.controls[0] else "--"
-            ax.plot(line.keys(), line.values(), color=BLACK, lw=2.2, ls=dashes, marker=".", label=entry.name, zorder=5)
+            style = {"color": BLACK, "lw": 2.2, "ls": dashes, "marker": ".", "zorder": 5, "gid": mark(entry)}
+            ax.plot(line.keys(), line.values(), label=entry.name, **style)
         ax.set_title(standing.block)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     for ax in axes[-3:]:
         ax.set_xlabel("epoch")
     if any(entry.state == "pruned" for standing in shown for entry in standing.candidates):

@@ -18,6 +18,7 @@ from kdtune.report.plots import (
     WIDTH,
     figure_of,
     legend,
+    mark,
     panels,
     teacher_name,
     teachers_of,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-#: From dark to bright, with both ends visible on white for everyone.
+#: A colour map from dark to bright. Both of its ends are visible on white, also to colour-blind people.
 COLOURS = "viridis"
 
 
@@ -41,6 +42,7 @@ def searched(space: dict[str, Parameter]) -> dict[str, Parameter]:
 
 
 def value_of(entry: Entry, metric: MetricSpec) -> float | None:
+    """Return the mean over the seeds; None unless the entry is complete."""
     values = list(entry.finals(metric).values()) if entry.state == "complete" else []
     return fmean(values) if values else None
 
@@ -50,9 +52,8 @@ def _scale(sweep: SweepReport) -> Normalize:
 
     found = [value_of(entry, sweep.metric) for standing in sweep.standings for entry in standing.candidates]
     values = [value for value in found if value is not None]
-    return (
-        Normalize(min(values), max(values)) if len(set(values)) > 1 else Normalize(values[0] - 0.01, values[0] + 0.01)
-    )
+    low, high = min(values), max(values)
+    return Normalize(low, high) if low < high else Normalize(low - 0.01, high + 0.01)
 
 
 def _has_values(sweep: SweepReport) -> bool:
@@ -79,8 +80,8 @@ def map_plot(sweep: SweepReport, space: dict[str, Parameter]) -> Figure | None:
                 continue
             value = value_of(entry, sweep.metric)
             _, marker = teachers[str(entry.params["teacher"])]
-            face = "none" if value is None else colours.to_rgba(value)
-            ax.plot([x], [y], marker=marker, ms=7, mfc=face, mec=GREY if value is None else BLACK, mew=0.8, ls="")
+            face, edge = ("none", GREY) if value is None else (colours.to_rgba(value), BLACK)
+            ax.plot([x], [y], marker=marker, ms=7, mfc=face, mec=edge, mew=0.8, ls="", gid=mark(entry))
         for teacher, (_, marker) in teachers.items():
             ax.plot([], [], marker=marker, mfc=GREY, mec=BLACK, ls="", label=teacher_name(teacher))
         ax.plot([], [], marker="o", mfc="none", mec=GREY, ls="", label="pruned or failed (hollow)")
@@ -95,7 +96,7 @@ def map_plot(sweep: SweepReport, space: dict[str, Parameter]) -> Figure | None:
 
 
 def _range(axis: Axis, parameter: Parameter) -> None:
-    """Return the whole searched range, whatever was asked."""
+    """Show the whole searched range on an axis, even if the candidates cover only a part of it."""
     if parameter.bounds is None:
         return
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -161,12 +162,8 @@ def parallel_plot(sweep: SweepReport, space: dict[str, Parameter]) -> Figure | N
             if value is not None:
                 points.append((last, float(scale(value))))
             colour = "#CFCFCF" if value is None else colours.to_rgba(value)
-            ax.plot(
-                *zip(*points, strict=True),
-                color=colour,
-                lw=0.8 if value is None else 1.4,
-                zorder=1 if value is None else 2,
-            )
+            width, level = (0.8, 1) if value is None else (1.4, 2)
+            ax.plot(*zip(*points, strict=True), color=colour, lw=width, zorder=level, gid=mark(entry))
         for x, (name, parameter) in enumerate(parameters.items()):
             _axis(ax, x, label(name), _ticks(parameter))
         ends = [(y, sweep.metric.text(scale.vmin + y * (scale.vmax - scale.vmin))) for y in (0.0, 0.5, 1.0)]
@@ -227,19 +224,20 @@ def pareto_plot(sweep: SweepReport) -> Figure | None:
             if x is not None and y is not None:
                 colour, marker = teachers[str(entry.params["teacher"])]
                 name = teacher_name(entry.params["teacher"])
-                ax.plot([x], [y], marker=marker, color=colour, ms=6, ls="", label=name, alpha=0.9)
+                ax.plot([x], [y], marker=marker, color=colour, ms=6, ls="", label=name, alpha=0.9, gid=mark(entry))
         front = sorted((value_of(entry, other) or 0.0, value_of(entry, first) or 0.0) for entry in standing.best)
         ax.plot(*zip(*front, strict=True), color=GREY, lw=1.2, zorder=1, label="Pareto set")
         for entry in standing.controls:
             x, y = value_of(entry, other), value_of(entry, first)
             if x is not None and y is not None:
-                ax.plot([x], [y], marker="*", color=VERMILION, ms=10, ls="", label="control", zorder=4)
-        # No candidate lies beyond the line: it would be better in both.
+                style = {"marker": "*", "color": VERMILION, "ms": 10, "ls": "", "zorder": 4}
+                ax.plot([x], [y], label="control", gid=mark(entry), **style)
+        # A candidate beyond the line would be better in both objectives, so the numbers find free space there.
         side, up = (-5 if other.mode == "min" else 5), (4 if first.mode == "max" else -10)
         beside = {"xytext": (side, up), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
         for entry in standing.best:
             at = (value_of(entry, other) or 0.0, value_of(entry, first) or 0.0)
-            ax.annotate(entry.name, at, fontsize=8, **beside)
+            ax.annotate(entry.name, at, fontsize=8, gid=mark(entry), **beside)
         ax.set_title(standing.block if standing.block != "all" or len(shown) > 1 else "")
         ax.set_xlabel(f"{other.axis}: {'less' if other.mode == 'min' else 'more'} is better")
         ax.set_ylabel(first.axis)

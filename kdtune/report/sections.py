@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
-from kdtune.config.space import Scalar, value_text
+from kdtune.config.recipe import recipe
+from kdtune.config.space import Parameter, Scalar, resolve, value_text
+from kdtune.config.sweep import SweepConfig
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import Profile, TrialRecord, baseline_in
 from kdtune.report.convergence import Reach
 from kdtune.report.standing import Entry, Standing, SweepReport, label
-from kdtune.report.stops import Stops
 from kdtune.tables import Cell, Column, Table, number
 
 #: Hex digits of a digest that a table shows.
@@ -34,10 +35,10 @@ def block_table(sweep: SweepReport, standing: Standing, name: str) -> Table:
     for entry in entries:
         cells = [Cell(entry.name), *(Cell(value_text(entry.params.get(p)), entry.params.get(p)) for p in params)]
         best = entry in standing.best
-        cells += [_mean(entry, metric.at(stage=s), strong=best and s == metric.stage) for s in stages]
-        cells += [_mean(entry, m) for m in ([metric] if metric.cost else [])]
-        cells += [_mean(entry, m) for m in others]
-        rows.append([*cells, *_gain(standing.gains.get(entry.name), metric), Cell(_state(entry, standing))])
+        cells += [mean_cell(entry, metric.at(stage=s), strong=best and s == metric.stage) for s in stages]
+        cells += [mean_cell(entry, m) for m in ([metric] if metric.cost else [])]
+        cells += [mean_cell(entry, m) for m in others]
+        rows.append([*cells, *gain_cells(standing.gains.get(entry.name), metric), Cell(_state(entry, standing))])
     majority = baseline_in(metric, [entry.trials[0] for entry in entries])
     title = f"{standing.block}: {metric.name}{f' on {metric.split}' if not metric.cost else ''}"
     title += "" if majority is None else f" (majority baseline {majority:.3f})"
@@ -53,8 +54,8 @@ def on_test_table(sweep: SweepReport) -> Table | None:
         for entry in [*controls[:1], *best]:
             if entry.finals(metric):
                 role = entry.described(sweep.varied_in(standing))
-                cells = [Cell(standing.block), Cell(role), _mean(entry, metric)]
-                rows.append([*cells, *_gain(gains.get(entry.name), metric)])
+                cells = [Cell(standing.block), Cell(role), mean_cell(entry, metric)]
+                rows.append([*cells, *gain_cells(gains.get(entry.name), metric)])
                 keys.append(entry.keys)
     columns = [Column("block"), Column("trial"), number(f"{metric.name} on test")]
     columns += [number(metric.gain_head), number("interval"), Column("says")]
@@ -86,32 +87,31 @@ def reach_table(reaches: dict[str, list[Reach]], sweep: SweepReport, metric: Met
     return Table(columns, rows, title, [note], "convergence", keys) if rows else None
 
 
-def stops_table(stops: Stops, metric: MetricSpec) -> Table | None:
-    """Return the pruned candidates that were trained to their end."""
-    rows = []
-    for found in stops.finished:
-        rows.append(
-            [
-                Cell(found.block),
-                Cell(f"candidate {found.number}"),
-                Cell(found.stage),
-                Cell(metric.text(found.value), found.value),
-                *(_signed(gain, metric) for gain in (found.over_best, found.over_control)),
-                Cell("wrong: it would be the best" if found.wrong else "right"),
-            ]
-        )
-    columns = [Column("block"), Column("trial"), Column("stopped at"), number("in the end")]
-    columns += [number(metric.gain_head.replace("gain", f"less the {other}", 1)) for other in ("best", "control")]
-    columns += [Column("the stop was")]
-    title = f"Pruned candidates, trained to their end: {metric.title}"
-    keys = [found.keys for found in stops.finished]
-    return Table(columns, rows, title, name="stops", keys=keys) if rows else None
+def recipe_table(config: SweepConfig) -> Table:
+    """Return the settings that all trials share and the search, in the sweep file's words."""
+    search, chosen = config.search, {resolve(name) for name in (*config.search.blocks, *config.search.space)}
+    rows = [(path, text) for path, text in recipe(config.trial).items() if path not in chosen]
+    rows += [(f"blocks: {name}", ", ".join(map(value_text, values))) for name, values in search.blocks.items()]
+    rows += [(f"searched: {name}", _searched(parameter)) for name, parameter in search.space.items()]
+    rows += [("seeds", ", ".join(map(str, search.seeds))), ("sampler", search.sampler)]
+    if config.prune.at:
+        rows.append(("pruned at", f"{', '.join(config.prune.at)}, the best {config.prune.keep:.0%} continue"))
+    note = "Settings that are not here have their defaults: see the configuration reference."
+    return Table([Column("setting"), Column("value")], [[Cell(a), Cell(b)] for a, b in rows], "", [note], "recipe")
+
+
+def _searched(parameter: Parameter) -> str:
+    if parameter.bounds is None:
+        return ", ".join(map(value_text, parameter.choice or ()))
+    whole = parameter.int is not None or parameter.int_log is not None
+    low, high = map(value_text, parameter.bounds)
+    return f"{low} … {high}{', whole numbers' if whole else ''}{', log-uniform' if parameter.is_log else ''}"
 
 
 def trials_table(sweep: SweepReport) -> Table:
     """Return every trial once, with the command that trains it again."""
     seen: dict[str, list[TrialRecord]] = {}
-    every = [*sweep.trials, *(sweep.refits or [])]
+    every = sweep.every
     for trial in every:
         seen.setdefault(trial.key, []).append(trial)
     profiles = profiles_of(every)
@@ -128,7 +128,7 @@ def trials_table(sweep: SweepReport) -> Table:
                 Cell(str(first.seed), first.seed),
                 Cell(first.state + (f": {first.error}" if first.error else "")),
                 Cell(str(first.epochs), first.epochs),
-                Cell(sweep.metric.text(first.objective) if len(sweep.metrics) == 1 else _several(sweep, first)),
+                Cell(_several(sweep, first), first.objective if len(sweep.metrics) == 1 else None),
                 Cell(str(profile)),
                 Cell((first.weights_sha256 or "")[:SHORT], first.weights_sha256),
                 Cell(f"python -m kdtune replay {key[:SHORT]}" if begun else ""),
@@ -141,7 +141,9 @@ def trials_table(sweep: SweepReport) -> Table:
 
 
 def _role(trial: TrialRecord) -> str:
-    """Return a trial's place, as in `fraction=1.0 · 3` or `fraction=1.0 · refit of 3`."""
+    """Return a trial's place, as in `fraction=1.0 · 3`, `fraction=1.0 · refit of 3` or `teacher c3d`."""
+    if trial.block is None:
+        return trial.group.name
     what = "control" if trial.is_control else str(trial.candidate)
     return f"{trial.block} · {'refit of ' if trial.group.kind == 'refit' else ''}{what}"
 
@@ -180,21 +182,18 @@ def _align(entries: list[Entry], parameter: str) -> Literal["left", "right"]:
     return "right" if numbers else "left"
 
 
-def _mean(entry: Entry, metric: MetricSpec, *, strong: bool = False) -> Cell:
+def mean_cell(entry: Entry, metric: MetricSpec, *, strong: bool = False) -> Cell:
+    """Return the mean over the seeds, with its spread."""
     values = list(entry.values(metric).values())
     return Cell(entry.text(metric), fmean(values) if values else None, strong)
 
 
-def _gain(gain: Gain | None, metric: MetricSpec) -> list[Cell]:
+def gain_cells(gain: Gain | None, metric: MetricSpec) -> list[Cell]:
+    """Return a gain, its interval and its verdict, each in a cell."""
     if gain is None:
         return [Cell(""), Cell(""), Cell("")]
     interval = metric.interval_text(gain.low, gain.high)
-    says = {"better": "surely better", "worse": "surely worse"}.get(gain.verdict, gain.verdict)
-    return [Cell(metric.gain_text(gain.mean), gain.mean), Cell(interval or "none"), Cell(says)]
-
-
-def _signed(gain: float | None, metric: MetricSpec) -> Cell:
-    return Cell("" if gain is None else metric.gain_text(gain), gain)
+    return [Cell(metric.gain_text(gain.mean), gain.mean), Cell(interval or "none"), Cell(gain.says)]
 
 
 def _state(entry: Entry, standing: Standing) -> str:

@@ -121,6 +121,12 @@ class SweepReport:
     refits: Sequence[TrialRecord] | None
     """Controls and chosen candidates, trained again on the whole training list; None without `refit: true`."""
     standings: Sequence[Standing]
+    teachers: Sequence[TrialRecord] = ()
+
+    @property
+    def every(self) -> list[TrialRecord]:
+        """All trials: those of blocks, their refits, and the teachers."""
+        return [*self.trials, *(self.refits or ()), *self.teachers]
 
     @property
     def metric(self) -> MetricSpec:
@@ -189,7 +195,7 @@ def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> Sw
         gains = {str(number): gain for number, gain in found.items()}
         candidates.sort(key=lambda entry, own=own: _rank(entry, own))  # type: ignore[misc]
         standings.append(Standing(own, controls, candidates, known, gains))
-    return SweepReport(history, trials.trials, trials.refits, standings)
+    return SweepReport(history, trials.trials, trials.refits, standings, trials.teachers)
 
 
 def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:

@@ -9,11 +9,15 @@ from statistics import fmean
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
+from kdtune.history.gains import count_interval
 from kdtune.history.groups import GroupHistory
+from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import epoch_rows, trial_end
+from kdtune.report.page import Heading, Part, Text
 from kdtune.report.standing import SweepReport
 from kdtune.store import Store
+from kdtune.tables import Cell, Column, Table, number
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,70 @@ def _finished(store: Store, history: SweepHistory, group: GroupHistory) -> Finis
         None if best is None else metric.gain(fmean(values), best),
         metric.gain(fmean(values), fmean(control)) if control else None,
     )
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+
+def stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
+    """Yield the section on what pruning saved and cost."""
+    yield Heading("What pruning saved and cost")
+    if not stops.pruned:
+        yield Text("Nothing was pruned.")
+        return
+    share = stops.saved / (stops.saved + stops.trained)
+    yield Text(
+        f"{stops.pruned} of {stops.candidates} ended candidates were pruned: {stops.saved} epochs were not trained, "
+        f"{share:.0%} of what these candidates would have taken."
+    )
+    if not stops.finished:
+        yield Text(
+            "The cost is not known: no pruned candidate was trained to its end. "
+            f"`python -m kdtune report {sweep.history.name} --regret 3` trains three of them to their end."
+        )
+        return
+    wrong = [found for found in stops.finished if found.wrong]
+    low, high = count_interval(len(wrong), len(stops.finished))
+    metric = sweep.metrics[0]
+    worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
+    by = f", by {metric.gain_text(worst, unit=True)} at most" if wrong else ""
+    yield Text(
+        f"{len(stops.finished)} pruned candidates were trained to their end: {len(wrong)} would have been their "
+        f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
+        f"{high:.0%}, "
+        "Clopper–Pearson)."
+    )
+    if (table := stops_table(stops, metric)) is not None:
+        yield table
+
+
+def stops_table(stops: Stops, metric: MetricSpec) -> Table | None:
+    """Return the pruned candidates that were trained to their end."""
+    rows = []
+    for found in stops.finished:
+        rows.append(
+            [
+                Cell(found.block),
+                Cell(f"candidate {found.number}"),
+                Cell(found.stage),
+                Cell(metric.text(found.value), found.value),
+                *(_signed(gain, metric) for gain in (found.over_best, found.over_control)),
+                Cell("wrong: it would be the best" if found.wrong else "right"),
+            ]
+        )
+    columns = [Column("block"), Column("trial"), Column("stopped at"), number("in the end")]
+    columns += [number(metric.gain_head.replace("gain", f"less the {other}", 1)) for other in ("best", "control")]
+    columns += [Column("the stop was")]
+    title = f"Pruned candidates, trained to their end: {metric.title}"
+    keys = [found.keys for found in stops.finished]
+    return Table(columns, rows, title, name="stops", keys=keys) if rows else None
+
+
+def _signed(gain: float | None, metric: MetricSpec) -> Cell:
+    return Cell("" if gain is None else metric.gain_text(gain), gain)
+
+
+# ---- --regret -------------------------------------------------------------------------------------------------------
 
 
 def chosen_stops(history: SweepHistory, count: int) -> Iterator[tuple[str, list[tuple[str, TrialConfig]]]]:

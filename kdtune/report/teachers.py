@@ -1,20 +1,44 @@
-"""`teacher list`: the trials of a store that can teach, from their config.json and result.json, without torch."""
+"""Tables of teachers: those of a sweep with their own accuracies, and `teacher list`, all that a store has.
+
+Without torch.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import DamageError, Problem
+from kdtune.history.metric import MetricSpec, Split
+from kdtune.history.trials import TrialRecord
 from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
-from kdtune.tables import Table, render
+from kdtune.tables import Cell, Column, Table, number, render
 
-#: Validation accuracies that are shown if a trial has them.
+#: Accuracies that are shown if a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")
 #: Digits of a key in the table, enough to distinguish trials.
 SHORT = 12
+
+
+def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
+    """Return the teachers of a sweep with their own accuracies at their last stage; None without teachers."""
+    specs = [MetricSpec(name, split, "", "max", name) for split in get_args(Split) for name in ACCURACIES]
+    last = [next(reversed(trial.stages), "") for trial in teachers]
+    found = [[trial.figure(m.at(stage=stage)) for m in specs] for trial, stage in zip(teachers, last, strict=True)]
+    shown = [i for i in range(len(specs)) if any(values[i] is not None for values in found)]
+    rows = []
+    for trial, values in zip(teachers, found, strict=True):
+        cells = [Cell(trial.group.name.removeprefix("teacher ")), Cell(str(trial.params.get("student") or "–"))]
+        cells += [Cell(str(trial.epochs), trial.epochs), *(Cell(specs[i].text(values[i]), values[i]) for i in shown)]
+        rows.append([*cells, Cell(trial.state + (f": {trial.error}" if trial.error else ""))])
+    columns = [Column("teacher"), Column("network"), number("epochs")]
+    columns += [number(f"{specs[i].name} on {specs[i].split}") for i in shown]
+    title = "Teachers' own accuracies, at the end of their training"
+    keys = [[trial.key] for trial in teachers]
+    return Table([*columns, Column("state")], rows, title, name="teachers", keys=keys) if rows else None
 
 
 def teacher_rows(store: Store) -> list[dict[str, Any]]:

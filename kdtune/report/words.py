@@ -155,3 +155,18 @@ def method_words(sweep: SweepReport) -> list[str]:
             "and more so with more candidates. Its interval is corrected for that, its mean is not."
         )
     return words
+
+
+def trial_words(sweep: SweepReport, standing: Standing, entry: Entry) -> str:
+    """Return the values of a candidate or control in a few lines, to be shown beside the pointer."""
+    lines = [f"{entry.described(sweep.varied_in(standing))} · {standing.block}"]
+    stages = [] if sweep.metric.cost else [sweep.metric.at(stage=stage) for stage in sweep.history.record.stages]
+    reached = [f"{metric.stage} {text}" for metric in stages if (text := entry.text(metric))]
+    lines += [f"{sweep.metric.name} on {sweep.metric.split}: {' · '.join(reached)}"] if reached else []
+    costs = [metric for metric in sweep.metrics if metric.cost or metric != sweep.metric]
+    lines += [f"{metric.name}: {text}" for metric in costs if (text := entry.text(metric))]
+    if (gain := standing.gains.get(entry.name)) is not None:
+        interval = sweep.metric.interval_text(gain.low, gain.high)
+        by = sweep.metric.gain_text(gain.mean, unit=True)
+        lines.append(f"gain {by}{f' ({interval})' if interval else ''}: {gain.says}")
+    return "\n".join([*lines, f"pruned at {entry.last_stage}" if entry.last_stage else entry.state])

@@ -9,11 +9,13 @@ from pathlib import Path
 from kdtune import __version__
 from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
-from kdtune.history.gains import LEVEL, count_interval
+from kdtune.history.gains import LEVEL
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
+from kdtune.history.videos import videos_of
 from kdtune.report.convergence import Reach, curve, curve_metric, reaches
+from kdtune.report.finetuned import finetuned_parts
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_tables
 from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
@@ -24,16 +26,17 @@ from kdtune.report.sections import (
     on_test_table,
     profile_table,
     reach_table,
-    stops_table,
+    recipe_table,
     trials_table,
 )
 from kdtune.report.standing import SweepReport, sweep_of
-from kdtune.report.stops import Stops, stops_of
-from kdtune.report.videos import videos_of
-from kdtune.report.words import answer, block_words, method_words
+from kdtune.report.stops import stops_of, stops_parts
+from kdtune.report.teachers import teachers_table
+from kdtune.report.words import answer, block_words, method_words, trial_words
 from kdtune.store import Store
 from kdtune.store.files import write_atomic
 from kdtune.tables import Table, render
+from kdtune.units import duration, moment
 
 #: Block → parameter → share of the importance (kdtune/sweep/importance.py).
 Importances = dict[str, dict[str, float]]
@@ -47,7 +50,12 @@ def write_report(store: Store, history: SweepHistory, folder: Path, importances:
     sweep = sweep_of(sweep_trials(store, history), videos_of(store, history))
     parts = list(parts_of(store, sweep, importances))
     title = f"kdtune report: {history.name}"
-    texts: dict[str, str | bytes] = {"report.html": as_page(title, parts), "report.md": as_text(title, parts)}
+    words = {
+        " ".join(entry.keys): trial_words(sweep, standing, entry)
+        for standing in sweep.standings
+        for entry in (*standing.controls, *standing.candidates)
+    }
+    texts: dict[str, str | bytes] = {"report.html": as_page(title, parts, words), "report.md": as_text(title, parts)}
     for part in parts:
         if isinstance(part, Plot):
             texts |= {f"plots/{part.name}.svg": part.svg, f"plots/{part.name}.png": part.png}
@@ -68,6 +76,7 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
     reached = {standing.block: reaches(standing, curves, metric) for standing in sweep.standings}
     yield Text(f"Question: {sweep.history.record.question or 'none was given.'}")
     yield Text(answer(sweep), "answer")
+    yield from _when(sweep)
     yield from _warnings(sweep, config)
     yield Heading("Gains over the control")
     yield from drawn("gains", _gains_caption(), partial(gains_plot, sweep))
@@ -77,6 +86,10 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
         yield block_table(sweep, standing, f"block_{i}")
     yield from _test_parts(sweep, config)
     yield from _paper_parts(sweep, config)
+    yield from finetuned_parts(store, sweep)
+    if (table := teachers_table(sweep.teachers)) is not None:
+        yield Heading("Teachers")
+        yield table
     yield Heading("Stages and convergence")
     caption = f"{metric.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
     yield from drawn("stages", caption + _cut(sweep), partial(stages_plot, sweep, curves, metric))
@@ -90,15 +103,27 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
     caption = "Candidates that no other beats in both objectives, with their numbers."
     yield from drawn("pareto", caption + _cut(sweep), partial(pareto_plot, sweep))
     yield from _importance_parts(sweep, importances)
-    yield from _stops_parts(stops_of(store, sweep), sweep)
+    yield from stops_parts(stops_of(store, sweep), sweep)
+    yield Heading("Recipe")
+    yield recipe_table(config)
     yield Heading("Trials, seeds, machines")
-    yield Points(list(_made_words(sweep, config.search.sampler)))
-    if (table := profile_table([*sweep.trials, *(sweep.refits or [])])) is not None:
+    yield Points(list(_made_words(sweep)))
+    if (table := profile_table(sweep.every)) is not None:
         yield table
     yield trials_table(sweep)
 
 
 # ---- sections --------------------------------------------------------------------------------------------------------
+
+
+def _when(sweep: SweepReport) -> Iterator[Part]:
+    """Yield when the trials were trained and how long it took, by their own records."""
+    every = {trial.key: trial for trial in sweep.every}.values()
+    spans = [trial.span for trial in every if trial.span is not None]
+    if spans:
+        first, last = min(began for began, _ in spans), max(ended for _, ended in spans)
+        took = duration(sum(trial.seconds for trial in every))
+        yield Text(f"{len(spans)} trials, trained from {moment(first)} to {moment(last)}: {took} of training.", "note")
 
 
 def _warnings(sweep: SweepReport, config: SweepConfig) -> Iterator[Part]:
@@ -196,39 +221,8 @@ def _importance_parts(sweep: SweepReport, importances: Importances) -> Iterator[
     yield from drawn("importance", caption + hint, partial(importance_plot, importances))
 
 
-def _stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
-    yield Heading("What pruning saved and cost")
-    if not stops.pruned:
-        yield Text("Nothing was pruned.")
-        return
-    share = stops.saved / (stops.saved + stops.trained)
-    yield Text(
-        f"{stops.pruned} of {stops.candidates} ended candidates were pruned: {stops.saved} epochs were not trained, "
-        f"{share:.0%} of what these candidates would have taken."
-    )
-    if not stops.finished:
-        yield Text(
-            "The cost is not known: no pruned candidate was trained to its end. "
-            f"`python -m kdtune report {sweep.history.name} --regret 3` trains three of them to their end."
-        )
-        return
-    wrong = [found for found in stops.finished if found.wrong]
-    low, high = count_interval(len(wrong), len(stops.finished))
-    metric = sweep.metrics[0]
-    worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
-    by = f", by {metric.gain_text(worst, unit=True)} at most" if wrong else ""
-    yield Text(
-        f"{len(stops.finished)} pruned candidates were trained to their end: {len(wrong)} would have been their "
-        f"block's best{by}. So {len(wrong)} of {len(stops.finished)} stops were wrong (95% interval {low:.0%} to "
-        f"{high:.0%}, "
-        "Clopper–Pearson)."
-    )
-    if (table := stops_table(stops, metric)) is not None:
-        yield table
-
-
-def _made_words(sweep: SweepReport, sampler: str) -> Iterator[str]:
-    yield f"kdtune {__version__}; sampler {sampler}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
+def _made_words(sweep: SweepReport) -> Iterator[str]:
+    yield f"kdtune {__version__}; seeds {', '.join(map(str, sweep.seeds)) or 'none yet'}."
     objectives = [f"{m.mode} {m.title}" for m in sweep.metrics]
     yield f"Objective: {'; '.join(objectives)}."
     videos = {standing.block: standing.videos for standing in sweep.standings if standing.videos}

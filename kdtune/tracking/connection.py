@@ -10,9 +10,15 @@ from mlflow.entities import LifecycleStage, Run
 
 from kdtune.tracking.location import artifact_folder, client_uri, database_lock, database_path
 from kdtune.tracking.mlflow_private import make_tables
+from kdtune.tracking.record import NOTE
 from kdtune.urls import SecretUrl
 
 PARENT, SWEEP = "mlflow.parentRunId", "kdtune.sweep"
+#: The description of an experiment.
+ABOUT = (
+    "Sweeps of kdtune. A sweep is a run, and its trials are the runs below it. Its description has the question and "
+    "the result. `python -m kdtune ui` prints a link to each sweep's table, best first."
+)
 #: Small pages: a run comes with all its metrics, a quarter of a MiB in memory for a short one.
 RUNS_PER_PAGE = 200
 
@@ -31,11 +37,13 @@ class Connection:
         if found is None:
             folder = artifact_folder(self.uri)
             # Without this tag MLflow's pages guess the kind, and may open on traces of language models.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
+            tags = {"mlflow.experimentKind": "custom_model_development", NOTE: ABOUT}
             return self.client.create_experiment(name, None if folder is None else str(folder), tags)
         if found.lifecycle_stage == LifecycleStage.DELETED:
             # A deleted experiment still occupies its name, so a new one cannot be made.
             self.client.restore_experiment(found.experiment_id)
+        if NOTE not in found.tags:
+            self.client.set_experiment_tag(found.experiment_id, NOTE, ABOUT)
         return found.experiment_id
 
     def search(self, condition: str) -> Iterator[Run]:

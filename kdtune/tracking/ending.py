@@ -1,4 +1,4 @@
-"""A whole sweep for MLflow, from its history: the trials, a summary, and the students that become models.
+"""A whole sweep for MLflow, from its history: its trials, its result, and the students that become models.
 
 The driver uses it when a sweep ends, `publish` at any time.
 """
@@ -6,18 +6,16 @@ The driver uses it when a sweep ends, `publish` at any time.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from kdtune.config.space import value_text
-from kdtune.history.groups import STATES, BlockHistory, GroupHistory
-from kdtune.history.metric import MetricSpec
+from kdtune.history.events import Asked
+from kdtune.history.groups import GroupHistory
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
-from kdtune.tracking.record import TrackedTrial
-from kdtune.tracking.trials import keys_of, tracked_trial
+from kdtune.store import Store, TrialFiles
+from kdtune.tracking.record import NOTE, TrackedTrial
+from kdtune.tracking.sweep_text import SweepResult, sweep_result
 
 #: If two groups share a trial, the later kind wins.
 ORDER = ("teacher", "refit", "control", "candidate")
@@ -32,6 +30,18 @@ class TrackedStudent:
     trial: TrackedTrial
     alias: str | None = None
     """The alias in the model registry, for the best of a block."""
+    finetuned: bool = False
+    """Whether it is the student after fine-tuning."""
+
+    @property
+    def files(self) -> TrialFiles:
+        """The files of the training that ended with this student."""
+        tuned = self.trial.finetuned if self.finetuned else None
+        return self.trial.files if tuned is None else tuned
+
+    @property
+    def key(self) -> str:
+        return self.files.key
 
 
 @dataclass(frozen=True)
@@ -68,48 +78,14 @@ class SweepEnding:
                 cached=group.was_found,
                 commit=self.history.record.commit,
             )
-            for key in keys_of(group.asked, "complete" if is_open else group.state)
+            for key in group.keys
         ]
         # A trial of an open group has nothing to show before its first epoch.
         return [trial for trial in found if not is_open or trial.files.fetch().sound_rows()]
 
-    # ---- summary -----------------------------------------------------------------------------------------------------
-
-    def summary(self) -> str:
-        """Return Markdown with the control and the best candidate of each block."""
-        history, metric = self.history, self.history.metric
-        better = "higher" if metric.sign > 0 else "lower"
-        counted = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
-        states = [f"{counted[state]} {state}" for state in STATES if counted[state]]
-        lines = [f"**{metric.name}**{metric.where} ({better} is better)", "", *self._table(refit=False)]
-        if len(history.objectives) > 1:
-            names = ", ".join(f"{objective.name} ({objective.mode})" for objective in history.objectives)
-            lines += ["", f"Pareto sets of {names}:", ""]
-            lines += [f"- {label}: {_numbers(block)}" for label, block in history.blocks.items()]
-        lines += ["", f"Candidates: {', '.join(states) or 'none'}."]
-        if history.record.refit and not metric.cost:
-            lines += ["", f"Trained again on the whole training list, {metric.name} on test:", ""]
-            lines += self._table(refit=True)
-        return "\n".join(lines)
-
-    def _table(self, refit: bool) -> list[str]:
-        heads = ["block", "control", "chosen candidate" if refit else "best candidate", self.history.metric.gain_head]
-        rows = [[label, *self._row(block, refit)] for label, block in self.history.blocks.items()]
-        return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-
-    def _row(self, block: BlockHistory, refit: bool) -> tuple[str, str, str]:
-        """Return the control's figure, the best candidate's and its gain; with `refit`, those of their refits."""
-        control = _figure(block.metric, [*block.control_values(refit=refit).values()]) or "–"
-        best = block.leader
-        shown = block.refit(best) if refit and best is not None else best
-        values = [] if shown is None else [*shown.values(block.place).values()]
-        if best is None or shown is None or not values:
-            return control, "not complete" if refit else "none is complete", "–"
-        chosen = {name: value_text(value) for name, value in best.asked.values.items() if value is not None}
-        described = "" if refit else f" ({', '.join(f'{name} {text}' for name, text in chosen.items())})"
-        gain = block.gain(shown)
-        words = block.metric.gain_text(None if gain is None else gain.mean) or "–"
-        return control, f"{_figure(block.metric, values)}, candidate {best.number}{described}", words
+    def result(self) -> SweepResult:
+        """Return the sweep's result so far."""
+        return sweep_result(self.store, self.history)
 
     # ---- models ------------------------------------------------------------------------------------------------------
 
@@ -124,10 +100,10 @@ class SweepEnding:
         by_key: dict[str, TrackedStudent] = {}
 
         def want(group: GroupHistory, alias: str | None, seeds: int | None = 1) -> None:
-            for trial in self._of_seeds(group, seeds):
-                last = trial.key == (group.asked.finetuned or group.keys)[0]
-                if trial.key not in by_key or (alias is not None and last):
-                    by_key[trial.key] = TrackedStudent(trial, alias if last else None)
+            for student in self._of_seeds(group, seeds):
+                last = student.key == (group.asked.finetuned or group.keys)[0]
+                if student.key not in by_key or (alias is not None and last):
+                    by_key[student.key] = replace(student, alias=alias if last else None)
 
         for label, block in self.history.blocks.items() if tracking.models != "none" else ():
             if (best := block.leader) is not None:
@@ -139,20 +115,15 @@ class SweepEnding:
                 want(group, None, seeds=None)
         return Students(tuple(by_key.values()), tracking.register)
 
-    def _of_seeds(self, group: GroupHistory, seeds: int | None) -> list[TrackedTrial]:
-        """Return the complete trials of the group's first `seeds` seeds, or of all seeds, without imported weights."""
-        keys = {*group.keys[:seeds], *group.asked.finetuned[:seeds]}
-        found = [trial for trial in self._trials(group) if trial.key in keys and trial.state == "complete"]
-        return [trial for trial in found if "imported" not in (trial.files.identity() or {})]
+    def _of_seeds(self, group: GroupHistory, seeds: int | None) -> list[TrackedStudent]:
+        """Return the students of the group's first `seeds` seeds, or of all seeds, without imported weights.
 
-
-def _figure(metric: MetricSpec, values: Sequence[float]) -> str:
-    """Write the mean of the seeds' values with their sample standard deviation; empty without values."""
-    return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
-
-
-def _numbers(block: BlockHistory) -> str:
-    return ", ".join(f"candidate {group.number}" for group in block.best) or "none is complete"
+        A fine-tuned trial has two. The list is empty unless the group is complete.
+        """
+        trials = self._trials(group)[:seeds] if group.state == "complete" else []
+        own = [trial for trial in trials if "imported" not in (trial.files.identity() or {})]
+        tuned = [TrackedStudent(trial, finetuned=True) for trial in trials if trial.finetuned is not None]
+        return [*map(TrackedStudent, own), *tuned]
 
 
 def _aliases(blocks: list[str]) -> dict[str, str]:
@@ -162,3 +133,55 @@ def _aliases(blocks: list[str]) -> dict[str, str]:
         alias = re.sub(NO_ALIAS, "-", f"best-{block}")[: ALIAS_LENGTH - 8]
         found[block] = alias if alias not in found.values() else f"{alias}-{len(found)}"
     return found
+
+
+def tracked_trial(
+    store: Store,
+    asked: Asked,
+    key: str,
+    state: str,
+    objective: float | None = None,
+    *,
+    cached: bool = False,
+    commit: Mapping[str, str] | None = None,
+) -> TrackedTrial:
+    """Return a trial of a group with its fine-tuning; `key` is of either.
+
+    `objective` is the group's. `cached` says that the sweep found the trial in the store; otherwise the trial is tagged
+    with `commit`, the code that trained it.
+    """
+    i = (asked.finetuned if key in asked.finetuned else asked.keys).index(key)
+    params = {
+        **asked.params[i],
+        "seed": asked.seeds[i],
+        "control": asked.role == "control",
+        "block": asked.block,
+        "key": asked.keys[i],
+    }
+    tags = {"kdtune.kind": asked.kind, "kdtune.cached": str(cached).lower()}
+    tags[NOTE] = _note(asked, i)
+    tags |= {} if cached or commit is None else commit
+    # A refit's objective is measured on test, and would look like one that the search used.
+    own = None if asked.kind == "refit" else objective
+    # A pruned trial's fine-tuning belongs to another sweep.
+    tuned = store.trial(asked.finetuned[i]) if asked.finetuned and state != "pruned" else None
+    return TrackedTrial(store.trial(asked.keys[i]), _run_name(asked, i), params, tags, state, own, tuned, asked.epochs)
+
+
+def _note(asked: Asked, i: int) -> str:
+    """Return the run's description."""
+    shown = {name: value for name, value in asked.params[i].items() if value is not None}
+    values = ", ".join(f"{name} {value_text(value)}" for name, value in shown.items())
+    tuned = " The epochs after pre-training are its fine-tuning." if asked.finetuned else ""
+    again = f"`python -m kdtune replay {asked.keys[i][:12]}` trains it again and compares bit for bit."
+    return f"{asked.group}, seed {asked.seeds[i]}: {values}.{tuned}\n\n{again}"
+
+
+def _run_name(asked: Asked, i: int) -> str:
+    """Return the run's name, distinctive parts first, because MLflow's table cuts names short."""
+    if asked.block is None:
+        return asked.group
+    what = f"{asked.number} · {asked.params[i]['teacher']}" if asked.role == "candidate" else "control"
+    what = f"refit of {what}" if asked.kind == "refit" else what
+    seed = f" · seed {asked.seeds[i]}" if len(asked.seeds) > 1 else ""
+    return f"{what} · {asked.block}{seed}"

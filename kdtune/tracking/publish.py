@@ -22,7 +22,7 @@ from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.record import TrackedTrial
-from kdtune.tracking.sweep_text import SweepText
+from kdtune.tracking.sweep_text import SweepResult, SweepText
 from kdtune.urls import SecretUrl
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Publisher:
         self._changed = threading.Condition()
         self._trials: dict[str, TrackedTrial] = {trial.key: trial for trial in trials}
         self._dirty: dict[str, TrackedTrial] = dict(self._trials)
-        self._close_as: tuple[str, str] | None = None
+        self._close_as: tuple[str, SweepResult] | None = None
         # Only the thread uses the fields below.
         self._view: View | None = None
         self._parent_id: str | None = None
@@ -87,13 +87,17 @@ class Publisher:
             self._changed.notify()
 
     def close(
-        self, state: str, summary: str = "", timeout_s: float = 60.0, students: Students | None = None
+        self,
+        state: str,
+        result: SweepResult | None = None,
+        timeout_s: float = 60.0,
+        students: Students | None = None,
     ) -> list[str]:
         """Send the rest and end every run of the sweep: a trial that has not ended becomes KILLED.
 
         Args:
             state: how the sweep ended: complete | interrupted | failed.
-            summary: text added to the parent's description.
+            result: the sweep's result, for the parent run.
             timeout_s: seconds to wait while nothing arrives; for an interrupted sweep, seconds to wait in all.
             students: students to log as models after everything else, unless MLflow has them.
 
@@ -101,7 +105,7 @@ class Publisher:
             What could not be sent, in plain words; empty if MLflow has everything.
         """
         with self._changed:
-            self._close_as = (state, summary)
+            self._close_as = (state, result or SweepResult())
             self._students, self._register = (students.wanted, students.register) if students else ((), None)
             self._changed.notify()
         while True:
@@ -235,11 +239,7 @@ class Untracked:
 
 
 def publish_trial(uri: SecretUrl | str, experiment: str, trial: TrackedTrial, timeout_s: float = 60.0) -> list[str]:
-    """Send one trial that belongs to no sweep, and wait for it.
-
-    Returns:
-        What could not be sent, in plain words; empty if MLflow has everything.
-    """
+    """Send one trial that belongs to no sweep, and wait for it; return what could not be sent, as `close` does."""
     publisher = Publisher(uri, experiment, None, None)
     publisher.update(trial)
     return publisher.close("complete", timeout_s=timeout_s)

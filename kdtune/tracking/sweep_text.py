@@ -1,12 +1,23 @@
-"""The content of a sweep's parent run in MLflow."""
+"""The content of a sweep's parent run in MLflow: its description, its result, and the view of its trials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 
+from kdtune.config.recipe import recipe
+from kdtune.config.space import value_text
+from kdtune.errors import StoreError
+from kdtune.history.gains import Gain
+from kdtune.history.groups import STATES, BlockHistory, GroupHistory
+from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
+from kdtune.history.sweep import SweepHistory
+from kdtune.store import Store
 from kdtune.tracking.ranking import Ranking, ranking
+from kdtune.tracking.record import metric_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,103 @@ class SweepText:
     """Columns and order of the sweep's view of MLflow's table; None for no view."""
 
 
+@dataclass(frozen=True)
+class SweepResult:
+    """The result of a sweep, for its parent run."""
+
+    text: str = ""
+    """Markdown, added to the run's description."""
+    verdict: str = ""
+    """Whether the best candidates beat the control."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The best values."""
+
+
 def sweep_text(record: SweepRecord) -> SweepText:
     """Return what MLflow is told of the sweep with this record."""
     return SweepText(record.name, record.question, record.text, record.commit, ranking(record))
+
+
+def sweep_result(store: Store, history: SweepHistory) -> SweepResult:
+    """Return the best candidate of each block beside its control, with gains, intervals and verdicts."""
+    from kdtune.history.videos import videos_of  # it imports pandas
+
+    try:
+        videos, settings = videos_of(store, history), recipe(history.record.sweep().trial)
+    except StoreError:  # an earlier version ran it
+        videos, settings = {}, {}
+    metric, several = history.metric, len(history.blocks) > 1
+    gains = {
+        label: history.gains(label, videos.get(label, {}).get(metric.split)).get(block.leader.number)
+        for label, block in history.blocks.items()
+        if block.leader is not None
+    }
+    metrics: dict[str, float] = {}
+    for label, block in history.blocks.items():
+        best, prefix = block.leader, f"best/{label}/" if several else "best/"
+        value = None if best is None else best.objective(block.place)
+        if value is not None:
+            metrics[metric_name(f"{prefix}{metric.column}")] = value
+        if (gain := gains.get(label)) is not None:
+            metrics[metric_name(f"{prefix}gain")] = gain.mean
+    says = {label: gain.says for label, gain in gains.items() if gain is not None}
+    verdict = "; ".join(f"{label}: {text}" if several else text for label, text in says.items())
+    text = "\n".join(_lines(history, gains, videos))
+    if settings:
+        text += f"\n\nRecipe: {', '.join(f'`{path}` {value}' for path, value in settings.items())}."
+    return SweepResult(text, verdict or "no answer yet", metrics)
+
+
+def _lines(
+    history: SweepHistory, gains: Mapping[str, Gain | None], videos: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    metric = history.metric
+    better = "higher" if metric.sign > 0 else "lower"
+    counted = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
+    states = [f"{counted[state]} {state}" for state in STATES if counted[state]]
+    rows = [[label, *_row(block, block.leader, gains.get(label))] for label, block in history.blocks.items()]
+    lines = [f"**{metric.name}**{metric.where} ({better} is better)", "", *_table("best candidate", metric, rows)]
+    if len(history.objectives) > 1:
+        names = ", ".join(f"{objective.name} ({objective.mode})" for objective in history.objectives)
+        lines += ["", f"Pareto sets of {names}:", ""]
+        lines += [f"- {label}: {_numbers(block)}" for label, block in history.blocks.items()]
+    lines += ["", f"Candidates: {', '.join(states) or 'none'}."]
+    if history.record.refit and not metric.cost:
+        chosen = max(1, sum(len(block.best) for block in history.blocks.values()))
+        rows = []
+        for label, block in history.blocks.items():
+            refit = None if block.leader is None else block.refit(block.leader)
+            gain = None if refit is None else block.gain(refit, chosen, videos.get(label, {}).get("test"))
+            rows.append([label, *_row(block, refit, gain, refit=True)])
+        lines += ["", f"Trained again on the whole training list, {metric.name} on test:", ""]
+        lines += _table("chosen candidate", metric, rows)
+    return lines
+
+
+def _table(chosen: str, metric: MetricSpec, rows: Sequence[Sequence[str]]) -> list[str]:
+    heads = ["block", "control", chosen, metric.gain_head, "interval", "says"]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def _row(block: BlockHistory, shown: GroupHistory | None, gain: Gain | None, refit: bool = False) -> list[str]:
+    """Return the control's figure, that of `shown` (the best candidate, or its refit), its gain and the verdict."""
+    control = _figure(block.metric, [*block.control_values(refit=refit).values()]) or "–"
+    best, values = block.leader, [] if shown is None else [*shown.values(block.place).values()]
+    if best is None or not values:
+        return [control, "not complete" if refit else "none is complete", "–", "–", "–"]
+    chosen = {name: value_text(value) for name, value in best.asked.values.items() if value is not None}
+    described = "" if refit else f" ({', '.join(f'{name} {text}' for name, text in chosen.items())})"
+    figure = f"{_figure(block.metric, values)}, candidate {best.number}{described}"
+    if gain is None:
+        return [control, figure, "–", "–", "–"]
+    interval = block.metric.interval_text(gain.low, gain.high)
+    return [control, figure, block.metric.gain_text(gain.mean), interval or "none", gain.says]
+
+
+def _figure(metric: MetricSpec, values: Sequence[float]) -> str:
+    """Write the mean of the seeds' values with their sample standard deviation; empty without values."""
+    return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
+
+
+def _numbers(block: BlockHistory) -> str:
+    return ", ".join(f"candidate {group.number}" for group in block.best) or "none is complete"

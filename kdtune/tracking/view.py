@@ -22,6 +22,7 @@ from kdtune.tracking.record import (
     ENDED,
     MACHINE_MARKER,
     MARKER,
+    NOTE,
     STATUS,
     TrackedTrial,
     latest_ms,
@@ -29,16 +30,18 @@ from kdtune.tracking.record import (
     machine_metrics,
     outcome_tags,
     param_values,
+    recipe_values,
     row_metrics,
     rows_by_epoch,
     started_ms,
 )
-from kdtune.tracking.sweep_text import SweepText
+from kdtune.tracking.sweep_text import SweepResult, SweepText
 from kdtune.urls import SecretUrl
 
-NOTE, KEY, CONTEXT = "mlflow.note.content", "kdtune.key", "mlflow.data.context"
-#: Tags that keep their first values: a later run of the sweep finds every trial cached, perhaps from another commit.
-FIRST = ("kdtune.cached", "mlflow.source.git.commit", "kdtune.git.dirty")
+KEY, CONTEXT = "kdtune.key", "mlflow.data.context"
+#: Tags that keep their first values: a later run of the sweep finds every trial cached, perhaps from another commit,
+#: and a description may have been edited.
+FIRST = ("kdtune.cached", "mlflow.source.git.commit", "kdtune.git.dirty", NOTE)
 #: Metrics per request. MLflow stores all of a request's or none, and accepts 1000 entities, params and tags included.
 MAX_METRICS = 800
 
@@ -57,7 +60,8 @@ class _KnownRun:
     """Epochs that MLflow has; None until it was asked."""
     machine: set[int] = field(default_factory=set)
     """Epochs of which MLflow has the machine's metrics; asked for with the epochs."""
-    has_config: bool = False
+    has_config: set[str] = field(default_factory=set)
+    """Keys of the trials whose configuration this connection has sent."""
 
 
 class View:
@@ -94,12 +98,14 @@ class View:
 
     def send(self, trial: TrackedTrial) -> None:
         """Bring the trial's run up to date with its files."""
-        rows = rows_by_epoch(trial.files)
+        rows = rows_by_epoch(trial)
         if trial.state == "pending" and not rows:
             return  # It has no figures yet: a cancelled sweep would leave an empty run.
         self._latest_ms = max(self._latest_ms, latest_ms(rows))
         run = self._run(trial, started_ms(rows))
-        params = {name: value for name, value in param_values(trial).items() if name not in run.params}
+        begun = [files for files, _, _ in trial.phases if files.key not in run.has_config and files.config.exists()]
+        values = {**(recipe_values(trial) if begun else {}), **param_values(trial)}
+        params = {name: value for name, value in values.items() if name not in run.params}
         tags = {name: value for name, value in outcome_tags(trial, rows).items() if run.tags.get(name, "") != value}
         for name in run.tags.keys() & FIRST:
             tags.pop(name, None)
@@ -109,9 +115,10 @@ class View:
         if not params and not tags and not inputs and objective is None and ended:
             return  # The tags come with the last rows and the status after them, so MLflow has everything.
         # First: MLflow looks the run up for it, with all of its metrics, which are fewest now.
-        if not run.has_config and trial.files.config.exists():
-            self._client.log_text(run.run_id, trial.files.config.read_text(encoding="utf-8"), "config.json")
-            run.has_config = True
+        for files in begun:
+            name = "config.json" if files.key == trial.key else "finetune/config.json"
+            self._client.log_text(run.run_id, files.config.read_text(encoding="utf-8"), name)
+            run.has_config.add(files.key)
         if inputs:
             datasets = [Dataset(i.name, i.digest, "local", i.source, i.schema, i.profile) for i in inputs]
             contexts = [[InputTag(CONTEXT, i.context)] for i in inputs]
@@ -135,7 +142,7 @@ class View:
         """Send the metrics that the run lacks; return those that are left for the last request."""
         if run.epochs is None:
             run.epochs, run.machine = self._steps(run, MARKER), self._steps(run, MACHINE_MARKER)
-        machine = machine_by_epoch(trial.files)
+        machine = machine_by_epoch(trial)
         lacking = [(rows[epoch], row_metrics) for epoch in sorted(rows.keys() - run.epochs)]
         lacking += [(machine[epoch], machine_metrics) for epoch in sorted(machine.keys() - run.machine)]
         fresh: list[Metric] = []
@@ -155,8 +162,9 @@ class View:
     def _steps(self, run: _KnownRun, metric: str) -> set[int]:
         return {entry.step for entry in self._client.get_metric_history(run.run_id, metric)}
 
-    def finish(self, state: str, summary: str) -> None:
-        """End every run of the sweep: trials that have not ended become interrupted, and the parent gets `state`."""
+    def finish(self, state: str, result: SweepResult) -> None:
+        """End every run of the sweep: trials that have not ended become interrupted, and the parent gets `state` and
+        the result."""
         if self.parent_id is not None:
             # A run whose creation's answer was lost would stay RUNNING: find it too.
             running = f"tags.`{PARENT}` = '{self.parent_id}' AND attributes.status = 'RUNNING'"
@@ -170,20 +178,23 @@ class View:
         if self._sweep is None or self.parent_id is None:
             return
         self._connection.parent(self._sweep.name, self.parent_id)
-        note = "\n\n".join(text for text in (self._sweep.question, summary) if text)
-        self._client.log_batch(self.parent_id, tags=[RunTag(NOTE, note), RunTag("kdtune.state", state)])
+        note = "\n\n".join(text for text in (self._sweep.question, result.text) if text)
+        tags = {NOTE: note, "kdtune.state": state, "kdtune.verdict": result.verdict}
+        # Of two values of one metric MLflow shows the later one.
+        known, now_ms = self._client.get_run(self.parent_id).data.metrics, int(time.time() * 1000)
+        metrics = [Metric(name, v, now_ms, 0) for name, v in result.metrics.items() if known.get(name) != v]
+        self._client.log_batch(self.parent_id, metrics, tags=[RunTag(*tag) for tag in tags.items()])
         self._client.set_terminated(self.parent_id, STATUS[state], end_time=self._latest_ms or None)
 
     def log_student(self, student: TrackedStudent, register: str | None) -> None:
         """Log the trial's student as a model of its run, once; register it if it has an alias."""
         from kdtune.tracking.students import log_model, register_model
 
-        trial = student.trial
-        if trial.key not in self._runs:
-            self.send(trial)
-        model_id = log_model(self._connection, self._runs[trial.key].run_id, trial)
+        if student.trial.key not in self._runs:
+            self.send(student.trial)
+        model_id = log_model(self._connection, self._runs[student.trial.key].run_id, student)
         if register is not None and student.alias is not None:
-            register_model(self._client, register, student.alias, model_id, trial.key)
+            register_model(self._client, register, student, model_id)
 
     def _set_status(self, run: _KnownRun, status: str, at_ms: int) -> None:
         if status == run.status:
@@ -199,7 +210,7 @@ class View:
         if run_id is not None:
             self._client.update_run(run_id, status="RUNNING")
         else:
-            start_ms = min((started_ms(rows_by_epoch(trial.files)) for trial in known), default=int(time.time() * 1000))
+            start_ms = min((started_ms(rows_by_epoch(trial)) for trial in known), default=int(time.time() * 1000))
             tags = {SWEEP: sweep.name, NOTE: sweep.question, "mlflow.source.name": "kdtune sweep"}
             run_id = self._client.create_run(self._experiment_id, start_ms, tags, sweep.name).info.run_id
         tags = {**sweep.tags, "kdtune.state": "running"}

@@ -42,8 +42,7 @@ def tables(
     heads = ["block", *(begun if state == "running" else state for state in STATES)]
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
     rows = [
-        [block["block"], *(str(block[state] or "") for state in STATES), *_best(block["best"], objectives)]
-        for block in blocks
+        [block["block"], *(str(block[state] or "") for state in STATES), *_best(block, objectives)] for block in blocks
     ]
     parts += [
         for_terminal(Table.of(heads, rows)),
@@ -75,12 +74,15 @@ def best_words(best: JsonObject, objectives: Sequence[MetricSpec]) -> str:
     return f"{objectives[0].text(best['objective'])} (no. {best['candidate']})"
 
 
-def _best(best: JsonObject | None, objectives: Sequence[MetricSpec]) -> list[str]:
+def _best(block: JsonObject, objectives: Sequence[MetricSpec]) -> list[str]:
+    best, first = block["best"], objectives[0]
+    if len(objectives) == 1 and block.get("values"):  # the teachers' own
+        return [", ".join(f"{name} {first.text(value)}" for name, value in block["values"].items()), ""]
     if best is None:
         return [""] if len(objectives) > 1 else ["", ""]
     if "candidates" in best:
         return [str(len(best["candidates"]))]
-    return [best_words(best, objectives), objectives[0].gain_text(best["gain"])]
+    return [best_words(best, objectives), first.gain_text(best["gain"])]
 
 
 def _group(history: SweepHistory, group: JsonObject) -> list[str]:
