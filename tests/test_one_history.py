@@ -26,6 +26,7 @@ from kdtune.store import Store
 from kdtune.store.files import append_jsonl
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
+from kdtune.tracking.record import metric_name
 from kdtune.watch.status import status
 
 #: Of a sweep whose trials all cost as much: the third candidate's is far better than the control's.
@@ -99,7 +100,8 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
     table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     page = make_report(store, "s")[0].read_text()
     ending = SweepEnding(store, history)
-    summary, tracked = rows_of(ending.result().text), {trial.key: trial for trial in ending.trials()}
+    result = ending.result()
+    summary, tracked = rows_of(result.text), {trial.key: trial for trial in ending.trials()}
     several = len(history.objectives) > 1
     assert history.total == found["total"]
     assert history.done == found["done"]
@@ -115,7 +117,7 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
         if several:
             assert (shown["best"] or {"candidates": []})["candidates"] == numbers
             assert {int(row["trial"]) for row in reported if row["state"].endswith("Pareto set")} == set(numbers)
-            assert f"- {label}: {', '.join(f'candidate {n}' for n in numbers)}" in ending.result().text
+            assert f"- {label}: {', '.join(f'candidate {n}' for n in numbers)}" in result.text
         elif leader is not None:
             assert (shown["best"]["candidate"], shown["best"]["objective"]) == (leader.number, leader.objective())
         if leader is None or gain is None:
@@ -126,9 +128,12 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
         # ---- its gain ------------------------------------------------------------------------------------------------
         words = history.metric.gain_text(gain.mean)
         assert summary[label][2] == words
+        prefix = f"best/{label}" if len(history.blocks) > 1 else "best"
+        assert result.metrics[metric_name(f"{prefix}/gain")] == gain.mean
         assert f"candidate {leader.number} (" in summary[label][1]
         row = next(row for row in reported if row["trial"] == str(leader.number))
         assert float(row[history.metric.gain_head]) == gain.mean
+        assert [row["interval"], row["says"]] == summary[label][3:5]
         assert words in page
         if not several:
             assert shown["best"]["gain"] == gain.mean
@@ -150,9 +155,8 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
         assert trial["state"] == "pending" or tracked[trial["key"]].state == trial["state"]
         assert f"trial-{trial['key']}" in page
     candidates = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
-    assert all(
-        f"{count} {state}" in ending.result().text.split("Candidates: ")[1] for state, count in candidates.items()
-    )
+    counted = result.text.split("Candidates: ")[1]
+    assert all(f"{count} {state}" in counted for state, count in candidates.items())
 
 
 def states_of(history: SweepHistory) -> Counter[tuple[str | None, str]]:

@@ -26,7 +26,7 @@ SHORT = 12
 def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
     """Return the teachers of a sweep with their own accuracies at their last stage; None without teachers."""
     specs = [MetricSpec(name, split, "", "max", name) for split in get_args(Split) for name in ACCURACIES]
-    last = [next(reversed(trial.stages), "") for trial in teachers]
+    last = [next(reversed(list(trial.stages)), "") for trial in teachers]
     found = [[trial.figure(m.at(stage=stage)) for m in specs] for trial, stage in zip(teachers, last, strict=True)]
     shown = [i for i in range(len(specs)) if any(values[i] is not None for values in found)]
     rows = []
@@ -35,7 +35,7 @@ def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
         cells += [Cell(str(trial.epochs), trial.epochs), *(Cell(specs[i].text(values[i]), values[i]) for i in shown)]
         rows.append([*cells, Cell(trial.state + (f": {trial.error}" if trial.error else ""))])
     columns = [Column("teacher"), Column("network"), number("epochs")]
-    columns += [number(f"{specs[i].name} on {specs[i].split}") for i in shown]
+    columns += [number(f"{specs[i].name.removesuffix(' accuracy')} on {specs[i].split}") for i in shown]
     title = "Teachers' own accuracies, at the end of their training"
     keys = [[trial.key] for trial in teachers]
     return Table([*columns, Column("state")], rows, title, name="teachers", keys=keys) if rows else None

@@ -145,9 +145,8 @@ def recipe_values(trial: TrackedTrial) -> dict[str, str]:
             found |= {f"{prefix}{path}": text for path, text in recorded_recipe(form, start).items()}
             start = form
     known = {"seed", *trial.params}
-    return {
-        metric_name(path): text[:LONGEST] for path, text in found.items() if text and column_name(path) not in known
-    }
+    shown = {path: text[:LONGEST] for path, text in found.items() if text and column_name(path) not in known}
+    return {metric_name(path): text for path, text in shown.items()}
 
 
 def outcome_tags(trial: TrackedTrial, rows: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:

@@ -43,8 +43,8 @@ def log_model(connection: Connection, run_id: str, student: TrackedStudent) -> s
     Raises StoreError if the trial's weights are no longer in the store.
     """
     client = connection.client
-    models = client.search_logged_models([connection.experiment_id], f"source_run_id = '{run_id}'")
-    models = [model for model in models if model.tags.get(KEY) == student.key]
+    found = client.search_logged_models([connection.experiment_id], f"source_run_id = '{run_id}'")
+    models = [model for model in found if model.tags.get(KEY) == student.key]
     ready = [model for model in models if model.status == LoggedModelStatus.READY]
     for model in models:
         if model not in ready:
