@@ -30,12 +30,14 @@ def recipe(config: TrialConfig) -> dict[str, str]:
 def recorded_recipe(form: JsonObject, start: JsonObject | None = None) -> dict[str, str]:
     """Return the recipe of a recorded trial from its canonical form (kdtune/config/key.py), which may be of any shape.
 
-    For a fine-tuning, `start` is the form of the trial that it starts from: only what differs from that is returned.
+    For a fine-tuning, `start` is the form of the trial that it starts from: of what does not differ from that, only
+    epochs, batch and rate are returned.
     """
     if start is None:
         return _shown(_flat(form), _canonical_defaults())
     before = _flat(start)
-    return {path: value for path, value in _flat(form).items() if before.get(path) != value}
+    named = ("epochs", "optimizer.batch", "optimizer.lr")
+    return {path: value for path, value in _flat(form).items() if path in named or before.get(path) != value}
 
 
 def _shown(form: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:

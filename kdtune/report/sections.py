@@ -97,7 +97,7 @@ def recipe_table(config: SweepConfig) -> Table:
     if config.prune.at:
         rows.append(("pruned at", f"{', '.join(config.prune.at)}, the best {config.prune.keep:.0%} continue"))
     note = "Settings that are not here have their defaults: see the configuration reference."
-    return Table([Column("setting"), Column("value")], [[Cell(a), Cell(b)] for a, b in rows], "", [note], "recipe")
+    return Table([Column("setting"), Column("value")], [[Cell(a), Cell(b)] for a, b in rows], "", [note], "settings")
 
 
 def _searched(parameter: Parameter) -> str:

@@ -36,7 +36,7 @@ def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
         rows.append([*cells, Cell(trial.state + (f": {trial.error}" if trial.error else ""))])
     columns = [Column("teacher"), Column("network"), number("epochs")]
     columns += [number(f"{specs[i].name.removesuffix(' accuracy')} on {specs[i].split}") for i in shown]
-    title = "Teachers' own accuracies, at the end of their training"
+    title = "Teachers' own accuracies at the end of their training"
     keys = [[trial.key] for trial in teachers]
     return Table([*columns, Column("state")], rows, title, name="teachers", keys=keys) if rows else None
 

@@ -88,7 +88,7 @@ def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iter
     yield from _paper_parts(sweep, config)
     yield from finetuned_parts(store, sweep)
     if (table := teachers_table(sweep.teachers)) is not None:
-        yield Heading("Teachers")
+        yield Heading("Teachers' accuracies")
         yield table
     yield Heading("Stages and convergence")
     caption = f"{metric.axis}, mean over the seeds, where trials were evaluated; ✕: pruned there; black: the control."
