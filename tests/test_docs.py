@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import ROOT
 
 import kdtune
@@ -121,3 +125,34 @@ def test_the_table_of_promises_names_modules_and_tests_that_exist() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    """Every command in its order, on synthetic motions and with two epochs a trial; pages and `--follow` left out."""
+    kdtune.make_synthetic(tmp_path / "videos", groups=6, clips=1)
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    lines = [line.partition("  #")[0].strip() for line in text.splitlines() if line.startswith("    python -m kdtune ")]
+    ran = []
+    for line in lines:
+        if " ui" in line or "--follow" in line:
+            continue
+        command = line.replace("python", shlex.quote(sys.executable), 1)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        ran.append(line.split()[3])
+        if "data init" in line:
+            shortened(tmp_path / "mine.yaml")
+    assert ran == ["data", "plan", "sweep", "sweep", "report", "results", "replay"]
+    assert "SAME 1/1" in done.stdout
+    assert (tmp_path / "runs" / "reports" / "videos" / "report.html").is_file()
+
+
+def shortened(file: Path) -> None:
+    """Rewrite the sweep file for a test: trials of two epochs, without pruning."""
+    values = yaml.safe_load(file.read_text())
+    values["trial"] |= {"epochs": 2, "stages": {"early": 1, "late": 2}}
+    values["search"] |= {"candidates": 5, "seeds": [0, 1]}
+    del values["prune"]
+    file.write_text(yaml.safe_dump(values))

@@ -53,8 +53,8 @@ def sources(root: Path) -> dict[str, str]:
 def stage(root: Path, to: Path, generated: Mapping[str, str]) -> None:
     """Write all pages into `to`, with the `generated` parts (name → text) in the places that ask for them.
 
-    A link between two pages leads to the page. Any other linked file of the repository is copied into the site. Raises
-    BrokenLinks with all links to files that do not exist.
+    A link between two pages leads to the page. Any other linked file of the repository is copied into the site,
+    and so are styles. Raises BrokenLinks with all links to files that do not exist.
     """
     pages = sources(root)
     site_of = {file: page for page, file in pages.items()}
@@ -64,6 +64,8 @@ def stage(root: Path, to: Path, generated: Mapping[str, str]) -> None:
         text = _GENERATED.sub(lambda place: generated[place["name"]], staged.text())
         (to / page).parent.mkdir(parents=True, exist_ok=True)
         (to / page).write_text(text, encoding="utf-8")
+    for style in (root / "docs").glob("*.css"):
+        shutil.copyfile(style, to / style.name)
     if problems:
         raise BrokenLinks("\n".join(problems))
 

@@ -118,7 +118,7 @@ class Sweep:
         """Return how much each complete candidate is better than the control, best first; of one block or of all.
 
         Gains are paired by seed and turned so that more is better, in the unit of the column `unit`: of an accuracy in
-        points (hundredths). Intervals hold together for all candidates of the sweep with 95 % (Bonferroni).
+        points (hundredths). With 95 % confidence, all intervals of the sweep contain their gain at once (Bonferroni).
 
         Columns: block (string), candidate (int64), gain (float64), low and high (float64, the interval's ends, missing
         where nothing says how far chance reaches), verdict (string: better, worse, not decided), basis (string: seeds,
