@@ -123,6 +123,14 @@ def test_the_table_of_promises_names_modules_and_tests_that_exist() -> None:
     assert missing == []
 
 
+def test_the_layers_are_all_described() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("## Promises")[0]
+    names = {path.name for path in (ROOT / "kdtune").iterdir() if (path / "__init__.py").is_file()}
+    names |= {path.name for path in (ROOT / "kdtune").glob("*.py") if not path.name.startswith("__")}
+    described = {name.strip("`/") for name in re.findall(r"`\w+(?:/|\.py)`", table)}
+    assert described == names
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
 

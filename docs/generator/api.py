@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import kdtune
@@ -41,8 +42,7 @@ def _class(name: str, item: type) -> Iterator[str]:
     for own, value in vars(item).items():
         if own.startswith("_"):
             continue
-        value = getattr(value, "func", value)  # of a cached property
-        if isinstance(value, property):
+        if isinstance(value, property | cached_property):
             yield f"### {name}.{own}"
             yield markdown(inspect.getdoc(value))
         elif inspect.isfunction(value):
@@ -65,7 +65,7 @@ def _signature(item: Any) -> str:
             arguments.append("*")
         annotation = "" if value.annotation is value.empty else f": {value.annotation}"
         arguments.append(value.name + annotation + ("" if value.default is value.empty else f" = {value.default!r}"))
-    returns = "" if found.return_annotation in (found.empty, "None") else f" -> {found.return_annotation}"
+    returns = "" if found.return_annotation in (found.empty, None, "None") else f" -> {found.return_annotation}"
     text = f"({', '.join(arguments)}){returns}"
     return text if len(text) <= 90 else "(\n" + "".join(f"    {argument},\n" for argument in arguments) + f"){returns}"
 

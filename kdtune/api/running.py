@@ -13,13 +13,13 @@ from kdtune.history.events import Event
 
 
 def open_sweep(name: str, store: Store | str | Path | None = None) -> Sweep:
-    """Open a sweep that was run, or still runs, in a store.
+    """Open a sweep of a store, complete or still running.
 
     Args:
         name: the sweep's name.
         store: a Store, a folder or a URL. Default: the variable KDTUNE_STORE, or `runs`.
 
-    Raises StoreError for an unknown name or a record that is damaged.
+    Raises StoreError for an unknown name or a damaged record.
 
     >>> kdtune.open_sweep("tiny", store="runs").name
     'tiny'
@@ -42,8 +42,8 @@ def run(
 ) -> Sweep:
     """Run a sweep, or resume it, and return it opened.
 
-    What the store has is looked up, not trained again; the same sweep asks the same candidates on every backend. Any
-    thread may call this, also beside a Ray that already runs, and the process is left as it was found. Progress goes to
+    Trials that the store has are not trained again, and the same sweep asks for the same candidates on every backend.
+    Any thread may call this, also beside a Ray that already runs, and the process is left as it was. Progress goes to
     the logger `kdtune`, at level INFO.
 
     Args:
@@ -52,18 +52,18 @@ def run(
         store: where trials are kept: a Store, a folder or a URL. Default: the variable KDTUNE_STORE, or `runs`.
         backend: `ray` trains on this machine's cores and GPUs, or on the cluster at `address`; `inprocess` trains one
             trial after the other in the calling thread.
-        address: of a Ray cluster, as in `head:6379`. Where this process is connected to that cluster already, the
-            connection is used, and stays; without an address the sweep starts a Ray of its own, which ends with it.
-            Ray knows one cluster a process: beside another connection a sweep is refused (ResourceError).
-        on_event: is called with each event (kdtune/history/events.py): Asked, Started, EpochEnd, Ended; one at a time,
-            with `ray` in another thread than the caller's. What it raises ends the sweep, which then can be resumed,
-            and is raised again.
-        tracking: whether MLflow is told, at the variable MLFLOW_TRACKING_URI or in `sqlite:///mlflow/mlflow.db`; or the
-            URI of another MLflow.
+        address: address of a Ray cluster, as in `head:6379`. If this process is connected to that cluster already, the
+            connection is used, and stays. Without an address the sweep starts its own Ray, which ends with it. Ray
+            allows one cluster per process: beside another connection a sweep is refused (ResourceError).
+        on_event: function that is called with each event (kdtune/history/events.py): Asked, Started, EpochEnd, Ended.
+            Calls come one at a time; with `ray`, from another thread than the caller's. An exception that it raises
+            ends the sweep, which can be resumed, and is raised again.
+        tracking: whether to log to MLflow, at MLFLOW_TRACKING_URI or else in `sqlite:///mlflow/mlflow.db`; or the URI
+            of another MLflow.
 
     Raises ConfigError with all problems of the sweep; DataError, StoreError and ResourceError before anything is
-    trained; KeyboardInterrupt, when the trials have written their checkpoints: the same call then resumes the sweep. A
-    trial that fails ends no sweep; it has the state `failed`.
+    trained; KeyboardInterrupt once the trials have written their checkpoints: the same call then resumes the sweep. A
+    failed trial does not end a sweep; its state is `failed`.
 
     >>> seen = []
     >>> sweep = kdtune.run("tiny.yaml", store="runs", backend="inprocess", on_event=seen.append, tracking=False)

@@ -25,13 +25,13 @@ class Store:
     """
 
     def __init__(self, place: str | Path | None = None, *, option: str = "store") -> None:
-        """Name a store; nothing is written before something is trained.
+        """Open a store. Nothing is written before something is trained.
 
         Args:
-            place: a folder, which need not be there yet, or a URL. Default: the variable KDTUNE_STORE, or `runs`.
-            option: what an error calls the place.
+            place: a folder, which need not exist yet, or a URL. Default: the variable KDTUNE_STORE, or `runs`.
+            option: name of the place in errors.
 
-        Raises StoreError where `place` names neither, a folder that cannot be read, or a store of another version.
+        Raises StoreError for another kind of place, a folder that cannot be read, or a store of another version.
         """
         named = str(default_place() if place is None else place)
         check_place(named, option)
@@ -60,7 +60,7 @@ class Store:
         return self.files.sweeps()
 
     def trials(self) -> list[Trial]:
-        """Return every trial that was begun, by key.
+        """Return every trial that has begun, ordered by key.
 
         >>> {trial.state for trial in kdtune.Store("runs").trials()}
         {'complete'}
@@ -70,7 +70,7 @@ class Store:
     def trial(self, key: str) -> Trial:
         """Return the trial whose key is, or begins with, `key`.
 
-        Raises StoreError where there is none, or more than one.
+        Raises StoreError if there is none, or more than one.
 
         >>> kdtune.Store("runs").trial("nothing")
         Traceback (most recent call last):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Sweep:
-    """A sweep as its records say, at the moment when it was opened; open it again to see what has happened since.
+    """A sweep as its records showed it when it was opened. Open it again to see what has happened since.
 
     >>> sweep = kdtune.open_sweep("tiny", store="runs")
     >>> sweep
@@ -33,7 +33,7 @@ class Sweep:
     """
 
     def __init__(self, store: Store, name: str) -> None:
-        """Read a sweep; `open_sweep` says what that raises."""
+        """Read a sweep. Raises the same errors as `open_sweep`."""
         from kdtune.history.reading import read_history
 
         self.store, self.name = store, name
@@ -57,16 +57,16 @@ class Sweep:
 
     @property
     def blocks(self) -> list[str]:
-        """The labels of the blocks, in the sweep file's order: candidates are compared within one block alone."""
+        """Labels of the blocks, in the sweep file's order. Candidates are compared within a block only."""
         return list(self.history.blocks)
 
     @property
     def config(self) -> SweepConfig:
-        """The sweep file as it was run, `--set` included. Raises StoreError where this version refuses it."""
+        """The sweep file as it was run, including `--set`. Raises StoreError if this version refuses it."""
         return self.history.record.sweep()
 
     def counts(self) -> Mapping[str, int]:
-        """Return state → how many groups (candidates, controls, teachers) are in it.
+        """Return the number of groups (candidates, controls, teachers) in each state.
 
         >>> kdtune.open_sweep("tiny", store="runs").counts()["complete"]
         4
@@ -115,10 +115,11 @@ class Sweep:
         return epochs_frame(self.store.files, self._found.trials)
 
     def gains(self, block: str | None = None) -> pd.DataFrame:
-        """Return how much each complete candidate is better than the control, best first; of one block or of all.
+        """Return the gain of each complete candidate over the control, best first, for one block or for all.
 
-        Gains are paired by seed and turned so that more is better, in the unit of the column `unit`: of an accuracy in
-        points (hundredths). With 95 % confidence, all intervals of the sweep contain their gain at once (Bonferroni).
+        Gains are paired by seed and turned so that more is better. The column `unit` holds their unit: points
+        (hundredths) for an accuracy. With 95 % confidence, all intervals of the sweep contain their gain at once
+        (Bonferroni).
 
         Columns: block (string), candidate (int64), gain (float64), low and high (float64, the interval's ends, missing
         where nothing says how far chance reaches), verdict (string: better, worse, not decided), basis (string: seeds,
@@ -135,7 +136,7 @@ class Sweep:
         return gains_frame(self.history, self._chosen_blocks(block), self._videos)
 
     def pareto(self, block: str | None = None) -> pd.DataFrame:
-        """Return the candidates that no other beats in every objective, by number; of one objective the best one.
+        """Return the candidates that no other beats in every objective, by number; the best one for a single objective.
 
         Columns: block (string), candidate (int64), a column for each objective (float64, mean over the seeds), and
         params/<name> as in `trials`. Raises StoreError for an unknown block.
@@ -152,10 +153,10 @@ class Sweep:
     def best(self, block: str | None = None, *, seed: int | None = None) -> Trial | None:
         """Return a trial of the block's best complete candidate, or None while no candidate is complete.
 
-        Of several objectives it is the one of the Pareto set that is best in the first objective that is no cost.
+        With several objectives, it is the candidate of the Pareto set that is best in the first one that is not a cost.
 
         Args:
-            block: its label; may be left out where the sweep has one block.
+            block: its label. May be left out if the sweep has one block.
             seed: which of the candidate's trials. Default: its first.
 
         Raises StoreError for an unknown block or seed.
@@ -176,9 +177,10 @@ class Sweep:
         return self._with_seed({own: group.keys[0] for own, group in groups.items()}, seed) if groups else None
 
     def trial(self, key: str) -> Trial:
-        """Return the trial of this sweep (a teacher, control, candidate, refit or fine-tuning) whose key begins so.
+        """Return the trial of this sweep whose key begins with `key`.
 
-        Raises StoreError where there is none, or more than one.
+        It may be a teacher, control, candidate, refit or fine-tuning. Raises StoreError if there is none, or more than
+        one.
 
         >>> sweep = kdtune.open_sweep("tiny", store="runs")
         >>> sweep.trial(sweep.trials()["key"][0]) == sweep.control()

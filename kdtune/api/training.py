@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class TrialRun(Iterator[EpochRecord]):
-    """The training of one trial: iterate over it for a row after each epoch, which then is in the store.
+    """The training of one trial: an iterator that yields a row after each epoch, when the row is in the store.
 
-    Between two rows torch has the caller's own settings. Whoever stops iterating loses nothing: the next training of
-    the same trial resumes from its last checkpoint, to the same bits.
+    Between two rows torch has the caller's own settings. You may stop iterating at any time: the next training of the
+    same trial resumes from its last checkpoint, to the same bits.
     """
 
     def __init__(self, store: Store, session: Session, config: TrialConfig, device: torch.device) -> None:
@@ -49,7 +49,7 @@ class TrialRun(Iterator[EpochRecord]):
 
 
 class Training(Iterator[EpochRecord]):
-    """What `kdtune.train` returns: iterate over it for the rows of the trial and then of its fine-tuning.
+    """Result of `kdtune.train`: an iterator over the rows of the trial and then of its fine-tuning.
 
     >>> training = kdtune.train("trial.yaml", store="runs")
     >>> [row["epoch"] for row in training]
@@ -71,12 +71,12 @@ class Training(Iterator[EpochRecord]):
 
     @property
     def trial(self) -> Trial:
-        """The trial that is trained."""
+        """The trial being trained."""
         return self.runs[0].trial
 
     @property
     def finetuned(self) -> Trial | None:
-        """Its fine-tuning; None where its configuration asks for none."""
+        """Its fine-tuning; None if its configuration has none."""
         return self.runs[1].trial if len(self.runs) > 1 else None
 
     def close(self) -> None:
@@ -104,9 +104,8 @@ def train(
 ) -> Training:
     """Prepare one trial, and return its training, which yields a row after each epoch.
 
-    Training starts with the first row that is asked for; teachers are trained first, where the store does not have them
-    yet. A trial that is complete yields the rows that it left, and one that was stopped resumes. The same trial has the
-    same bits in any process.
+    Training starts with the first row; teachers that the store does not have yet are trained before it. A complete
+    trial yields its recorded rows, and an interrupted one resumes. The same trial has the same bits in any process.
 
     Args:
         trial: a file (a trial's, or a sweep's whose `trial` is trained), its content as a mapping, or a TrialConfig.

@@ -92,14 +92,14 @@ class Trial:
 
     @property
     def error(self) -> str | None:
-        """Why the last attempt failed, in plain words; None where it did not."""
+        """Reason why the last attempt failed, in plain words; None if it did not."""
         return self.files.fetch().failure()
 
     @cached_property
     def config(self) -> TrialConfig:
         """The trial's configuration: every setting, teacher and start included.
 
-        Raises StoreError where the trial was not begun or another version made it, and DamageError where its record is
+        Raises StoreError if the trial has not begun or another version made it, and DamageError if its record is
         damaged.
         """
         from kdtune.train.checking.recorded import recorded_trial
@@ -130,11 +130,11 @@ class Trial:
             raise DamageError([Problem(str(self.files.result_file), f"holds no trial's result; {REMEDY}")]) from error
 
     def epochs(self) -> pd.DataFrame:
-        """Return one row an epoch, in order, with an index from 0.
+        """Return one row per epoch, in order, with an index from 0.
 
         The columns are those of the trial's records with their parts joined by `/`: `epoch` (int64, from 1), `lr`,
-        `train/loss` and the loss's terms, `train/pretext_accuracy`, `seconds`, `at` (seconds since 1970), and where a
-        stage was reached `stage` (text, else missing) and `evaluation/<split>/<metric>`.
+        `train/loss` and the loss's terms, `train/pretext_accuracy`, `seconds`, `at` (seconds since 1970), and at a
+        stage `stage` (text, else missing) and `evaluation/<split>/<metric>`.
 
         >>> frame = kdtune.Store("runs").trial(key).epochs()
         >>> frame[["epoch", "stage"]].to_numpy().tolist()
@@ -150,9 +150,9 @@ class Trial:
         """Return the trained network as a `torch.nn.Module` on the CPU, in evaluation mode.
 
         It takes frames as they were decoded, uint8 (B, n, T, H, W, 3), and gives logits (B, classes) in the order of
-        its `labels`; `.features(frames)` gives (B, n, F). Other shapes raise ValueError, which says the right one.
+        its `labels`; `.features(frames)` gives (B, n, F). Other shapes raise ValueError, which states the right one.
 
-        Raises StoreError where the trial is not complete, or its weights are not those that its result names.
+        Raises StoreError if the trial is not complete, or its weights are not those that its result names.
 
         >>> student = kdtune.Store("runs").trial(key).load_student()
         >>> student(torch.zeros(1, 3, 8, 32, 32, 3))
@@ -175,7 +175,7 @@ class Trial:
             device: `auto`, `cpu` or `cuda`.
 
         Raises DataError with every video that cannot be decoded or has fewer frames than `config.clip.frames`,
-        StoreError as `load_student`, and ResourceError for a device that is not there.
+        StoreError as `load_student` does, and ResourceError for a device that does not exist.
 
         >>> frames = np.zeros((12, 64, 64, 3), dtype=np.uint8)
         >>> kdtune.Store("runs").trial(key).features([frames, frames]).shape
@@ -195,11 +195,11 @@ class Trial:
     def replay(self, device: str = "auto") -> Difference | None:
         """Train the trial again from nothing, in a temporary store, and compare every figure and the weights.
 
-        Returns None where all bits are the same, else the first difference: `epoch`, `figure`, `was`, `is_now`, and
-        what of the `profile` has changed.
+        Returns None if all bits are the same, else the first difference: `epoch`, `figure`, `was`, `is_now`, and what
+        has changed in the `profile`.
 
-        Raises StoreError where that cannot be done: no such trial, imported weights, another version, or frames that
-        the store does not have any more; ResourceError for a device that is not there.
+        Raises StoreError if that is impossible: no such trial, imported weights, another version, or frames that the
+        store no longer has; ResourceError for a device that does not exist.
 
         >>> kdtune.Store("runs").trial(key).replay(device="cpu") is None
         True
