@@ -138,7 +138,7 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """Every command in its order, on synthetic motions, in one process and with two epochs a trial; no page is served."""
+    """Every command in its order, on synthetic motions, in one process, with two epochs a trial; no page is served."""
     kdtune.make_synthetic(tmp_path / "videos", groups=6, clips=1)
     text = (ROOT / "docs" / "tutorial.md").read_text()
     lines = [line.partition("  #")[0].strip() for line in text.splitlines() if line.startswith("    python -m kdtune ")]
