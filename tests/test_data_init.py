@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from layouts import write
+from PIL import Image
 
 from kdtune.cli import main
 from kdtune.clips.catalog import load_catalog, video_path
@@ -53,6 +55,23 @@ def hmdb51(videos: Path, root: Path) -> None:
         write(root / "splits" / f"{folder.name}_test_split1.txt", "".join(lines))
 
 
+def mmaction2(videos: Path, root: Path) -> None:
+    classes(videos, root)
+    actions = sorted(path.name for path in root.iterdir())
+    for split, group in (("train", "_g0[2-9]_"), ("val", "_g01_")):
+        paths = sorted(path.relative_to(root) for path in root.glob(f"*/*{group}*"))
+        lines = [f"{path} {actions.index(path.parts[0])}\n" for path in paths]
+        write(root / "annotations" / f"mine_{split}_list_videos.txt", "".join(lines))
+
+
+def frames(videos: Path, root: Path) -> None:
+    picture = BytesIO()
+    Image.new("RGB", (64, 48)).save(picture, "JPEG")
+    for path in videos.glob("*/*.*"):
+        for number in range(1, 31):
+            write(root / path.parent.name / path.stem / f"{number:05d}.jpg", picture.getvalue())
+
+
 def made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[SweepConfig, str, str]:
     """Return the sweep, the file's text and the messages."""
     assert main(["data", "init", str(folder), "--store", str(tmp_path / "runs")]) == 0
@@ -68,6 +87,8 @@ def made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tu
         (lists_inside, "UCF101's lists", {"dataset": "folder"}),
         (lists_beside, "UCF101's lists", {"dataset": "folder", "lists": "lists"}),
         (hmdb51, "HMDB51's lists", {"dataset": "hmdb51", "lists": "splits"}),
+        (mmaction2, "lists mine_train_list_videos.txt", {"dataset": "folder", "lists": "annotations"}),
+        (frames, "40 folders of 30 frames", {"dataset": "folder"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from helpers import SMALL_CLIP
 from layouts import check, counts, read, videos, write
 from PIL import Image
 
+from kdtune.clips.dataset import TrialData
 from kdtune.clips.frames.build import find_clips, prepare_clips
 from kdtune.clips.summary import lines, summary_of
 from kdtune.clips.video.decode import Refused, decode, header_frames
 from kdtune.clips.video.sequence import sequence_of
 from kdtune.config.sections import DataConfig
+from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError
 from kdtune.store import Store
 
@@ -164,6 +167,22 @@ def test_a_split_that_is_refused_as_a_whole_is_an_error(root: Path, store: Store
         prepare_clips(data, SMALL_CLIP, store)
 
 
+@pytest.mark.parametrize(("share", "split"), [(0.2, "val"), (0, "test")])
+def test_a_trial_validates_on_the_videos_that_the_data_set_names(
+    share: float, split: str, root: Path, store: Store, trial_form: dict[str, Any]
+) -> None:
+    for action in ("run", "sit"):
+        frames(root / "valid" / action / "d", ord(action[0]), 30)
+    data = {"dataset": "folder", "root": str(root), "validation": share}
+    config = TrialConfig.model_validate({**trial_form, "data": data, "clip": {**trial_form["clip"], "interval": 2}})
+    clips = prepare_clips(config.data, config.clip, store)
+    trial = TrialData.of(config, clips)
+    assert set(clips.index["split"][trial.validation]) == {split}
+    assert set(clips.index["split"][trial.train]) == ({"train"} if share else {"train", "val"})
+    assert trial.videos == {"training": 4 if share else 6, "validation": 2, "test": 2}
+    assert not set(trial.train) & set(trial.validation)
+
+
 def test_files_and_folders_of_frames_are_not_mixed(root: Path) -> None:
     videos(root, "train/run/x.mp4")
     with pytest.raises(DataError) as caught:
@@ -184,7 +203,8 @@ def test_lists_of_folders_of_frames(tmp_path: Path) -> None:
         for k in range(3):
             frames(tmp_path / "rawframes" / action / f"v{k}", k)
     rows = [f"{action}/v{k} 5 {label}" for label, action in enumerate(("run", "sit")) for k in range(3)]
-    write(tmp_path / "train_rawframes.txt", "".join(f"{row}\n" for row in rows if "v2" not in row))
+    files = "".join(f"{row.split()[0]}.avi,{row[-1]}\n" for row in rows if "v2" not in row)
+    write(tmp_path / "train_rawframes.txt", files)
     write(tmp_path / "val_rawframes.txt", "".join(f"{row}\n" for row in rows if "v2" in row))
     understood = read(tmp_path)
     check(understood, tmp_path)
@@ -194,6 +214,22 @@ def test_lists_of_folders_of_frames(tmp_path: Path) -> None:
         DataError, match=r"val_rawframes.txt:1: lists 7 frames of rawframes/run/v2, but the folder holds 5"
     ):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["folder", "ucf101"])
+def test_official_lists_of_files_name_folders_of_frames(dataset: str, tmp_path: Path) -> None:
+    for name in ("run/v_Run_g01_c01", "run/v_Run_g02_c01", "sit/v_Sit_g01_c01", "sit/v_Sit_g02_c01"):
+        frames(tmp_path / name, 0)
+    write(tmp_path / "classInd.txt", "1 Run\n2 Sit\n")
+    write(tmp_path / "trainlist01.txt", "Run/v_Run_g01_c01.avi 1\nSit/v_Sit_g01_c01.avi 2\n")
+    write(tmp_path / "testlist01.txt", "Run/v_Run_g02_c01.avi\nSit/v_Sit_g02_c01.avi\n")
+    understood = read(tmp_path, dataset=dataset)
+    assert counts(understood.catalog) == {(a, s): 1 for a in ("Run", "Sit") for s in ("train", "test")}
+    assert set(understood.catalog["group"]) == {"g01", "g02"}
+    assert set(understood.reading.frames.values()) == {5}
+    (tmp_path / "sit/v_Sit_g02_c01").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"1 of 4 listed videos are missing: Sit/v_Sit_g02_c01"):
+        read(tmp_path, dataset=dataset)
 
 
 def test_copies_of_frames_are_the_same_bytes_under_any_name(root: Path, store: Store) -> None:

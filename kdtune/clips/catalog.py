@@ -23,6 +23,7 @@ from kdtune.clips.layout.groups import GROUPS, apply_groups
 from kdtune.clips.layout.listed import find_lists, read_lists
 from kdtune.clips.layout.lists import hmdb51_rows, ucf101_rows
 from kdtune.clips.layout.names import Names, counted, kind_of, missing_videos, problem, some
+from kdtune.clips.layout.pictured import frames_for_files
 from kdtune.clips.layout.rows import COLUMNS, Reading, table
 from kdtune.clips.layout.text import names_in
 from kdtune.clips.layout.unread import like_lists, note_unlisted, unknown_lists
@@ -114,11 +115,16 @@ def _root_problems(data: DataConfig, root: Path) -> list[Problem]:
 def _reading(data: DataConfig, root: Path | None, lists: Path, names: Names, problems: list[Problem]) -> Reading:
     """Read the lists or, for a folder without lists, the folders. `root` is None where it does not exist."""
     if data.dataset == "hmdb51":
-        return Reading("HMDB51's lists", hmdb51_rows(lists, data.split, names, problems))
+        reading = Reading("HMDB51's lists", hmdb51_rows(lists, data.split, names, problems))
+        if root is not None:
+            problems += frames_for_files(root, lists, names, reading)
+        return reading
     listed = set(names_in(lists.parent if lists.is_file() else lists, problems)) if data.dataset == "folder" else set()
     known = {"classInd.txt", *(f"{part}list{split:02d}.txt" for part in ("train", "test") for split in (1, 2, 3))}
     if data.dataset != "folder" or (listed & known and not lists.is_file()):
         reading = Reading("UCF101's lists", ucf101_rows(lists, data.split, names, problems))
+        if root is not None:
+            problems += frames_for_files(root, lists, names, reading)
         if data.dataset == "folder" and root is not None:
             note_unlisted(root, lists, names, reading)
     elif root is not None:

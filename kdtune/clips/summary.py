@@ -110,7 +110,7 @@ def lines(summary: Summary) -> Iterator[str]:
     if summary.frames:
         yield f"  frames     {summary.frames}"
     if not summary.decoded:
-        yield "  refused    not known before the videos are decoded (data prepare), nor which are too short"
+        yield "  refused    unknown, like videos that are too short, until `data prepare` has decoded them"
     if summary.refused:
         number = counted(len(summary.refused), "video")
         yield f"  refused    {number} (list: {summary.list_of_refused}): {some(summary.refused, VIDEOS_SHOWN)}"

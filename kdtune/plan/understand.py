@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdtune.clips.catalog import DataSet, read_data_set
+from kdtune.clips.layout.listed import find_lists
 from kdtune.clips.layout.text import names_in
 from kdtune.config.sections import DataConfig
 
@@ -36,6 +37,8 @@ def _readings(folder: str) -> Iterator[DataConfig]:
         for dataset, ending in ENDINGS.items():
             if any(name.endswith(ending) for name in names):
                 yield _data(dataset, folder, None if place == root else place)
+        if find_lists(place, names, 1, given=place != root)[0]:
+            yield _data("folder", folder, None if place == root else place)
 
 
 def _data(dataset: str, folder: str, lists: Path | None = None) -> DataConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdtune.clips.layout.groups import GROUPS
+from kdtune.clips.layout.listed import SUFFIXES as LISTS
 from kdtune.clips.layout.lists import ucf101_group
 from kdtune.clips.layout.names import alike, counted, problem, some, unusable
 from kdtune.clips.layout.parts import part_of
@@ -143,7 +144,10 @@ def _empty(folder: Folder) -> Problem:
     what = "the class is empty: no videos in it"
     if folder.found.others:
         what += f"; {others_in_words(folder.found.others)}"
-    return problem(folder.path, what, "files that end in .avi, .mp4, .mkv, .mov, .webm, …")
+    remedy = "files that end in .avi, .mp4, .mkv, .mov, .webm, …"
+    if folder.found.others.keys() & set(LISTS):
+        remedy += "; or set data.lists to it, if it holds lists of videos"
+    return problem(folder.path, what, remedy)
 
 
 def _split_folders(

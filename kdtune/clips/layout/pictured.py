@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from kdtune.clips.layout.names import counted, problem, some
+from kdtune.clips.layout.names import Names, counted, kind_of, problem, some
+from kdtune.clips.layout.resolve import without_suffix
 from kdtune.clips.layout.rows import Reading
-from kdtune.clips.layout.walk import Found
+from kdtune.clips.layout.walk import Found, scan_below
 from kdtune.errors import Problem
 
 
@@ -27,3 +29,20 @@ def note_frames(root: Path, found: Sequence[Found], reading: Reading) -> list[Pr
         what = f"pictures that are no numbered frames of one video are left out, in {some(pictured)}"
         reading.notes.append(what)
     return []
+
+
+def frames_for_files(root: Path, lists: Path, names: Names, reading: Reading) -> list[Problem]:
+    """Take the listed files for folders of frames of the same names, if the first one is such a folder.
+
+    Return the problem of a mixture with files.
+    """
+    first = reading.rows[0].video if reading.rows else ""
+    try:
+        if kind_of(names.path(first)) == "file" or kind_of(names.path(without_suffix(first))) != "folder":
+            return []
+        problems = note_frames(root, [scan_below(root, lists)], reading)
+    except OSError:
+        return []  # looking for the listed files reports it
+    if reading.frames:
+        reading.rows = [replace(row, video=without_suffix(row.video)) for row in reading.rows]
+    return problems

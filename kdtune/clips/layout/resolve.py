@@ -17,7 +17,7 @@ class VideoIndex:
         self.videos = [path.relative_to(root).as_posix() for path in found.videos]
         self._exact = set(self.videos)
         self._ending: dict[str, list[str]] = {}
-        frames = {path.relative_to(root).as_posix() for path in found.frames}
+        frames = self._frames = {path.relative_to(root).as_posix() for path in found.frames}
         for video in self.videos:
             last = PurePosixPath(video).name
             stems = {last} if video in frames else {last, PurePosixPath(last).stem}
@@ -44,6 +44,8 @@ class VideoIndex:
         if video in self._exact:
             return video
         fitting = self._fitting(video)
+        if not fitting and self._frames:  # the list names the files from which the frames were taken
+            fitting = self._fitting(without_suffix(video))
         for narrowed in (_below(fitting, [label, label.replace(" ", "_")]), _in_part(fitting, part)):
             if len(fitting) > 1 and narrowed:
                 fitting = [name for name in fitting if name in narrowed]

@@ -39,7 +39,8 @@ def like_lists(listed: set[str]) -> list[str]:
 def note_unlisted(root: Path, lists: Path, names: Names, reading: Reading) -> None:
     """Note the videos in class folders that no list names, and count the other files there."""
     unread: list[Problem] = []
-    _, paths, _ = missing_videos(names, [row.video for row in reading.rows])
+    kind = "folder" if reading.frames else "file"
+    _, paths, _ = missing_videos(names, [row.video for row in reading.rows], kind)
     listed, unlisted = set(paths.values()), []
     try:
         outside = folders_above(root)
