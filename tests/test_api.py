@@ -85,7 +85,7 @@ print([name for name in {HEAVY[:5]!r} if name in sys.modules])
 def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
     tree = ast.parse((ROOT / "kdtune/__init__.py").read_text())
     typed = {
-        alias.asname: node.module
+        alias.asname or alias.name: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
