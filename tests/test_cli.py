@@ -179,6 +179,8 @@ def test_data_commands_make_prepare_and_verify(tmp_path: Path) -> None:
     form = {"data": {"dataset": "synthetic", "root": str(root)}, "clip": {"frames": 8, "size": 32}}
     prepared = kdtune("data", "prepare", write(tmp_path / "trial.yaml", form), store=store)
     assert prepared.returncode == 0, prepared.stderr
+    assert "refused    unknown, like videos that are too short, until" in prepared.stdout
+    assert f"refused    none, and no video is too short (synthetic in {root})" in prepared.stdout
     assert "1 clip stores checked, 0 problems" in kdtune_here("data", "verify", store=store).stdout
     (frames,) = store.glob("clips/*/frames.u8")
     # Two more files beside finished stores: the list of a refused build, and a store in the making.

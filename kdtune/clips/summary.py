@@ -89,7 +89,7 @@ def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipSt
         too_short=too_short,
         frames_needed=frames_needed,
         decoded=clips is not None,
-        list_of_refused=clips.folder / "refused.csv" if clips is not None else None,
+        list_of_refused=clips.folder / "refused.csv" if clips is not None and refused else None,
         passed_over=others_in_words(reading.others) if reading.others else "",
         guesses=tuple(reading.guesses),
         notes=tuple(notes),

@@ -78,7 +78,10 @@ def prepare(options: argparse.Namespace) -> int:
     print("\n".join(line for summary in listed for line in lines(summary)), flush=True)
     prepared.prepare(config)
     for part in parts:
-        if (summary := prepared.summary(part)) not in listed:
+        summary = prepared.summary(part)
+        if summary in listed:
+            print(f"  refused    none, and no video is too short ({summary.place})")
+        else:
             print("\n".join(lines(summary)))
     for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
         print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
