@@ -177,7 +177,11 @@ def test_a_trial_repeats_alone_and_beside_itself(config: TrialConfig, clips: Cli
 @pytest.mark.parametrize(
     ("part", "named"),
     [
-        (nn.Dropout(), "aten.bernoulli_.float (forward pass of Sequential.0, operator "),
+        pytest.param(
+            nn.Dropout(),
+            "aten.bernoulli_.float (forward pass of Sequential.0, operator ",
+            marks=pytest.mark.slow,  # the forward pass of a network is told above
+        ),
         (NoisyBackward(), "kdtune_tests.noisy.default (backward pass of Sequential.0, operator "),
     ],
     ids=["forward", "backward"],

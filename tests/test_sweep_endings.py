@@ -12,6 +12,7 @@ from helpers import link_clips
 from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.books import Ending
+from kdtune.execute.in_process import InProcess
 from kdtune.store import Store
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.session import Session
@@ -22,6 +23,7 @@ from sweeps import outcome, run, started
 def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_results(
     swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
+    """The second driver resumes through Ray what the first one left; the last in this process, which is cheaper."""
     link_clips(prepared.store.root, tmp_path)
     process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
     process.send_signal(signal.SIGTERM)
@@ -32,7 +34,7 @@ def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_resul
         run(sweep_file, tmp_path, ray_address)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end, said = run(sweep_file, tmp_path, ray_address)
+    end, said = run(sweep_file, tmp_path, InProcess())
     assert end.exit_code == EXIT_OK, said
     assert end.found > 0
     assert outcome(tmp_path) == outcome(swept[0])
