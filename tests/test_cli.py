@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helpers import ROOT, SHARED, fill_disk, kdtune, kdtune_here, link_clips, refused
 
+from kdtune.clips.machine import cores
 from kdtune.config.metrics import OF_COST
 from kdtune.train.session import Session
 
@@ -123,9 +124,10 @@ def test_train_prints_its_result_and_logs_a_run(trial_form: dict[str, Any], prep
 def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(
     sweep_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    """The whole command with its own Ray, then every format of its results."""
+    """The whole command with its own Ray, then every format of its results. One worker at a time: each start counts."""
     search = {"space": {"teacher": ["c3d"], "alpha": [0.5, 1.0]}, "sampler": "grid"}
     form = {**sweep_form, "name": "whole", "search": search, "prune": {}, "objective": {"metric": "knn"}}
+    form["resources"] = {"cpu": cores()}
     store = tmp_path / "runs"
     link_clips(prepared.store.root, store)
     done = kdtune("sweep", write(tmp_path / "whole.yaml", form), store=store)

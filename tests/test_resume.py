@@ -85,13 +85,12 @@ def test_a_trial_killed_from_outside_ends_in_the_same_bits_in_another_process(
     lives: Lives, config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
 ) -> None:
     """The drawn line runs while the signal is on its way, so that the signal also arrives in the middle of a call."""
-    for life in range(2):
-        store = Store(tmp_path / str(life))
-        for _ in range(4):
-            lives.attempt_anywhere(store, from_outside=True, every_s=0.0)
-        train(config, store, prepared)
-        assert left(store) == left(whole), f"life {life}"
-    assert len(lives.kills) >= 3
+    store = Store(tmp_path / "killed")
+    for _ in range(4):
+        lives.attempt_anywhere(store, from_outside=True, every_s=0.0)
+    train(config, store, prepared)
+    assert left(store) == left(whole)
+    assert len(lives.kills) >= 2
 
 
 @pytest.mark.slow
