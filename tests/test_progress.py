@@ -27,7 +27,7 @@ def test_counts_bests_and_gains_are_each_block_s_own() -> None:
     for group in (*(asked("candidate", number) for number in range(3)), asked("teacher", None, None)):
         history.apply(group)
     assert (history.done, history.total) == (0, 9)
-    history.apply(ended("teacher c3d", "complete"))
+    history.apply(ended("teacher c3d", "complete", 0.4375))
     history.apply(epoch("f=1 · control", 1))
     assert counts(history) == [0, 0, 0, 1, 3]
     history.apply(ended("f=1 · candidate 0", "complete", 0.5))
@@ -43,7 +43,7 @@ def test_counts_bests_and_gains_are_each_block_s_own() -> None:
     assert counts(history) == [2, 1, 1, 0, 0]
     assert counts(history, 1) == [1, 0, 0, 0, 3]
     teachers = picture(history)["teachers"]
-    assert (teachers["complete"], teachers["pending"]) == (1, 0)
+    assert (teachers["complete"], teachers["pending"], teachers["values"]) == (1, 0, {"c3d": 0.4375})
     assert (history.done, history.total) == (6, 9)
 
 

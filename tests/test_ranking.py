@@ -48,6 +48,14 @@ def test_a_cost_is_ranked_by_the_objective_the_least_first() -> None:
     assert [chart["type"] for chart in shown(found)["compareRunCharts"]] == ["PARALLEL"]
 
 
+def test_a_fine_tuned_sweep_shows_top_1_and_no_more_columns_than_fit() -> None:
+    pretext, stages = MetricSpec("pretext", "validation", "late", "max", "pretext"), {**STAGES, "finetune": 8}
+    found = ranking(a_record(objectives=(pretext,), stages=stages, params=tuple("abcdefgh")))
+    assert found.metrics[-1] == "finetune/validation/top1"
+    assert len(shown(found)["selectedColumns"]) == 5 + 4 + 1
+    assert shown(found)["compareRunCharts"][0]["selectedParams"] == list("abcdefgh")
+
+
 def test_beside_a_cost_the_table_is_ranked_by_what_gains_are_said_of() -> None:
     assert ranking(a_record(objectives=(GMAC, KNN), stages=STAGES)).decisive == "late/validation/best_knn"
 

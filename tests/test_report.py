@@ -146,6 +146,39 @@ def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path:
     assert [path for path in files if (here / path).read_bytes() != (tmp_path / path).read_bytes()] == []
 
 
+def test_teachers_recipe_and_dates_are_on_the_page(made: tuple[Store, str]) -> None:
+    store, page = made
+    assert [row["k-NN on validation"] for row in table(store, "teachers")] == ["0.6", "0.6"]
+    assert [trial["candidate"] for trial in sweep_results(store, "s")["teachers"]] == [None, None]
+    assert "trained from 2001-09-09 01:46 UTC to 2001-09-09 01:46 UTC" in page
+    settings = {row["setting"]: row["value"] for row in table(store, "settings")}
+    assert settings["stages"] == "early 2, mid 6, late 8"
+    assert settings["searched: lambda"] == "0.05 … 5, log-uniform"
+    assert {"epochs", "optimizer.batch", "optimizer.lr", "clip.frames", "clip.size"} <= settings.keys()
+
+
+def test_fine_tuning_is_shown_with_top_1_and_the_confusion_of_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = {"epochs": 8, "stages": {"early": 2, "late": 8}, "finetune": {"epochs": 4}}
+    sweep = sweep_of({"blocks": {}, "candidates": 2}, trial=trial, prune={})
+    store, page = reported(tmp_path, sweep)
+    assert 'id="confusion"' not in page
+    rows = table(store, "finetuned")
+    assert [row["trial"][:11] for row in rows] == ["control", "candidate 1", "candidate 0"]
+    assert float(rows[1]["gain (points)"]) == pytest.approx(10)
+    assert (rows[1]["top-1 on test"] != "", rows[2]["top-1 on test"]) == (True, "")
+    figures = {"actions": ["<b>Run</b>", "Fall"], "confusion": [[3, 1], [0, 4]]}
+    damaged = {"actions": ["Run"], "confusion": [[1, 2]]}
+    tuned = [key for group in read_history(store, "s").groups.values() for key in group.asked.finetuned]
+    for i, key in enumerate(tuned):
+        write_json(store.trial(key).classes("finetune"), {"test": damaged if i == 0 else figures})
+    page = make_report(store, "s")[0].read_text()
+    assert 'id="confusion"' in page
+    assert "<b>Run" not in page
+    assert "confusion must have a row and a column for each action" in caplog.text
+
+
 def test_convergence_by_hand(tmp_path: Path) -> None:
     """The control ends at 0.6. Candidate 0 reaches it at epoch 6 with each seed, candidate 1 at 2 with one of three."""
 

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kdtune.config.metrics import available
+from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.parse import JsonObject
@@ -18,8 +20,9 @@ from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.record import metric_name
 
 TAG, PREFIX = "mlflow.sharedViewState.", "kdtune-"
-COLUMNS = 20
-"""Maximum number of params, and of metrics: an experiment's tag holds 20000 characters (5000 in older versions)."""
+COLUMNS, SHOWN = 20, 5
+"""Maximum number of params, and of metrics, in the charts and in the table. A window of 1600 pixels shows 2 · SHOWN
+columns beside the name; an experiment's tag holds 20000 characters (5000 in older versions)."""
 EXPERIMENTS = 5
 """Maximum number of experiments that `links` reads, the most recently updated first."""
 
@@ -43,11 +46,16 @@ def ranking(record: SweepRecord) -> Ranking:
     first = record.metric
     others = [objective for objective in record.objectives if objective != first and not objective.cost]
     # A cost has no metric at the stages; every run has the objective.
-    metrics = [] if first.cost else [_metric(first, stage) for stage in record.stages]
+    metrics = [] if first.cost else [_metric(_measured(first, stage), stage) for stage in record.stages]
     decisive = "objective" if first.cost else _metric(first, first.stage)
     metrics += [_metric(other, other.stage) for other in others]
     metrics = list(dict.fromkeys([decisive, *metrics]))[:COLUMNS]
     return Ranking(record.params[:COLUMNS], metrics, decisive, first.mode == "min")
+
+
+def _measured(objective: MetricSpec, stage: str) -> MetricSpec:
+    """Return the metric to show at a stage: fine-tuning has an action head, which cannot answer the pretext task."""
+    return objective if stage != FINETUNE_STAGE or available(objective.metric, "action") else objective.other("top1")
 
 
 def _metric(objective: MetricSpec, stage: str) -> str:
@@ -56,7 +64,8 @@ def _metric(objective: MetricSpec, stage: str) -> str:
 
 def saved_view(sweep: str, parent_id: str, ranking: Ranking, at_ms: int) -> tuple[str, str]:
     """Return name and value of the experiment's tag with the view of a sweep, whose own run is `parent_id`."""
-    columns = [f"params.`{name}`" for name in ranking.params] + [f"metrics.`{name}`" for name in ranking.metrics]
+    columns = [f"params.`{name}`" for name in ranking.params[:SHOWN]]
+    columns += [f"metrics.`{name}`" for name in ranking.metrics[:SHOWN]]
     state = {
         # A teacher has stages of its own; a refit has trained on its validation videos, and would always come first.
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}' AND "
