@@ -114,7 +114,7 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
         outcome = outcome_in_store(group, sweep.objectives, store)
         assert outcome is not None
         scheduler.finish(group, outcome, cached=False)
-    some = next(iter(scheduler.groups.values())).keys[0]
+    some = next(iter(scheduler.groups.values())).asked.keys[0]
     write_json(store.trial(some).folder / "failure.json", {"error": "an old one", "out_of_memory": False})
     write_json(files.job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-small-0"})
     write_json(files.driver, {"host": "box", "pid": 1, "since": 1.0, "address": None})

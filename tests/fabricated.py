@@ -43,7 +43,7 @@ def fabricate(
 def finish(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> None:
     """Train a pruned group to the end, as `--regret` does."""
     last = list(group.configs[0].stage_epochs.values())[-1]
-    for i, key in enumerate(group.keys):
+    for i, key in enumerate(group.asked.keys):
         rows = _rows(group, i, figure, last)
         write_jsonl(store.trial(key).epochs, rows)
         _write_result(store, key, group, i, rows)
@@ -52,16 +52,16 @@ def finish(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) 
 def _train(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> Outcome:
     stages = list(group.configs[0].stage_epochs.values())
     for epoch in stages:
-        for i, key in enumerate(group.keys):
+        for i, key in enumerate(group.asked.keys):
             if figure(group, i, epoch) is None:
                 return Outcome("failed", error="the loss is not finite at epoch 1")
             write_json(store.trial(key).config, {"data": "fabricated"})
             write_jsonl(store.trial(key).epochs, _rows(group, i, figure, epoch))
         if (outcome := outcome_in_store(group, sweep.objectives, store)) is not None:
             return outcome  # pruned, or not finite
-    for i, key in enumerate(group.keys):
+    for i, key in enumerate(group.asked.keys):
         _write_result(store, key, group, i, store.trial(key).rows())
-    for i, key in enumerate(group.finetuned):
+    for i, key in enumerate(group.asked.finetuned):
         last = group.configs[i].milestones[FINETUNE_STAGE]
         value = figure(group, i, last)
         assert value is not None
@@ -89,7 +89,7 @@ def _rows(group: TrialGroup, i: int, figure: Figure, last: int) -> list[dict[str
             scores |= {f"best_{name}": score for name, score in scores.items() if not name.endswith("majority")}
             tested = {name: round(score - 0.01, 6) for name, score in scores.items()}
             row |= {"stage": names[epoch], "evaluation": {"validation": scores, "test": tested}}
-            row["weights_sha256"] = digest([group.keys[i], epoch]) * 2
+            row["weights_sha256"] = digest([group.asked.keys[i], epoch]) * 2
         rows.append(row)
     return rows
 
@@ -143,11 +143,16 @@ def usual_figure(group: TrialGroup, i: int, epoch: int) -> float | None:
     control. With a quarter of the data every candidate is far from the control, above or below. Candidates 3 and 4 are
     weak at the first stage.
     """
-    base = 0.2 + 0.05 * epoch + 0.03 * group.seeds[i]
-    if group.kind != "candidate" or group.number is None or group.block is None:
+    base = 0.2 + 0.05 * epoch + 0.03 * group.asked.seeds[i]
+    if group.kind != "candidate" or group.asked.number is None or group.block is None:
         return base
-    early = -0.05 if group.number > 2 and epoch == 2 else 0.0
+    early = -0.05 if group.asked.number > 2 and epoch == 2 else 0.0
     if group.block.index == 0:
         steps = (0.0, 0.005, -0.005)
-        return base + early + (0.1 if group.number == 1 else 0.001 * group.number) + steps[(i + group.number) % 3]
-    return base + early + (0.06, -0.07, 0.04)[(i + group.number) % 3] + 0.001 * group.number
+        return (
+            base
+            + early
+            + (0.1 if group.asked.number == 1 else 0.001 * group.asked.number)
+            + steps[(i + group.asked.number) % 3]
+        )
+    return base + early + (0.06, -0.07, 0.04)[(i + group.asked.number) % 3] + 0.001 * group.asked.number

@@ -21,10 +21,12 @@ from kdtune.clips.video.decode import decode
 from kdtune.config.sections import ClipConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.history.events import Asked
 from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials
 from kdtune.report.results import results_json
 from kdtune.store import Store, TrialFiles
+from kdtune.sweep.group import TrialGroup
 from kdtune.train.replay import CLOCK
 from kdtune.train.session import Session
 
@@ -199,6 +201,21 @@ def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
 
 #: Candidates of the sweep below, in each of its two blocks.
 CANDIDATES, WINDOW = 9, 3
+
+
+def only_group(config: TrialConfig, key: str) -> TrialGroup:
+    """Return a candidate of one trial, outside of any sweep."""
+    asked = Asked(
+        group="it",
+        kind="candidate",
+        block="all",
+        number=0,
+        seeds=(0,),
+        keys=(key,),
+        params=({},),
+        epochs=config.epochs,
+    )
+    return TrialGroup(asked, None, (config,))
 
 
 def sweep_of(**search_part: object) -> SweepConfig:

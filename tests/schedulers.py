@@ -29,7 +29,7 @@ def outcome_of(group: TrialGroup) -> Outcome:
     """Return a group's outcome, a function of the group: some fail, weak ones stop at the first threshold missed."""
     sweep = sweep_of()
     luck = random.Random(
-        f"{group.name} {sorted(group.values.items())}"
+        f"{group.name} {sorted(group.asked.values.items())}"
     )  # not the keys, which change with every new field
     if group.kind == "candidate" and luck.random() < 0.12:
         return Outcome("failed", error="luck")
@@ -38,9 +38,9 @@ def outcome_of(group: TrialGroup) -> Outcome:
     stages: dict[str, float] = {}
     for stage, share in {"early": 0.6, "mid": 0.9, "late": 1.0}.items():
         stages[stage] = share * quality + 0.02 * luck.random()
-        if not reaches(stages[stage], group.thresholds.get(stage), sweep.objectives[0].mode):
+        if not reaches(stages[stage], group.asked.thresholds.get(stage), sweep.objectives[0].mode):
             return Outcome("pruned", stages=stages, stage=stage)
-    return Outcome("complete", ((stages["late"],) * len(group.seeds),), stages)
+    return Outcome("complete", ((stages["late"],) * len(group.configs),), stages)
 
 
 def drive(
@@ -59,13 +59,13 @@ def drive(
     rng, running, ends = random.Random(order), [], 0
     made = {} if made is None else made
     scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(ledger.with_suffix(".log"), sweep))
-    while not scheduler.done:
+    while not scheduler.history.complete:
         while len(running) < at_once and (group := scheduler.next_group()) is not None:
             if group.name in made:
                 scheduler.finish(group, made[group.name], cached=True)
             else:
                 running.append(group)
-        if scheduler.done:
+        if scheduler.history.complete:
             break
         assert running, "nothing runs and nothing may start: it hangs"
         if ends == stop_after:
@@ -79,10 +79,12 @@ def drive(
 
 
 def ended(scheduler: SweepScheduler) -> list[tuple[TrialGroup, Outcome]]:
-    return [(scheduler.groups[name], outcome) for name, outcome in scheduler.outcomes.items()]
+    found = [(group, scheduler.history.groups[name].outcome) for name, group in scheduler.groups.items()]
+    return [(group, outcome) for group, outcome in found if outcome is not None]
 
 
 def all_of(scheduler: SweepScheduler) -> dict[str, tuple]:
     return {
-        group.name: (dict(group.values), group.keys, dict(group.thresholds), end) for group, end in ended(scheduler)
+        group.name: (dict(group.asked.values), group.asked.keys, dict(group.asked.thresholds), end)
+        for group, end in ended(scheduler)
     }

@@ -19,7 +19,7 @@ from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.history.events import Event
 from kdtune.store import Store
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 from kdtune.watch.live import Plain
 
 

@@ -207,29 +207,22 @@ def test_events_tell_what_happens_and_a_sweep_built_in_python_is_the_file_s(plac
 def test_training_leaves_the_process_as_it_was(place: Path) -> None:
     """In a thread, as in a notebook, between two rows and afterwards; of sweeps tests/test_library_run.py says so."""
     code = f"""
-import logging, os, signal, sys, threading, warnings
+import os, sys, threading
+sys.path.insert(0, "tests")
 import torch, kdtune
 import sympy, decord  # libraries that change the process on import
+from process_state import process_state
 os.chdir({str(place)!r})
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath("cache")  # a variable that torch would set
 torch.set_num_threads(2)
 
-def state():
-    ours = logging.getLogger("kdtune")
-    deterministic = [torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic]
-    settings = [torch.get_num_threads(), *deterministic]
-    hooks = [sys.unraisablehook, sys.excepthook, threading.excepthook]
-    signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    loggers = [(logger.level, list(logger.handlers)) for logger in (logging.root, ours)]
-    return [settings, hooks, signals, loggers, list(warnings.filters), *sorted(os.environ.items())]
-
 def work():
-    before = state()
+    before = process_state()
     training = kdtune.train("trial.yaml", store="again", device="cpu")
     for row in training:
-        assert state() == before, [part for part in state() if part not in before]
+        assert process_state() == before, sorted(process_state() ^ before)
     training.trial.features([])
-    assert state() == before, [part for part in state() if part not in before]
+    assert process_state() == before, sorted(process_state() ^ before)
     done.append(training.trial.state)
 
 done = []

@@ -17,7 +17,7 @@ from kdtune.execute.books import Ending
 from kdtune.history.events import Ended, EpochEnd, Event, Started
 from kdtune.store import Store
 from kdtune.store.files import read_json, read_jsonl
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.session import Session
 from sweeps import outcome, run

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import fuzz, fuzzed
-from helpers import CPU, bits, flip_a_byte
+from helpers import CPU, bits, flip_a_byte, only_group
 from hypothesis import strategies as st
 
 from kdtune.clips.frames.rendered import rendered_clips
@@ -20,7 +20,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
-from kdtune.sweep.group import TrialGroup, outcome_in_store
+from kdtune.sweep.group import outcome_in_store
 from kdtune.train import trial as loop
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
 from kdtune.train.importing.imports import import_trial
@@ -185,20 +185,16 @@ def test_a_trial_that_was_stopped_resumes_with_all_its_rows(
     assert "its rows are restored from the checkpoint" in capsys.readouterr().err
 
 
-def group(trials: Trials) -> TrialGroup:
-    return TrialGroup("control", "it", None, 0, (0,), {}, (CONFIG,), (trials.files().key,), ({},))
-
-
 @pytest.mark.parametrize("damage", [name for name in RECORDS if name != "result with other weights"])
 def test_a_sweep_does_not_take_a_damaged_trial_for_complete(damage: str, trials: Trials) -> None:
-    objectives = [ObjectiveConfig(metric="knn")]
-    sound = outcome_in_store(group(trials), objectives, trials.session.store)
+    objectives, group = [ObjectiveConfig(metric="knn")], only_group(CONFIG, trials.files().key)
+    sound = outcome_in_store(group, objectives, trials.session.store)
     assert sound is not None
     assert sound.state == "complete"
     RECORDS[damage](trials.files())
-    assert outcome_in_store(group(trials), objectives, trials.session.store) is None
+    assert outcome_in_store(group, objectives, trials.session.store) is None
     trials.train()
-    assert outcome_in_store(group(trials), objectives, trials.session.store) == sound
+    assert outcome_in_store(group, objectives, trials.session.store) == sound
 
 
 def test_what_rows_lack_is_named() -> None:

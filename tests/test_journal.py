@@ -37,11 +37,12 @@ def test_the_journal_holds_every_candidate_with_its_end(tmp_path: Path) -> None:
     for block, trials in found.items():
         assert [trial.number for trial in trials] == list(range(CANDIDATES))
         for trial in trials:
-            group = scheduler.groups[f"{block} · candidate {trial.number}"]
-            end = scheduler.outcomes[group.name]
+            group = scheduler.history.groups[f"{block} · candidate {trial.number}"]
+            end = group.outcome
+            assert end is not None
             assert trial.state.name == states[end.state]
-            assert trial.params == dict(group.values)
-            assert trial.user_attrs["keys"] == list(group.keys)
+            assert trial.params == dict(group.asked.values)
+            assert trial.user_attrs["keys"] == list(group.asked.keys)
             assert trial.user_attrs.get("error") == end.error
             assert trial.intermediate_values == {sweep.trial.stages[stage]: v for stage, v in end.stages.items()}
             assert trial.state.name != "COMPLETE" or trial.values == list(end.objectives)

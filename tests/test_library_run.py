@@ -31,26 +31,11 @@ def small(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 #: Run sweeps in a thread of a process that has imported nothing of kdtune's; print what has changed, and what was said.
 SCRIPT = """
-import json, logging, os, signal, sys, threading, warnings
+import json, sys, threading
+sys.path.insert(0, "tests")
+from process_state import process_state
 
-def state():
-    import optuna, torch
-    names = ("kdtune", "ray", "ray.tune", "optuna")
-    return {
-        "handlers": [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
-        "hooks": [sys.excepthook, sys.unraisablehook, threading.excepthook],
-        "environment": os.environ.items(),
-        "filters": warnings.filters,
-        "logging": [*logging.root.handlers, *logging.root.filters, logging.root.level,
-                    *((name, logging.getLogger(name).level) for name in names), optuna.logging.get_verbosity()],
-        "torch": [("threads", torch.get_num_threads()), ("same", torch.are_deterministic_algorithms_enabled()),
-                  ("benchmark", torch.backends.cudnn.benchmark), ("onednn", torch.backends.mkldnn.enabled)],
-    }
-
-def texts():
-    return {(name, str(each)) for name, found in state().items() for each in found}
-
-before = texts()
+before = process_state()
 from kdtune.execute.run import run_sweep
 from kdtune.store import Store
 
@@ -61,7 +46,7 @@ def run(**options):
     def call():
         try:
             done = run_sweep(form, Store(store), tracking=uri, **options)
-            found.append([done.ending.exit_code, done.ending.trained, done.ending.published])
+            found.append([done.exit_code, done.trained, done.published])
         except Exception as error:
             found.append(str(error))
     thread = threading.Thread(target=call)
@@ -69,20 +54,20 @@ def run(**options):
     thread.join()
 
 def changed():
-    return sorted(before ^ texts())
+    return sorted(before ^ process_state())
 
 run(backend="inprocess")
 run(backend="inprocess")
 differences = [changed()]
 if address:
     import ray
-    before = texts()
+    before = process_state()
     run(sets=["search.space={alpha: [0.1, 0.3, 1.0]}"], address=address)
     differences.append(changed())
     from kdtune.execute.cluster.ray_private import loopback
     with loopback(address):
         ray.init(address=address, log_to_driver=False)
-    before = texts()
+    before = process_state()
     run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"])
     run(sets=["search.space={alpha: [0.1, 0.3, 0.7, 1.0]}"], address=address)
     differences.append(changed())
@@ -148,7 +133,7 @@ def test_control_c_or_a_callback_ends_a_call_with_its_books_closed_and_the_next_
     assert not files.mlflow.exists()
     events.clear()
     end = run_sweep("small", store, backend=on, tracking=False, on_event=events.append)  # the name of a stored one
-    assert (end.name, end.ending.exit_code) == ("small", EXIT_OK)
+    assert (end.sweep, end.exit_code) == ("small", EXIT_OK)
     history = read_history(store, "small")
     assert SweepHistory(history.record, events).counts() == history.counts() == {**history.counts(), "complete": 3}
 

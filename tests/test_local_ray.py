@@ -55,8 +55,8 @@ def started(tmp_path: Path, first: str, second: str = "") -> tuple[str, list[str
     folder.mkdir()
     said: list[str] = []
     try:
-        with local_ray(folder, said.append) as ray:
-            found = ray.address
+        with local_ray(folder, said.append) as (found, _):
+            pass
     except ResourceError as refusal:
         found = str(refusal)
     ran = folder / "ran"

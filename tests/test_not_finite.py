@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from helpers import CPU, bits, session_of, train
+from helpers import CPU, bits, only_group, session_of, train
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
@@ -18,7 +18,7 @@ from kdtune.errors import TrialError
 from kdtune.history.events import Ended
 from kdtune.store import Store, TrialFiles
 from kdtune.store.files import append_jsonl, write_json, write_jsonl
-from kdtune.sweep.group import TrialGroup, outcome_in_store
+from kdtune.sweep.group import outcome_in_store
 from kdtune.train import session as sessions
 from kdtune.train import trial as loop
 from kdtune.train.measuring.evaluate import Evaluation
@@ -120,7 +120,7 @@ def test_a_cost_that_cannot_be_measured(
     assert bits(files) == bits(train(config, Store(tmp_path / "measured"), prepared))
 
     def outcome(*metrics: str) -> Any:
-        group = TrialGroup("candidate", "it", None, 0, (0,), {}, (config,), (files.key,), ({},))
+        group = only_group(config, files.key)
         return outcome_in_store(group, [ObjectiveConfig(metric=m) for m in metrics], Store(tmp_path / "unmeasured"))
 
     assert outcome("knn").state == "complete"

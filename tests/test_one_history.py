@@ -68,8 +68,8 @@ def killed_and_asked_again(store: Store) -> None:
     scheduler = fabricate(store, sweep_of(refit=True), usual_figure, ends=10, keys=with_changed_data)
     begun = scheduler.next_to_train(store)
     assert begun is not None
-    store.trial(begun.keys[0]).folder.mkdir(parents=True)
-    append_jsonl(store.trial(begun.keys[0]).epochs, {"epoch": 1, "seconds": 2.0, "at": 1.0e9})
+    store.trial(begun.asked.keys[0]).folder.mkdir(parents=True)
+    append_jsonl(store.trial(begun.asked.keys[0]).epochs, {"epoch": 1, "seconds": 2.0, "at": 1.0e9})
     left_by_driver(store.sweep("s"))
 
 
@@ -108,7 +108,7 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
     for i, (label, block) in enumerate(history.blocks.items()):
         shown = found["blocks"][i]
         reported = list(csv.DictReader((store.report("s") / "tables" / f"block_{i}.csv").read_text().splitlines()))
-        numbers, leader = [group.number for group in block.best], block.leader
+        numbers, leader = [group.asked.number for group in block.best], block.leader
         gain = None if leader is None else block.gain(leader)
 
         # ---- the best ------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[st
 
 def states_of(history: SweepHistory) -> Counter[tuple[str | None, str]]:
     """(block, state) of the groups whose first seed is 0."""
-    return Counter((group.asked.block, group.state) for group in history.in_order() if group.seeds[0] == 0)
+    return Counter((group.asked.block, group.state) for group in history.in_order() if group.asked.seeds[0] == 0)
 
 
 def test_what_is_asked_again_is_pending_and_nothing_old_is_shown(tmp_path: Path) -> None:

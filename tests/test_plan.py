@@ -94,7 +94,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     search = {"space": space, "sampler": "random", "candidates": 3, "window": 2}
     first = run(sweep_with(sweep_form, name="first", search=search), store, prepared)
     assert len(first.groups) == 4
-    shared = {key for group in first.groups.values() for key in group.keys}
+    shared = {key for group in first.groups.values() for key in group.asked.keys}
 
     longer = sweep_with(sweep_form, name="longer", search={**search, "candidates": 7})
     forecast = seen(longer, store)
@@ -118,7 +118,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     # The plan has asked what the sweep then asks.
     expected = set(seen(longer, store).new)
     again = run(longer, store, prepared)
-    assert expected <= {key for group in again.groups.values() for key in group.keys}
+    assert expected <= {key for group in again.groups.values() for key in group.asked.keys}
     assert last_lines(plan(longer, store)) == ["in the store 8 found, 0 continued, 0 new", "to train     nothing"]
 
 
@@ -149,7 +149,7 @@ def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Sessi
     prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # a candidate that is not the best so far
     sweep = SweepConfig.model_validate({**sweep_form, "search": search, "prune": prune})
     scheduler = run(sweep, store, prepared)
-    states = Counter(outcome.state for outcome in scheduler.outcomes.values())
+    states = Counter(group.state for group in scheduler.history.groups.values())
     assert states["complete"] + states["pruned"] == 6
     assert states["pruned"] > 0
     forecast = seen(sweep, store)

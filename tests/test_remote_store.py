@@ -18,7 +18,7 @@ from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError, UserError
 from kdtune.store import TARGET_COUNTS, Store
 from kdtune.store.remote import Remote
 from kdtune.sweep.driver_lock import DriverLock
-from kdtune.sweep.stopping import StopFile
+from kdtune.sweep.stopping import stop_file
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -136,7 +136,7 @@ def test_a_second_driver_on_another_machine_is_refused_and_may_ask_the_first_to_
             DriverLock(second, "tiny", None),
         ):
             pass
-        stopping = StopFile(on("worker").sweep("tiny"))
+        stopping = stop_file(on("worker").sweep("tiny"))
         assert not stopping()
         seen.stop.touch()
         seen.publish()

@@ -185,7 +185,9 @@ def test_convergence_by_hand(tmp_path: Path) -> None:
     def curve(group: TrialGroup, i: int, epoch: int) -> float:
         if group.kind != "candidate":
             return 0.2 + 0.05 * epoch
-        return {0: {2: 0.5, 6: 0.6, 8: 0.55}, 1: {2: 0.7 if i == 0 else 0.1, 6: 0.2, 8: 0.3}}[group.number or 0][epoch]
+        return {0: {2: 0.5, 6: 0.6, 8: 0.55}, 1: {2: 0.7 if i == 0 else 0.1, 6: 0.2, 8: 0.3}}[group.asked.number or 0][
+            epoch
+        ]
 
     sweep = sweep_of({"blocks": {}, "candidates": 2}, prune={})
     store, page = reported(tmp_path, sweep, curve)
@@ -203,7 +205,7 @@ def test_what_pruning_saved_and_what_a_finished_stop_shows(tmp_path: Path) -> No
     first = [name for name, _ in chosen_stops(history, 1)]
     assert [name for name, _ in chosen_stops(history, 2)][:1] == first, "a larger count adds to a smaller"
     scheduler = fabricate(store, sweep, usual_figure)
-    pruned = next(group for group in scheduler.groups.values() if group.kind == "candidate" and group.number == 3)
+    pruned = next(group for group in scheduler.groups.values() if group.kind == "candidate" and group.asked.number == 3)
     finish(store, sweep, pruned, lambda group, i, epoch: 0.9)  # a wrong stop: better than all
     page = make_report(store, "s")[0].read_text()
     assert "So 1 of 1 stops were wrong" in page

@@ -49,9 +49,9 @@ def test_a_sweep_abandoned_anywhere_resumes_as_if_it_had_not_been(
         assert scheduler.notes == []
         with ledger.open("a") as file:
             file.write('{"event": "ended", "group": "fraction=1.0 · cand')  # the crash interrupted a write
-        if scheduler.done:
+        if scheduler.history.complete:
             break
-    assert scheduler.done
+    assert scheduler.history.complete
     assert start > 5
     assert all_of(scheduler) == alone
 
@@ -66,7 +66,7 @@ def test_an_ask_that_came_out_otherwise_is_kept_and_noted(tmp_path: Path) -> Non
     for row in rows:
         append_jsonl(other, row)
     scheduler = drive(sweep_of(), other)
-    assert scheduler.groups["fraction=1.0 · candidate 4"].values["lambda"] == 1.25
+    assert scheduler.groups["fraction=1.0 · candidate 4"].asked.values["lambda"] == 1.25
     assert scheduler.notes == []  # nothing more is asked, so nothing can differ
     scheduler.catch_up()
     assert any("candidate 4" in note and "1.25" in note for note in scheduler.notes)
@@ -153,10 +153,10 @@ def test_controls_run_first_and_are_never_pruned(tmp_path: Path, at_once: int) -
     drive(sweep_of(seeds=[0, 1]), tmp_path / "ledger.jsonl", at_once, outcome=note)
     controls = [group for group in started if group.kind == "control"]
     assert len(controls) == 2 * 2
-    assert {(group.block.label, group.seeds) for group in controls if group.block} == {
+    assert {(group.block.label, group.asked.seeds) for group in controls if group.block} == {
         (f"fraction={f}", (seed,)) for f in (1.0, 0.25) for seed in (0, 1)
     }
-    assert all(group.thresholds == {} and group.configs[0].teacher is None for group in controls)
+    assert all(group.asked.thresholds == {} and group.configs[0].teacher is None for group in controls)
     scheduler = SweepScheduler(sweep_of(seeds=[0, 1]), key_of, Ledger(tmp_path / "fresh.jsonl"))
     handed = [scheduler.next_group() for _ in range(10)]
     kinds = [group.kind for group in handed if group is not None]
@@ -170,11 +170,11 @@ def test_a_failed_teacher_fails_those_who_need_it_and_nothing_hangs(tmp_path: Pa
     scheduler = drive(sweep_of(), tmp_path / "ledger.jsonl", 4, outcome=no_c3d)
     ends = {group.name: (group, end) for group, end in ended(scheduler)}
     assert len(ends) == 2 + 2 + 2 * CANDIDATES
-    needed = [end for group, end in ends.values() if group.values.get("teacher") == "c3d"]
+    needed = [end for group, end in ends.values() if group.asked.values.get("teacher") == "c3d"]
     assert needed
     assert all(end.state == "failed" and "out of memory" in str(end.error) for end in needed)
     assert all(end.state == "complete" for group, end in ends.values() if group.kind == "control")
-    assert any(end.state == "complete" for group, end in ends.values() if group.values.get("teacher") == "r21d")
+    assert any(end.state == "complete" for group, end in ends.values() if group.asked.values.get("teacher") == "r21d")
     # Running it again with a teacher that works gives the undisturbed sweep.
 
 
@@ -194,12 +194,12 @@ def test_a_failed_teacher_may_fail_any_number_of_candidates(tmp_path: Path) -> N
 
 def test_a_value_that_is_no_number_bars_nobody(tmp_path: Path) -> None:
     def broken(group: TrialGroup) -> Outcome:
-        if group.kind == "candidate" and group.number in (0, 2):
+        if group.kind == "candidate" and group.asked.number in (0, 2):
             return Outcome("failed", stages={"early": math.nan}, error="knn is nan at stage early")
         return outcome_of(group)
 
     scheduler = drive(sweep_of(), tmp_path / "ledger.jsonl", outcome=broken)
-    thresholds = [level for group in scheduler.groups.values() for level in group.thresholds.values()]
+    thresholds = [level for group in scheduler.groups.values() for level in group.asked.thresholds.values()]
     assert thresholds
     assert all(math.isfinite(level) for level in thresholds)
 
@@ -209,7 +209,7 @@ def test_a_job_is_called_the_same_whatever_ended_first(tmp_path: Path) -> None:
     def names(search_seed: int, at_once: int, order: int) -> dict[str, tuple]:
         sweep = sweep_of(blocks={"data.split": [1, 2, 3]}, seed=search_seed, sampler="random", window=1, candidates=6)
         ledger = tmp_path / f"{search_seed}_{at_once}_{order}.jsonl"
-        return {name: group.keys for name, group in drive(sweep, ledger, at_once, order).groups.items()}
+        return {name: group.asked.keys for name, group in drive(sweep, ledger, at_once, order).groups.items()}
 
     for search_seed in range(4):
         expected = names(search_seed, 1, 0)
@@ -226,7 +226,7 @@ def test_teachers_whose_own_teachers_differ_are_different_jobs(tmp_path: Path) -
     scheduler = SweepScheduler(type(sweep_of()).model_validate(form), key_of, Ledger(tmp_path / "ledger.jsonl"))
     teachers = [group for group in scheduler.groups.values() if group.kind == "teacher"]
     assert sorted(group.name for group in teachers) == ["teacher small fraction=0.25", "teacher small fraction=1.0"]
-    assert len({key for group in teachers for key in group.keys}) == 2
+    assert len({key for group in teachers for key in group.asked.keys}) == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "qmc", "nsga2"])

@@ -21,8 +21,9 @@ from kdtune.config.key import digest
 from kdtune.config.search import PruneConfig
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.events import Outcome
 from kdtune.sweep.prune import pruning_threshold, reaches
-from kdtune.sweep.search import Finished, Search, _seed, tpe_settings
+from kdtune.sweep.search import Search, _seed, tpe_settings
 
 # ---- the threshold of a stage ----------------------------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ SAMPLERS = ("tpe", "random", slow("gp"), "cmaes", "qmc", "nsga2")
 NUMBERS = {"lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}, "student.width": {"int_log": [4, 64]}}
 
 
-def searched(sweep: SweepConfig, count: int, block: int = 0, outcome: Callable[..., Finished] | None = None) -> list:
+def searched(sweep: SweepConfig, count: int, block: int = 0, outcome: Callable[..., Outcome] | None = None) -> list:
     """Return the first candidates. Each result is told when the window requires, and depends on number and values."""
     search = Search(sweep, sweep.blocks()[block])
     asked: list = []
@@ -78,11 +79,11 @@ GOLDEN = {
 }
 
 
-def ending(n: int, values: Mapping[str, Scalar]) -> Finished:
+def ending(n: int, values: Mapping[str, Scalar]) -> Outcome:
     state = ("complete", "pruned", "complete", "complete", "failed")[n % 5]
     quality = -abs(math.log(float(values["lambda"] or 1)) - 1) - abs(float(values.get("tau") or 4) - 4) / 4
-    stages = {} if state == "failed" else {2: quality - 0.5, 6: quality - 0.1}
-    return Finished(state, (quality,) if state == "complete" else (), stages)
+    stages = {} if state == "failed" else {"early": quality - 0.5, "mid": quality - 0.1}
+    return Outcome(state, ((quality,),) if state == "complete" else (), stages, "mid" if state == "pruned" else None)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -101,8 +102,8 @@ def test_what_is_asked_is_a_function_of_history_block_and_number(sampler: str) -
 def test_what_is_asked_is_learned_or_not(sampler: str) -> None:
     """Another result of candidate 7 changes only candidates a window later or more, and only if the sampler learns."""
 
-    def otherwise(n: int, values: Mapping[str, Scalar]) -> Finished:
-        return Finished("complete", (100.0,), {2: 100.0, 6: 100.0}) if n == 7 else ending(n, values)
+    def otherwise(n: int, values: Mapping[str, Scalar]) -> Outcome:
+        return Outcome("complete", ((100.0,),), {"early": 100.0, "mid": 100.0}) if n == 7 else ending(n, values)
 
     sweep = sweep_of(sampler=sampler, space=NUMBERS)
     asked, other = searched(sweep, 24), searched(sweep, 24, outcome=otherwise)
@@ -129,8 +130,8 @@ print(json.dumps(searched(sweep, 12)))
 def test_a_sampler_that_learns_comes_nearer_than_chance(sampler: str) -> None:
     """The objective is best at λ = e, τ = 4; half of the later candidates are nearer than half of random ones."""
 
-    def complete(n: int, values: Mapping[str, Scalar]) -> Finished:
-        return Finished("complete", (-distance(values),))
+    def complete(n: int, values: Mapping[str, Scalar]) -> Outcome:
+        return Outcome("complete", ((-distance(values),),))
 
     def distance(values: Mapping[str, Scalar]) -> float:
         return abs(math.log(values["lambda"]) - 1) + abs(values["tau"] - 4) / 4
@@ -184,7 +185,7 @@ def test_pruned_and_failed_candidates_are_told_as_such() -> None:
         assert trial.params.keys() == values.keys()
         for name, value in values.items():  # in four digits
             assert trial.params[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
-        assert trial.intermediate_values == dict(end.stages)
+        assert trial.intermediate_values == {sweep.trial.stages[stage]: value for stage, value in end.stages.items()}
         assert trial.state.name != "COMPLETE" or trial.values == list(end.objectives)
     assert search._study.direction.name == "MAXIMIZE"
 
@@ -254,10 +255,11 @@ def test_several_objectives_are_searched_deterministically(sampler: str) -> None
     objective = [{"metric": "knn", "mode": "max"}, {"metric": "gmac", "mode": "min"}]
     sweep = SweepConfig.model_validate({**form, "objective": objective, "prune": {}})
 
-    def both(n: int, values: Mapping[str, Scalar]) -> Finished:
+    def both(n: int, values: Mapping[str, Scalar]) -> Outcome:
         if n % 5 == 4:
-            return Finished("failed")
-        return Finished("complete", (values["student.width"] ** 0.5 + values["lambda"], values["student.width"] / 64))
+            return Outcome("failed")
+        width = values["student.width"]
+        return Outcome("complete", ((width**0.5 + values["lambda"],), (width / 64,)))
 
     asked = searched(sweep, 16, outcome=both)
     assert searched(sweep, 16, outcome=both) == asked

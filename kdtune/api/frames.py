@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import TrialRecord
+from kdtune.parse import JsonObject
 from kdtune.store import Store
 
 #: What tells a trial apart, first in every frame of trials and epochs.
@@ -37,7 +37,7 @@ def trials_frame(history: SweepHistory, records: Iterable[TrialRecord], refits: 
 
 def epochs_frame(store: Store, records: Iterable[TrialRecord]) -> pd.DataFrame:
     """Return the frame of `Sweep.epochs`."""
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for record in records:
         own = {name: value for name, value in _row(record, ()).items() if name in IDENTITY}
         for row in store.trial(record.key).sound_rows():
@@ -74,7 +74,7 @@ def pareto_frame(history: SweepHistory, blocks: Sequence[str]) -> pd.DataFrame:
     return frame.astype({"block": "string", "candidate": "int64", **dict.fromkeys(names, "float64")})
 
 
-def _row(record: TrialRecord, objectives: Sequence[str]) -> dict[str, Any]:
+def _row(record: TrialRecord, objectives: Sequence[str]) -> JsonObject:
     several = dict(zip((f"objective/{name}" for name in objectives), record.values, strict=False))
     return {
         "key": record.key,

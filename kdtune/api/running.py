@@ -78,4 +78,4 @@ def run(
 
     place = store_of(store)
     done = run_sweep(sweep, place.files, backend=backend, address=address, on_event=on_event, tracking=tracking)
-    return Sweep(place, done.name)
+    return Sweep(place, done.sweep)

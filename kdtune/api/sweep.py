@@ -186,8 +186,7 @@ class Sweep:
         >>> sweep.trial(sweep.trials()["key"][0]) == sweep.control()
         True
         """
-        asked = [group.asked for group in self.history.groups.values()]
-        keys = dict.fromkeys(found for group in asked for found in (*group.keys, *group.finetuned))
+        keys = dict.fromkeys(found for group in self.history.groups.values() for found in group.asked.every_key)
         fits = [found for found in keys if found.startswith(key)]
         if len(fits) != 1:
             what = f"has {len(fits) or 'no'} trial{'s' * (len(fits) > 1)} whose key begins with {quoted(key)}"

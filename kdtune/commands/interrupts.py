@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -25,7 +25,7 @@ def publish(options: argparse.Namespace) -> int:
     with nobody_runs(store, name), files.synced():
         history = read_history(store, name)
         groups = [group.asked for group in history.groups.values()]
-        store.fetch_trials(key for asked in groups for key in (*asked.keys, *asked.finetuned))
+        store.fetch_trials(key for asked in groups for key in asked.every_key)
         ending = SweepEnding(store, history)
         trials = ending.trials()
         say(f"{name}: {len(trials)} trials to MLflow at {uri}")

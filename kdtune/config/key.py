@@ -125,3 +125,8 @@ def identity(config: TrialConfig, manifest_of: ManifestOf) -> JsonObject:
 def trial_key(config: TrialConfig, manifest_of: ManifestOf) -> str:
     """Return the trial's key, its name in the TrialStore."""
     return digest(identity(config, manifest_of))
+
+
+def folder_key(config: TrialConfig) -> str:
+    """Return a key that tells trials apart without their data, which may be missing. It is not the name of a trial."""
+    return trial_key(config, lambda data: data.folder)

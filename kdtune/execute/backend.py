@@ -8,7 +8,7 @@ from typing import Protocol
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, UserError
 from kdtune.execute.group_queue import GroupQueue
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 
 NAMES = ("ray", "inprocess")
 

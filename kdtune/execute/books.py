@@ -9,10 +9,10 @@ from typing import Protocol
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
+from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
 from kdtune.history.record import SweepRecord
 from kdtune.store import TARGET_COUNTS, Store
-from kdtune.store.contents import EpochRecord
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches
 from kdtune.sweep.scheduler import SweepScheduler
@@ -39,6 +39,8 @@ class Watcher(Protocol):
 class Ending:
     """How a sweep ended."""
 
+    sweep: str
+    """The sweep's name."""
     exit_code: int
     seconds: float
     trained: int
@@ -95,7 +97,8 @@ class SweepBooks:
                 self.raised = error
                 self.stopping.cancel.ask()
 
-    def on_row(self, group: TrialGroup, key: str, row: EpochRecord, trained: bool) -> None:
+    def on_row(self, group: TrialGroup, found: ReportedEpoch) -> None:
+        key, row, trained = found["key"], found["row"], found["trained"]
         self._publish(group, key, "running", None)
         self._trains[key] = trained or self._trains.get(key, False)
         # A trial that resumes reports the rows of earlier runs again.
@@ -104,9 +107,9 @@ class SweepBooks:
         self.apply(EpochEnd(group.name, key, epoch_row(row, self.store.trial(key).epochs)))
 
     def on_end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        for key in group.keys:
+        for key in group.asked.keys:
             self._publish(group, key, outcome.state, outcome.objective, cached)
-        trials = [*group.keys, *(group.finetuned if outcome.state == "complete" else ())]
+        trials = group.asked.every_key if outcome.state == "complete" else group.asked.keys
         if group.name in self.stopping.begun:
             # A trial that failed before its first row counts as trained.
             trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
@@ -114,23 +117,25 @@ class SweepBooks:
             self.waited += len(trials) - trained
         elif cached:
             self.found += len(trials)
-        if group.kind == "candidate" and outcome.objective is not None:
-            self._look_at_target(group, outcome.objective)
-
-    def _look_at_target(self, group: TrialGroup, value: float) -> None:
-        target, first = self.sweep.stop.target, self.sweep.objectives[0]
-        if target is not None and reaches(value, target, first.mode):
+        target, value, first = self.sweep.stop.target, outcome.objective, self.sweep.objectives[0]
+        if (
+            group.kind == "candidate"
+            and target is not None
+            and value is not None
+            and reaches(value, target, first.mode)
+        ):
             self.stopping.reached = f"stop.target: {group.name} has {first.metric} {value:.3f}"
 
     def ending(self, state: str, seconds: float, unsent: list[str]) -> Ending:
         scheduler = self.scheduler
-        failed = scheduler is not None and any(out.state == "failed" for out in scheduler.outcomes.values())
+        failed = scheduler is not None and scheduler.history.counts()["failed"]
         code = EXIT_INTERRUPTED if state == "interrupted" else EXIT_FAILED_TRIALS if failed else EXIT_OK
         notes = [*(scheduler.notes + scheduler.barren() if scheduler else ()), *unsent]
-        if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.done):
+        if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.history.complete):
             notes.append(f"{budget}: run the same command with a larger budget to resume the sweep")
-        return Ending(code, seconds, self.trained, self.found, self.waited, self.targets, notes, published=not unsent)
+        counts = (self.trained, self.found, self.waited, self.targets)
+        return Ending(self.sweep.name, code, seconds, *counts, notes, published=not unsent)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:
-        told = tracked_trial(self.store, group.asked(), key, state, objective, cached=cached, commit=self.commit)
+        told = tracked_trial(self.store, group.asked, key, state, objective, cached=cached, commit=self.commit)
         self.publisher.update(told)

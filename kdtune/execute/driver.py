@@ -17,14 +17,13 @@ from kdtune.history.record import SweepRecord
 from kdtune.scoped import kept_environment
 from kdtune.store import Store
 from kdtune.store.files import write_json
-from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
 from kdtune.sweep.few_videos import data_warnings
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
 from kdtune.sweep.scheduler import SweepScheduler
-from kdtune.sweep.stopping import StopNow, Stopping
+from kdtune.sweep.stopping import Cancel, StopNow, Stopping
 from kdtune.sweep.study import Journal
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
@@ -103,7 +102,9 @@ def drive(
         except StopNow:
             pass
         finally:
-            unsent = _close(told, state, store, sweep.name)
+            end = SweepEnding(store, read_history(store, sweep.name))
+            students = end.students() if state == "complete" else None
+            unsent = told.close(state, end.result(), students=students)
     if isinstance(books.raised, KeyboardInterrupt):
         cancel.interrupted = True
     elif books.raised is not None:
@@ -111,9 +112,3 @@ def drive(
     if state == "interrupted":
         watcher.say("interrupted: run the same command again to resume from the last checkpoints")
     return books.ending(state, time.monotonic() - started, unsent)
-
-
-def _close(publisher: Publisher | Untracked, state: str, store: Store, name: str) -> list[str]:
-    """Send the sweep's end to MLflow; return messages about what could not be sent."""
-    ending = SweepEnding(store, read_history(store, name))
-    return publisher.close(state, ending.result(), students=ending.students() if state == "complete" else None)

@@ -17,8 +17,8 @@ from kdtune.sweep.scheduler import SweepScheduler
 from kdtune.sweep.stopping import Stopping
 from kdtune.train.prepared import Prepared
 
-#: Called with every row: the group, the trial's key, the row, and whether this run trains the trial.
-OnRow = Callable[[TrialGroup, str, EpochRecord, bool], object]
+#: Called with every row and its group.
+OnRow = Callable[[TrialGroup, "ReportedEpoch"], object]
 
 DIED = "its process died (killed, or out of memory)"
 #: Shown for a group whose worker ended without an error, but whose records are incomplete.
@@ -80,7 +80,7 @@ class GroupQueue:
     def over(self) -> bool:
         """Whether `next`, after it returned None, will always return None."""
         used_up = self.stopping.trials_used_up and not self._running
-        return self.stopping.reason is not None or self.scheduler.done or used_up
+        return self.stopping.reason is not None or self.scheduler.history.complete or used_up
 
     def _next(self) -> TrialGroup | None:
         if self._running_alone is not None:
@@ -105,7 +105,7 @@ class GroupQueue:
         """Record an epoch of one of the group's trials."""
         if found["trained"]:
             self._trained.add(found["key"])
-        self.on_row(group, found["key"], found["row"], found["trained"])
+        self.on_row(group, found)
 
     def ended(self, group: TrialGroup, error: BaseException | None) -> None:
         """Finish the group whose worker ended, with or without `error`, or queue it again."""
@@ -115,7 +115,7 @@ class GroupQueue:
         if outcome is None and error is None and self.stopping.files.stop.exists():
             return  # it was stopped at a checkpoint: neither complete nor failed
         # Another sweep trained it while this worker waited for the lock, or just before.
-        waited = outcome is not None and self._trained.isdisjoint((*group.keys, *group.finetuned))
+        waited = outcome is not None and self._trained.isdisjoint(group.asked.every_key)
         if waited:
             self.stopping.waited.add(group.name)
         if outcome is None:
@@ -131,7 +131,7 @@ class GroupQueue:
                 self.scheduler.remarks |= dict.fromkeys(map(str, error.problems))
             self._again.append(group)
             return None
-        files = [self.prepared.store.trial(key) for key in (*group.keys, *group.finetuned)]
+        files = [self.prepared.store.trial(key) for key in group.asked.every_key]
         failed = next((trial for trial in files if trial.failure() is not None), None)
         died = isinstance(error, ProcessDied)
         memory = died if failed is None else failed.ran_out_of_memory()

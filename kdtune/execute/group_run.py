@@ -39,7 +39,7 @@ def run_group(
         runs = [open_trial(config) for config in group.configs]
         for stage in group.configs[0].stage_epochs:
             evaluations = []
-            for key, run in zip(group.keys, runs, strict=True):
+            for key, run in zip(group.asked.keys, runs, strict=True):
                 for row in run:
                     yield reported(key, row)
                     if row.get("stage") == stage:
@@ -48,9 +48,9 @@ def run_group(
                 else:
                     return  # asked to stop before it reached the stage
             values = stage_values(evaluations, objective, group.configs[0].stage.reduce)
-            if values is not None and not reaches(fmean(values), group.thresholds.get(stage), objective.mode):
+            if values is not None and not reaches(fmean(values), group.asked.thresholds.get(stage), objective.mode):
                 return
         finetuned = [open_trial(config.finetuned) for config in group.configs if config.finetuned is not None]
-        for key, run in zip([*group.keys, *group.finetuned], [*runs, *finetuned], strict=True):
+        for key, run in zip(group.asked.every_key, [*runs, *finetuned], strict=True):
             for row in run:
                 yield reported(key, row)

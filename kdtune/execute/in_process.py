@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -11,10 +10,9 @@ from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem
 from kdtune.execute.backend import Stuck
 from kdtune.execute.group_queue import GroupQueue
-from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prepare import check_resources, this_machine
-from kdtune.sweep.stopping import LOOK_S, Stopping
+from kdtune.sweep.stopping import Cancel, StopFlag
 
 if TYPE_CHECKING:
     from kdtune.train.session import Session
@@ -32,28 +30,12 @@ class InProcess:
         from kdtune.train.profile import settings_kept
         from kdtune.train.session import Session
 
-        stop = _Stop(queue.stopping)
-        session = Session(queue.prepared.store, queue.prepared.folders, queue.sweep.resources.workers, stopping=stop)
+        stops, prepared = queue.stopping.stops, queue.prepared
+        session = Session(prepared.store, prepared.folders, queue.sweep.resources.workers, stopping=StopFlag(stops))
         with settings_kept(), cancel.patient():
-            while not stop.now() and (group := queue.next()) is not None:
+            while not stops() and (group := queue.next()) is not None:
                 queue.started(group)
                 queue.ended(group, _train(queue, group, session))
-
-
-class _Stop:
-    """Tells trials whether they must stop; they call it after each step."""
-
-    def __init__(self, stopping: Stopping) -> None:
-        self._stopping, self._looked = stopping, 0.0
-
-    def __call__(self) -> bool:
-        return self.now() if time.monotonic() - self._looked >= LOOK_S else self._stopping.reason is not None
-
-    def now(self) -> bool:
-        self._looked = time.monotonic()
-        if self._stopping.reason is None:
-            self._stopping.look()
-        return self._stopping.reason is not None
 
 
 def _train(queue: GroupQueue, group: TrialGroup, session: Session) -> Exception | None:

@@ -10,8 +10,8 @@ from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.backend import Stuck
 from kdtune.execute.group_queue import GroupQueue
-from kdtune.sweep.cancel import Cancel
 from kdtune.sweep.prepare import check_resources, this_machine
+from kdtune.sweep.stopping import Cancel
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from kdtune.execute.driver import drive
 from kdtune.history.events import Event
 from kdtune.history.record import SweepRecord, read_record
 from kdtune.store import Store
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 from kdtune.tracking.location import tracking_uri
 from kdtune.urls import SecretUrl
 
@@ -33,15 +32,6 @@ SweepSource = str | Path | Mapping[str, Any] | SweepConfig
 OnEvent = Callable[[Event], object]
 #: Options that dump a configuration as its file.
 _AS_WRITTEN: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_unset": True}
-
-
-@dataclass(frozen=True)
-class SweepRun:
-    """A sweep that `run_sweep` ran: the place of its history, and how it ended."""
-
-    store: Store
-    name: str
-    ending: Ending
 
 
 class _Listener:
@@ -71,7 +61,7 @@ def run_sweep(
     on_event: OnEvent | None = None,
     tracking: bool | str = True,
     cancel: Cancel | None = None,
-) -> SweepRun:
+) -> Ending:
     """Run or resume a sweep, and return when it has ended: complete, out of budget, or cancelled.
 
     Args:
@@ -101,7 +91,7 @@ def run_sweep(
         log.warning(note)
     if cancel.interrupted:
         raise KeyboardInterrupt(f"sweep {config.name} was interrupted; the same call resumes it")
-    return SweepRun(store, config.name, ending)
+    return ending
 
 
 def _read(sweep: SweepSource, store: Store, sets: Sequence[str]) -> tuple[SweepConfig, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.tune.search import Searcher
 
 from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
@@ -21,12 +22,11 @@ from kdtune.execute.cluster.local import HERE, RESUME
 from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.cluster.ray_private import error_of
 from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
-from kdtune.execute.searcher import TuneSearcher
 from kdtune.execute.worker import TrialWorker
 from kdtune.scoped import environment, kept_environment, log_level
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prepare import check_resources
-from kdtune.sweep.stopping import LOOK_S, Stopping
+from kdtune.sweep.stopping import LOOK_S, Cancel, Stopping
 
 #: Turn off logs, snapshots and signal handling of Ray Tune, which kdtune, its store and MLflow already do.
 _TUNE_SETTINGS = {
@@ -47,6 +47,52 @@ class ClusterGone(BaseException):
     """Ray no longer answers. Not an Exception, because Ray Tune would treat one as its own error."""
 
 
+class TuneSearcher(Searcher):
+    """Ray Tune's search algorithm. `suggest` returns the next trial's configuration, or None if there is none now."""
+
+    def __init__(self, queue: GroupQueue, needs: Needs | None = None) -> None:
+        super().__init__()
+        self.queue = queue
+        self.needs = needs
+        """What every node of a cluster must have."""
+        self._groups: dict[str, TrialGroup] = {}
+        """Tune's id of a trial → its group."""
+
+    def suggest(self, trial_id: str) -> Any:
+        group = self.queue.next()
+        if group is None:
+            return Searcher.FINISHED if self.queue.over else None
+        self._groups[trial_id] = group
+        sweep = self.queue.sweep
+        return {
+            "group": group,
+            "objective": sweep.objectives[0],
+            "prepared": self.queue.prepared,
+            "workers": sweep.resources.workers,
+            "device": self.queue.device,
+            "sweep": sweep.name,
+            "needs": self.needs,
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if not error:  # Ray Tune's callback reports the error right after this
+            self.ended(trial_id, None)
+
+    def ended(self, trial_id: str, error: BaseException | None) -> None:
+        """Report to the queue that a group's actor has ended, with or without `error`."""
+        self.queue.ended(self._groups.pop(trial_id), error)
+
+    # Ray pickles a search algorithm and its callbacks to restore them later. Our snapshot is the ledger.
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
 class TuneCallback(tune.Callback):
     """Forwards Ray Tune's events to the queue, and checks for reasons to stop."""
 
@@ -55,7 +101,7 @@ class TuneCallback(tune.Callback):
         self._nodes: dict[str, set[str]] = {}
         """Tune's id of a trial → ids of the nodes that may run it."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {}
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:

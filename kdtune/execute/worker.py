@@ -11,7 +11,7 @@ from ray import tune
 from kdtune.errors import ResourceError
 from kdtune.execute.group_run import run_group
 from kdtune.messages import show_messages
-from kdtune.sweep.stopping import StopFile
+from kdtune.sweep.stopping import stop_file
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
@@ -26,7 +26,7 @@ class TrialWorker(tune.Trainable):
         show_messages()
         prepared: Prepared = config["prepared"]
         self.lacking = [] if config["needs"] is None else config["needs"].problems()
-        self.stopping = StopFile(prepared.store.sweep(config["sweep"]))
+        self.stopping = stop_file(prepared.store.sweep(config["sweep"]))
         self.session = Session(prepared.store, prepared.folders, config["workers"], stopping=self.stopping)
         self._begin(config)
 

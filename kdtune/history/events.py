@@ -12,9 +12,9 @@ a refit. A row of the ledger is an event as a flat JSON object with the key "eve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, TypeVar
@@ -25,7 +25,7 @@ from kdtune.config.space import Scalar
 from kdtune.errors import DamageError, Problem
 from kdtune.names import stays_below
 from kdtune.parse import JsonObject, printable
-from kdtune.store.seal import REMEDY
+from kdtune.store.seal import REMEDY, passed_over
 
 #: A refit trains a control or a chosen candidate again, on the whole training list.
 Kind = Literal["teacher", "control", "candidate", "refit"]
@@ -84,6 +84,11 @@ class Asked:
             raise ValueError("every group, except a teacher, must have a block and a number")
 
     @property
+    def every_key(self) -> tuple[str, ...]:
+        """Keys of the trials, then those of their fine-tunings."""
+        return (*self.keys, *self.finetuned)
+
+    @property
     def role(self) -> Literal["teacher", "control", "candidate"]:
         """The kind of the group; for a refit, the kind of the group that it trains again."""
         return self.refits.kind if self.refits is not None else self.kind  # type: ignore[return-value]
@@ -130,13 +135,19 @@ class Outcome:
     """How a group ended."""
 
     state: EndState
-    values: tuple[tuple[float, ...], ...] = ()
+    values: tuple[tuple[FiniteFloat, ...], ...] = ()
     """For a complete group: one tuple per objective, one value per seed. A refit is measured on test."""
-    stages: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """Stage → the first objective's metric, mean over the seeds, up to the stage where the group was pruned."""
     stage: str | None = None
     """The stage where the group was pruned."""
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        if not all(self.values) or (self.values and self.state != "complete"):
+            raise ValueError("only a complete group may have values, and it must have one for each seed")
+        if (self.stage is not None) != (self.state == "pruned"):
+            raise ValueError("a pruned group, and no other, must have the stage where it was pruned")
 
     @property
     def objectives(self) -> tuple[float, ...]:
@@ -173,34 +184,13 @@ LedgerEvent = Asked | Ended
 Event = Asked | Started | EpochEnd | Ended
 
 
-@dataclass(frozen=True)
-class _EndedRow:
-    """The schema of an Ended's row."""
-
-    group: str
-    state: EndState
-    values: tuple[tuple[FiniteFloat, ...], ...]
-    stages: Mapping[str, FiniteFloat]
-    stage: str | None
-    error: str | None
-    cached: bool
-
-    def __post_init__(self) -> None:
-        if not all(self.values) or (self.values and self.state != "complete"):
-            raise ValueError("only a complete group may have values, and it must have one for each seed")
-        if (self.stage is not None) != (self.state == "pruned"):
-            raise ValueError("a pruned group, and no other, must have the stage where it was pruned")
-
-
 def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
     """Return the event of a ledger's row. Raises DamageError, which names `path`, if the row is invalid."""
     match row.get("event"):
         case "asked":
             return parsed(Asked, row, path)
         case "ended":
-            end = parsed(_EndedRow, row, path)
-            outcome = Outcome(end.state, end.values, end.stages, end.stage, end.error)
-            return Ended(end.group, outcome, end.cached)
+            return parsed(Ended, {**row, "outcome": parsed(Outcome, row, path)}, path)
         case _:
             raise DamageError([Problem(str(path), f"holds a row that is not a ledger event; {REMEDY}")])
 
@@ -208,6 +198,16 @@ def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
 def epoch_row(row: Mapping[str, Any], path: Path) -> EpochRow:
     """Return a row of epochs.jsonl. Raises DamageError, which names `path`, if the row is invalid."""
     return parsed(EpochRow, row, path)
+
+
+def readable(
+    read: Callable[[Mapping[str, Any], Path], Parsed], rows: Iterable[Mapping[str, Any]], path: Path
+) -> Iterator[Parsed]:
+    """Yield what `read` makes of each row. A damaged row is skipped, and a note names `path`."""
+    for row in rows:
+        found = passed_over(partial(read, row, path), None)
+        if found is not None:
+            yield found
 
 
 def parsed(kind: type[Parsed], record: Mapping[str, Any], path: Path) -> Parsed:

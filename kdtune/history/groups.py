@@ -69,11 +69,6 @@ class GroupHistory:
         return self.asked.kind
 
     @property
-    def role(self) -> Literal["teacher", "control", "candidate"]:
-        """The kind of the group; for a refit, the kind of the group that it trains again."""
-        return self.asked.role
-
-    @property
     def number(self) -> int:
         """The candidate's number, or the control's place in the sweep file; 0 for a teacher."""
         return self.asked.number or 0
@@ -183,13 +178,15 @@ class BlockHistory:
         """Return the refit of `group`, or None if the sweep has not asked for one."""
         return self.refits.get(group.name)
 
-    def control_values(self, objective: int | None = None, control: int = 0, refit: bool = False) -> dict[int, float]:
-        """Return seed → value of a control's complete groups, or with `refit` of their refits."""
+    def first_control(self, refit: bool = False) -> list[GroupHistory]:
+        """Return the groups of the first control, one per seed, or with `refit` their refits."""
+        groups = list(self.controls.get(0, {}).values())
+        return [again for group in groups if (again := self.refit(group)) is not None] if refit else groups
+
+    def control_values(self, objective: int | None = None, refit: bool = False) -> dict[int, float]:
+        """Return seed → value of the first control's complete groups, or with `refit` of their refits."""
         place = self.place if objective is None else objective
-        groups: list[GroupHistory | None] = list(self.controls.get(control, {}).values())
-        if refit:
-            groups = [self.refit(group) for group in groups if group is not None]
-        return {seed: value for group in groups if group is not None for seed, value in group.values(place).items()}
+        return {seed: value for group in self.first_control(refit) for seed, value in group.values(place).items()}
 
     def gain(self, group: GroupHistory, comparisons: int = 1, videos: int | None = None) -> Gain | None:
         """Return the gain of a candidate (or of a refit, over the control's refits) in `metric`, paired by seed.
@@ -204,10 +201,7 @@ class BlockHistory:
 
     def is_control_itself(self, group: GroupHistory) -> bool:
         """Return whether all trials of the group are the first control's, as for a candidate without a teacher."""
-        controls = [*self.controls.get(0, {}).values()]
-        if group.kind == "refit":
-            controls = [refit for control in controls if (refit := self.refit(control)) is not None]
-        return set(group.keys) <= {key for control in controls for key in control.keys}
+        return set(group.keys) <= {key for own in self.first_control(group.kind == "refit") for key in own.keys}
 
     # ---- progress ----------------------------------------------------------------------------------------------------
 

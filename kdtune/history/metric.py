@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Literal
 
 from kdtune.config.metrics import column, is_cost, majority_of
@@ -143,6 +144,10 @@ class MetricSpec:
             return ""
         text = f"{value:.4g}" if self.cost else f"{value:.3f}"
         return text if spread is None else f"{text} ± {self.text(spread)}"
+
+    def mean_text(self, values: Collection[float]) -> str:
+        """Write the mean of the seeds' values with their sample standard deviation; empty without values."""
+        return self.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
 
     def gain_text(self, gain: float | None, unit: bool = False) -> str:
         """Write a gain with its sign, as in `+4.2` or `+4.2 points`; empty for None."""

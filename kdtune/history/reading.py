@@ -5,20 +5,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from kdtune.errors import DamageError, Problem
-from kdtune.history.events import (
-    Asked,
-    Ended,
-    EpochEnd,
-    Event,
-    LedgerEvent,
-    Started,
-    epoch_row,
-    ledger_event,
-)
+from kdtune.history.events import Asked, Ended, EpochEnd, Event, LedgerEvent, Started, epoch_row, ledger_event, readable
 from kdtune.history.groups import GroupHistory
 from kdtune.history.record import read_record
 from kdtune.history.sweep import SweepHistory
@@ -125,10 +115,7 @@ class HistoryReader:
         return self.history
 
     def _ledger_events(self) -> Iterator[LedgerEvent]:
-        for row in self._ledger.new():
-            event = passed_over(partial(ledger_event, row, self._ledger.path), None)
-            if event is not None:
-                yield event
+        return readable(ledger_event, self._ledger.new(), self._ledger.path)
 
     def _start(self, apply: Callable[[Event], object]) -> None:
         """Apply Started for each open group that was not known to have begun."""
@@ -155,7 +142,7 @@ class HistoryReader:
     def _follow(self, group: GroupHistory) -> dict[str, Lines]:
         known = self._followed.get(group.name)
         if known is None or known[0] != group.asked:  # asked for again, perhaps with other keys
-            keys = [*group.keys, *group.asked.finetuned]
+            keys = group.asked.every_key
             known = group.asked, {key: Lines(self.store.trial(key).epochs, ("epoch",)) for key in keys}
             self._followed[group.name] = known
         return known[1]
@@ -163,7 +150,5 @@ class HistoryReader:
     def _read(self, group: GroupHistory, apply: Callable[[Event], object]) -> None:
         for key, lines in self._follow(group).items():
             self.store.trial(key).fetch()
-            for row in lines.new():
-                known = passed_over(partial(epoch_row, row, lines.path), None)
-                if known is not None:
-                    apply(EpochEnd(group.name, key, known))
+            for row in readable(epoch_row, lines.new(), lines.path):
+                apply(EpochEnd(group.name, key, row))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from kdtune.errors import DamageError, Problem
 from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Started
 from kdtune.history.gains import Gain
-from kdtune.history.groups import ENDED, BlockHistory, GroupHistory, Mean, State
+from kdtune.history.groups import ENDED, STATES, BlockHistory, GroupHistory, Mean, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.store.seal import note_damage
@@ -109,7 +109,7 @@ class SweepHistory:
     def counts(self) -> Mapping[State, int]:
         """Return state → number of groups, over all blocks and the teachers; unasked candidates are pending."""
         every = (self.teachers, *self.blocks.values())
-        return {state: sum(block.count(state) for block in every) for state in (*ENDED, "running", "pending")}
+        return {state: sum(block.count(state) for block in every) for state in STATES}
 
     def in_order(self) -> Iterator[GroupHistory]:
         """Yield controls and candidates by block: controls by their place, then candidates by number."""

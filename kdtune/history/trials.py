@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from pydantic import FiniteFloat
 
 from kdtune.config.space import Scalar
 from kdtune.errors import Problem, StoreError
-from kdtune.history.events import EpochRow, epoch_row, parsed
+from kdtune.history.events import EpochRow, epoch_row, parsed, readable
 from kdtune.history.groups import GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
@@ -103,12 +102,12 @@ class TrialRecord:
     @property
     def is_control(self) -> bool:
         """Whether it is a control, or the refit of one."""
-        return self.group.role == "control"
+        return self.group.asked.role == "control"
 
     @property
     def candidate(self) -> int | None:
         """The number of its candidate; None for a control or a teacher."""
-        return self.group.number if self.group.role == "candidate" else None
+        return self.group.number if self.group.asked.role == "candidate" else None
 
     @property
     def params(self) -> Mapping[str, Scalar]:
@@ -198,7 +197,7 @@ def trained_keys(store: Store, name: str) -> list[str]:
     """
     if is_name(name) and store.sweep(name).fetch().sweep.exists():
         groups = read_history(store, name).groups.values()
-        keys = dict.fromkeys(key for group in groups for key in (*group.keys, *group.asked.finetuned))
+        keys = dict.fromkeys(key for group in groups for key in group.asked.every_key)
         store.fetch_trials(keys)
         return [key for key in keys if store.trial(key).sound_rows()]
     found = [files.key for files in store.trials() if files.key.startswith(name)]
@@ -210,7 +209,7 @@ def trained_keys(store: Store, name: str) -> list[str]:
 
 
 def _records(store: Store, groups: list[GroupHistory], objectives: Sequence[MetricSpec]) -> list[TrialRecord]:
-    store.fetch_trials(key for group in groups for key in (*group.keys, *group.asked.finetuned))
+    store.fetch_trials(key for group in groups for key in group.asked.every_key)
     return [_record(store, group, i, objectives) for group in groups for i in range(len(group.keys))]
 
 
@@ -239,8 +238,7 @@ def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[Metr
 
 def epoch_rows(files: TrialFiles) -> list[EpochRow]:
     """Return a trial's epochs so far, in order. A damaged row is skipped, and a note names it."""
-    read = (passed_over(partial(epoch_row, row, files.epochs), None) for row in files.sound_rows())
-    return [row for row in read if row is not None]
+    return list(readable(epoch_row, files.sound_rows(), files.epochs))
 
 
 def trial_end(files: TrialFiles) -> TrialEnd | None:

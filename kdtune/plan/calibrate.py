@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from kdtune.clips.dataset import TrialData
-from kdtune.config.schedules import largest
 from kdtune.config.trial import TrialConfig
-from kdtune.plan.costs import shape_words
+from kdtune.plan.costs import shape_words, target_shapes
 from kdtune.plan.speeds import Speed
 from kdtune.store.files import write_json
 from kdtune.train.initial import initial_state
@@ -45,7 +44,9 @@ def _speed(config: TrialConfig, prepared: Prepared, device: torch.device, worker
     make_deterministic(config)
     data = TrialData.of(config, prepared.clips(config))
     state = initial_state(config, data, None, device)
-    targets = _blank_targets(config, data, device)
+    # Their values do not affect the time, so no teacher is needed.
+    shapes = target_shapes(config, data.classes)
+    targets = {name: torch.zeros(1, *shape, device=device).expand(data.size, *shape) for name, shape in shapes.items()}
     batches = Samples(config, data, device, workers).training(1, 0)
     ends: list[float] = []
     for batch in islice(batches, STEPS + 1):
@@ -61,20 +62,3 @@ def _speed(config: TrialConfig, prepared: Prepared, device: torch.device, worker
         sample_s=median(after - before for before, after in pairwise(ends)) / min(config.optimizer.batch, data.size),
         checkpoint_bytes=sum(leaf.nbytes for leaf in saved if isinstance(leaf, Tensor)),
     )
-
-
-def _blank_targets(config: TrialConfig, data: TrialData, device: torch.device) -> dict[str, Tensor]:
-    """Return targets of the right shape. Their values do not affect the time, so no teacher is needed."""
-    if not config.distils or config.teacher is None:
-        return {}
-    loss, features = config.loss, (config.clips, config.teacher.student.features)
-    sizes = {
-        "logits": (loss.lambda_, (data.classes,)),
-        "relations": (loss.beta, (6,)),
-        "features": (loss.gamma, features),
-    }
-    return {
-        name: torch.zeros(1, *size, device=device).expand(data.size, *size)
-        for name, (weight, size) in sizes.items()
-        if largest(weight) > 0
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,11 @@ def cost_of(
         if config.distils and config.teacher is not None:  # trials of one teacher and seed share its targets
             stream = digest([name, clips.manifest, form.get("pretext"), config.seed, prepared.key(config.teacher)])
             samples = max(targets.get(stream, (0,))[0], epochs * data.size)
-            targets[stream] = samples, speed.sample_s, _target_bytes(config, data.classes)
+            targets[stream] = (
+                samples,
+                speed.sample_s,
+                4 * sum(map(math.prod, target_shapes(config, data.classes).values())),
+            )
     cost.seconds += sum(samples * FORWARD * sample_s for samples, sample_s, _ in targets.values())
     cost.bytes += sum(samples * size for samples, _, size in targets.values())
     return cost
@@ -110,9 +115,10 @@ def _checkpoints(trial: PendingTrial) -> int:
     return (trial.done == 0) + (len(stages) if config.stage.keep else 0)
 
 
-def _target_bytes(config: TrialConfig, classes: int) -> int:
-    """Return the size of a sample's targets in one epoch, float32: logits, 6 relations, features of every clip."""
-    assert config.teacher is not None
-    loss, features = config.loss, config.clips * config.teacher.student.features
-    sizes = ((loss.lambda_, classes), (loss.beta, 6), (loss.gamma, features))
-    return 4 * sum(size for weight, size in sizes if largest(weight) > 0)
+def target_shapes(config: TrialConfig, classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the kinds of targets that a trial learns from, and the shape of each (float32) for one sample."""
+    if not config.distils or config.teacher is None:
+        return {}
+    loss, features = config.loss, (config.clips, config.teacher.student.features)
+    kinds = {"logits": (loss.lambda_, (classes,)), "relations": (loss.beta, (6,)), "features": (loss.gamma, features)}
+    return {name: shape for name, (weight, shape) in kinds.items() if largest(weight) > 0}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
-from kdtune.config.key import trial_key
+from kdtune.config.key import folder_key
 from kdtune.config.metrics import is_cost
 from kdtune.config.space import Parameter, resolve
 from kdtune.config.sweep import Block, SweepConfig
@@ -61,38 +61,40 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         yield f"refits       {controls + chosen} on the whole training list: {controls} controls, {chosen} chosen" + (
             ", with their teachers" if teachers else ""
         )
-    yield f"             at most {_epochs(sweep, len(teachers), blocks):,.1f} epochs of the full data"
-    if trial.finetuned is not None:
-        epochs = _finetuning_epochs(sweep, trial.finetuned, blocks) + sum(t.epochs * t.data.fraction for t in tuned)
+    epochs = _epochs(sweep, trial.epochs) + trial.epochs * len(teachers) * trial.data.fraction
+    yield f"             at most {epochs:,.1f} epochs of the full data"
+    if trial.finetune is not None and trial.finetuned is not None:
+        fraction = None if trial.finetune.data is None else trial.finetuned.data.fraction
+        epochs = _epochs(sweep, trial.finetuned.epochs, fraction) + sum(t.epochs * t.data.fraction for t in tuned)
         yield f"             and {epochs:,.1f} of fine-tuning on {trial.finetuned.data.dataset}"
+
+
+def _named_teachers(sweep: SweepConfig) -> Iterator[tuple[Block, str]]:
+    """Yield every teacher that a trial of a block may name."""
+    for block in sweep.blocks():
+        space = sweep.space(block)
+        named = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
+        named += space["teacher"].extremes if "teacher" in space else []
+        yield from ((block, str(name)) for name in named if name not in (None, "none"))
 
 
 def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
     """Return (name, trial) of every teacher that the sweep may need. One name may mean other trials in other blocks."""
     found: dict[str, tuple[str, TrialConfig]] = {}
-    for block in sweep.blocks():
-        chosen = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
-        parameter = sweep.space(block).get("teacher")
-        for name in [*chosen, *((parameter.choice or []) if parameter is not None else [])]:
-            for link in sweep.chain(str(name)) if name not in (None, "none") else ():
-                config = sweep.teacher(link, block)
-                found.setdefault(_key(config), (link, config))
+    for block, name in _named_teachers(sweep):
+        for link in sweep.chain(name):
+            config = sweep.teacher(link, block)
+            found.setdefault(folder_key(config), (link, config))
     return list(found.values())
 
 
 def _finetuned_teachers(sweep: SweepConfig) -> list[TrialConfig]:
     """Return the teachers that are fine-tuned in order to teach fine-tunings."""
-    found: dict[str, TrialConfig] = {}
-    known = {_key(config) for _, config in _teachers(sweep)}
-    for block in sweep.blocks():
-        parameter = sweep.space(block).get("teacher")
-        controls = [control.get("teacher") for control in sweep.search.controls]
-        for name in [block.values.get("teacher"), *controls, *(parameter.extremes if parameter is not None else [])]:
-            if name not in (None, "none"):
-                config = sweep.build(block, {"teacher": name}, sweep.search.seeds[0])
-                if (teacher := config.finetuned_teacher) is not None and _key(teacher) not in known:
-                    found[_key(teacher)] = teacher
-    return list(found.values())
+    known = {folder_key(config) for _, config in _teachers(sweep)}
+    seed, named = sweep.search.seeds[0], _named_teachers(sweep)
+    tuned = [sweep.build(block, {"teacher": name}, seed).finetuned_teacher for block, name in named]
+    found = {folder_key(teacher): teacher for teacher in tuned if teacher is not None}
+    return [teacher for key, teacher in found.items() if key not in known]
 
 
 def _origin(config: TrialConfig) -> str:
@@ -101,21 +103,16 @@ def _origin(config: TrialConfig) -> str:
     return f"{config.epochs} epochs, fraction {config.data.fraction:g}"
 
 
-def _key(config: TrialConfig) -> str:
-    """Return a key that distinguishes trials although their data may be missing here."""
-    return trial_key(config, lambda data: data.folder)
-
-
 def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> int:
     """Return the number of different trials. A sampler's candidates are not known yet and count as different."""
-    keys, unknown = {_key(config) for _, config in teachers}, 0
+    keys, unknown = {folder_key(config) for _, config in teachers}, 0
     for block in sweep.blocks():
         points = [*sweep.search.controls]
         if sweep.search.sampler == "grid":
             points += sweep.grid(block)
         else:
             unknown += sweep.candidates(block) * len(sweep.search.seeds)
-        keys |= {_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
+        keys |= {folder_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
     return len(keys) + unknown
 
 
@@ -128,23 +125,15 @@ def _values(parameter: Parameter) -> str:
     return text + (f" when {parameter.when}" if parameter.when else "")
 
 
-def _epochs(sweep: SweepConfig, teachers: int, blocks: list[Block]) -> float:
-    """Return the epochs without pruning, in epochs of the whole training set."""
-    per_block = [
-        _fraction(sweep, block) * (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
-        for block in blocks
-    ]
-    return sweep.trial.epochs * (teachers * sweep.trial.data.fraction + sum(per_block))
+def _epochs(sweep: SweepConfig, epochs: int, fraction: float | None = None) -> float:
+    """Return the epochs of all controls and candidates, with `epochs` each, in epochs of the whole training set.
 
-
-def _finetuning_epochs(sweep: SweepConfig, finetuned: TrialConfig, blocks: list[Block]) -> float:
-    """Return the fine-tuning epochs, in epochs of the whole training set of fine-tuning."""
-    own = sweep.trial.finetune is not None and sweep.trial.finetune.data is not None
-    trials = [(len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds) for block in blocks]
-    shares = [finetuned.data.fraction if own else _fraction(sweep, block) for block in blocks]
-    return finetuned.epochs * sum(number * share for number, share in zip(trials, shares, strict=True))
-
-
-def _fraction(sweep: SweepConfig, block: Block) -> float:
-    values = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
-    return float(values[0]) if values else sweep.trial.data.fraction  # type: ignore[arg-type]
+    They train on `fraction` of it, by default on their block's.
+    """
+    total = 0.0
+    for block in sweep.blocks():
+        named = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
+        own = float(named[0]) if named else sweep.trial.data.fraction  # type: ignore[arg-type]
+        trials = (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
+        total += trials * (own if fraction is None else fraction)
+    return epochs * total

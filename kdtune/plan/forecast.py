@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from kdtune.config.checking.refit import refit_of
-from kdtune.config.key import trial_key
+from kdtune.config.key import folder_key
 from kdtune.config.space import Parameter, Scalar, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
@@ -73,10 +73,10 @@ class Forecast:
 
 def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
     """Return the forecast of `sweep`. Without `keys` nothing is looked up in the store, and every trial is new."""
-    look = _Look(sweep, store, keys.of if keys is not None else _folder_key)
+    look = _Look(sweep, store, keys.of if keys is not None else folder_key)
     groups = [group for block in sweep.blocks() for group in look.made.controls(block)]
     asked = {block.index: 0 for block in sweep.blocks()}
-    outcomes: Mapping[str, Outcome] = {}
+    outcomes: Mapping[str, Outcome | None] = {}
     if keys is not None and keys.may_be_found:
         from kdtune.sweep.scheduler import SweepScheduler
 
@@ -85,8 +85,9 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
         )
         while (group := scheduler.next_to_train(store)) is not None:
             pass  # it is not in the store and counts as running
-        groups, outcomes = list(scheduler.groups.values()), scheduler.outcomes
-        asked = {search.block.index: len(search.groups) for search in scheduler.blocks}
+        groups = list(scheduler.groups.values())
+        outcomes = {name: group.outcome for name, group in scheduler.history.groups.items()}
+        asked = {search.block.index: len(search.history.candidates) for search in scheduler.blocks}
     for group in groups:
         look.add_group(group, outcomes.get(group.name))
     for block in sweep.blocks():
@@ -98,11 +99,6 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
     return forecast
 
 
-def _folder_key(config: TrialConfig) -> str:
-    """Return a key that distinguishes trials although their data may be missing here."""
-    return trial_key(config, lambda data: data.folder)
-
-
 class _Look:
     def __init__(self, sweep: SweepConfig, store: Store, key_of: KeyOf) -> None:
         self.sweep, self.store, self.key_of = sweep, store, key_of
@@ -111,45 +107,41 @@ class _Look:
     def add_group(self, group: TrialGroup, outcome: Outcome | None) -> None:
         outcome = outcome or outcome_in_store(group, self.sweep.objectives, self.store)
         if outcome is not None:
-            self.forecast.found.update(group.keys, group.finetuned if outcome.state == "complete" else ())
+            self.forecast.found.update(group.asked.keys, group.asked.finetuned if outcome.state == "complete" else ())
             return
-        for seed, config in zip(group.seeds, group.configs, strict=True):
-            self._add(config, group.name if len(group.seeds) == 1 else f"{group.name} seed {seed}")
+        for seed, config in zip(group.asked.seeds, group.configs, strict=True):
+            self._add(config, group.name if len(group.configs) == 1 else f"{group.name} seed {seed}")
 
     def add_unasked(self, block: Block, asked: int) -> None:
         """Add the candidates of a block from number `asked` on. A grid's are known; others are imagined."""
-        sweep, seeds = self.sweep, self.sweep.search.seeds
-        count = sweep.candidates(block) - asked
+        sweep, count = self.sweep, self.sweep.candidates(block) - asked
         if sweep.search.sampler == "grid":
             for number, values in enumerate(sweep.grid(block)[asked:], asked):
                 self.add_group(self.made.candidate(block, number, values, {}), None)
         elif count > 0:
-            self.forecast.unasked += count * len(seeds) * (1 if sweep.trial.finetune is None else 2)
-            configs = _imagined(sweep, block)
-            for config in configs:  # another seed costs the same and has the same teacher
-                for other in _needed(config):
-                    self._add(other, f"teacher {other.architecture}")
-                for trial in (config, config.finetuned):
-                    if trial is not None:
-                        self.forecast.imagined.append(PendingTrial(trial, "", times=count * len(seeds) / len(configs)))
+            self._imagine(_imagined(sweep, block), count, "")
 
     def add_refits(self, block: Block) -> None:
         """Add what is trained again after the search of a block: its controls and a candidate, which is imagined."""
         for control in self.made.controls(block):
             self.add_group(self.made.refit(control), None)
-        seeds = self.sweep.search.seeds
-        self.forecast.unasked += len(seeds) * (1 if self.sweep.trial.finetune is None else 2)
         if self.sweep.search.sampler == "grid":
             points = self.sweep.grid(block, IMAGINED)
-            configs = [self.sweep.build(block, values, seeds[0]) for values in points]
+            configs = [self.sweep.build(block, values, self.sweep.search.seeds[0]) for values in points]
         else:
             configs = _imagined(self.sweep, block)
-        for config in map(refit_of, configs):
-            for other in _needed(config):
-                self._add(other, f"teacher {other.architecture} on the whole list")
-            for trial in (config, config.finetuned):
-                if trial is not None:
-                    self.forecast.imagined.append(PendingTrial(trial, "", times=len(seeds) / len(configs)))
+        self._imagine(list(map(refit_of, configs)), 1, " on the whole list")
+
+    def _imagine(self, examples: list[TrialConfig], count: int, what: str) -> None:
+        """Add `count` candidates that cannot be asked yet. Another seed costs the same and has the same teacher."""
+        trials = count * len(self.sweep.search.seeds)
+        self.forecast.unasked += trials * (1 if self.sweep.trial.finetune is None else 2)
+        for config in examples:
+            tuned, teacher = config.finetuned, config.finetuned_teacher
+            for other in config.needs if teacher is None else [*config.needs, teacher]:
+                self._add(other, f"teacher {other.architecture}{what}")
+            for trial in [config] if tuned is None else [config, tuned]:
+                self.forecast.imagined.append(PendingTrial(trial, "", times=trials / len(examples)))
 
     def _add(self, config: TrialConfig, name: str) -> None:
         """Add a trial, the trials that it needs and the fine-tuning that follows it."""
@@ -169,12 +161,6 @@ class _Look:
                 self._add(other, f"teacher {other.architecture}")
         if (finetuned := config.finetuned) is not None:
             self._add(finetuned, f"{name}, fine-tuning")
-
-
-def _needed(config: TrialConfig) -> list[TrialConfig]:
-    """Return the trials that a trial and its fine-tuning need."""
-    teacher = config.finetuned_teacher
-    return config.needs if teacher is None else [*config.needs, teacher]
 
 
 def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:

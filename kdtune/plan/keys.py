@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdtune.clips.frames.build import find_clips
-from kdtune.config.key import TRAINER_SEMANTICS, trial_key
+from kdtune.config.key import TRAINER_SEMANTICS, folder_key
 from kdtune.config.trial import TrialConfig
 from kdtune.train.prepared import Prepared, source_id
 
@@ -28,7 +28,7 @@ class Keys:
 
     def of(self, config: TrialConfig) -> str:
         if not self._prepared(config):
-            return trial_key(config, lambda data: data.folder)
+            return folder_key(config)
         self._manifests.update(self.prepared.clips(part).manifest for part in config.lineage() if not part.imported)
         return self.prepared.key(config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
 
 from kdtune.config.metrics import METRICS
 from kdtune.config.space import value_text
@@ -50,7 +49,7 @@ def _table(title: str, groups: list[list[TrialRecord]], stages: list[str], split
             found = [[v for trial in group if (v := trial.figure(spec)) is not None] for group in groups]
             if any(found):
                 majority = spec.text(baseline_in(spec, [trial for group in groups for trial in group]))
-                rows.append([stage, spec.name, majority, *(_spread(spec, values) for values in found)])
+                rows.append([stage, spec.name, majority, *map(spec.mean_text, found)])
     return Table.of(["stage", "accuracy", "majority", *map(_title, groups)], rows, title)
 
 
@@ -62,7 +61,3 @@ def _title(group: list[TrialRecord]) -> str:
     else:
         name = f"{candidate}: {params['teacher']}, λ {value_text(params['lambda'])}"
     return f"{name} (n = {len(group)})"
-
-
-def _spread(metric: MetricSpec, values: list[float]) -> str:
-    return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
 
 from kdtune.config.space import Scalar, value_text
 from kdtune.history.gains import Gain, paired_gain
@@ -68,8 +67,7 @@ class Entry:
 
     def text(self, metric: MetricSpec) -> str:
         """Return the mean over the seeds, with the standard deviation (n − 1) if there are several."""
-        values = list(self.values(metric).values())
-        return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
+        return metric.mean_text(self.values(metric).values())
 
     def described(self, params: Sequence[str]) -> str:
         """Return the name with the values of `params`, as in `candidate 3 (c3d, λ 0.25, τ 4)`."""

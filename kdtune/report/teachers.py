@@ -6,7 +6,7 @@ Without torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import DamageError, Problem
@@ -41,7 +41,7 @@ def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
     return Table([*columns, Column("state")], rows, title, name="teachers", keys=keys) if rows else None
 
 
-def teacher_rows(store: Store) -> list[dict[str, Any]]:
+def teacher_rows(store: Store) -> list[JsonObject]:
     """Return one row for each complete trial that this version can look up, by target, network and key.
 
     A trial whose records are damaged or have another form is left out, and a note names it.
@@ -59,7 +59,7 @@ def teacher_rows(store: Store) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["target"], row["network"], row["key"]))
 
 
-def _row(files: TrialFiles) -> dict[str, Any] | None:
+def _row(files: TrialFiles) -> JsonObject | None:
     """Return a trial's row, or None if it is not complete or another version trained it."""
     form, result = files.identity(), files.sound_result()
     if form is None or result is None:
@@ -95,7 +95,7 @@ def network_label(student: JsonObject) -> str:
     return f"{student['backbone']}{depth}{width}"
 
 
-def teacher_table(rows: list[dict[str, Any]]) -> str:
+def teacher_table(rows: list[JsonObject]) -> str:
     """Return `rows` of teacher_rows as text: accuracies at the last stage and the best before it if that was better."""
     if not rows:
         return "no trial in the store is complete yet"

@@ -81,7 +81,7 @@ class MeasuredCost(TypedDict, total=False):
     """Why some figures could not be measured."""
 
 
-class TrialResult(MeasuredCost, total=False):
+class ResultRecord(MeasuredCost, total=False):
     """The content of result.json. Every result has the entries down to `profile`."""
 
     epochs: int

@@ -220,14 +220,13 @@ class SharedLock:
     def acquire(self, timeout: float = -1, blocking: bool = True) -> ExitStack:
         """Take the lock; return a context manager that releases it.
 
-        Raises Timeout if another process holds it and `blocking` is False or `timeout` 0. Other timeouts than 0 and -1
-        (wait) are not supported.
+        Raises Timeout if another process holds it and `blocking` is False or `timeout` is not -1: after that many
+        seconds on this machine, or as soon as another machine shows a sign of life.
         """
-        assert timeout in (-1, 0)
         with ExitStack() as stack:
             stack.enter_context(self._here.acquire(timeout=timeout, blocking=blocking))
             lease = Lease(*self._lease_of)
-            lease.acquire(blocking and timeout != 0)
+            lease.acquire(blocking and timeout < 0)
             stack.callback(lease.release)
             self._held.append(stack.pop_all())
         held = ExitStack()

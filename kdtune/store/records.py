@@ -9,7 +9,7 @@ from typing import Self, cast
 
 from kdtune.errors import StoreError
 from kdtune.parse import JsonObject
-from kdtune.store.contents import EpochRecord, Scores, TrialResult
+from kdtune.store.contents import EpochRecord, ResultRecord, Scores
 from kdtune.store.files import read_json, read_jsonl, write_json
 from kdtune.store.mirror import Mirror
 from kdtune.store.seal import passed_over
@@ -110,11 +110,11 @@ class TrialFiles(_Folder):
         """Return stage → its accuracies, for the stages reached so far."""
         return {row["stage"]: row["evaluation"] for row in self.sound_rows() if "stage" in row}
 
-    def result(self) -> TrialResult | None:
+    def result(self) -> ResultRecord | None:
         """Return the result of a complete trial, or None. Raises DamageError if the file is damaged."""
-        return cast(TrialResult | None, read_json(self.result_file, RESULT))
+        return cast(ResultRecord | None, read_json(self.result_file, RESULT))
 
-    def sound_result(self) -> TrialResult | None:
+    def sound_result(self) -> ResultRecord | None:
         """Return the result, or None if it is missing or damaged, for readers that train nothing."""
         return passed_over(self.result, None)
 
@@ -122,7 +122,7 @@ class TrialFiles(_Folder):
         """Return the trial's identity (config.key.identity), or None if its record is missing or damaged."""
         return passed_over(lambda: read_json(self.config), None)
 
-    def write_result(self, result: TrialResult) -> None:
+    def write_result(self, result: ResultRecord) -> None:
         """Write the result and publish the trial."""
         write_json(self.result_file, result)
         self.publish()

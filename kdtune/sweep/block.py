@@ -13,21 +13,19 @@ from functools import partial
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.history.events import Asked, Outcome
-from kdtune.sweep.group import TrialGroup
+from kdtune.history.events import Asked
+from kdtune.history.groups import BlockHistory
 from kdtune.sweep.prune import pruning_threshold
-from kdtune.sweep.search import Finished, Search
+from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
 
 
 class BlockSearch:
     """The candidates of a block, in order."""
 
-    def __init__(self, sweep: SweepConfig, block: Block) -> None:
-        self.sweep, self.block = sweep, block
+    def __init__(self, sweep: SweepConfig, block: Block, history: BlockHistory) -> None:
+        self.sweep, self.block, self.history = sweep, block, history
         self.candidates = sweep.candidates(block)
-        self.groups: list[TrialGroup] = []
-        """The candidates asked so far."""
         self.notes: list[str] = []
         """Messages about candidates for which the ledger and a fresh ask differ."""
         self._search = Search(sweep, block)
@@ -62,24 +60,25 @@ class BlockSearch:
         while self._later:
             self._later.popleft()()
 
-    def may_ask(self, outcomes: dict[str, Outcome]) -> bool:
+    def may_ask(self) -> bool:
         """Return whether every result that the next candidate needs has arrived, and tell the sampler those."""
-        if len(self.groups) >= self.candidates:
+        asked = len(self.history.candidates)
+        if asked >= self.candidates:
             return False
-        while self._told < len(self.groups) - self.sweep.search.window + 1:
-            outcome = outcomes.get(self.groups[self._told].name)
+        while self._told < asked - self.sweep.search.window + 1:
+            outcome = self.history.candidates[self._told].outcome
             if outcome is None:
                 return False
-            self._later.append(partial(self._search.tell, finished(self.sweep, outcome)))
+            self._later.append(partial(self._search.tell, outcome))
             self._told += 1
             for stage in self._peers.keys() & outcome.stages if outcome.state != "failed" else ():
                 insort(self._peers[stage], outcome.stages[stage])
         return True
 
-    def write(self, journal: Journal, outcomes: dict[str, Outcome]) -> None:
+    def write(self, journal: Journal) -> None:
         """Append ended candidates to Optuna's journal, up to the first that is still running."""
-        while self._written < len(self.groups) and (group := self.groups[self._written]).name in outcomes:
-            journal.add(group, finished(self.sweep, outcomes[group.name]), outcomes[group.name].error)
+        while (group := self.history.candidates.get(self._written)) is not None and group.outcome is not None:
+            journal.add(self.block, group.asked, group.outcome)
             self._written += 1
 
     def thresholds(self) -> dict[str, float]:
@@ -87,10 +86,3 @@ class BlockSearch:
         mode = self.sweep.objectives[0].mode
         found = {stage: pruning_threshold(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
         return {stage: level for stage, level in found.items() if level is not None}
-
-
-def finished(sweep: SweepConfig, outcome: Outcome) -> Finished:
-    """Convert an outcome to the form that the search and Optuna's journal take."""
-    epochs = sweep.trial.milestones
-    stages = {epochs[stage]: value for stage, value in outcome.stages.items()}
-    return Finished(outcome.state, outcome.objectives, stages)

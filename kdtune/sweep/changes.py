@@ -28,7 +28,7 @@ def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
     names = ", ".join(_differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
     return [
         f"the sweep file has changed since the last run ({names}): its candidates are asked again; "
-        "trials that the store has are reused, and unfinished ones resume",
+        "trials that the store has are reused, and unfinished ones resume"
     ]
 
 

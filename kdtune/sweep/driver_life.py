@@ -40,12 +40,8 @@ class Driver:
 
 def read_driver(files: SweepFiles) -> Driver | None:
     """Return the content of driver.json; None if it is missing, or damaged, which is noted."""
-
-    def read() -> Driver | None:
-        record = read_json(files.driver, ("host", "pid", "since"))
-        return None if record is None else parsed(Driver, record, files.driver)
-
-    return passed_over(read, None)
+    record = passed_over(lambda: read_json(files.driver, ("host", "pid", "since")), None)
+    return None if record is None else passed_over(lambda: parsed(Driver, record, files.driver), None)
 
 
 class DriverLife:
@@ -79,10 +75,7 @@ class DriverLife:
         if self._store.mirror is None or not self.files.driver.exists():
             return False
         first = self._since is None
-        while True:
-            beat = self._store.lock_beat(self._lock)
-            if beat is None:
-                return False
+        while (beat := self._store.lock_beat(self._lock)) is not None:
             now = clock()
             if self._since is None or beat != self._beat:
                 touched = self._since is not None
@@ -94,3 +87,4 @@ class DriverLife:
             elif now - self._since >= SILENT_S:
                 return False
             time.sleep(LOOK_S)
+        return False

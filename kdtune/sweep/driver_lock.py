@@ -11,31 +11,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from kdtune.errors import Problem, UserError
 from kdtune.store import Store, SweepFiles
 from kdtune.store.files import write_json
-from kdtune.store.lease import SharedLock
 from kdtune.sweep.driver_life import Driver, read_driver
 from kdtune.urls import SecretUrl
 
 #: Seconds between two updates of a driver's running time in its record.
 BEAT_S = 5.0
-#: Attempts to take the lock, over one second: a process that checks the driver (driver_life.py) holds it for a moment.
-ATTEMPTS, PAUSE_S = 25, 0.04
-
-
-def _acquire(lock: FileLock | SharedLock) -> None:
-    """Take a sweep's lock. Raises Timeout if another process holds it."""
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            lock.acquire(timeout=0)
-            return
-        except Timeout:
-            if left == 0:
-                raise
-            time.sleep(PAUSE_S)
+#: Seconds to try for the lock: a process that checks the driver (driver_life.py) holds it for a moment.
+TRY_S = 1.0
 
 
 class DriverLock:
@@ -49,7 +36,7 @@ class DriverLock:
 
     def __enter__(self) -> DriverLock:
         try:
-            _acquire(self._lock)
+            self._lock.acquire(timeout=TRY_S)
         except Timeout:
             raise UserError([Problem(f"sweep {self._name}", _who(self.files, self._name))]) from None
         # The lock is held: no other process writes these files. A killed driver may have left some.
@@ -87,7 +74,7 @@ def nobody_runs(store: Store, name: str) -> Iterator[None]:
     """Prevent drivers from running the sweep within the context. Raises UserError if one runs it already."""
     lock = store.lock(f"sweep-{name}")
     try:
-        _acquire(lock)
+        lock.acquire(timeout=TRY_S)
     except Timeout:
         hint = "the driver publishes to MLflow itself; stop it, or publish after it has ended"
         raise UserError([Problem(f"sweep {name}", _who(store.sweep(name), name), hint)]) from None

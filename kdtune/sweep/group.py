@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from kdtune.config.metrics import column, is_cost
 from kdtune.config.search import ObjectiveConfig
-from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.errors import DamageError
-from kdtune.history.events import Asked, Kind, Outcome, Refitted
+from kdtune.history.events import Asked, Kind, Outcome
 from kdtune.store import Store
 from kdtune.sweep.prune import reaches
 from kdtune.train.soundness import complete_rows, read_result, read_rows
@@ -24,44 +23,21 @@ from kdtune.train.soundness import complete_rows, read_result, read_rows
 class TrialGroup:
     """Trials that are trained, pruned and retried together: a candidate's seeds are pruned by their mean."""
 
-    kind: Kind
-    name: str
-    """Unique in its sweep, for people: `fraction=1.0 · candidate 3`."""
+    asked: Asked
+    """The event by which the sweep asks for the group: its name, kind, seeds, keys and thresholds."""
     block: Block | None
-    number: int | None
-    """The candidate's number, or the control's place in the file."""
-    seeds: tuple[int, ...]
-    values: Mapping[str, Scalar]
     configs: tuple[TrialConfig, ...]
-    """One per seed, as in `keys`, `params` and `finetuned`."""
-    keys: tuple[str, ...]
-    params: tuple[dict[str, Any], ...]
-    """Flat, for tables and MLflow: student, teacher, lambda, tau, alpha, fraction and the other searched values."""
-    finetuned: tuple[str, ...] = ()
-    """Keys of the fine-tunings; empty if the sweep has none."""
+    """One per seed."""
     needs: tuple[str, ...] = ()
     """Keys of the teachers that must be complete before the group starts."""
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Stage → value that the mean over the seeds must reach there."""
-    refits: TrialGroup | None = None
-    """For a refit: the control or candidate that it trains again."""
 
-    def asked(self) -> Asked:
-        """Return the event by which the sweep asks for this group."""
-        return Asked(
-            group=self.name,
-            kind=self.kind,
-            block=self.block.label if self.block else None,
-            number=self.number,
-            seeds=self.seeds,
-            keys=self.keys,
-            finetuned=self.finetuned,
-            values=dict(self.values),
-            params=self.params,
-            thresholds=dict(self.thresholds),
-            epochs=self.configs[0].epochs,
-            refits=None if self.refits is None else Refitted(self.refits.name, self.refits.kind),  # type: ignore[arg-type]
-        )
+    @property
+    def name(self) -> str:
+        return self.asked.group
+
+    @property
+    def kind(self) -> Kind:
+        return self.asked.kind
 
     # Ray Tune copies and prints a trial's configuration several times. A group is immutable, and its name is enough.
     def __deepcopy__(self, memo: dict[int, Any]) -> TrialGroup:
@@ -103,9 +79,9 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
     if group.kind == "refit":  # it has trained on validation
         objectives = [objective.model_copy(update={"split": "test"}) for objective in objectives]
     first, reduce = objectives[0], group.configs[0].stage.reduce
-    phases: list[tuple[tuple[str, ...], list[str]]] = [(group.keys, list(group.configs[0].stage_epochs))]
-    if group.finetuned:
-        phases.append((group.finetuned, [FINETUNE_STAGE]))
+    phases: list[tuple[tuple[str, ...], list[str]]] = [(group.asked.keys, list(group.configs[0].stage_epochs))]
+    if group.asked.finetuned:
+        phases.append((group.asked.finetuned, [FINETUNE_STAGE]))
     reached: dict[str, list[Evaluation]] = {}
     stages: dict[str, float] = {}
     for keys, names in phases:
@@ -122,11 +98,8 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
             values = stage_values(reached[stage], first, reduce)
             if values is None:
                 continue
-            mean = fmean(values)
-            if not math.isfinite(mean):  # recorded by an earlier version; now the trial itself fails
-                return Outcome("failed", stages=stages, error=f"{first.metric} is {mean} at stage {stage}")
-            stages[stage] = mean
-            if not reaches(stages[stage], group.thresholds.get(stage), first.mode):
+            stages[stage] = fmean(values)
+            if not reaches(stages[stage], group.asked.thresholds.get(stage), first.mode):
                 return Outcome("pruned", stages=stages, stage=stage)
         if None in ends:
             return None
@@ -142,7 +115,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
 
 def _unmeasured(group: TrialGroup, store: Store) -> str:
     """Return why an objective has no value."""
-    reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in group.keys]
+    reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in group.asked.keys]
     why = next(filter(None, reasons), None)
     return f"was not {f'measured ({why})' if why else 'recorded'}: remove its folder to train it again"
 
@@ -152,6 +125,6 @@ def _objective_values(
 ) -> list[float]:
     """Return the objective's value for each seed; empty if a trial's record lacks it."""
     if is_cost(objective.metric):
-        costs = [(read_result(store.trial(key)) or {}).get("cost") or {} for key in group.keys]
+        costs = [(read_result(store.trial(key)) or {}).get("cost") or {} for key in group.asked.keys]
         return [cost[objective.metric] for cost in costs] if all(objective.metric in cost for cost in costs) else []
     return stage_values(reached.get(objective.stage, []), objective, group.configs[0].stage.reduce) or []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Literal
 
 from kdtune.config.checking.refit import refit_of
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
+from kdtune.history.events import Asked, Kind, Refitted
 from kdtune.sweep.group import TrialGroup
 
 #: Returns a trial's key.
@@ -32,7 +31,7 @@ class GroupFactory:
             for seed in search.seeds:
                 name = "control" if len(search.controls) == 1 else f"control {i}"
                 name += "" if len(search.seeds) == 1 else f" seed {seed}"
-                found.append(self._group("control", f"{block.label} · {name}", block, i, (seed,), control))
+                found.append(self._group("control", f"{block.label} · {name}", block, i, (seed,), control, {}))
         return found
 
     def candidate(
@@ -44,50 +43,48 @@ class GroupFactory:
 
     def refit(self, group: TrialGroup) -> TrialGroup:
         """Return the refit of a control or candidate: trained again on the whole training list, and never pruned."""
-        assert group.block is not None
-        configs = tuple(map(refit_of, group.configs))
-        what = group.name.removeprefix(f"{group.block.label} · ")
-        chosen = {**group.block.values, **group.values}
-        return replace(
-            group,
-            kind="refit",
-            name=f"{group.block.label} · refit of {what}",
-            configs=configs,
-            keys=tuple(self.key_of(config) for config in configs),
-            finetuned=tuple(self.key_of(c.finetuned) for c in configs if c.finetuned is not None),
-            needs=tuple(dict.fromkeys(self._teacher(c, chosen) for c in configs if c.distils)),
-            thresholds={},
-            refits=group,
-        )
+        asked, block = group.asked, group.block
+        assert block is not None
+        assert asked.number is not None
+        assert asked.kind in ("control", "candidate")
+        name = f"{block.label} · refit of {asked.group.removeprefix(f'{block.label} · ')}"
+        again = Refitted(asked.group, asked.kind)
+        return self._group("refit", name, block, asked.number, asked.seeds, asked.values, {}, again)
 
     def _group(
         self,
-        kind: Literal["control", "candidate"],
+        kind: Kind,
         name: str,
         block: Block,
         number: int,
         seeds: tuple[int, ...],
         values: Mapping[str, Scalar],
-        thresholds: Mapping[str, float] | None = None,
+        thresholds: Mapping[str, float],
+        refits: Refitted | None = None,
     ) -> TrialGroup:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         chosen = {**block.values, **values}
         # Other searched and blocked parameters get a column of their own.
         others = {name: value for name, value in chosen.items() if resolve(name) not in SHORT_NAMES.values()}
-        return TrialGroup(
-            kind,
-            name,
-            block,
-            number,
-            seeds,
-            values,
-            configs,
-            keys=tuple(self.key_of(config) for config in configs),
-            params=tuple({**flat_params(config, chosen.get("teacher")), **others} for config in configs),
-            finetuned=tuple(self.key_of(c.finetuned) for c in configs if c.finetuned is not None),
-            needs=tuple(dict.fromkeys(self._teacher(c, chosen) for c in configs if c.distils)),
-            thresholds=thresholds or {},
+        params = tuple({**flat_params(config, chosen.get("teacher")), **others} for config in configs)
+        if refits is not None:
+            configs = tuple(map(refit_of, configs))
+        asked = Asked(
+            group=name,
+            kind=kind,
+            block=block.label,
+            number=number,
+            seeds=seeds,
+            keys=tuple(map(self.key_of, configs)),
+            finetuned=tuple(self.key_of(config.finetuned) for config in configs if config.finetuned is not None),
+            values=dict(values),
+            params=params,
+            thresholds=thresholds,
+            epochs=configs[0].epochs,
+            refits=refits,
         )
+        needs = dict.fromkeys(self._teacher(config, chosen) for config in configs if config.distils)
+        return TrialGroup(asked, block, configs, tuple(needs))
 
     def _teacher(self, config: TrialConfig, chosen: Mapping[str, Scalar]) -> str:
         """Return the key of the trial's teacher. Make the teacher's group when it is first needed."""
@@ -100,8 +97,17 @@ class GroupFactory:
             where = {p: v for p, v in chosen.items() if any(self.sweep.follows(link, p) for link in links)}
             name = f"teacher {teacher} {values_label(where)}".rstrip()
             name += " on the whole list" if config.teacher.data.train_on == "all" else ""
-            seeds, params = (config.teacher.seed,), (flat_params(config.teacher),)
-            self.teachers[key] = TrialGroup("teacher", name, None, None, seeds, {}, (config.teacher,), (key,), params)
+            asked = Asked(
+                group=name,
+                kind="teacher",
+                block=None,
+                number=None,
+                seeds=(config.teacher.seed,),
+                keys=(key,),
+                params=(flat_params(config.teacher),),
+                epochs=config.teacher.epochs,
+            )
+            self.teachers[key] = TrialGroup(asked, None, (config.teacher,))
         return key
 
 

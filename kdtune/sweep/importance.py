@@ -38,18 +38,14 @@ def importances(files: SweepFiles, record: SweepRecord) -> dict[str, dict[str, f
         return {}
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
-        names = optuna.get_all_study_names(storage)
-        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+        names = {study_name(record.name, block): block for block in record.blocks}
+        there = [name for name in optuna.get_all_study_names(storage) if name in names]
+        studies = {names[name]: optuna.load_study(study_name=name, storage=storage) for name in there}
     except Exception as error:  # a damaged line can make Optuna raise anything
         note_damage(DamageError([problem_of(path, error, "Optuna's journal")]))
         return {}
-    found = {}
-    for block in record.blocks:
-        study = studies.get(study_name(record.name, block))
-        shares = _shares(study) if study is not None else {}
-        if shares:
-            found[block] = shares
-    return found
+    shares = {block: _shares(studies[block]) for block in record.blocks if block in studies}
+    return {block: found for block, found in shares.items() if found}
 
 
 def _shares(study: optuna.Study) -> dict[str, float]:

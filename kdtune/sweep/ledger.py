@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from kdtune.history.events import Asked, LedgerEvent, ledger_event
+from kdtune.history.events import Asked, LedgerEvent, ledger_event, readable
 from kdtune.parse import JsonObject
 from kdtune.store.files import append_jsonl, read_jsonl, set_damaged_lines_aside
 from kdtune.store.records import LEDGER_ROW
-from kdtune.store.seal import passed_over
 
 
 class Ledger:
@@ -23,16 +21,11 @@ class Ledger:
         self._asked: dict[str, Asked] = {}
         self._told: dict[tuple[str, str], JsonObject] = {}
         """(event, group) → the last row in the file that is still valid."""
-        for event in self._read():
+        if write:
+            set_damaged_lines_aside(path, LEDGER_ROW)
+        # The search is deterministic and asks again what cannot be read.
+        for event in readable(ledger_event, read_jsonl(path, LEDGER_ROW, passing_over=True), path):
             self._take(event)
-
-    def _read(self) -> list[LedgerEvent]:
-        """Return the readable events. The search is deterministic and asks the others again."""
-        if self.write:
-            set_damaged_lines_aside(self.path, LEDGER_ROW)
-        rows = read_jsonl(self.path, LEDGER_ROW, passing_over=True)
-        events = [passed_over(partial(ledger_event, row, self.path), None) for row in rows]
-        return [event for event in events if event is not None]
 
     def asked(self, group: str) -> Asked | None:
         """Return the group that was last asked under this name, or None."""

@@ -13,7 +13,7 @@ from kdtune.clips.catalog import load_catalog
 from kdtune.clips.machine import GIB, cores, memory_bytes
 from kdtune.config.search import ResourceConfig
 from kdtune.config.space import Scalar, resolve
-from kdtune.config.sweep import Block, SweepConfig
+from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem, UserError
 from kdtune.store import Store
@@ -42,7 +42,12 @@ def check_resources(resources: ResourceConfig, nodes: Sequence[Mapping[str, floa
 
 def this_machine(resources: ResourceConfig) -> dict[str, float]:
     """Return the CPUs, GPUs and memory (bytes) of this machine. GPUs are counted only if `resources` asks for one."""
-    return {"CPU": cores(), "GPU": _gpus(resources), "memory": memory_bytes()}
+    gpus = 0
+    if resources.gpu > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return {"CPU": cores(), "GPU": gpus, "memory": memory_bytes()}
 
 
 def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
@@ -61,14 +66,6 @@ def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
         raise UserError(dict.fromkeys(problems))
 
 
-def _gpus(resources: ResourceConfig) -> int:
-    if resources.gpu == 0:
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
 def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
     """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for heads,
     lists of videos and imported trials that do not fit."""
@@ -82,23 +79,19 @@ def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
     return prepared
 
 
-def _teachers(sweep: SweepConfig, block: Block) -> list[Scalar]:
-    """Return the teachers that a block's candidates choose from."""
-    parameter = sweep.space(block).get("teacher")
-    return [] if parameter is None else parameter.extremes
-
-
 def _configs(sweep: SweepConfig) -> list[TrialConfig]:
     """Return trials that cover every teacher, data set and clip shape of the sweep."""
     configs = []
     for block in sweep.blocks():
         variants: list[Mapping[str, Scalar]] = [{}, *sweep.search.controls]
-        for name, parameter in sweep.space(block).items():
+        space = sweep.space(block)
+        for name, parameter in space.items():
             if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.", "finetune.clip.")):
                 variants += [{name: value} for value in parameter.extremes]
         configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
         # A teacher may use its student's videos at another size.
-        for values, teacher in itertools.product(variants, _teachers(sweep, block)):
+        teachers = space["teacher"].extremes if "teacher" in space else []
+        for values, teacher in itertools.product(variants, teachers):
             with suppress(ValidationError):  # such a candidate fails when it is asked
                 configs.append(sweep.build(block, {**values, "teacher": teacher}, sweep.search.seeds[0]))
     return configs

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.events import Ended, Event, Kind, LedgerEvent, Outcome
+from kdtune.history.groups import GroupHistory
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import Store
@@ -49,20 +50,18 @@ class SweepScheduler:
         self.history = SweepHistory(SweepRecord.of(sweep, ledger.path.name, "", {}))
         """The groups that this run has asked, and their outcomes."""
         self.groups: dict[str, TrialGroup] = {}
-        self.outcomes: dict[str, Outcome] = {}
+        """The same groups, with what their training needs."""
         self.remarks: dict[str, None] = {}
         """Further notes for the user, each once."""
-        self.blocks = [BlockSearch(sweep, block) for block in sweep.blocks()]
+        self.blocks = [BlockSearch(sweep, block, self.history.blocks[block.label]) for block in sweep.blocks()]
         self._made = GroupFactory(sweep, key_of)
         self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; the third item is unique
         self._order = itertools.count()
         self._waiting: dict[str, list[TrialGroup]] = defaultdict(list)  # a teacher's key → the groups that need it
         self._lost: deque[TrialGroup] = deque()  # groups whose teachers have failed
         self._in_work: set[str] = set()  # keys of trials that are being trained
-        self._controls = {search.block.index: self._made.controls(search.block) for search in self.blocks}
-        self._refitted: set[int] = set()  # indices of the blocks whose refits were asked
-        for controls in self._controls.values():
-            for group in controls:
+        for search in self.blocks:
+            for group in self._made.controls(search.block):
                 self._add(group)
         for search in self.blocks:
             self._ask_more(search)
@@ -76,9 +75,9 @@ class SweepScheduler:
         found = None
         while self._ready and found is None:
             entry = heapq.heappop(self._ready)
-            if self._in_work.isdisjoint(entry[-1].keys):
+            if self._in_work.isdisjoint(entry[-1].asked.keys):
                 found = entry[-1]
-                self._in_work.update(found.keys)
+                self._in_work.update(found.asked.keys)
             else:
                 held.append(entry)
         for entry in held:
@@ -96,17 +95,6 @@ class SweepScheduler:
         return None
 
     @property
-    def done(self) -> bool:
-        return len(self.outcomes) == len(self.groups)
-
-    @property
-    def total(self) -> int:
-        """Number of groups asked and still to ask; with several objectives, one refit is counted for each block."""
-        waiting = [search for search in self.blocks if search.block.index not in self._refitted]
-        refits = sum(len(self._controls[search.block.index]) + 1 for search in waiting) if self.sweep.refit else 0
-        return len(self.groups) + sum(search.candidates - len(search.groups) for search in self.blocks) + refits
-
-    @property
     def notes(self) -> list[str]:
         """Notes for the user: differences between the ledger and a fresh ask, and the remarks."""
         return [note for search in self.blocks for note in search.notes] + list(self.remarks)
@@ -121,7 +109,7 @@ class SweepScheduler:
         """Return a note for each block whose candidates have all ended, none of them complete."""
         found = []
         for search in self.blocks:
-            groups = self.history.blocks[search.block.label].candidates.values()
+            groups = search.history.candidates.values()
             if len(groups) == search.candidates and {group.state for group in groups} <= {"pruned", "failed"}:
                 error = next((group.error for group in groups if group.error), "all were pruned")
                 found.append(f"block {search.block.label}: none of {len(groups)} candidates is complete; {error}")
@@ -132,21 +120,20 @@ class SweepScheduler:
         self._end(group, outcome, cached)
         while self._lost:  # ending one may ask more candidates, which may be lost as well
             lost = self._lost.popleft()
-            errors = [self.outcomes[self._made.teachers[key].name].error for key in lost.needs if self._failed(key)]
-            self._end(lost, Outcome("failed", error=f"its teacher failed: {errors[0]}"), cached=False)
+            failed = next(teacher for teacher in map(self._teacher, lost.needs) if teacher.state == "failed")
+            self._end(lost, Outcome("failed", error=f"its teacher failed: {failed.error}"), cached=False)
 
     def _end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
-        self.outcomes[group.name] = outcome
-        self._in_work.difference_update(group.keys)
+        self._in_work.difference_update(group.asked.keys)
         self._record(Ended(group.name, outcome, cached))
         self.on_end(group, outcome, cached)
         if group.kind == "teacher":
-            for waiting in self._waiting.pop(group.keys[0], []):
+            for waiting in self._waiting.pop(group.asked.keys[0], []):
                 self._place(waiting)
         if group.kind == "candidate" and group.block is not None:
             search = self.blocks[group.block.index]
             if self.journal is not None:
-                search.write(self.journal, self.outcomes)
+                search.write(self.journal)
             self._ask_more(search)
         if group.kind in ("control", "candidate") and group.block is not None:
             self._ask_refits(self.blocks[group.block.index])
@@ -154,25 +141,20 @@ class SweepScheduler:
     # ---- asking ------------------------------------------------------------------------------------------------------
 
     def _ask_more(self, search: BlockSearch) -> None:
-        while search.may_ask(self.outcomes):
-            number = len(search.groups)
+        while search.may_ask():
+            number = len(search.history.candidates)
             recorded = self.ledger.asked(candidate_name(search.block, number))
             values = search.ask() if recorded is None else search.ask_as(recorded)
-            group = self._made.candidate(search.block, number, values, search.thresholds())
-            search.groups.append(group)
-            self._add(group)
+            self._add(self._made.candidate(search.block, number, values, search.thresholds()))
 
     def _ask_refits(self, search: BlockSearch) -> None:
         """Ask the refits on the whole list when all controls and candidates of the block have ended."""
-        index = search.block.index
-        groups = [*self._controls[index], *search.groups]
-        over = len(search.groups) == search.candidates and all(group.name in self.outcomes for group in groups)
-        if not self.sweep.refit or not over or index in self._refitted:
+        if not self.sweep.refit or search.history.count("pending", "running"):
             return
-        self._refitted.add(index)
-        chosen = {group.name for group in self.history.best(search.block.label)}
-        for group in groups:
-            if group.name in chosen or (group.kind == "control" and self.outcomes[group.name].state == "complete"):
+        chosen = {group.name for group in search.history.best}
+        for group in [group for group in self.groups.values() if group.block is search.block]:
+            complete = self.history.groups[group.name].state == "complete"
+            if group.name in chosen or (group.kind == "control" and complete):
                 self._add(self._made.refit(group))
 
     def _add(self, group: TrialGroup) -> None:
@@ -181,21 +163,21 @@ class SweepScheduler:
             if teacher.name not in self.groups:
                 self._add(teacher)
         self.groups[group.name] = group
-        self._record(group.asked())
+        self._record(group.asked)
         self._place(group)
 
     def _place(self, group: TrialGroup) -> None:
         """Queue the group as ready, as waiting for a teacher, or as lost if a teacher failed."""
-        missing = [key for key in group.needs if self._made.teachers[key].name not in self.outcomes]
+        missing = [key for key in group.needs if self._teacher(key).outcome is None]
         if missing:
             self._waiting[missing[0]].append(group)
-        elif any(map(self._failed, group.needs)):
+        elif any(self._teacher(key).state == "failed" for key in group.needs):
             self._lost.append(group)
         else:
-            heapq.heappush(self._ready, (RANK[group.kind], group.number or 0, next(self._order), group))
+            heapq.heappush(self._ready, (RANK[group.kind], group.asked.number or 0, next(self._order), group))
 
-    def _failed(self, teacher: str) -> bool:
-        return self.outcomes[self._made.teachers[teacher].name].state == "failed"
+    def _teacher(self, key: str) -> GroupHistory:
+        return self.history.groups[self._made.teachers[key].name]
 
     def _record(self, event: LedgerEvent) -> None:
         self.ledger.add(event)

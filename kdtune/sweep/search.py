@@ -13,22 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
+from optuna import samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import (
-    BaseSampler,
-    CmaEsSampler,
-    GPSampler,
-    NSGAIISampler,
-    QMCSampler,
-    RandomSampler,
-    TPESampler,
-)
 from optuna.samplers.nsgaii import UniformCrossover
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
@@ -36,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdtune.config.space import Parameter, Scalar
 from kdtune.config.sweep import Block, SweepConfig
+from kdtune.history.events import Outcome
 from kdtune.scoped import kept_process, kept_warnings
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -54,17 +46,6 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-@dataclass(frozen=True)
-class Finished:
-    """How a candidate ended, in the form that the search takes."""
-
-    state: Literal["complete", "pruned", "failed"]
-    objectives: Sequence[float] = ()
-    """One value per objective; empty unless the candidate is complete."""
-    stages: Mapping[int, float] = field(default_factory=dict)
-    """Epoch → the first objective's metric at that stage: Optuna's intermediate values."""
-
-
 class Search:
     """The search of one block. Candidates are asked in order and told in order."""
 
@@ -73,7 +54,7 @@ class Search:
         self.sweep, self.block = sweep, block
         self.space = sweep.space(block)
         self._grid = sweep.grid(block) if sweep.search.sampler == "grid" else []
-        self._study = optuna.create_study(directions=directions(sweep), sampler=RandomSampler(seed=0))
+        self._study = optuna.create_study(directions=directions(sweep), sampler=samplers.RandomSampler(seed=0))
         self._common = IntersectionSearchSpace(include_pruned=True)
         self._asked: list[Trial] = []
         self._grid_asked = self._told = 0
@@ -104,19 +85,18 @@ class Search:
         self._asked.append(trial)
         return values
 
-    def tell(self, finished: Finished) -> None:
+    def tell(self, outcome: Outcome) -> None:
         """Record how the next candidate ended; candidates are told in the order in which they were asked."""
         self._told += 1
         if self._grid:
             return
         trial = self._asked[self._told - 1]
         if len(self._study.directions) == 1:  # Optuna refuses intermediate values with several objectives
-            for epoch, value in finished.stages.items():
+            for epoch, value in intermediate_values(self.sweep, outcome).items():
                 trial.report(value, epoch)
-        values = list(finished.objectives) if finished.state == "complete" else None
-        self._study.tell(trial, values, STATES[finished.state])
+        self._study.tell(trial, list(outcome.objectives) or None, STATES[outcome.state])
 
-    def _sampler(self, candidate: int) -> BaseSampler:
+    def _sampler(self, candidate: int) -> samplers.BaseSampler:
         search = self.sweep.search
         seed = _seed(search.seed, self.block.label, candidate)
         match search.sampler:
@@ -124,17 +104,17 @@ class Search:
                 several = len(self._study.directions) > 1
                 return _Tpe(self._common, **tpe_settings(several), seed=seed, n_startup_trials=search.startup)
             case "gp":
-                return GPSampler(
+                return samplers.GPSampler(
                     seed=seed,
-                    independent_sampler=RandomSampler(seed=seed),
+                    independent_sampler=samplers.RandomSampler(seed=seed),
                     n_startup_trials=search.startup,
                     deterministic_objective=False,
                     warn_independent_sampling=False,
                 )
             case "cmaes":
-                return CmaEsSampler(
+                return samplers.CmaEsSampler(
                     seed=seed,
-                    independent_sampler=RandomSampler(seed=seed),
+                    independent_sampler=samplers.RandomSampler(seed=seed),
                     n_startup_trials=search.startup,
                     consider_pruned_trials=False,
                     popsize=None,  # 4 + ⌊3 ln(number of parameters)⌋
@@ -144,7 +124,7 @@ class Search:
                     warn_independent_sampling=False,
                 )
             case "nsga2":
-                return NSGAIISampler(
+                return samplers.NSGAIISampler(
                     seed=seed,
                     population_size=max(2, search.startup),
                     mutation=None,  # draw a new value, uniformly
@@ -157,7 +137,7 @@ class Search:
                 # One sequence for the whole block; the study counts how many of its points are used.
                 return _Qmc(self.space, _seed(search.seed, self.block.label))
             case _:
-                return RandomSampler(seed=seed)
+                return samplers.RandomSampler(seed=seed)
 
     def _one_thread(self) -> AbstractContextManager[Any]:
         """Limit linear algebra to one thread for samplers that use it: the thread count changes the last bits."""
@@ -184,7 +164,7 @@ def tpe_settings(several: bool) -> dict[str, Any]:
     }
 
 
-class _Tpe(TPESampler):
+class _Tpe(samplers.TPESampler):
     """Optuna's TPE with a faster search space.
 
     Optuna computes the parameters that all finished candidates share from scratch for every sampler, hence for every
@@ -202,7 +182,7 @@ class _Tpe(TPESampler):
         return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
-class _Qmc(QMCSampler):
+class _Qmc(samplers.QMCSampler):
     """Optuna's quasi-random sampler over all parameters of the space, conditional ones included.
 
     Optuna's own uses the parameters of the first trial, and draws that trial at random.
@@ -213,7 +193,7 @@ class _Qmc(QMCSampler):
             qmc_type="sobol",
             scramble=True,
             seed=seed,
-            independent_sampler=RandomSampler(seed=seed),
+            independent_sampler=samplers.RandomSampler(seed=seed),
             warn_independent_sampling=False,
         )
         found = {name: distribution(parameter) for name, parameter in space.items()}
@@ -223,10 +203,15 @@ class _Qmc(QMCSampler):
         return dict(self._whole)
 
 
+def intermediate_values(sweep: SweepConfig, outcome: Outcome) -> dict[int, float]:
+    """Return epoch → the first objective's metric at the stage that ends there: Optuna's intermediate values."""
+    return {sweep.trial.milestones[stage]: value for stage, value in outcome.stages.items()}
+
+
 def directions(sweep: SweepConfig) -> list[StudyDirection]:
     """Return the objectives' directions as Optuna's."""
-    words = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-    return [words[objective.mode] for objective in sweep.objectives]
+    best, least = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    return [best if objective.mode == "max" else least for objective in sweep.objectives]
 
 
 def _seed(*parts: object) -> int:

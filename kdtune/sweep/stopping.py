@@ -1,4 +1,4 @@
-"""End a running sweep early: detect the reasons and tell the trials.
+"""End a running sweep early: take requests, detect the reasons and tell the trials.
 
 A file in the store asks trials to stop. They check for it after each step, on any machine, write their checkpoints and
 end. The driver writes the file, or `kdtune stop` does and the driver detects it.
@@ -7,12 +7,12 @@ end. The driver writes the file, or `kdtune stop` does and the driver detects it
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from kdtune.config.search import StopConfig
 from kdtune.errors import StoreError
 from kdtune.store import SweepFiles
-from kdtune.sweep.cancel import Cancel
 
 #: Seconds that a trial has to write its checkpoint; after that it is ended without one.
 GRACE_S = 15.0
@@ -20,18 +20,52 @@ GRACE_S = 15.0
 LOOK_S, FAR_LOOK_S = 0.2, 2.0
 
 
-class StopFile:
-    """Tells workers whether the trials are asked to stop. A call is cheap enough for every step."""
+class Cancel:
+    """A request to end a sweep, which any thread may make.
 
-    def __init__(self, files: SweepFiles) -> None:
-        self.files, self._every = files, LOOK_S if files.mirror is None else FAR_LOOK_S
-        self._looked, self._there = 0.0, False
+    The class that `commands/interrupts.py` derives handles signals and may end the process. This class does neither:
+    in a main thread Ctrl-C raises KeyboardInterrupt as usual.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        """Whether the sweep was asked to end. Trials then write their checkpoints, and the sweep closes its books."""
+        self.interrupted = False
+        """Whether a KeyboardInterrupt asked. A library call raises it again after closing the books."""
+
+    def ask(self) -> None:
+        """Ask the sweep to end."""
+        self.asked = True
+
+    def patient(self) -> AbstractContextManager[None]:
+        """Within the context, only set `asked` on the first interrupt. The caller checks `asked` often."""
+        return nullcontext()
+
+    def deferred(self) -> AbstractContextManager[None]:
+        """Delay interrupts until the context ends, which must be soon."""
+        return nullcontext()
+
+    def abort(self, exit_code: int) -> None:
+        """End the process when a library blocks the thread that should return. Does nothing in a library call."""
+
+
+class StopFlag:
+    """Tells trials whether they must stop. A call is cheap enough for every step: `check` runs every `every_s`."""
+
+    def __init__(self, check: Callable[[], bool], every_s: float = LOOK_S) -> None:
+        self._check, self._every_s = check, every_s
+        self._looked, self._stops = 0.0, False
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if not self._there and now - self._looked >= self._every:
-            self._looked, self._there = now, self.files.stops()
-        return self._there
+        if not self._stops and now - self._looked >= self._every_s:
+            self._looked, self._stops = now, self._check()
+        return self._stops
+
+
+def stop_file(files: SweepFiles) -> StopFlag:
+    """Return a worker's flag: whether the file that asks the sweep's trials to stop is there."""
+    return StopFlag(files.stops, LOOK_S if files.mirror is None else FAR_LOOK_S)
 
 
 class StopNow(BaseException):
@@ -69,6 +103,12 @@ class Stopping:
                     self.files.publish()
         elif self.impatient or time.monotonic() - self._asked_at > GRACE_S:
             raise StopNow
+
+    def stops(self) -> bool:
+        """Return whether there is a reason to stop, after a look if there was none."""
+        if self.reason is None:
+            self.look()
+        return self.reason is not None
 
     def _found(self) -> str | None:
         if self.cancel.asked:

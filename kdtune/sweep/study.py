@@ -15,9 +15,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import create_trial
 
-from kdtune.config.sweep import SweepConfig
-from kdtune.sweep.group import TrialGroup
-from kdtune.sweep.search import STATES, Finished, directions, distribution, quiet
+from kdtune.config.sweep import Block, SweepConfig
+from kdtune.history.events import Asked, Outcome
+from kdtune.sweep.search import STATES, directions, distribution, intermediate_values, quiet
 
 
 def study_name(sweep: str, block: str) -> str:
@@ -53,22 +53,20 @@ class Journal:
             for block in self.sweep.blocks()
         ]
 
-    def add(self, group: TrialGroup, finished: Finished, error: str | None) -> None:
+    def add(self, block: Block, asked: Asked, outcome: Outcome) -> None:
         """Append the next candidate of its block, unless the journal already has it."""
-        assert group.block is not None
-        assert group.number is not None
-        if group.number < self._there[group.block.index]:
+        assert asked.number is not None
+        if asked.number < self._there[block.index]:
             return
-        space = self.sweep.space(group.block)
-        about = {"keys": list(group.keys), "block": group.block.label, **({"error": error} if error else {})}
-        self._studies[group.block.index].add_trial(
+        space, error = self.sweep.space(block), {"error": outcome.error} if outcome.error else {}
+        self._studies[block.index].add_trial(
             create_trial(
-                state=STATES[finished.state],
-                values=list(finished.objectives) if finished.state == "complete" else None,
-                params=dict(group.values),
-                distributions={name: distribution(space[name]) for name in group.values},
-                intermediate_values=dict(finished.stages),
-                user_attrs=about,
+                state=STATES[outcome.state],
+                values=list(outcome.objectives) or None,
+                params=dict(asked.values),
+                distributions={name: distribution(space[name]) for name in asked.values},
+                intermediate_values=intermediate_values(self.sweep, outcome),
+                user_attrs={"keys": list(asked.keys), "block": block.label, **error},
             )
         )
-        self._there[group.block.index] = group.number + 1
+        self._there[block.index] = asked.number + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
 
 from kdtune.config.recipe import recipe
 from kdtune.config.space import value_text
@@ -116,22 +115,17 @@ def _table(chosen: str, metric: MetricSpec, rows: Sequence[Sequence[str]]) -> li
 
 def _row(block: BlockHistory, shown: GroupHistory | None, gain: Gain | None, refit: bool = False) -> list[str]:
     """Return the control's figure, that of `shown` (the best candidate, or its refit), its gain and the verdict."""
-    control = _figure(block.metric, [*block.control_values(refit=refit).values()]) or "–"
+    control = block.metric.mean_text(block.control_values(refit=refit).values()) or "–"
     best, values = block.leader, [] if shown is None else [*shown.values(block.place).values()]
     if best is None or not values:
         return [control, "not complete" if refit else "none is complete", "–", "–", "–"]
     chosen = {name: value_text(value) for name, value in best.asked.values.items() if value is not None}
     described = "" if refit else f" ({', '.join(f'{name} {text}' for name, text in chosen.items())})"
-    figure = f"{_figure(block.metric, values)}, candidate {best.number}{described}"
+    figure = f"{block.metric.mean_text(values)}, candidate {best.number}{described}"
     if gain is None:
         return [control, figure, "–", "–", "–"]
     interval = block.metric.interval_text(gain.low, gain.high)
     return [control, figure, block.metric.gain_text(gain.mean), interval or "none", gain.says]
-
-
-def _figure(metric: MetricSpec, values: Sequence[float]) -> str:
-    """Write the mean of the seeds' values with their sample standard deviation; empty without values."""
-    return metric.text(fmean(values), stdev(values) if len(values) > 1 else None) if values else ""
 
 
 def _numbers(block: BlockHistory) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 from kdtune.errors import DamageError
 from kdtune.store import TrialFiles
-from kdtune.store.contents import EpochRecord, TrialResult
+from kdtune.store.contents import EpochRecord, ResultRecord
 
 
-def read_result(files: TrialFiles) -> TrialResult | None:
+def read_result(files: TrialFiles) -> ResultRecord | None:
     """Return the result of a trial, or None if the trial is not complete.
 
     Raises DamageError if the file is damaged, and StoreError if it cannot be read.

@@ -25,7 +25,7 @@ from kdtune.losses.features import feature_loss
 from kdtune.losses.relations import relation_loss
 from kdtune.parse import JsonObject
 from kdtune.store import TrialFiles
-from kdtune.store.contents import EpochRecord, TrialResult
+from kdtune.store.contents import EpochRecord, ResultRecord
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.train.checkpoint import content_digest, first_names, not_finite_tensors
 from kdtune.train.initial import initial_state
@@ -55,7 +55,7 @@ def train_trial(
     start: Mapping[str, Tensor] | None,
     files: TrialFiles,
     stopping: StopCheck = never,
-) -> Generator[EpochRecord, None, TrialResult | None]:
+) -> Generator[EpochRecord, None, ResultRecord | None]:
     """Train from the last checkpoint to the end; yield each epoch's row once it is on disk, and return the result.
 
     `start` holds the weights whose backbone initialises a fresh trial. Rows of epochs that are already done come first.
@@ -166,7 +166,7 @@ def train_trial(
 
     # Before the result is written: after that the trial is complete and stays untouched.
     files.checkpoint_before.unlink(missing_ok=True)
-    result: TrialResult = {
+    result: ResultRecord = {
         "epochs": state.epoch,
         "stages": {row["stage"]: row["evaluation"] for row in state.rows if "stage" in row},
         "weights_sha256": weights_digest(state.final_network()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -26,6 +25,8 @@ RATE = 2
 class Plain:
     """Prints lines that suit a log file. A context manager, as Live is."""
 
+    _shows_stages = True
+
     def __init__(self, out: Callable[[str], object]) -> None:
         self._out = out
         self._lock = threading.RLock()  # Live draws in a thread of its own
@@ -38,7 +39,7 @@ class Plain:
     def __enter__(self) -> Plain:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def begin(self, record: SweepRecord) -> None:
@@ -59,25 +60,19 @@ class Plain:
         """Apply an event to the history, and show what is new. The same event may come again."""
         assert self.history is not None, "events come after begin()"
         with self._lock:
-            known = isinstance(event, EpochEnd) and self._is_known(self.history, event)
+            group = self.history.groups.get(event.group)
+            reached = group.reached.get(place_of(event.row), ()) if group and isinstance(event, EpochEnd) else ()
+            known = isinstance(event, EpochEnd) and event.key in reached
             group = self.history.apply(event)
-            line = "" if group is None or known else self._words(self.history, group, event)
-            line = self._timed(line) if line else ""
-        if not line:
-            return
-        if isinstance(event, EpochEnd):  # printed outside of our lock, because printing takes the terminal's own lock
-            self._stage(line)
-        else:
-            self.say(line)
-
-    def _is_known(self, history: SweepHistory, event: EpochEnd) -> bool:
-        group = history.groups.get(event.group)
-        return group is not None and event.key in group.reached.get(place_of(event.row), {})
+            words = "" if group is None or known else self._words(self.history, group, event)
+            done = f"{self.history.done:3d}/{self.history.total}"
+        if words:  # printed outside of our lock, because printing takes the terminal's own lock
+            self.say(f"[{time.monotonic() - self.began:6.0f} s · {done}] {words}")
 
     def _words(self, history: SweepHistory, group: GroupHistory, event: Event) -> str:
         """Return an event in words; empty for an event that is not printed."""
         match event:
-            case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None:
+            case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None and self._shows_stages:
                 reached = group.reached.get(row.stage, {})
                 figure = f"{group.shown.name} {group.shown.text(reached[key])}" if key in reached else ""
                 return f"{group.trial_name(key)} · {row.stage}: {figure}" if figure else ""
@@ -86,20 +81,14 @@ class Plain:
             case _:
                 return ""
 
-    def _stage(self, line: str) -> None:
-        self.say(line)
-
-    def _timed(self, text: str) -> str:
-        assert self.history is not None
-        done = f"{self.history.done:3d}/{self.history.total}"
-        return f"[{time.monotonic() - self.began:6.0f} s · {done}] {text}"
-
 
 class Live(Plain):
     """Draws the history at the bottom of a terminal, at most RATE times a second; lines scroll above it.
 
     The table disappears when the context ends, because a summary or a last picture follows.
     """
+
+    _shows_stages = False  # the table does
 
     def __init__(self, console: Console) -> None:
         super().__init__(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
@@ -109,15 +98,12 @@ class Live(Plain):
             console=console, get_renderable=self._draw, refresh_per_second=RATE, transient=True, redirect_stdout=False
         )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._redrawn.stop()
 
     def watch(self, history: SweepHistory) -> None:
         super().watch(history)
         self._redrawn.start()
-
-    def _stage(self, line: str) -> None:
-        pass  # the table shows it
 
     def _draw(self) -> Group:
         with self._lock:

@@ -29,7 +29,7 @@ def tables(
     have begun and not ended."""
     progress = f"{picture['done']}/{picture['total']} ended"
     left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
-    parts: list[Text | Drawn] = [_line(" · ".join(part for part in (heading, progress, *left) if part))]
+    parts: list[Text | Drawn] = [_line(" · ".join([heading, progress, *left]))]
     blocks = [picture["teachers"], *picture["blocks"]] if picture["teachers"] else picture["blocks"]
     groups = picture["running"]
     if height is not None:
@@ -41,19 +41,13 @@ def tables(
     objectives = history.objectives
     heads = ["block", *(begun if state == "running" else state for state in STATES)]
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
-    rows = [
-        [block["block"], *(str(block[state] or "") for state in STATES), *_best(block, objectives)] for block in blocks
-    ]
-    parts += [
-        for_terminal(Table.of(heads, rows)),
-        *_rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks"),
-    ]
+    counts = [[block["block"], *(str(block[state] or "") for state in STATES)] for block in blocks]
+    best = [_best(block, objectives) for block in blocks]
+    parts.append(for_terminal(Table.of(heads, [[*row, *cells] for row, cells in zip(counts, best, strict=True)])))
+    parts += _rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks")
     if groups:
-        parts += [
-            Text(),
-            for_terminal(Table.of([begun, "epoch", "reached"], [_group(history, group) for group in groups])),
-        ]
-        parts += _rest(len(picture["running"]) - len(groups), begun)
+        running = Table.of([begun, "epoch", "reached"], [_group(history, group) for group in groups])
+        parts += [Text(), for_terminal(running), *_rest(len(picture["running"]) - len(groups), begun)]
     return Group(*parts)
 
 

@@ -96,10 +96,10 @@ def overview(store: Store) -> JsonObject:
     sweeps = []
     for history, state, driver in _sweeps(store):
         found = picture(history)
+        run = {"sweep": history.name, "state": state, "driver": None if driver is None else asdict(driver)}
         figures = {name: found[name] for name in ("done", "total", "metric", "unit")}
         best = {block["block"]: block["best"] for block in found["blocks"]}
-        run = {"state": state, "driver": None if driver is None else asdict(driver)}
-        sweeps.append({"sweep": history.name, **run, **figures, "failed": history.counts()["failed"], "best": best})
+        sweeps.append({**run, **figures, "failed": history.counts()["failed"], "best": best})
     return {"store": str(store.place), "sweeps": sweeps}
 
 
@@ -112,14 +112,12 @@ def show_overview(store: Store, stream: TextIO) -> None:
     """Print one line for every sweep of the store."""
     rows = []
     for history, state, driver in _sweeps(store):
-        blocks = picture(history)["blocks"]
-        best = [
-            (block["block"], best_words(block["best"], history.objectives))
-            for block in blocks
-            if block["best"] is not None
-        ]
-        words = [words if block == "all" else f"{block}: {words}" for block, words in best[:SHOWN]]
-        words += [f"… and {len(best) - SHOWN} more blocks"] if len(best) > SHOWN else []
+        blocks = [block for block in picture(history)["blocks"] if block["best"] is not None]
+        words = []
+        for block in blocks[:SHOWN]:
+            best = best_words(block["best"], history.objectives)
+            words.append(best if block["block"] == "all" else f"{block['block']}: {best}")
+        words += [f"… and {len(blocks) - SHOWN} more blocks"] if len(blocks) > SHOWN else []
         who, failed = "" if driver is None else _who(driver), str(history.counts()["failed"] or "")
         rows.append([history.name, state, f"{history.done}/{history.total}", failed, ", ".join(words), who])
     if not rows:

@@ -6,7 +6,7 @@ import gc
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from ray.exceptions import AuthenticationError
 
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster.folder import private_folder
-from kdtune.execute.cluster.local import HERE, RESUME, LocalRay, local_ray
+from kdtune.execute.cluster.local import HERE, RESUME, local_ray
 from kdtune.execute.cluster.ray_private import UnknownRay, knock, loopback, read_access
 from kdtune.scoped import environment, kept_process, log_level
-from kdtune.sweep.cancel import Cancel
+from kdtune.sweep.stopping import Cancel
 
 #: Seconds that a server has to accept a connection.
 CONNECT_S = 10.0
@@ -55,9 +55,8 @@ def connected(address: str | None, cancel: Cancel, say: Callable[[str], object])
         if not _is_connected(address, name):
             where = address
             if where is None:
-                local = stack.enter_context(local_ray(folder, say))
-                stack.enter_context(_admitted(local))
-                where = local.address
+                where, access = stack.enter_context(local_ray(folder, say))
+                stack.enter_context(_admitted(access))
             stack.enter_context(log_level("ray", logging.ERROR))
             stack.callback(disconnect)
             connect(where, name)
@@ -93,10 +92,9 @@ def connect(address: str, name: str | None = None) -> None:
     except SystemExit:  # Ray's handler of SIGTERM while it connects
         raise KeyboardInterrupt from None
     except Exception as error:  # Ray raises anything, even Exception itself
-        if name == HERE:
-            what = f"started, but cannot be reached: {error}. Nothing is lost: {RESUME}"
-            raise ResourceError([Problem(name, what)]) from None
-        raise ResourceError([Problem(name, f"no Ray cluster answers: {error}", ADDRESS)]) from None
+        own = Problem(name, f"started, but cannot be reached: {error}. Nothing is lost: {RESUME}")
+        other = Problem(name, f"no Ray cluster answers: {error}", ADDRESS)
+        raise ResourceError([own if name == HERE else other]) from None
 
 
 def disconnect() -> None:
@@ -161,11 +159,11 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _admitted(local: LocalRay) -> Iterator[None]:
-    """Use the token of `local` within the context, then restore the user's."""
+def _admitted(access: Mapping[str, str]) -> Iterator[None]:
+    """Use the token that `access` names within the context, then restore the user's."""
     token: dict[str, str | None] = dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     try:
-        with environment({**token, **local.environment}):
+        with environment({**token, **access}):
             read_access()
             yield
     finally:

@@ -107,13 +107,12 @@ def _made_in(place: Path) -> tuple[Path, FileLock]:
         (folder / "room").unlink()
         _try_socket(folder / "socket")
         lock = FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-        if not (folder / _LOCK).exists():
+        with suppress(Timeout):
+            lock.acquire()
+        if not lock.is_locked or not (folder / _LOCK).exists():
             raise OSError("was swept by another process at this moment")
-    except BaseException as error:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, Timeout):  # another process removed it as left over
-            raise OSError("was swept by another process at this moment") from None
         raise
     return folder, lock
 

@@ -41,8 +41,8 @@ def refuse_secrets(store: Store, address: str) -> None:
 
 def variables() -> dict[str, str]:
     """Return the variables of this environment that tell the job where MLflow is."""
-    said = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
-    return {name: value for name, value in said.items() if name not in WITHHELD}
+    told = (name for name in os.environ if name.startswith("MLFLOW_TRACKING_") and name not in WITHHELD)
+    return {name: os.environ[name] for name in told}
 
 
 def withheld() -> list[str]:

@@ -58,17 +58,14 @@ def _answer(starter: subprocess.Popen[bytes]) -> bytes:
         if ready:
             return starter.stdout.readline() or _line(error=f"its process ended with {starter.wait()}")
         try:
-            dead = [child.name() for child in psutil.Process(starter.pid).children() if _is_dead(child)]
+            vital = [child for child in psutil.Process(starter.pid).children() if child.name() in VITAL]
+            dead = [child.name() for child in vital if child.status() == psutil.STATUS_ZOMBIE]
         except psutil.Error:  # the process has just ended
             continue
         except OSError as error:  # no file descriptor left to read /proc
             return _line(error=str(error))
         if dead:
             return _line(error=f"{' and '.join(dead)} died")
-
-
-def _is_dead(child: psutil.Process) -> bool:
-    return child.name() in VITAL and child.status() == psutil.STATUS_ZOMBIE
 
 
 def _end_descendants() -> None:
@@ -89,18 +86,13 @@ def hold(folder: str) -> None:
     os.dup2(2, 1)  # all other output goes to the log
     _raise_limit()
     try:
-        line = _line(address=start(folder))
+        private = runpy.run_path(os.path.join(os.path.dirname(__file__), "ray_private.py"))
+        line = _line(address=private["start_head"](folder))
     except Exception as error:
         line = _line(error=f"{type(error).__name__}: {error}")
     os.write(answer, line)
     while True:
         time.sleep(3600)  # until killed
-
-
-def start(folder: str) -> str:
-    """Start Ray in `folder` and return its address. Raises whatever Ray raises."""
-    private = runpy.run_path(os.path.join(os.path.dirname(__file__), "ray_private.py"))
-    return private["start_head"](folder)
 
 
 def _line(**words: str) -> bytes:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from kdtune.errors import Problem, ResourceError
@@ -47,18 +46,9 @@ class _NotStarted(Exception):
     """An attempt to start Ray failed. The text says why in one line."""
 
 
-@dataclass(frozen=True)
-class LocalRay:
-    """A Ray that runs on this machine."""
-
-    address: str
-    environment: Mapping[str, str]
-    """The variables that a process needs to connect."""
-
-
 @contextmanager
-def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
-    """Run Ray in `folder` within the context.
+def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Run Ray in `folder` within the context; yield its address and the variables that a process needs to connect.
 
     Raises ResourceError if two attempts fail. Ray ends with the context, even if this process is killed.
     """
@@ -66,7 +56,7 @@ def local_ray(folder: Path, say: Callable[[str], object]) -> Iterator[LocalRay]:
     say("starting Ray …")
     process, address = _started(folder, access, say)
     try:
-        yield LocalRay(address, access)
+        yield address, access
     finally:
         _end(process)
 

@@ -129,13 +129,13 @@ def _submitted(client: JobSubmissionClient, address: str, **job: Any) -> str:
 
 def _refuse_running(life: DriverLife, name: str) -> None:
     driver, job = life.alive(), _running_job(life.files)
-    stop = f"`{pasteable('stop', name)}` first"
     if job is not None:
-        what = f"is still running as job {job['submission_id']} on {job['address']}"
-        raise UserError([Problem(name, what, stop)])
-    if driver is not None:
-        what = f"is still running on {driver.host} as process {driver.pid}"
-        raise UserError([Problem(name, what, stop)])
+        where = f"as job {job['submission_id']} on {job['address']}"
+    elif driver is not None:
+        where = f"on {driver.host} as process {driver.pid}"
+    else:
+        return
+    raise UserError([Problem(name, f"is still running {where}", f"`{pasteable('stop', name)}` first")])
 
 
 def _job(files: SweepFiles) -> JsonObject | None:
@@ -183,17 +183,15 @@ def _wait(life: DriverLife, patience: float) -> bool:
 
 
 def _end(life: DriverLife, name: str, say: Say, patience: float) -> None:
-    job, driver = _running_job(life.files), life.alive()
+    job, driver, late = _running_job(life.files), life.alive(), f"has not ended within {patience:.0f} s"
     if job is not None:
-        say(f"{name}: has not ended within {patience:.0f} s; Ray ends the job {job['submission_id']}")
+        say(f"{name}: {late}; Ray ends the job {job['submission_id']}")
         _client(job["address"]).stop_job(job["submission_id"])
-        if _wait(life, STOP_S):
-            return
-        raise UserError([Problem(name, f"Ray has not ended the job {job['submission_id']}", f"see {job['address']}")])
-    if driver is not None:
-        what = f"has not ended within {patience:.0f} s"
-        where = f"end process {driver.pid} on {driver.host}"
-        raise UserError([Problem(name, what, where)])
+        if not _wait(life, STOP_S):
+            what = f"Ray has not ended the job {job['submission_id']}"
+            raise UserError([Problem(name, what, f"see {job['address']}")])
+    elif driver is not None:
+        raise UserError([Problem(name, late, f"end process {driver.pid} on {driver.host}")])
 
 
 # ---- the job server --------------------------------------------------------------------------------------------------

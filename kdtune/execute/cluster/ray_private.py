@@ -7,38 +7,30 @@ kdtune: `head.py` loads this file in a process that may not find kdtune.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+from typing import Any
 
 
 class UnknownRay(Exception):
     """This version of Ray lacks a private part that kdtune uses."""
 
 
-def _guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Raise UnknownRay if Ray's part is missing or takes other arguments."""
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Raise UnknownRay if Ray's part is missing or takes other arguments. Decorates a function."""
+    try:
+        yield
+    except (ImportError, AttributeError, TypeError) as error:
+        import ray
 
-    @wraps(function)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return function(*args, **kwargs)
-        except (ImportError, AttributeError, TypeError) as error:
-            import ray
-
-            raise UnknownRay(f"Ray {ray.__version__} is not supported: {error}") from error
-
-    return call
+        raise UnknownRay(f"Ray {ray.__version__} is not supported: {error}") from error
 
 
 # ---- in the driver ---------------------------------------------------------------------------------------------------
 
 
-@_guarded
+@_guarded()
 def knock(address: str) -> None:
     """Raise at once the error that `ray.init` would raise after twenty attempts or minutes."""
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
@@ -49,7 +41,7 @@ def knock(address: str) -> None:
     GcsClient(address=address)
 
 
-@_guarded
+@_guarded()
 def read_access() -> None:
     """Make Ray's core read the variables of its token again. By itself it reads them once, at its import."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -77,7 +69,7 @@ def loopback(address: str) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-@_guarded
+@_guarded()
 def error_of(trial: Any) -> BaseException:
     """Return why a trial of Ray Tune failed. `Trial.get_pickled_error` works only after the run has ended."""
     from ray import cloudpickle
@@ -91,7 +83,7 @@ def error_of(trial: Any) -> BaseException:
 # ---- in the process that holds this machine's own Ray ----------------------------------------------------------------
 
 
-@_guarded
+@_guarded()
 def start_head(folder: str) -> str:
     """Start Ray in `folder`, bound to the loopback interface, and return its address. Raises whatever Ray raises.
 

@@ -20,7 +20,7 @@ from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.parse import JsonObject
 from kdtune.store import Store, TrialFiles
-from kdtune.store.contents import TrialResult
+from kdtune.store.contents import ResultRecord
 from kdtune.store.files import file_sha256, read_json, write_atomic, write_json
 from kdtune.store.records import RESULT
 from kdtune.train.checkpoint import final_weights, first_names, not_finite_tensors, trained_weights
@@ -161,7 +161,7 @@ def import_trial(folder: Path, store: Store) -> str:
     return source.key
 
 
-def _result(files: TrialFiles) -> TrialResult | None:
+def _result(files: TrialFiles) -> ResultRecord | None:
     """Return the result, or None if the trial is incomplete or its result damaged."""
     try:
         return read_result(files)
