@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 #: What the tests below import beside kdtune's own dependencies.
-TESTING = ("pytest", "pytest-timeout", "hypothesis", "pyyaml")
+TESTING = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "pyyaml")
 #: Test files that touch most libraries: YAML, pydantic, decoders, torch, pandas, MLflow's database.
 TESTS = ("test_api.py", "test_decode.py", "test_students.py", "test_sweep_file.py")
 #: A sweep of 5 trials on 32 small videos, through Ray, Optuna and MLflow.
