@@ -128,6 +128,12 @@ def test_eight_videos_are_enough_for_a_file(
     assert "validation has" in messages
 
 
+def test_a_folder_of_any_name_is_quoted(eight_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "a: #1, {my}\nclips 'n' \"more\""
+    lists_inside(eight_videos, root)
+    assert made(root, tmp_path, capsys)[0].trial.data.root == str(root)
+
+
 def test_a_folder_that_cannot_be_used_is_refused_as_by_prepare(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from kdtune.calling import pasteable
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
+from kdtune.parse import printable
 
 
 def init(options: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def init(options: argparse.Namespace) -> int:
     parse_sweep(text, Path("the file"))  # what is printed is a file that `sweep` accepts
     print(text, end="", flush=True)
     for path in fitted.headers.unreadable:
-        say(f"note: {path} cannot be opened as a video")
+        say(f"note: {printable(str(path))} cannot be opened as a video")
     for warning in fitted.left:
         say(f"warning: {warning}")
     look, run = pasteable("plan", "FILE"), pasteable("sweep", "FILE")
@@ -34,6 +35,7 @@ def init(options: argparse.Namespace) -> int:
 def download(options: argparse.Namespace) -> int:
     from kdtune.download.fetch import Fetch
     from kdtune.download.official import OFFICIAL
+    from kdtune.plan.sweep_file import in_one_line
 
     official = OFFICIAL[options.dataset]
     folder = options.to if options.to is not None else Path("data") / official.dataset
@@ -42,7 +44,7 @@ def download(options: argparse.Namespace) -> int:
         say("nothing was downloaded")
         return EXIT_OK
     print(f"{official.count:,} videos of {official.classes} classes are in {folder}. In a sweep file:")
-    print(f"  data: {{dataset: {official.dataset}, root: {folder}, lists: {fetch.data.lists}}}")
+    print(f"  data: {in_one_line(fetch.data.model_dump(exclude_unset=True))}")
     print(f"or let kdtune write one: {pasteable('data', 'init', str(folder))} > {official.dataset}.yaml")
     return EXIT_OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from kdtune.clips.layout.names import counted
 from kdtune.clips.machine import amount, cores, gpus
 from kdtune.clips.summary import lines, summary_of
 from kdtune.config.key import canonical
+from kdtune.parse import printable
 from kdtune.plan.costs import side_by_side, work_of
 from kdtune.plan.fit import ROOM, Fit
 from kdtune.plan.forecast import PendingTrial, look_ahead
@@ -31,7 +33,8 @@ COLUMN, LONGEST = 58, 120
 def sweep_text(fitted: Fit, store: Store) -> str:
     """Return the sweep file: comments on the data and the cost, and the sweep with a reason for each choice."""
     raw = fitted.raw
-    head = [f"# Written by `kdtune data init {raw['trial']['data']['root']}`. Change what you like.", "#"]
+    root = printable(shlex.quote(raw["trial"]["data"]["root"]))  # a name with a line end must not end the comment
+    head = [f"# Written by `kdtune data init {root}`. Change what you like.", "#"]
     head += ["#   python -m kdtune plan  FILE", "#   python -m kdtune sweep FILE", "#"]
     head += [f"# {line}".rstrip() for line in (*_about_data(fitted, store), *_about_cost(fitted, store))]
     if fitted.left:
@@ -125,11 +128,14 @@ def _body(raw: Mapping[str, Any], reasons: Mapping[str, str]) -> Iterator[str]:
                 if path == "search.space":
                     yield "  space:"
                     for parameter, values in inner.items():
-                        yield _line(f"    {_flow(parameter)}: {_flow(values)}", reasons.get(f"{path}.{parameter}", ""))
+                        yield _line(
+                            f"    {in_one_line(parameter)}: {in_one_line(values)}",
+                            reasons.get(f"{path}.{parameter}", ""),
+                        )
                 else:
-                    yield _line(f"  {_flow(name)}: {_flow(inner)}", reasons.get(path, ""))
+                    yield _line(f"  {in_one_line(name)}: {in_one_line(inner)}", reasons.get(path, ""))
         else:
-            yield _line(f"{key}: {_flow(value)}", reasons.get(key, ""))
+            yield _line(f"{key}: {in_one_line(value)}", reasons.get(key, ""))
 
 
 def _line(text: str, reason: str) -> str:
@@ -140,7 +146,7 @@ def _line(text: str, reason: str) -> str:
     return line if len(line) <= LONGEST else f"{indent}# {reason}\n{text}"
 
 
-def _flow(value: Any) -> str:
+def in_one_line(value: Any) -> str:
     """Return a value as YAML in one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")
