@@ -18,7 +18,6 @@ from kdtune.clips.layout.names import problem
 from kdtune.clips.machine import cores, gpus
 from kdtune.config.inherit import RawConfig
 from kdtune.config.load import check_sweep
-from kdtune.config.sections import DataConfig
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import DataError
 from kdtune.names import LONGEST_NAME
@@ -82,7 +81,7 @@ def fit(folder: str, store: Store) -> Fit:
 def first_choice(data_set: DataSet, headers: Headers, *, gpu: bool) -> RawConfig:
     """Return a sweep, as a file holds it, for the data set's size and its videos' lengths and pictures."""
     data = data_set.data
-    videos = Videos.of(data, data_set.catalog)
+    videos, given = Videos.of(data, data_set.catalog), "val" in set(data_set.catalog["split"])
     clip = clip_for(headers, gpu=gpu)
     batch = max(2, min(16 if gpu else 8, _power_of_two(videos.pool // 4)))
     fractions = [1.0, 0.25] if videos.pool // 4 >= max(QUARTER, 4 * batch, 2 * videos.classes) else []
@@ -99,7 +98,7 @@ def first_choice(data_set: DataSet, headers: Headers, *, gpu: bool) -> RawConfig
             "and does distillation beat training from scratch?"
         ),
         "trial": {
-            "data": {**_data(data), "validation": data.validation},
+            "data": data.model_dump(exclude_unset=True) | ({} if given else {"validation": data.validation}),
             "student": {"backbone": "r3d", **width},
             "clip": clip,
             "loss": loss,
@@ -152,11 +151,6 @@ def sweep_name(folder: str) -> str:
     """Return a name for a sweep on the videos of a folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(folder).absolute().resolve().name).lstrip("_.-")
     return name[:LONGEST_NAME] or "videos"
-
-
-def _data(data: DataConfig) -> RawConfig:
-    """Return the fields that were set."""
-    return data.model_dump(exclude_unset=True)
 
 
 def _power_of_two(number: int) -> int:

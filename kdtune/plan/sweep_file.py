@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def sweep_text(fitted: Fit, store: Store) -> str:
     head += [f"# {line}".rstrip() for line in (*_about_data(fitted, store), *_about_cost(fitted, store))]
     if fitted.left:
         head += ["#", "# There are few videos:"]
-        head += [f"#   {warning.seen}: {warning.why}; {warning.remedy}" for warning in fitted.left]
+        for warning in fitted.left:
+            head += wrap(str(warning), LONGEST - 2, initial_indent="#   ", subsequent_indent="#     ")
     return "\n".join([*head, *_body(raw, _reasons(fitted))]) + "\n"
 
 
@@ -49,7 +51,10 @@ def _about_data(fitted: Fit, store: Store) -> Iterator[str]:
     frames, (height, width) = headers.frames, (int(np.median(side)) for side in (headers.heights, headers.widths))
     sample = "" if len(frames) == len(fitted.data_set.catalog) else f" ({counted(len(frames), 'file')} looked at)"
     middle = f"half of the videos at least {int(np.median(frames)):,}"
-    yield f"  length     {frames[0]:,} to {frames[-1]:,} frames, {middle}{sample}"
+    span = (
+        f"{frames[0]:,} frames each" if frames[0] == frames[-1] else f"{frames[0]:,} to {frames[-1]:,} frames, {middle}"
+    )
+    yield f"  length     {span}{sample}"
     yield f"  pictures   {width}×{height} pixels in the middle of the videos"
 
 
@@ -97,7 +102,7 @@ def _reasons(fitted: Fit) -> Mapping[str, str]:
         "trial.student": "the papers' network" + ("" if sweep.trial.student.width == 64 else ", an eighth as wide"),
         "trial.clip": f"a sample needs {needed} frames: {room:.0%} of the videos have them{short}",
         "trial.loss": contrast[sweep.trial.loss.contrast],
-        "trial.optimizer": f"{max(1, videos.training // sweep.trial.optimizer.batch):,} steps an epoch",
+        "trial.optimizer": f"{counted(max(1, videos.training // sweep.trial.optimizer.batch), 'step')} an epoch",
         "trial.epochs": f"about {max(1, steps):,} steps; more epochs cost more and train better",
         "trial.stages": "candidates are compared here",
         "trial.evaluation": f"clips of a video that are averaged, of {clip.frames} frames each",
