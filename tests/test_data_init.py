@@ -173,5 +173,5 @@ def test_lists_that_do_not_fit_are_not_passed_over(
 def test_clips_are_as_long_and_as_large_as_the_videos_allow(
     frames: int, height: int, width: int, gpu: bool, clip: dict[str, object]
 ) -> None:
-    sizes = (np.array([number] * 4) for number in (frames, height, width))
-    assert clip_for(Headers(*sizes, unreadable=()), gpu=gpu) == clip
+    lengths, heights, widths = (np.array([number] * 4) for number in (frames, height, width))
+    assert clip_for(Headers(lengths, heights, widths, unreadable=()), gpu=gpu) == clip
