@@ -26,6 +26,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.execute.driver import drive
     from kdtune.history.reading import read_history
     from kdtune.history.trials import sweep_trials
+    from kdtune.plan.plan import outlook
     from kdtune.report.results import mixed_profiles, summary
     from kdtune.tracking.location import is_server, tracking_uri
     from kdtune.watch.live import watcher
@@ -33,6 +34,8 @@ def sweep(options: argparse.Namespace) -> int:
     backend = backend_of(options.backend, options.address)
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
+    for line in outlook(sweep, store):
+        say(line)
     with watcher(sys.stderr) as shown, files.synced(), Interrupts() as interrupts:
         end = drive(sweep, text, store, backend, uri, shown, interrupts)
     found = sweep_trials(store, read_history(store, sweep.name))

@@ -39,23 +39,13 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     yield f"teachers     {len(teachers)}: " + (", ".join(shown) or "none")
     if trial.finetuned is not None:
         yield f"fine-tuning  {trial.finetuned.epochs} epochs on {trial.finetuned.data.dataset}, of what is not pruned"
-    controls = len(blocks) * len(sweep.search.controls) * seeds
-    candidates = sum(sweep.candidates(block) for block in blocks)
     yield f"blocks       {len(blocks)}"
     for block in blocks:
         yield f"  {block.label}: {len(sweep.search.controls) * seeds} controls, {sweep.candidates(block)} candidates of"
         for name, parameter in sweep.space(block).items():
             yield f"      {name:<10} {_values(parameter)}"
-    tuned = _finetuned_teachers(sweep)
-    finetunings = (controls + candidates * seeds + len(tuned)) if trial.finetune is not None else 0
-    total = len(teachers) + controls + candidates * seeds
-    same = total - _different(sweep, teachers)
-    yield (
-        f"trials       {total + finetunings} = {len(teachers)} teachers + {controls} controls + "
-        f"{candidates} candidates × {seeds} seed{'s' if seeds > 1 else ''}"
-        + (f" + {finetunings} fine-tunings" if finetunings else "")
-        + (f"; {same} of them are the same trial as another" if same else "")
-    )
+    yield trials_line(sweep)
+    controls, tuned = len(blocks) * len(sweep.search.controls) * seeds, _finetuned_teachers(sweep)
     if sweep.refit:
         chosen = len(blocks) * seeds
         yield f"refits       {controls + chosen} on the whole training list: {controls} controls, {chosen} chosen" + (
@@ -76,6 +66,23 @@ def _named_teachers(sweep: SweepConfig) -> Iterator[tuple[Block, str]]:
         named = [block.values.get("teacher"), *(control.get("teacher") for control in sweep.search.controls)]
         named += space["teacher"].extremes if "teacher" in space else []
         yield from ((block, str(name)) for name in named if name not in (None, "none"))
+
+
+def trials_line(sweep: SweepConfig) -> str:
+    """Return the number of trials as a sum: teachers, controls, candidates, fine-tunings."""
+    teachers, blocks, seeds = _teachers(sweep), sweep.blocks(), len(sweep.search.seeds)
+    controls = len(blocks) * len(sweep.search.controls) * seeds
+    candidates = sum(sweep.candidates(block) for block in blocks)
+    tuned = _finetuned_teachers(sweep)
+    finetunings = (controls + candidates * seeds + len(tuned)) if sweep.trial.finetune is not None else 0
+    total = len(teachers) + controls + candidates * seeds
+    same = total - _different(sweep, teachers)
+    return (
+        f"trials       {total + finetunings} = {len(teachers)} teachers + {controls} controls + "
+        f"{candidates} candidates × {seeds} seed{'s' if seeds > 1 else ''}"
+        + (f" + {finetunings} fine-tunings" if finetunings else "")
+        + (f"; {same} of them are the same trial as another" if same else "")
+    )
 
 
 def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:

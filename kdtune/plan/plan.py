@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import DataError
-from kdtune.plan.describe import described
+from kdtune.plan.describe import described, trials_line
 from kdtune.plan.forecast import Forecast, look_ahead
 from kdtune.store import Store
 from kdtune.units import duration
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Maximum number of items listed.
 SHOWN = 3
+#: Maximum number of candidates that are looked up before a sweep starts; more take seconds.
+MOST_LOOKED_AT = 500
 
 
 def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
@@ -39,6 +41,22 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
         yield f"to train     {_trials(sweep, forecast)}; `plan --measure` says how long that takes and what it leaves"
     else:
         yield from _costs(sweep, forecast, keys, measuring)
+
+
+def outlook(sweep: SweepConfig, store: Store) -> Iterator[str]:
+    """Yield what a sweep is about to do and, where trials like its own were timed here, about how long that takes."""
+    yield trials_line(sweep)
+    if sum(sweep.candidates(block) for block in sweep.blocks()) > MOST_LOOKED_AT:
+        return
+    keys = _keys(sweep, store, prepare=False)
+    forecast = look_ahead(sweep, store, keys)
+    yield from _in_store(forecast, keys)
+    if not forecast.trials:
+        yield "to train     nothing"
+    elif keys is None or keys.missing:
+        yield f"to train     {_trials(sweep, forecast)}; the time left is shown when the first of them have ended"
+    else:
+        yield from _costs(sweep, forecast, keys, None)
 
 
 def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:

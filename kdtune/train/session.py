@@ -75,8 +75,7 @@ class Session(Prepared):
                     raise StoreError(self.import_problems(config))
                 data = TrialData.of(config, self.clips(config))
                 for other in config.needs:
-                    for _ in self.trial(other, device):
-                        pass
+                    self._train_first(other, "start" if other is config.start else "teacher", device)
                 samples = Samples(config, data, device, self.workers, self.cache)
                 targets = start = None
                 if config.distils and (teacher := config.teacher) is not None:
@@ -99,6 +98,16 @@ class Session(Prepared):
                 with suppress(OSError):  # a full disk must not hide what went wrong first
                     files.write_failure(plain_words(error), out_of_memory=out_of_memory(error))
                 raise
+
+    def _train_first(self, config: TrialConfig, role: str, device: torch.device) -> None:
+        """Complete a trial that another one needs, and log that and each epoch unless the store has all of them."""
+        name = f"{role} {config.architecture}"
+        with suppress(DamageError):
+            if complete_rows(self.files(config)) is None:
+                log.info(f"first the {name}: {config.epochs} epochs, trial {self.key(config)[:12]}…")
+        for row in self.trial(config, device):
+            if self.key(config) in self.trained:
+                log.info(f"{name}: epoch {row['epoch']}/{config.epochs} ({row['seconds']:.1f} s)")
 
     def weights(self, config: TrialConfig, device: torch.device) -> dict[str, Tensor]:
         """Return the weights of the complete trial `config`, as its result names them.
