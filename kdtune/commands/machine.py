@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from kdtune.commands.say import show
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
 from kdtune.store.places import check_place
 
@@ -16,7 +17,7 @@ def doctor(options: argparse.Namespace) -> int:
     check_place(options.store, "--store")
     tried = problems = 0
     for finding in examine(Store(options.store), options.device, full=options.full):
-        print(finding, flush=True)
+        show(str(finding))
         tried += finding.name in (TRIAL, PACKED)
         problems += finding.state == "problem"
     if problems:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
+from kdtune.commands.say import line_width, wrapped
 from kdtune.errors import (
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
@@ -191,7 +192,7 @@ def _end_of_bug(error: BaseException) -> int:
 
 def _say(text: str) -> None:
     with suppress(OSError):  # stderr is closed
-        print(f"kdtune: {redact(text)}", file=sys.stderr, flush=True)
+        print(wrapped(f"kdtune: {redact(text)}", line_width(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def _works(stream: TextIO) -> bool:

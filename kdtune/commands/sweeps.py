@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdtune.calling import pasteable
 from kdtune.commands.places import reading, store_words, writing
-from kdtune.commands.say import say
+from kdtune.commands.say import line_width, say, show
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
 
 
@@ -39,7 +39,7 @@ def sweep(options: argparse.Namespace) -> int:
     with watcher(sys.stderr) as shown, files.synced(), Interrupts() as interrupts:
         end = drive(sweep, text, store, backend, uri, shown, interrupts)
     found = sweep_trials(store, read_history(store, sweep.name))
-    print(f"\n{summary(found)}\n")
+    print(f"\n{summary(found, line_width(sys.stdout))}\n")
     for line in end.account(options.store):
         print(line)
     worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
@@ -72,7 +72,7 @@ def plan(options: argparse.Namespace) -> int:
     sweep = load_sweep(options.file, options.set)
     store = writing(options) if options.measure else reading(options)
     for line in plan(sweep, store, say if options.measure else None):
-        print(line)
+        show(line)
     return EXIT_OK
 
 
@@ -93,8 +93,8 @@ def results(options: argparse.Namespace) -> int:
         if options.format not in READABLE:
             what = f"makes tables, got {options.format}: that format always holds every figure"
             raise UserError([Problem("--accuracies", what, ", ".join(READABLE))])
-        print(accuracies(found, options.format))
+        print(accuracies(found, options.format, line_width(sys.stdout)))
     else:
         run_ids = read_run_ids(store.sweep(options.sweep).mlflow, tracking_uri())
-        print(render(found, options.format, run_ids))
+        print(render(found, options.format, run_ids, line_width(sys.stdout)))
     return EXIT_OK

@@ -9,15 +9,15 @@ from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.metric import MetricSpec, Split
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
-from kdtune.report.results import READABLE
-from kdtune.tables import Table, render
+from kdtune.report.results import readable
+from kdtune.tables import Table
 
 #: A loss is no accuracy; top-1 retrieval is k-NN with one neighbour.
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_loss") and metric != "retrieval_1")
 
 
-def accuracies(found: SweepTrials, form: str) -> str:
-    """Return a table for each block and split, in one of READABLE's formats.
+def accuracies(found: SweepTrials, form: str, width: int | None = None) -> str:
+    """Return a table for each block and split, in one of READABLE's formats; `width` as in results.render.
 
     Rows are the metrics at the last stage of pre-training and after fine-tuning; columns are scratch and each
     candidate, with mean ± standard deviation over its seeds (n − 1). If trials were trained again on the whole list,
@@ -37,7 +37,7 @@ def accuracies(found: SweepTrials, form: str) -> str:
             if groups:
                 again = ", trained again on the whole list" if split == "test" and found.refits is not None else ""
                 table = _table(f"{block}, {split}{again}", list(groups.values()), stages, split)
-                tables.append(render(table, READABLE[form]))
+                tables.append(readable(table, form, width))
     return "\n\n".join(tables) or "no trial has reached its last stage yet"
 
 

@@ -27,18 +27,30 @@ SHOWN = 5
 OWN = ("frames", "threads", "precision", "torchvision")
 
 
-def render(found: SweepTrials, form: str, run_ids: Mapping[str, str]) -> str:
-    """Return the results of a sweep in one of FORMATS; `run_ids`: trial's key → MLflow's run."""
+def render(found: SweepTrials, form: str, run_ids: Mapping[str, str], width: int | None = None) -> str:
+    """Return the results of a sweep in one of FORMATS; `run_ids`: trial's key → MLflow's run.
+
+    `width` is the terminal's, to which the tables that are read there are fitted.
+    """
     if form == "json":
         return json.dumps(results_json(found, run_ids), indent=1, ensure_ascii=False)
     if form == "csv":
         return rendered(_trials(found, run_ids), "csv")
-    return "\n\n".join(rendered(table, READABLE[form]) for table in _tables(found, None))
+    return "\n\n".join(readable(table, form, width) for table in _tables(found, None))
 
 
-def summary(found: SweepTrials) -> str:
+def readable(table: Table, form: str, width: int | None) -> str:
+    """Return a table in one of READABLE's formats; a `table` is fitted to a terminal of this width."""
+    if form != "table" or width is None:
+        return rendered(table, READABLE[form])
+    from kdtune.tables.terminal import text_for
+
+    return text_for(table, width)
+
+
+def summary(found: SweepTrials, width: int | None = None) -> str:
     """Return what is printed at the end of a sweep: the teachers, and for each block the control and the best."""
-    return "\n\n".join(rendered(table, "text") for table in summary_tables(found))
+    return "\n\n".join(readable(table, "table", width) for table in summary_tables(found))
 
 
 def summary_tables(found: SweepTrials) -> list[Table]:

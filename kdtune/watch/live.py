@@ -110,7 +110,8 @@ class Live(Plain):
             if self.history is None:
                 return Group()
             heading = f"{self.heading} · {duration(time.monotonic() - self.began)}"
-            return tables(self.history, picture(self.history), heading, height=self._console.height)
+            size = self._console.size
+            return tables(self.history, picture(self.history), heading, height=size.height, width=size.width)
 
 
 def watcher(stream: TextIO) -> Plain:

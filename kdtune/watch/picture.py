@@ -15,6 +15,7 @@ from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import JsonObject, printable
 from kdtune.tables import Table
+from kdtune.tables.fit import fitted
 from kdtune.tables.terminal import for_terminal
 from kdtune.units import duration
 
@@ -23,10 +24,15 @@ WIDE = 400
 
 
 def tables(
-    history: SweepHistory, picture: JsonObject, heading: str, begun: str = "running", height: int | None = None
+    history: SweepHistory,
+    picture: JsonObject,
+    heading: str,
+    begun: str = "running",
+    height: int | None = None,
+    width: int | None = None,
 ) -> Group:
-    """Return the `picture` of a history under `heading`, in at most `height` lines; `begun` is the word for groups that
-    have begun and not ended."""
+    """Return the `picture` of a history under `heading`, in at most `height` lines of at most `width` characters;
+    `begun` is the word for groups that have begun and not ended."""
     progress = f"{picture['done']}/{picture['total']} ended"
     left = [] if picture["time_left"] is None else [f"about {duration(picture['time_left'])} left"]
     parts: list[Text | Drawn] = [_line(" · ".join([heading, progress, *left]))]
@@ -43,12 +49,22 @@ def tables(
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
     counts = [[block["block"], *(str(block[state] or "") for state in STATES)] for block in blocks]
     best = [_best(block, objectives) for block in blocks]
-    parts.append(for_terminal(Table.of(heads, [[*row, *cells] for row, cells in zip(counts, best, strict=True)])))
+    rows = [[*row, *cells] for row, cells in zip(counts, best, strict=True)]
+    parts += _fitted(Table.of(heads, rows), width)
     parts += _rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks")
     if groups:
         running = Table.of([begun, "epoch", "reached"], [_group(history, group) for group in groups])
-        parts += [Text(), for_terminal(running), *_rest(len(picture["running"]) - len(groups), begun)]
+        parts += [Text(), *_fitted(running, width), *_rest(len(picture["running"]) - len(groups), begun)]
     return Group(*parts)
+
+
+def line_width(stream: TextIO) -> int | None:
+    """Return the characters in a line of the terminal that `stream` writes to; None for a file or a pipe."""
+    return Console(file=stream).width if stream.isatty() else None
+
+
+def _fitted(table: Table, width: int | None) -> list[Drawn]:
+    return [for_terminal(part) for part in (fitted(table, width) if width is not None else [table])]
 
 
 def show(drawn: RenderableType, stream: TextIO) -> None:

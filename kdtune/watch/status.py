@@ -7,6 +7,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TextIO
 
+from rich.console import Group
+
 from kdtune.history.progress import picture
 from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
@@ -15,9 +17,10 @@ from kdtune.store import Store
 from kdtune.store.seal import passed_over
 from kdtune.sweep.driver_life import Driver, DriverLife
 from kdtune.tables import Table
+from kdtune.tables.fit import fitted
 from kdtune.tables.terminal import for_terminal
 from kdtune.watch.live import Live, watcher
-from kdtune.watch.picture import best_words, show, tables
+from kdtune.watch.picture import best_words, line_width, show, tables
 
 #: Seconds between two polls of a sweep.
 POLL = 1.0
@@ -81,7 +84,8 @@ def _status(reader: HistoryReader, life: DriverLife) -> tuple[JsonObject, Driver
 def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
     found, driver = _status(reader, life)
     heading = f"{found['sweep']} · {_state_words(found['state'], driver)}"
-    show(tables(reader.history, found, heading, "running" if _is_run(found["state"]) else "begun"), stream)
+    begun = "running" if _is_run(found["state"]) else "begun"
+    show(tables(reader.history, found, heading, begun, width=line_width(stream)), stream)
 
 
 # ---- all sweeps ------------------------------------------------------------------------------------------------------
@@ -123,7 +127,8 @@ def show_overview(store: Store, stream: TextIO) -> None:
     if not rows:
         print(f"no sweep was run with {store.place} yet", file=stream)
         return
-    show(for_terminal(Table.of(["sweep", "state", "ended", "failed", "best", "run by"], rows)), stream)
+    table, width = Table.of(["sweep", "state", "ended", "failed", "best", "run by"], rows), line_width(stream)
+    show(Group(*map(for_terminal, [table] if width is None else fitted(table, width))), stream)
 
 
 def _sweeps(store: Store) -> list[tuple[SweepHistory, str, Driver | None]]:
