@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from kdtune.calling import pasteable
@@ -34,8 +35,9 @@ def sweep(options: argparse.Namespace) -> int:
     backend = backend_of(options.backend, options.address)
     store, uri = writing(options), tracking_uri()
     files = store.sweep(sweep.name)
-    for line in outlook(sweep, store):
-        say(line)
+    with suppress(UserError):  # the sweep refuses it, with all other problems
+        for line in outlook(sweep, store):
+            say(line)
     with watcher(sys.stderr) as shown, files.synced(), Interrupts() as interrupts:
         end = drive(sweep, text, store, backend, uri, shown, interrupts)
     found = sweep_trials(store, read_history(store, sweep.name))

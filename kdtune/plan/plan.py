@@ -46,7 +46,7 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
 def outlook(sweep: SweepConfig, store: Store) -> Iterator[str]:
     """Yield what a sweep is about to do and, where trials like its own were timed here, about how long that takes."""
     yield trials_line(sweep)
-    if sum(sweep.candidates(block) for block in sweep.blocks()) > MOST_LOOKED_AT:
+    if store.mirror is not None or sum(map(sweep.candidates, sweep.blocks())) > MOST_LOOKED_AT:
         return
     keys = _keys(sweep, store, prepare=False)
     forecast = look_ahead(sweep, store, keys)
