@@ -1,6 +1,6 @@
 """Gains over the control, with intervals that are corrected for the number of comparisons.
 
-All intervals of one family hold together with probability LEVEL (Bonferroni: each of m has level 1 − (1 − LEVEL)/m;
+With probability LEVEL all intervals of one family are right at once (Bonferroni: each of m has level 1 − (1 − LEVEL)/m;
 O. J. Dunn, Multiple Comparisons among Means, J. Am. Stat. Assoc. 56, 1961, 52–64). So they also hold for the
 candidate that looks best.
 """
@@ -49,7 +49,7 @@ class Gain:
 
 
 def level_of_each(comparisons: int) -> float:
-    """Return the level of each of `comparisons` intervals that hold together with LEVEL (Bonferroni)."""
+    """Return the level of each of `comparisons` intervals that are all right with probability LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
@@ -62,8 +62,8 @@ def paired_gain(
 ) -> Gain | None:
     """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None if no seed has both.
 
-    Each seed is compared with the control of the same seed. `comparisons` is the number of intervals that hold
-    together, `videos` the number of evaluated videos, if known.
+    Each seed is compared with the control of the same seed. `comparisons` is the number of intervals in the
+    family, `videos` the number of evaluated videos, if known.
     """
     seeds = [seed for seed in values if seed in control]
     if not seeds:

@@ -100,8 +100,8 @@ class SweepHistory:
         )
 
     def gains(self, block: str, videos: int | None = None) -> dict[int, Gain]:
-        """Return candidate → gain over the block's first control, in `metric.unit`. The intervals hold together for all
-        candidates of the sweep. `videos` is the number of evaluated videos, if known."""
+        """Return candidate → gain over the block's first control, in `metric.unit`. The intervals are
+        corrected for all candidates of the sweep. `videos` is the number of evaluated videos, if known."""
         own, comparisons = self.blocks[block], max(1, self.comparisons)
         found = {n: own.gain(group, comparisons, videos) for n, group in sorted(own.candidates.items())}
         return {number: gain for number, gain in found.items() if gain is not None}
