@@ -20,7 +20,7 @@ import torch
 
 from common import machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.samples import SampleCache
 from kdtune.train.session import Session
 from shapes import SHAPES, Place, place
@@ -65,7 +65,7 @@ def one_trial(at: Place, clip: dict[str, Any], number: int) -> float:
     """Return the seconds of a trial with these clips, whose samples the trial before has prepared."""
     form = at.sweep.trial.model_dump(mode="json", by_alias=True, exclude_unset=True)
     form["clip"] |= clip
-    session = Session(Store(tempfile.mkdtemp(dir=at.folder)), dict(at.session.folders), cache=SampleCache(2**33))
+    session = Session(StoreFiles(tempfile.mkdtemp(dir=at.folder)), dict(at.session.folders), cache=SampleCache(2**33))
     for alpha in (0.4 + 0.01 * number, 0.5 + 0.01 * number):
         config = TrialConfig.model_validate({**form, "loss": {**form["loss"], "alpha": alpha}})
         session.prepare(config)

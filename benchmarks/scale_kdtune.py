@@ -29,7 +29,7 @@ from kdtune.execute.ray_tune import RayTune
 from kdtune.execute.worker import TrialWorker
 from kdtune.history.events import Ended, Event
 from kdtune.history.record import SweepRecord
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.sweep.groups import GroupFactory
 from kdtune.sweep.ledger import Ledger
@@ -140,7 +140,7 @@ def main() -> None:
     kdtune.execute.tune_run.TrialWorker = ReportingWorker
     file = Path(job["file"])
     sweep = load_sweep(file, job["set"])
-    ending = drive(sweep, file.read_text(), Store(job["store"]), RayTune(), job["tracking_uri"], Silent(meter))
+    ending = drive(sweep, file.read_text(), StoreFiles(job["store"]), RayTune(), job["tracking_uri"], Silent(meter))
     if ending.exit_code != 0 or ending.notes or ending.trained != job["trials"]:
         sys.exit(f"{ending.trained} of {job['trials']} trials trained: {ending}")
     Path(job["out"]).write_text(json.dumps(meter.figures()))

@@ -24,7 +24,7 @@ from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.load import load_sweep
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import Targets
@@ -163,7 +163,7 @@ def place(shape: Shape, candidates: int, epochs: int | None = None, *, train_tea
         file.write_text(yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
         store = folder / "store"
         decode_s, _ = command([sys.executable, "-m", "kdtune", "data", "prepare", str(file), "--store", str(store)])
-        sweep, session = load_sweep(file), Session(Store(store))
+        sweep, session = load_sweep(file), Session(StoreFiles(store))
         session.prepare(sweep.trial)
         for teacher in teachers(sweep).values() if train_teachers else ():
             session.prepare(teacher)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from common import machine_line, parser, print_table, ratios, say, spread, this_machine, write_json
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 from shapes import SHAPES, Place, place
 
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
 
 def one_round(at: Place, folder: Path) -> dict[str, float]:
     """Return trial → its seconds. All trials are in this round's own store."""
-    session = Session(Store(at.copy_store(folder, clips=False)), dict(at.session.folders))
+    session = Session(StoreFiles(at.copy_store(folder, clips=False)), dict(at.session.folders))
     train(at, session, {"teacher": "none", "alpha": 0.25})  # prepares the samples, which the others find
     seconds = {NONE: train(at, session, {"teacher": "none"})}
     for teacher in at.sweep.teachers:

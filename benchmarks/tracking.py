@@ -33,7 +33,7 @@ from common import command, machine_line, parser, print_table, ratios, say, spre
 from kdtune.config.load import load_sweep
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, write_jsonl
 from kdtune.store.files import write_json as write_record
 from kdtune.tracking.location import prepare_environment
@@ -63,7 +63,7 @@ def main() -> None:
             order = SIDES if number % 2 == 0 else SIDES[::-1]
             rounds.append({side: one_side(at, side, number) for side in order})
             say(f"round {number}: " + ", ".join(f"{side} {rounds[-1][side]['sweep_s']:.1f} s" for side in SIDES))
-        trial = next(files for files in Store(at.folder / "tracked_0").trials() if files.result() is not None)
+        trial = next(files for files in StoreFiles(at.folder / "tracked_0").trials() if files.result() is not None)
         rates = {name: rate(at.folder / name, trial, served) for name, served in (("SQLite", False), ("server", True))}
         line_s = seconds_of_a_line(at.folder)
         found = this_machine(at.sweep.trial)
@@ -91,9 +91,9 @@ def one_side(at: Place, side: str, number: int) -> dict[str, float]:
     job = {"file": str(at.file), "store": str(store), "uri": f"sqlite:///{store}/mlflow.db", "side": side}
     file = at.folder / "job.json"
     file.write_text(json.dumps(job))
-    before = {files.key for files in Store(store).trials()}
+    before = {files.key for files in StoreFiles(store).trials()}
     _, said = command([sys.executable, __file__, "--job", str(file)])
-    trained = [files.rows() for files in Store(store).trials() if files.key not in before]
+    trained = [files.rows() for files in StoreFiles(store).trials() if files.key not in before]
     ends = [row["at"] for rows in trained for row in rows]
     seconds = [row["seconds"] for rows in trained for row in rows]
     return {
@@ -109,7 +109,7 @@ def run_job(file: Path) -> None:
     job = json.loads(file.read_text())
     path = Path(job["file"])
     uri = None if job["side"] == "untracked" else job["uri"]
-    ending = drive(load_sweep(path), path.read_text(), Store(job["store"]), RayTune(), uri, Plain(lambda _: None))
+    ending = drive(load_sweep(path), path.read_text(), StoreFiles(job["store"]), RayTune(), uri, Plain(lambda _: None))
     if ending.exit_code != 0 or ending.notes:
         sys.exit(f"the sweep ended otherwise than it should: {ending}")
     print(ending.seconds)
@@ -141,7 +141,7 @@ def rate(folder: Path, trial: TrialFiles, served: bool) -> dict[str, float]:
 
 def many(folder: Path, trial: TrialFiles) -> list[TrackedTrial]:
     """Return TRIALS trials of EPOCHS epochs that repeat the rows of `trial`."""
-    store, rows = Store(folder / "store"), trial.rows()
+    store, rows = StoreFiles(folder / "store"), trial.rows()
     trials = []
     for number in range(TRIALS):
         files = store.trial(f"{number:032x}")
@@ -185,7 +185,7 @@ def answers(address: str) -> bool:
 
 def seconds_of_a_line(folder: Path) -> float:
     """Return the median seconds of a line of system metrics, as a worker writes one after each epoch."""
-    meter, files = UsageMeter(torch.device("cpu")), Store(folder / "usage").trial("0" * 32)
+    meter, files = UsageMeter(torch.device("cpu")), StoreFiles(folder / "usage").trial("0" * 32)
     taken = []
     for epoch in range(LINES):
         row = {"epoch": epoch, "at": time.time()}

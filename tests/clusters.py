@@ -16,7 +16,7 @@ import yaml
 from helpers import ROOT
 from servers import free_port
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.replay import CLOCK
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
@@ -126,7 +126,7 @@ def in_work(raylet: int) -> list[str]:
 
 def in_the_midst(raylet: int, folder: Path) -> bool:
     """Return whether one of those trials is between two of its epochs."""
-    trials = (Store(folder / "runs").trial(key) for key in in_work(raylet))
+    trials = (StoreFiles(folder / "runs").trial(key) for key in in_work(raylet))
     return any(files.rows() and files.result() is None for files in trials)
 
 
@@ -151,7 +151,7 @@ def raylet_of(node: Said) -> int:
 def records(folder: Path) -> dict[str, tuple[list[dict[str, Any]], dict[str, Any] | None]]:
     """Return all figures of all epochs and the result of every trial in a store, without times."""
     found = {}
-    for files in Store(folder / "runs").trials():
+    for files in StoreFiles(folder / "runs").trials():
         rows = [{name: value for name, value in row.items() if name not in CLOCK} for row in files.rows()]
         result = files.result()
         found[files.key] = rows, result and result["weights_sha256"]

@@ -30,7 +30,7 @@ from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK
 from kdtune.messages import show_messages
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 
 # Raise exceptions that are bugs, also in processes that tests start, instead of reporting them in a line.
@@ -128,7 +128,7 @@ def tiny(trial_form: dict[str, Any]) -> TrialConfig:
 @pytest.fixture(scope="session")
 def prepared(trial_form: dict[str, Any], tiny: TrialConfig, shared_folder: Path) -> Session:
     """A session that has decoded those videos and trained TEACHER. Tests only read its store."""
-    session = Session(Store(shared_folder / "prepared"))
+    session = Session(StoreFiles(shared_folder / "prepared"))
     session.prepare(tiny)  # once, as the teacher: the store locks what is being made
     teacher = TrialConfig.model_validate({**trial_form, "teacher": TEACHER}).teacher
     assert teacher is not None
@@ -183,13 +183,13 @@ def eight(eight_videos: Path) -> DataConfig:
 @pytest.fixture(scope="session")
 def eight_clips(eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     """Raw frames of those videos at 37×49, built once; tests only read them."""
-    return prepare_clips(eight, SMALL_CLIP, Store(tmp_path_factory.mktemp("built")))
+    return prepare_clips(eight, SMALL_CLIP, StoreFiles(tmp_path_factory.mktemp("built")))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> StoreFiles:
     """An empty store."""
-    return Store(tmp_path / "runs")
+    return StoreFiles(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -263,9 +263,9 @@ def s3(s3_server: S3Server) -> str:
 def on(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
     """A function that opens the store at that URL as a machine with its own working copy."""
 
-    def store(machine: str) -> Store:
+    def store(machine: str) -> StoreFiles:
         monkeypatch.setenv("KDTUNE_CACHE", str(tmp_path / machine))
-        return Store(s3)
+        return StoreFiles(s3)
 
     return store
 

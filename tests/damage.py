@@ -14,7 +14,7 @@ import yaml
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.record import SweepRecord
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.sweep.group import outcome_in_store
 from kdtune.sweep.ledger import Ledger
@@ -95,7 +95,7 @@ def trained_sweep(folder: Path, session: Session, trial: dict[str, Any]) -> Path
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump(form))
     shutil.copytree(session.store.root, folder / "runs")
-    store, sweep = Store(folder / "runs"), SweepConfig.model_validate(form)
+    store, sweep = StoreFiles(folder / "runs"), SweepConfig.model_validate(form)
     here = Session(store)
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)

@@ -11,7 +11,7 @@ from kdtune.config.key import digest
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.record import SweepRecord
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json, write_jsonl
 from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
 from kdtune.sweep.groups import KeyOf
@@ -27,7 +27,7 @@ FLOOR = 0.1
 
 
 def fabricate(
-    store: Store, sweep: SweepConfig, figure: Figure, ends: int | None = None, keys: KeyOf = key_of
+    store: StoreFiles, sweep: SweepConfig, figure: Figure, ends: int | None = None, keys: KeyOf = key_of
 ) -> SweepScheduler:
     """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
@@ -40,7 +40,7 @@ def fabricate(
     return scheduler
 
 
-def finish(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> None:
+def finish(store: StoreFiles, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> None:
     """Train a pruned group to the end, as `--regret` does."""
     last = list(group.configs[0].stage_epochs.values())[-1]
     for i, key in enumerate(group.asked.keys):
@@ -49,7 +49,7 @@ def finish(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) 
         _write_result(store, key, group, i, rows)
 
 
-def _train(store: Store, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> Outcome:
+def _train(store: StoreFiles, sweep: SweepConfig, group: TrialGroup, figure: Figure) -> Outcome:
     stages = list(group.configs[0].stage_epochs.values())
     for epoch in stages:
         for i, key in enumerate(group.asked.keys):
@@ -98,7 +98,7 @@ def _row(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "seconds": 2.0, "at": 1.0e9 + epoch, "train": {"loss": 1.0}}
 
 
-def _write_result(store: Store, key: str, group: TrialGroup, i: int, rows: list[dict[str, Any]]) -> None:
+def _write_result(store: StoreFiles, key: str, group: TrialGroup, i: int, rows: list[dict[str, Any]]) -> None:
     width = group.configs[i].student.width
     store.trial(key).write_result(
         {

@@ -26,7 +26,7 @@ from kdtune.config.inherit import merge
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_atomic
 from kdtune.train.prepared import source_id
 from kdtune.train.replay import differences
@@ -130,7 +130,7 @@ def rendered_session(folder: Path) -> Session:
     """A session with rendered videos, whose store is in `folder`."""
     first = next(iter(TRIALS.values()))
     clips = rendered_clips(folder / "clips", first.clip.stored_size, **VIDEOS)
-    return Session(Store(folder / "store"), {source_id(first.data, first.clip): str(clips.folder)})
+    return Session(StoreFiles(folder / "store"), {source_id(first.data, first.clip): str(clips.folder)})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kdtune.history.events import Asked
 from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials
 from kdtune.report.results import results_json
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.sweep.group import TrialGroup
 from kdtune.train.replay import CLOCK
 from kdtune.train.session import Session
@@ -83,7 +83,7 @@ CPU = torch.device("cpu")
 SMALL_CLIP = ClipConfig(frames=8, size=32)
 
 
-def copied(clips: ClipStore, store: Store) -> ClipStore:
+def copied(clips: ClipStore, store: StoreFiles) -> ClipStore:
     """Copy a ClipStore to where `prepare_clips` finds it in `store`, so that a test may damage it."""
     folder = store.clips(clips.folder.name)
     shutil.copytree(clips.folder, folder)
@@ -111,7 +111,7 @@ def clocks(files: TrialFiles) -> list[float]:
     return [row["at"] for row in files.rows()]
 
 
-def session_of(store: Store, prepared: Session) -> Session:
+def session_of(store: StoreFiles, prepared: Session) -> Session:
     """Return a session with the clips of `prepared`, and with the samples and costs that it has made so far.
 
     Finding them changes no bit (test_samples.py, test_cost.py); making them anew takes most of a tiny trial's time.
@@ -123,7 +123,7 @@ def session_of(store: Store, prepared: Session) -> Session:
 TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"late": 1}}
 
 
-def _lend(config: TrialConfig, store: Store, prepared: Session) -> None:
+def _lend(config: TrialConfig, store: StoreFiles, prepared: Session) -> None:
     """Copy the trials that `config` starts from into `store` if the store of `prepared` has them."""
     for other in config.needs:
         lent, here = prepared.files(other), store.trial(prepared.key(other))
@@ -131,7 +131,7 @@ def _lend(config: TrialConfig, store: Store, prepared: Session) -> None:
             shutil.copytree(lent.folder, here.folder)
 
 
-def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
+def train(config: TrialConfig, store: StoreFiles, prepared: Session) -> TrialFiles:
     """Train `config` to the end in `store`, in a session of `prepared`."""
     _lend(config, store, prepared)
     session = session_of(store, prepared)
@@ -140,7 +140,7 @@ def train(config: TrialConfig, store: Store, prepared: Session) -> TrialFiles:
     return session.files(config)
 
 
-def stopped(config: TrialConfig, store: Store, prepared: Session, epoch: int) -> TrialFiles:
+def stopped(config: TrialConfig, store: StoreFiles, prepared: Session, epoch: int) -> TrialFiles:
     """Train `config` as `train` does, but stop after `epoch`."""
     _lend(config, store, prepared)
     session = session_of(store, prepared)
@@ -280,6 +280,6 @@ def write_sweep(tmp_path: Path, *changes: tuple[str, str]) -> Path:
     return file
 
 
-def sweep_results(store: Store, name: str) -> dict[str, Any]:
+def sweep_results(store: StoreFiles, name: str) -> dict[str, Any]:
     """Return what `results --format json` prints, without MLflow's runs."""
     return results_json(sweep_trials(store, read_history(store, name)), {})

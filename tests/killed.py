@@ -25,7 +25,7 @@ import torch._inductor.config  # noqa: F401 likewise by torch, which takes secon
 
 import kdtune
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 from kdtune.train.state import TrialState
 
@@ -93,7 +93,7 @@ def attempt(config: TrialConfig, folders: dict[str, str], ask: dict[str, Any], r
     if ask["every_s"] is not None:
         sys.modules[TrialState.__module__].CHECKPOINT_EVERY_S = ask["every_s"]
     sys.settrace(enter)
-    for _ in Session(Store(ask["store"]), folders).trial(config, torch.device("cpu")):
+    for _ in Session(StoreFiles(ask["store"]), folders).trial(config, torch.device("cpu")):
         pass
     sys.settrace(None)
     say(None, None)

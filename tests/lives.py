@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.seal import SEAL
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import CLOCK
@@ -23,7 +23,7 @@ KINDS = ("session", "resume", "targets", "training", "evaluation", "cost", "rows
 TIMES = (*CLOCK, "epoch_seconds", "clip_ms")
 
 
-def left(store: Store) -> dict[str, Any]:
+def left(store: StoreFiles) -> dict[str, Any]:
     """Return the content of a store's files by path, without times and without the temporary files of killed writes."""
     found: dict[str, Any] = {}
     for path in sorted(store.root.rglob("*")):
@@ -54,7 +54,7 @@ class Lives:
     damaged: int = 0
     _kinds: list[str] = field(default_factory=list)
 
-    def attempt(self, store: Store, place: str | None = None, n: int = 1, **how: Any) -> dict[str, Any]:
+    def attempt(self, store: StoreFiles, place: str | None = None, n: int = 1, **how: Any) -> dict[str, Any]:
         """Make one attempt, killed when it reaches the line `place` for the n-th time. Return its result."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -67,7 +67,7 @@ class Lives:
             self.kills.append(said)
         return said
 
-    def attempt_anywhere(self, store: Store, **how: Any) -> dict[str, Any]:
+    def attempt_anywhere(self, store: StoreFiles, **how: Any) -> dict[str, Any]:
         """Draw a line: the kinds in turn, any line of a kind, and early passages more often, for longer lives."""
         if not self._kinds:
             self._kinds = self.draws.sample(KINDS, len(KINDS))
@@ -75,7 +75,7 @@ class Lives:
         place = self.draws.choice(sorted(line for line in self.passed if line.startswith(f"{kind} ")))
         return self.attempt(store, place, self.draws.randint(1, self.draws.randint(1, self.passed[place])), **how)
 
-    def live(self, store: Store, damaging: float = 0.0, **how: Any) -> None:
+    def live(self, store: StoreFiles, damaging: float = 0.0, **how: Any) -> None:
         """Make attempts until one ends the trial. After a kill, damage the checkpoint with probability `damaging`."""
         how["every_s"] = self.draws.choice([None, 0.0])
         while self.attempt_anywhere(store, **how)["exit"] != 0:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from kdtune.config.sweep import SweepConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 
 
-def knowing(prepared: Session, root: Path) -> Store:
+def knowing(prepared: Session, root: Path) -> StoreFiles:
     """Return a store that knows only the tiny data set."""
     for part in ("clips", "manifests"):
         shutil.copytree(prepared.store.root / part, root / part)
-    return Store(root)
+    return StoreFiles(root)
 
 
 def sweep_with(form: dict[str, Any], **sections: Any) -> SweepConfig:

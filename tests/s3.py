@@ -13,10 +13,10 @@ from pathlib import Path
 import fsspec
 from servers import free_ports
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 #: Function that opens the store as a machine of this name, with its own working copy.
-Machines = Callable[[str], Store]
+Machines = Callable[[str], StoreFiles]
 
 BUCKET, SECRET = "kdtune", "a-secret-of-the-tests"
 #: The server's users and permissions.

@@ -18,7 +18,7 @@ from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.history.events import Event
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.stopping import Cancel
 from kdtune.watch.live import Plain
 
@@ -44,7 +44,7 @@ def run(
             seen(event)
 
     backend = RayTune(on) if on is None or isinstance(on, str) else on
-    end = drive(load_sweep(file, sets), file.read_text(), Store(store), backend, uri, Watcher(said.append), cancel)
+    end = drive(load_sweep(file, sets), file.read_text(), StoreFiles(store), backend, uri, Watcher(said.append), cancel)
     return end, said
 
 
@@ -63,5 +63,5 @@ def started(file: Path, store: Path, address: str, until: tuple[str, ...]) -> su
 def outcome(store: Path, name: str = "tiny") -> list[tuple[Any, ...]]:
     """Return everything of a sweep's results that must not depend on how or when it ran."""
     fields = ("key", "candidate", "block", "control", "seed", "params", "state", "epochs", "stages", "objective")
-    trials = sweep_results(Store(store), name)["trials"]
+    trials = sweep_results(StoreFiles(store), name)["trials"]
     return [tuple(trial[field] for field in (*fields, "weights_sha256", "error")) for trial in trials]

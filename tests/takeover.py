@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kdtune.store import Store, lease, remote
+from kdtune.store import StoreFiles, lease, remote
 from kdtune.store.files import append_jsonl, read_jsonl, write_atomic
 from kdtune.store.lease import Lease
 from kdtune.store.remote import Remote
@@ -106,7 +106,7 @@ class Machine:
         self.world, self.name = world, name
         self.network: Network = lambda _what, _key, deliver: deliver()
         world.patch.setenv("KDTUNE_CACHE", str(world.folder / name))
-        self.store = Store("s3://bucket/x", reached=True)
+        self.store = StoreFiles("s3://bucket/x", reached=True)
         assert self.store.mirror is not None
         self.remote = self.store.mirror.remote
         world.clients[id(self.remote)] = Client(world.server, lambda *request: self.network(*request))

@@ -16,7 +16,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train.checkpoint import final_weights, read_checkpoint
 from kdtune.train.initial import initial_state
 from kdtune.train.inputs import evaluation_samples, training_samples
@@ -37,17 +37,17 @@ def finetuning(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("actions"))
+def store(tmp_path_factory: pytest.TempPathFactory) -> StoreFiles:
+    return StoreFiles(tmp_path_factory.mktemp("actions"))
 
 
 @pytest.fixture(scope="module")
-def pretrained(finetuning: TrialConfig, prepared: Session, store: Store) -> TrialFiles:
+def pretrained(finetuning: TrialConfig, prepared: Session, store: StoreFiles) -> TrialFiles:
     return train(finetuning, store, prepared)
 
 
 @pytest.fixture(scope="module")
-def finetuned(finetuning: TrialConfig, prepared: Session, store: Store, pretrained: TrialFiles) -> TrialFiles:
+def finetuned(finetuning: TrialConfig, prepared: Session, store: StoreFiles, pretrained: TrialFiles) -> TrialFiles:
     assert finetuning.finetuned is not None
     return train(finetuning.finetuned, store, prepared)
 
@@ -133,7 +133,7 @@ def test_the_best_validation_loss_is_kept_and_measured(
     assert result["weights_sha256"] == state_digest(final_weights(finetuned.checkpoint))
     # A trial that ends at that epoch ends with the same weights, unless the last epoch is the best.
     shorter = config.model_copy(update={"epochs": kept, "stages": {"finetune": kept}})
-    short = train(shorter, Store(finetuned.folder.parents[2] / "short"), prepared)
+    short = train(shorter, StoreFiles(finetuned.folder.parents[2] / "short"), prepared)
     assert state_digest(read_checkpoint(short.checkpoint)["network"]) == result["weights_sha256"]
     data = TrialData.of(config, prepared.clips(config))
     batch = evaluation_samples(config, data, data.validation, CPU)
@@ -147,14 +147,14 @@ def test_the_best_validation_loss_is_kept_and_measured(
 def test_a_fine_tuning_stopped_after_any_epoch_ends_in_the_same_bits(
     finetuning: TrialConfig,
     prepared: Session,
-    store: Store,
+    store: StoreFiles,
     pretrained: TrialFiles,
     finetuned: TrialFiles,
     tmp_path: Path,
 ) -> None:
     config = finetuning.finetuned
     assert config is not None
-    session = session_of(Store(tmp_path), prepared)
+    session = session_of(StoreFiles(tmp_path), prepared)
     for _ in range(config.epochs):
         done = len(session.files(config).rows())
         run = session.trial(config, CPU)
@@ -162,11 +162,11 @@ def test_a_fine_tuning_stopped_after_any_epoch_ends_in_the_same_bits(
             if row["epoch"] > done:
                 break
         run.close()
-    assert bits(train(config, Store(tmp_path), prepared)) == bits(finetuned)
+    assert bits(train(config, StoreFiles(tmp_path), prepared)) == bits(finetuned)
 
 
 def test_fine_tuning_on_another_data_set_has_that_sets_classes(
-    finetuning: TrialConfig, prepared: Session, pretrained: TrialFiles, store: Store, tmp_path: Path
+    finetuning: TrialConfig, prepared: Session, pretrained: TrialFiles, store: StoreFiles, tmp_path: Path
 ) -> None:
     """As in fine-tuning from UCF101 to HMDB51."""
     root = tmp_path / "others"
@@ -264,7 +264,7 @@ def test_action_logits_are_distilled_from_an_action_teacher(
     config = trial_of(
         {**trial_form, **short}, loss={"target": "action", "lambda": 0.7, "gamma": 0.5}, start=pretext, teacher=teacher
     )
-    files = train(config, Store(tmp_path), prepared)
+    files = train(config, StoreFiles(tmp_path), prepared)
     (row,) = files.rows()
     terms = row["train"]
     assert set(terms) == {"loss", "action", "distill", "features", "action_accuracy"}

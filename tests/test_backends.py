@@ -15,7 +15,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK, UserErr
 from kdtune.execute.backend import Backend, backend_of
 from kdtune.execute.books import Ending
 from kdtune.history.events import Ended, EpochEnd, Event, Started
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.sweep.stopping import Cancel
 from kdtune.train.checkpoint import read_checkpoint
@@ -36,7 +36,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the ledger's last row on each group's question and end, without who trained it."""
-    files = Store(store).sweep("tiny")
+    files = StoreFiles(store).sweep("tiny")
     rows = read_jsonl(files.folder / read_json(files.sweep)["ledger"])
     return {(row["event"], row["group"]): {**row, "cached": None} for row in rows}
 
@@ -59,7 +59,7 @@ def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     end, said = run(sweep_file, tmp_path, backend, (), cancel, seen)
     assert end.exit_code == EXIT_INTERRUPTED, said
     assert not cancel.interrupted
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     begun = [files for files in store.trials() if files.rows() and files.result() is None]
     assert all(read_checkpoint(files.checkpoint)["epoch"] == len(files.rows()) for files in begun)
     assert not store.sweep("tiny").stop.exists()
@@ -89,7 +89,7 @@ def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_co
     file = failing(sweep_form, tmp_path)
     events: list[Event] = []
     end, said = run(file, tmp_path, backend, ("stop.trials=2",), seen=events.append)
-    trials = sweep_results(Store(tmp_path), "failing")["trials"]
+    trials = sweep_results(StoreFiles(tmp_path), "failing")["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "failed", "pending"], said
     started = [event.group for event in events if isinstance(event, Started)]
     assert started == ["all · control", "all · candidate 0", "all · candidate 0"]
@@ -98,7 +98,7 @@ def test_a_failing_trial_is_retried_then_marked_within_a_budget_and_the_sweep_co
     assert "not finite at epoch 1" in trials[1]["error"]
     assert any("failed: the loss is not finite" in line for line in said)
     end, said = run(file, tmp_path, backend)
-    trials = sweep_results(Store(tmp_path), "failing")["trials"]
+    trials = sweep_results(StoreFiles(tmp_path), "failing")["trials"]
     assert [trial["state"] for trial in trials] == ["complete", "failed", "complete"], said
 
 
@@ -109,7 +109,7 @@ def test_what_a_machine_lacks_is_refused_before_anything_is_made(
         run(sweep_file, tmp_path, backend, ("resources.cpu=30000", "resources.memory=100000"))
     assert "resources.cpu: a trial asks for 30000, but no machine has more than" in str(refused.value)
     assert "resources.memory: a trial asks for 100000" in str(refused.value)
-    assert Store(tmp_path).trials() == []
+    assert StoreFiles(tmp_path).trials() == []
     with pytest.raises(UserError, match="trains in this process, but got the cluster"):
         backend_of("inprocess", "HEAD:6379")
 
@@ -126,7 +126,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_failed_with_adv
     events: list[Event] = []
     end, _ = run(file, tmp_path, backend, seen=events.append)
     assert end.exit_code == EXIT_FAILED_TRIALS
-    trials = {t["candidate"]: t for t in sweep_results(Store(tmp_path), "wide")["trials"]}
+    trials = {t["candidate"]: t for t in sweep_results(StoreFiles(tmp_path), "wide")["trials"]}
     assert [trials[n]["state"] for n in (None, 0, 1, 2)] == ["complete", "failed", "complete", "complete"]
     assert "can't allocate memory" in trials[0]["error"]
     assert "tried alone" in trials[0]["error"]

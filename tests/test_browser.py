@@ -15,7 +15,7 @@ from mlflow_pages import look
 from tracked import EXPERIMENT, SWEEP, make_trial, write_epoch
 from watched import a_record
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.ranking import ranking
 from kdtune.tracking.sweep_text import SweepText
@@ -35,7 +35,7 @@ BEST_FIRST = ["1 · c3d, deeper", "2 · c3d_wide", "0 · c3d", "control", "3 · 
 RECORD = a_record(stages={"early": 2, "late": 4}, params=("fraction", "teacher", "lambda", "tau"))
 
 
-def make_sweep(store: Store) -> list[TrackedTrial]:
+def make_sweep(store: StoreFiles) -> list[TrackedTrial]:
     """A control, three complete candidates, a pruned one, and their teacher. A longer name has a better figure."""
     trials = []
     for number, (name, epochs) in enumerate(TRIALS.items()):
@@ -51,7 +51,7 @@ def make_sweep(store: Store) -> list[TrackedTrial]:
 
 
 def test_the_pages_show_the_sweep_and_compare_its_trials(tmp_path: Path) -> None:
-    store, uri = Store(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    store, uri = StoreFiles(tmp_path / "runs"), f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     trials = make_sweep(store)
     publisher = Publisher(
         uri, EXPERIMENT, SweepText(SWEEP, "Which?", "name: lambda_tau\n", ranking=ranking(RECORD)), None

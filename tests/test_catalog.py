@@ -17,7 +17,7 @@ from kdtune.clips.layout.rows import table
 from kdtune.clips.manifest import manifest_digest
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the shared data is not at {SHARED}")
 
@@ -179,11 +179,11 @@ def test_missing_root_and_missing_lists_come_together(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_of_bytes_and_rows(ucf: Path, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = StoreFiles(tmp_path / "store")
     catalog = load_catalog(DataConfig(dataset="ucf101", root=str(ucf)))
     first = manifest_digest(catalog, ucf, store)
     assert manifest_digest(catalog, ucf, store) == first
-    assert manifest_digest(catalog, ucf, Store(tmp_path / "other")) == first
+    assert manifest_digest(catalog, ucf, StoreFiles(tmp_path / "other")) == first
     moved = ucf.rename(tmp_path / "moved")
     assert manifest_digest(catalog, moved, store) == first
     assert manifest_digest(catalog.assign(group="x"), moved, store) != first
@@ -192,7 +192,7 @@ def test_the_manifest_is_of_bytes_and_rows(ucf: Path, tmp_path: Path) -> None:
 
 
 def test_unchanged_files_are_not_read_again(ucf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path / "store")
+    store = StoreFiles(tmp_path / "store")
     catalog = load_catalog(DataConfig(dataset="ucf101", root=str(ucf)))
     first = manifest_digest(catalog, ucf, store)
     read: list[str] = []
@@ -218,4 +218,4 @@ def test_unchanged_files_are_not_read_again(ucf: Path, tmp_path: Path, monkeypat
 def test_a_file_that_vanished_is_named(ucf: Path, tmp_path: Path) -> None:
     catalog = pd.DataFrame([("Run/gone.avi", 0, "Run", "train", "g")], columns=COLUMNS)
     with pytest.raises(DataError, match=r"gone\.avi: cannot be read"):
-        manifest_digest(catalog, ucf, Store(tmp_path))
+        manifest_digest(catalog, ucf, StoreFiles(tmp_path))

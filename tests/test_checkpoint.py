@@ -13,7 +13,7 @@ from helpers import bits, stopped, train
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.session import Session
 from kdtune.train.state import TrialState
@@ -30,7 +30,7 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 
 @pytest.fixture(scope="module")
 def undisturbed(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
-    return train(config, Store(tmp_path_factory.mktemp("undisturbed")), prepared)
+    return train(config, StoreFiles(tmp_path_factory.mktemp("undisturbed")), prepared)
 
 
 class Stop(Exception):
@@ -49,14 +49,14 @@ def test_short_epochs_have_no_checkpoint_each_but_stages_and_stopping_have(
     monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", 0.0)
     alone = config.model_copy(update={"stages": {"mid": 3, "late": 5}, "epochs": 5, "teacher": None})
     saved = saved_epochs(monkeypatch)
-    undisturbed = bits(train(alone, Store(tmp_path / "undisturbed"), prepared))
+    undisturbed = bits(train(alone, StoreFiles(tmp_path / "undisturbed"), prepared))
     assert saved == [3, 5]
     saved.clear()
-    files = stopped(alone, Store(tmp_path / "stopped"), prepared, 2)
+    files = stopped(alone, StoreFiles(tmp_path / "stopped"), prepared, 2)
     assert saved == [2]
     assert read_checkpoint(files.checkpoint)["epoch"] == 2
     saved.clear()
-    assert bits(train(alone, Store(tmp_path / "stopped"), prepared)) == undisturbed
+    assert bits(train(alone, StoreFiles(tmp_path / "stopped"), prepared)) == undisturbed
     assert saved == [3, 5]
 
 
@@ -72,7 +72,7 @@ def test_what_the_first_checkpoint_would_take_follows_from_its_size(
     monkeypatch.setattr("kdtune.train.state.CHECKPOINT_SHARE", 0.02)
     monkeypatch.setattr("kdtune.train.state.CHECKPOINT_RATE", bytes_a_second)
     saved = saved_epochs(monkeypatch)
-    train(config.model_copy(update={"teacher": None}), Store(tmp_path), prepared)
+    train(config.model_copy(update={"teacher": None}), StoreFiles(tmp_path), prepared)
     assert saved[0] == first, "the stage's is written anyway"
 
 
@@ -108,12 +108,12 @@ def test_a_checkpoint_within_an_epoch_holds_the_position(
     with monkeypatch.context() as patch:
         patch.setattr(TrialState, "save_if_due", save_and_stop)
         with pytest.raises(Stop):
-            train(config, Store(tmp_path), prepared)
-    files = Session(Store(tmp_path), dict(prepared.folders)).files(config)
+            train(config, StoreFiles(tmp_path), prepared)
+    files = Session(StoreFiles(tmp_path), dict(prepared.folders)).files(config)
     parts = read_checkpoint(files.checkpoint)
     assert parts["epoch"] == 1
     assert len(parts["progress"]["losses"]) == step
-    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+    assert bits(train(config, StoreFiles(tmp_path), prepared)) == bits(undisturbed)
 
 
 @pytest.mark.slow
@@ -128,11 +128,11 @@ def test_long_epochs_have_checkpoints_within(
         saved(state, files, stage)
 
     monkeypatch.setattr(TrialState, "save", save)
-    train(config, Store(tmp_path / "seldom"), prepared)
+    train(config, StoreFiles(tmp_path / "seldom"), prepared)
     assert [place for place in at if place[1] > 0] == [], "a short epoch has none"
     at.clear()
     monkeypatch.setattr("kdtune.train.state.CHECKPOINT_EVERY_S", 0.0)
-    assert bits(train(config, Store(tmp_path / "often"), prepared)) == bits(undisturbed)
+    assert bits(train(config, StoreFiles(tmp_path / "often"), prepared)) == bits(undisturbed)
     steps = max(step for _, step in at)
     assert steps > 1
     # The teacher's epoch, then the trial's own.
@@ -141,12 +141,12 @@ def test_long_epochs_have_checkpoints_within(
 
 
 def test_a_checkpoint_of_another_version_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, Store(tmp_path), prepared, 1)
+    files = stopped(config, StoreFiles(tmp_path), prepared, 1)
     parts = read_checkpoint(files.checkpoint)
     del parts["samples"]
     torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)
     with pytest.raises(StoreError, match="another version wrote the checkpoint: it has no samples; remove its folder"):
-        train(config, Store(tmp_path), prepared)
+        train(config, StoreFiles(tmp_path), prepared)
 
 
 def torn(path: Path) -> None:
@@ -173,11 +173,11 @@ def test_the_one_before_is_used_to_the_same_bits(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = stopped(config, Store(tmp_path), prepared, 3)
+    files = stopped(config, StoreFiles(tmp_path), prepared, 3)
     assert read_checkpoint(files.checkpoint)["epoch"] == 3
     assert read_checkpoint(files.checkpoint_before)["epoch"] == 2
     damage(files.checkpoint)
-    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+    assert bits(train(config, StoreFiles(tmp_path), prepared)) == bits(undisturbed)
     said = capsys.readouterr().err
     if files.checkpoint.exists() and damage is not Path.unlink:
         assert "resuming from the previous checkpoint" in said
@@ -186,7 +186,7 @@ def test_the_one_before_is_used_to_the_same_bits(
 
 
 def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, Store(tmp_path), prepared, 1)
+    files = stopped(config, StoreFiles(tmp_path), prepared, 1)
     torch.save(read_checkpoint(files.checkpoint), files.checkpoint)
     with pytest.raises(StoreError, match="does not match its checksum"):
         read_checkpoint(files.checkpoint)
@@ -195,10 +195,10 @@ def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepa
 def test_where_both_are_damaged_the_trial_begins_again_and_says_so(
     config: TrialConfig, prepared: Session, undisturbed: TrialFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = stopped(config, Store(tmp_path), prepared, 2)
+    files = stopped(config, StoreFiles(tmp_path), prepared, 2)
     one_bit(files.checkpoint)
     torn(files.checkpoint_before)
-    assert bits(train(config, Store(tmp_path), prepared)) == bits(undisturbed)
+    assert bits(train(config, StoreFiles(tmp_path), prepared)) == bits(undisturbed)
     said = capsys.readouterr().err
     assert "checkpoint.pt: the checkpoint is damaged: it does not match its checksum" in said
     assert "checkpoint_before.pt: the checkpoint cannot be read" in said

@@ -25,7 +25,7 @@ from kdtune.clips.frames.tiers import Frame, Tier
 from kdtune.clips.frames.writing import Part, StoreWriter
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
 JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
@@ -35,13 +35,13 @@ import sys, threading
 from kdtune.clips.frames import parts, writing
 from kdtune.clips.frames.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 decode, count = parts.decode, []
 {patch}
 print("ready", flush=True)
 sys.stdin.readline()
 data = DataConfig(dataset="synthetic", root=sys.argv[1])
-clips = prepare_clips(data, ClipConfig(frames=8, size=32, tier=sys.argv[3]), Store(sys.argv[2]))
+clips = prepare_clips(data, ClipConfig(frames=8, size=32, tier=sys.argv[3]), StoreFiles(sys.argv[2]))
 print(len(count), clips.digest, flush=True)
 """
 
@@ -128,14 +128,14 @@ def killed(
 ) -> tuple[ClipStore, Path]:
     """A store built in one go, and the folder of a build whose process was killed after three videos."""
     folder, tier = tmp_path_factory.mktemp("killed"), request.param
-    whole = prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": tier}), Store(folder / "whole"))
+    whole = prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": tier}), StoreFiles(folder / "whole"))
     with start(BLOCKED_AFTER_THREE, eight_videos, folder / "killed", tier) as child:
         go(child)
         assert child.stdout is not None
         assert child.stdout.readline() == "begun\n"
         os.kill(child.pid, signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
-    store = Store(folder / "killed")
+    store = StoreFiles(folder / "killed")
     assert not store.clips(whole.folder.name).exists()
     return whole, store.making_clips(whole.folder.name)
 
@@ -145,7 +145,7 @@ def test_a_killed_build_resumes(
     after: str, killed: tuple[ClipStore, Path], eight: DataConfig, tmp_path: Path, decodes: list[str]
 ) -> None:
     whole, interrupted = killed
-    store, kept = Store(tmp_path), 3
+    store, kept = StoreFiles(tmp_path), 3
     folder, left = store.clips(whole.folder.name), store.making_clips(whole.folder.name)
     shutil.copytree(interrupted, left)
     lines = left / "progress.jsonl"
@@ -188,7 +188,7 @@ def test_a_disk_that_is_too_small_is_refused_before_decoding(
     with pytest.raises(
         DataError, match=r"the frames need about 4\.\d MiB, but its disk has [34]\.\d MiB free"
     ) as caught:
-        prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": "raw"}), Store(small_disk))
+        prepare_clips(eight, SMALL_CLIP.model_copy(update={"tier": "raw"}), StoreFiles(small_disk))
     assert str(small_disk / "clips") in str(caught.value)
     assert "--store" in str(caught.value)
     assert decodes == []
@@ -207,7 +207,7 @@ def test_a_disk_that_fills_up_stops_cleanly_and_keeps_what_is_made(
             fill_disk(small_disk, leave=100_000)
 
     monkeypatch.setattr(StoreWriter, "add", add_and_fill)
-    store = Store(small_disk)
+    store = StoreFiles(small_disk)
     with pytest.raises(DataError) as caught:
         prepare_clips(eight, SMALL_CLIP, store)
     said = r"the disk is full: [34] of 8 videos are decoded and kept, the others need about [23]\.\d MiB"
@@ -239,13 +239,13 @@ def test_a_videos_length_does_not_matter_to_memory(tmp_path: Path) -> None:
 from pathlib import Path
 from kdtune.clips.frames.build import prepare_clips
 from kdtune.config.sections import ClipConfig, DataConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 def peak():  # not getrusage's, which in a new process is the parent's
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return 1024 * int(line.split()[1])
 before = peak()
 data = DataConfig(dataset="folder", root={str(tmp_path / "set")!r})
-clips = prepare_clips(data, ClipConfig(), Store({str(tmp_path)!r}))
+clips = prepare_clips(data, ClipConfig(), StoreFiles({str(tmp_path)!r}))
 print(clips.record["bytes"], peak() - before, peak())
 """
     size, grown, peak = map(int, run_python(code).stdout.split())

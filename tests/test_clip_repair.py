@@ -19,7 +19,7 @@ from kdtune.clips.frames.tiers import Frame, Tier
 from kdtune.clips.frames.writing import StoreWriter, write_part
 from kdtune.config.sections import DataConfig
 from kdtune.errors import StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 
 #: What a sweep does before its first trial.
@@ -29,18 +29,18 @@ Prepare = Callable[[], ClipStore]
 @pytest.fixture(scope="module", params=["raw", "jpeg"])
 def built(request: pytest.FixtureRequest, eight: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     tier = SMALL_CLIP.model_copy(update={"tier": request.param})
-    return prepare_clips(eight, tier, Store(tmp_path_factory.mktemp("built")))
+    return prepare_clips(eight, tier, StoreFiles(tmp_path_factory.mktemp("built")))
 
 
 @pytest.fixture
 def copy(built: ClipStore, tmp_path: Path) -> ClipStore:
-    return copied(built, Store(tmp_path))
+    return copied(built, StoreFiles(tmp_path))
 
 
 @pytest.fixture
 def prepare(eight: DataConfig, tmp_path: Path) -> Prepare:
     """Open the copy through `prepare_clips`."""
-    return lambda: prepare_clips(eight, SMALL_CLIP, Store(tmp_path))
+    return lambda: prepare_clips(eight, SMALL_CLIP, StoreFiles(tmp_path))
 
 
 def big(clips: ClipStore) -> Path:
@@ -121,7 +121,7 @@ def test_a_video_that_decodes_to_other_frames_makes_it_anew(
     built: ClipStore, prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Make a sound store of other frames, as another decoder of the same version might."""
-    folder = Store(tmp_path).clips(built.folder.name)
+    folder = StoreFiles(tmp_path).clips(built.folder.name)
     writer = StoreWriter(folder, built.size, built.tier)
     for i in range(8):
         frames = (Frame(t, 255 - pixels, "decord") for t, pixels in enumerate(built.frames(i)))
@@ -167,7 +167,7 @@ def test_a_replaced_video_of_the_same_size_and_time_gives_a_new_store(eight_vide
     """As `cp -p` or `rsync -t` would."""
     root = tmp_path / "set"
     shutil.copytree(eight_videos, root)
-    data, store = DataConfig(dataset="synthetic", root=str(root)), Store(tmp_path / "store")
+    data, store = DataConfig(dataset="synthetic", root=str(root)), StoreFiles(tmp_path / "store")
     first = prepare_clips(data, SMALL_CLIP, store)
     small, large = sorted(root.glob("Rise/*.avi"), key=lambda path: path.stat().st_size)
     was = large.stat()

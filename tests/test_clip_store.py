@@ -18,7 +18,7 @@ from kdtune.clips.frames.build import find_clips, prepare_clips
 from kdtune.clips.frames.store import ClipStore, usable
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 
 RAW_FILES = ("frames.u8", "index.parquet", "refused.csv", "store.json")
@@ -27,7 +27,7 @@ JPEG_FILES = ("frames.jpeg", "frames.npy", *RAW_FILES[1:])
 
 @pytest.fixture
 def copy(eight_clips: ClipStore, tmp_path: Path) -> ClipStore:
-    return copied(eight_clips, Store(tmp_path))
+    return copied(eight_clips, StoreFiles(tmp_path))
 
 
 def test_it_holds_what_decodes(eight_clips: ClipStore, eight: DataConfig, eight_videos: Path) -> None:
@@ -53,14 +53,16 @@ def test_the_second_time_nothing_is_decoded(
     eight_clips: ClipStore, eight: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(building, "build", lambda *_: pytest.fail("built again"))
-    again = prepare_clips(eight, SMALL_CLIP, Store(eight_clips.folder.parents[1]))
+    again = prepare_clips(eight, SMALL_CLIP, StoreFiles(eight_clips.folder.parents[1]))
     assert again.digest == eight_clips.digest
     assert again.manifest == eight_clips.manifest
     assert capsys.readouterr().err == ""
 
 
 def test_another_size_is_another_store(eight_clips: ClipStore, eight: DataConfig) -> None:
-    other = prepare_clips(eight, ClipConfig(frames=8, size=16, resize=(20, 24)), Store(eight_clips.folder.parents[1]))
+    other = prepare_clips(
+        eight, ClipConfig(frames=8, size=16, resize=(20, 24)), StoreFiles(eight_clips.folder.parents[1])
+    )
     assert other.folder != eight_clips.folder
     assert other.size == (20, 24)
     assert other.manifest == eight_clips.manifest
@@ -70,11 +72,11 @@ def test_another_size_is_another_store(eight_clips: ClipStore, eight: DataConfig
 def test_a_store_that_was_read_by_other_rules_is_left_alone(
     eight_clips: ClipStore, eight: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = copied(eight_clips, Store(tmp_path))
+    older = copied(eight_clips, StoreFiles(tmp_path))
     before = {path.name: path.read_bytes() for path in older.folder.iterdir()}
     monkeypatch.setattr(building, "READING", building.READING + 1)
-    assert find_clips(eight, SMALL_CLIP, Store(tmp_path)) is None
-    now = prepare_clips(eight, SMALL_CLIP, Store(tmp_path))
+    assert find_clips(eight, SMALL_CLIP, StoreFiles(tmp_path)) is None
+    now = prepare_clips(eight, SMALL_CLIP, StoreFiles(tmp_path))
     assert now.folder != older.folder
     assert now.record["reading"] == eight_clips.record["reading"] + 1
     assert {path.name: path.read_bytes() for path in older.folder.iterdir()} == before
@@ -92,7 +94,7 @@ def test_refused_videos_are_left_out_and_listed(
     eight_clips: ClipStore, eight_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = with_broken_videos(eight_videos, tmp_path, 1)
-    clips = prepare_clips(data, SMALL_CLIP, Store(tmp_path / "store"))
+    clips = prepare_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "store"))
     refused = pd.read_csv(clips.folder / "refused.csv")
     assert list(refused["video"]) == ["Rise/v_Rise_g01_c01.avi"]
     assert refused["reason"].str.startswith("promises ").all()
@@ -109,7 +111,7 @@ def test_refused_videos_are_left_out_and_listed(
 
 def test_too_many_refused_is_an_error_with_reasons(eight_videos: Path, tmp_path: Path) -> None:
     data = with_broken_videos(eight_videos, tmp_path, 2)
-    store = Store(tmp_path / "store")
+    store = StoreFiles(tmp_path / "store")
     with pytest.raises(DataError) as caught:
         prepare_clips(data, SMALL_CLIP, store)
     assert "2 of 8 videos are refused" in str(caught.value)

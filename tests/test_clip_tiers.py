@@ -21,7 +21,7 @@ from kdtune.clips.tuples import read_clips
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.train.session import Session
 
@@ -38,17 +38,17 @@ def data(eight_videos: Path) -> DataConfig:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("tiers"))
+def store(tmp_path_factory: pytest.TempPathFactory) -> StoreFiles:
+    return StoreFiles(tmp_path_factory.mktemp("tiers"))
 
 
 @pytest.fixture(scope="module")
-def raw(data: DataConfig, store: Store) -> ClipStore:
+def raw(data: DataConfig, store: StoreFiles) -> ClipStore:
     return prepare_clips(data, as_tier("raw"), store)
 
 
 @pytest.fixture(scope="module")
-def jpeg(data: DataConfig, store: Store) -> ClipStore:
+def jpeg(data: DataConfig, store: StoreFiles) -> ClipStore:
     return prepare_clips(data, as_tier("jpeg"), store)
 
 
@@ -73,7 +73,7 @@ def test_what_is_read_is_what_the_jpegs_hold(raw: ClipStore, jpeg: ClipStore) ->
 
 
 def test_quality_and_tier_are_other_stores_and_other_data(
-    raw: ClipStore, jpeg: ClipStore, data: DataConfig, store: Store
+    raw: ClipStore, jpeg: ClipStore, data: DataConfig, store: StoreFiles
 ) -> None:
     small = prepare_clips(data, as_tier("jpeg", 30), store)
     assert small.record["bytes"] < jpeg.record["bytes"] < raw.record["bytes"]
@@ -135,11 +135,11 @@ from kdtune.clips.frames.build import prepare_clips
 from kdtune.clips.frames.store import ClipStore
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import UserError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 data = DataConfig(dataset="synthetic", root={str(eight_videos)!r})
 def clip(tier): return ClipConfig(frames=8, size=32, tier=tier)
-print(prepare_clips(data, clip("auto"), Store({str(tmp_path)!r})).digest)
-for attempt in (lambda: prepare_clips(data, clip("jpeg"), Store({str(tmp_path)!r})),
+print(prepare_clips(data, clip("auto"), StoreFiles({str(tmp_path)!r})).digest)
+for attempt in (lambda: prepare_clips(data, clip("jpeg"), StoreFiles({str(tmp_path)!r})),
                 lambda: ClipStore.open(Path({str(jpeg.folder)!r}))):
     try:
         attempt()
@@ -187,14 +187,14 @@ def test_the_estimate_is_near(tier: str, raw: ClipStore, jpeg: ClipStore, data: 
 def test_auto_on_a_small_disk_keeps_jpegs_and_stays_with_them(
     jpeg: ClipStore, data: DataConfig, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips = prepare_clips(data, CLIP, Store(small_disk))
+    clips = prepare_clips(data, CLIP, StoreFiles(small_disk))
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.startswith("kdtune: clips: about 4.")
     assert "MiB as raw frames, the disk has 3.0 MiB free: kept as JPEG (quality 95, about " in first
     assert last.endswith("GiB at 37×49 as JPEG (quality 95)")
     assert clips.digest == jpeg.digest
     # An existing store is used on a larger disk, too, and even if it is damaged.
-    roomy = Store(tmp_path)
+    roomy = StoreFiles(tmp_path)
     shutil.copytree(clips.folder, roomy.clips(clips.folder.name))
     assert prepare_clips(data, CLIP, roomy).tier.name == "jpeg"
     (roomy.clips(clips.folder.name) / "store.json").unlink()
@@ -202,14 +202,16 @@ def test_auto_on_a_small_disk_keeps_jpegs_and_stays_with_them(
     assert (again.tier.name, again.digest) == ("jpeg", jpeg.digest)
 
 
-def test_auto_takes_raw_where_both_are_there(raw: ClipStore, jpeg: ClipStore, data: DataConfig, store: Store) -> None:
+def test_auto_takes_raw_where_both_are_there(
+    raw: ClipStore, jpeg: ClipStore, data: DataConfig, store: StoreFiles
+) -> None:
     assert prepare_clips(data, CLIP, store).folder == raw.folder
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tier_is_in_the_key_by_its_pixels(raw: ClipStore, eight_videos: Path, store: Store) -> None:
+def test_a_tier_is_in_the_key_by_its_pixels(raw: ClipStore, eight_videos: Path, store: StoreFiles) -> None:
     form = {"data": {"dataset": "synthetic", "root": str(eight_videos)}, "teacher": {"student": {"backbone": "c3d"}}}
 
     def key(clip: dict[str, object], teacher_clip: dict[str, object] | None = None) -> str:

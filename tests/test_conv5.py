@@ -19,7 +19,7 @@ from kdtune.config.network import SMALLEST_CONV5
 from kdtune.config.trial import TrialConfig
 from kdtune.models.conv5 import with_conv5
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.importing.imports import import_checkpoint
 from kdtune.train.measuring.evaluate import evaluate
@@ -29,7 +29,7 @@ from kdtune.train.session import Session
 torch.set_num_threads(1)
 
 
-def imported(theirs: torch.nn.Module, own: TrialConfig, folder: Path, store: Store) -> PclNetwork:
+def imported(theirs: torch.nn.Module, own: TrialConfig, folder: Path, store: StoreFiles) -> PclNetwork:
     ours = build_network(own).eval()
     files = import_checkpoint(saved(folder, theirs.state_dict()), own, store).files
     ours.load_state_dict(final_weights(files.checkpoint))
@@ -38,7 +38,7 @@ def imported(theirs: torch.nn.Module, own: TrialConfig, folder: Path, store: Sto
 
 @pytest.mark.parametrize("backbone", ["r3d", "r21d", "c3d"])
 @torch.no_grad()
-def test_features_are_those_of_pcls_networks(backbone: str, tmp_path: Path, store: Store) -> None:
+def test_features_are_those_of_pcls_networks(backbone: str, tmp_path: Path, store: StoreFiles) -> None:
     theirs, own = pretrained(backbone), config(backbone)
     ours = imported(theirs, own, tmp_path, store)
     x = clips(2, 2, 3, 8, 48, 48)
@@ -85,7 +85,7 @@ def test_a_network_without_such_a_stage_is_refused() -> None:
 
 @torch.no_grad()
 def test_retrieval_is_pcls_on_the_same_weights(
-    trial_form: dict[str, Any], prepared: Session, tmp_path: Path, store: Store
+    trial_form: dict[str, Any], prepared: Session, tmp_path: Path, store: StoreFiles
 ) -> None:
     own = TrialConfig.model_validate({**trial_form, "evaluation": {"clips": 3, "features": "conv5"}})
     theirs = pretrained()

@@ -16,7 +16,7 @@ from measuring import measured, trial_of
 from kdtune.clips.dataset import TrialData
 from kdtune.config.metrics import OF_COST
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.measuring.cost import epoch_seconds
 from kdtune.train.replay import Replay
@@ -43,7 +43,7 @@ TEACHER = {"student": {"backbone": "c3d", "width": 4}, "epochs": 1, "stages": {"
 def test_a_trials_result_holds_what_it_cost(
     sections: dict[str, Any], trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
-    files = train(trial_of(trial_form, **sections), Store(tmp_path), prepared)
+    files = train(trial_of(trial_form, **sections), StoreFiles(tmp_path), prepared)
     result = files.result()
     assert result is not None
     cost = result["cost"]
@@ -63,7 +63,7 @@ def test_a_fine_tuning_is_a_trial_with_costs_of_its_own(
     config = trial_of(trial_form, finetune={"epochs": 1})
     assert config.finetuned is not None
     assert config.finetuned.start is not None
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     tuned = train(config.finetuned, store, prepared).result()
     whole = store.trial(prepared.key(config.finetuned.start)).result()
     assert tuned is not None
@@ -86,7 +86,7 @@ def test_trials_that_are_alike_are_measured_once_in_a_process(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     taught = {"teacher": TEACHER, "loss": {"lambda": 0.5, "tau": 2.0}}
-    session = Session(Store(tmp_path / "one"), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path / "one"), dict(prepared.folders))
 
     def cost(**sections: Any) -> dict[str, float]:
         config = trial_of(trial_form, **sections)
@@ -102,14 +102,14 @@ def test_trials_that_are_alike_are_measured_once_in_a_process(
     for unlike in ({}, {**taught, "optimizer": {"batch": 8}}, {"loss": {"alpha": 0.0}}):
         assert cost(**unlike)["clip_ms"] != first["clip_ms"]
     # Another session measures anew, and the costs that do not depend on time are equal.
-    session = Session(Store(tmp_path / "another"), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path / "another"), dict(prepared.folders))
     alone = cost(**other)
     assert [alone[name] for name in OF_COST[:3]] == [first[name] for name in OF_COST[:3]]
 
 
 @pytest.mark.slow
 def test_replay_does_not_compare_costs(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     session = Session(store)
     session.prepare(tiny)
     files = train(tiny, store, session)
@@ -132,16 +132,16 @@ def test_measuring_changes_no_bit(
     """The bits of the trial and of the next one in the same process, with the same kept samples, do not change."""
     trials = [trial_of(trial_form, teacher=TEACHER, seed=seed) for seed in (0, 1)]
 
-    def ended(store: Store) -> list[Any]:
+    def ended(store: StoreFiles) -> list[Any]:
         session = Session(store, dict(prepared.folders))
         for config in trials:
             for _ in session.trial(config, CPU):
                 pass
         return [bits(session.files(config)) for config in trials]
 
-    measuring = ended(Store(tmp_path / "measured"))
+    measuring = ended(StoreFiles(tmp_path / "measured"))
     monkeypatch.setattr("kdtune.train.session.trial_cost", lambda *_: {})
-    assert ended(Store(tmp_path / "not measured")) == measuring
+    assert ended(StoreFiles(tmp_path / "not measured")) == measuring
 
 
 def test_measuring_leaves_generators_and_samples_alone(tiny: TrialConfig, prepared: Session) -> None:

@@ -20,7 +20,7 @@ from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.config.network import Own, Torchvision
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import make_deterministic
 from kdtune.train.session import Session
@@ -64,7 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def trained(config: TrialConfig, device: str, store: Path, folders: dict[str, str]) -> TrialFiles:
-    session = Session(Store(store), folders)
+    session = Session(StoreFiles(store), folders)
     for _ in session.trial(config, torch.device(device)):
         pass
     files = session.files(config)
@@ -102,10 +102,10 @@ PACKED = """
 import json, sys
 import torch
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 form, device, store, folders = sys.argv[1:]
-run = Session(Store(store), json.loads(folders)).trial(TrialConfig.model_validate_json(form), torch.device(device))
+run = Session(StoreFiles(store), json.loads(folders)).trial(TrialConfig.model_validate_json(form), torch.device(device))
 print("ready", flush=True)
 sys.stdin.readline()
 for row in run:
@@ -137,7 +137,7 @@ def test_two_processes_at_once_give_the_bits_of_one_alone(device: str, folders: 
                 process.stdin.flush()
     assert (left.returncode, right.returncode) == (0, 0)
     for name in ("left", "right"):
-        assert bits(Store(tmp_path / name).trial(alone.key)) == bits(alone)
+        assert bits(StoreFiles(tmp_path / name).trial(alone.key)) == bits(alone)
 
 
 @NEEDS_GPU

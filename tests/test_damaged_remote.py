@@ -15,7 +15,7 @@ from fuzzing import fuzz, fuzzed
 from hypothesis import strategies as st
 
 from kdtune.errors import UserError
-from kdtune.store import Store, lease
+from kdtune.store import StoreFiles, lease
 from kdtune.store.files import append_jsonl, write_atomic
 
 NAMES = ["zzz", "-1", "99999999999", "²", "..", "0x1", "a b", "x" * 300, "00000000", "../../../evil", ".hidden"]
@@ -33,7 +33,7 @@ DAMAGES = st.one_of(
 numbers = itertools.count()
 
 
-def made(store: Store) -> None:
+def made(store: StoreFiles) -> None:
     """A complete trial."""
     store.claim()
     with store.lock("trial-k"):
@@ -43,7 +43,7 @@ def made(store: Store) -> None:
         files.write_result({"epochs": 1, "stages": {}, "weights_sha256": "0" * 64})
 
 
-def used(store: Store) -> None:
+def used(store: StoreFiles) -> None:
     store.claim()
     with store.lock("trial-k"):
         files = store.trial("k")
@@ -54,7 +54,7 @@ def used(store: Store) -> None:
     store.sweeps()
 
 
-def spoil(store: Store, url: str, damages: list[tuple[str, Any, bytes]]) -> None:
+def spoil(store: StoreFiles, url: str, damages: list[tuple[str, Any, bytes]]) -> None:
     remote = fsspec.filesystem("memory")
     root = url.removeprefix("memory:/")
     objects = sorted(remote.find(root))
@@ -75,13 +75,13 @@ def attempted(damages: list[tuple[str, Any, bytes]]) -> None:
         patch.setattr(os, "fsync", lambda _: None)
         url = f"memory://damaged-{next(numbers)}/x"
         patch.setenv("KDTUNE_CACHE", f"{folder}/copies/first")
-        first = Store(url)
+        first = StoreFiles(url)
         made(first)
         spoil(first, url, damages)
         for machine in ("first", "second"):
             patch.setenv("KDTUNE_CACHE", f"{folder}/copies/{machine}")
             with suppress(UserError):  # no other error
-                used(Store(url))
+                used(StoreFiles(url))
         assert not list(Path(folder).rglob("evil*"))
         assert [path.name for path in Path(folder).iterdir()] == ["copies"]
 

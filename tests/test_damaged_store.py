@@ -17,7 +17,7 @@ from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, DamageError
 from kdtune.history.record import read_record
-from kdtune.store import Store, seal
+from kdtune.store import StoreFiles, seal
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.store.kinds import KINDS, records
 from kdtune.sweep.importance import importances
@@ -59,7 +59,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "epochs": 1,
         "stages": {"late": 1},
     }
-    session = Session(Store(tmp_path_factory.mktemp("prepared")))
+    session = Session(StoreFiles(tmp_path_factory.mktemp("prepared")))
     session.prepare(TrialConfig.model_validate(trial))
     file = damage.trained_sweep(tmp_path_factory.mktemp("small"), session, trial)
     found = Swept(file, damage.Snapshot(file.parent / "runs"))
@@ -141,7 +141,7 @@ def test_a_changed_figure_of_each_kind_of_record_is_named_and_repaired(kind: Any
 
 
 def test_a_checkpoint_that_holds_other_weights_is_named_and_its_trial_is_no_longer_complete(swept: Swept) -> None:
-    trials = [files for files in Store(swept.root).trials() if files.checkpoint.exists()]
+    trials = [files for files in StoreFiles(swept.root).trials() if files.checkpoint.exists()]
     with swept.snapshot.restored():
         trials[0].checkpoint.write_bytes(trials[1].checkpoint.read_bytes())
         code, out, _ = swept.run("store", "check")
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_holds_other_weights_is_named_and_its_trial_is_no_long
 
 
 def test_what_is_in_work_is_left_alone(swept: Swept) -> None:
-    store = Store(swept.root)
+    store = StoreFiles(swept.root)
     files = store.trials()[0]
     with swept.snapshot.restored():
         files.result_file.write_text("{")
@@ -180,8 +180,8 @@ def test_one_damaged_trial_hides_no_other(swept: Swept) -> None:
 
 @pytest.mark.parametrize("way", [way for way in damage.WAYS if way != "deleted"])
 def test_a_damaged_journal_costs_the_importances_alone(way: str, swept: Swept) -> None:
-    files = Store(swept.root).sweep("small")
-    record = read_record(Store(swept.root), "small")
+    files = StoreFiles(swept.root).sweep("small")
+    record = read_record(StoreFiles(swept.root), "small")
     with swept.snapshot.restored():
         damage.damaged(files.study(files.folder / record.ledger), way, 0.5)
         assert importances(files, record) == {}

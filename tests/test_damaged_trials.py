@@ -18,7 +18,7 @@ from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.sweep.group import outcome_in_store
 from kdtune.train import trial as loop
@@ -73,14 +73,14 @@ class Trials:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder = tmp_path_factory.mktemp("whole")
     clips = rendered_clips(folder / "clips", CONFIG.clip.stored_size, classes=("Rise", "Grow"), groups=4, clips=2)
-    session = Session(Store(folder / "store"), {source_id(CONFIG.data, CONFIG.clip): str(clips.folder)})
+    session = Session(StoreFiles(folder / "store"), {source_id(CONFIG.data, CONFIG.clip): str(clips.folder)})
     list(session.trial(CONFIG, CPU))
     return session
 
 
 @pytest.fixture
 def trials(whole: Session, tmp_path: Path) -> Trials:
-    store = Store(shutil.copytree(whole.store.root, tmp_path / "store"))
+    store = StoreFiles(shutil.copytree(whole.store.root, tmp_path / "store"))
     return Trials(Session(store, dict(whole.folders), cache=whole.cache, costs=whole.costs), whole.files(CONFIG))
 
 
@@ -311,13 +311,13 @@ def test_a_checkpoint_that_learned_from_other_weights_is_dropped(
 def test_other_weights_are_not_served_nor_imported(damage: str, trials: Trials, tmp_path: Path) -> None:
     files = trials.files(START)
     trained_student(files)
-    other = Store(tmp_path / "other")
+    other = StoreFiles(tmp_path / "other")
     import_trial(files.folder, other)
     WEIGHTS[damage](files)
     with pytest.raises(StoreError, match=r"remove its folder to train it again|no longer has a checkpoint"):
         trained_student(files)
     with pytest.raises(StoreError):
-        import_trial(files.folder, Store(tmp_path / "third"))
+        import_trial(files.folder, StoreFiles(tmp_path / "third"))
     assert import_trial(other.trial(files.key).folder, trials.session.store) == files.key
     trained_student(files)
 
@@ -338,7 +338,7 @@ DAMAGED = ("epochs.jsonl", "result.json", "checkpoint.pt", "stage_early.pt")
 
 @fuzzed
 def test_any_damage_to_any_files_ends_in_the_same_bits(examples: int, whole: Session, tmp_path: Path) -> None:
-    store, count = Store(tmp_path / "store"), 0
+    store, count = StoreFiles(tmp_path / "store"), 0
     session = Session(store, dict(whole.folders), cache=whole.cache, costs=whole.costs)
     damage = st.tuples(
         st.sampled_from([CONFIG, TEACHER, START]),

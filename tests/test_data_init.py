@@ -21,7 +21,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.errors import DataError
 from kdtune.plan.fit import clip_for
 from kdtune.plan.plan import plan
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 
 def classes(videos: Path, root: Path) -> None:
@@ -109,7 +109,7 @@ def test_each_layout_gives_a_file_that_plan_reads(
     assert said in text
     assert "# cost " in text
     assert sweep.name == "my_videos"
-    planned = "\n".join(plan(sweep, Store(tmp_path / "runs")))
+    planned = "\n".join(plan(sweep, StoreFiles(tmp_path / "runs")))
     assert said in planned
     # 40 videos are too few to validate on, which the file, the messages and `plan` say alike.
     for place in (text.replace("\n#     ", " "), messages, planned):

@@ -15,7 +15,7 @@ import pytest
 from helpers import CPU, ROOT, bits, train
 
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train.session import Session
 
 
@@ -29,7 +29,7 @@ def distilled(trial_form: dict[str, Any]) -> TrialConfig:
 
 @pytest.fixture(scope="module")
 def reference(distilled: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
-    return train(distilled, Store(tmp_path_factory.mktemp("reference")), prepared)
+    return train(distilled, StoreFiles(tmp_path_factory.mktemp("reference")), prepared)
 
 
 #: A user's script without an `if __name__ == "__main__"` guard. A loader worker must not run it again.
@@ -37,10 +37,10 @@ TRAINS = """
 import json, sys
 import torch
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 config, store, folders, workers = sys.argv[1:]
-session = Session(Store(store), json.loads(folders), int(workers))
+session = Session(StoreFiles(store), json.loads(folders), int(workers))
 for _ in session.trial(TrialConfig.model_validate_json(config), torch.device("cpu")):
     pass
 """
@@ -64,7 +64,9 @@ def training(
 def test_two_runs_have_the_same_bits(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
 ) -> None:
-    session = Session(Store(tmp_path), dict(prepared.folders))  # it shares nothing with the session of the first run
+    session = Session(
+        StoreFiles(tmp_path), dict(prepared.folders)
+    )  # it shares nothing with the session of the first run
     for _ in session.trial(distilled, CPU):
         pass
     again = session.files(distilled)
@@ -77,7 +79,7 @@ def test_loader_workers_change_no_bit_and_are_not_forked_from_the_trainer(
 ) -> None:
     """A fork copies the locks of the trainer's threads as they are, and the child may wait for one for ever."""
     monkeypatch.setattr("os.fork", lambda: pytest.fail("the trainer was forked"))
-    session = Session(Store(tmp_path), dict(prepared.folders), workers=2)
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders), workers=2)
     for row in session.trial(distilled, CPU):
         if row["epoch"] < distilled.epochs:
             assert len(multiprocessing.active_children()) == 2, "so many processes read ahead"
@@ -88,11 +90,11 @@ def test_loader_workers_change_no_bit_and_are_not_forked_from_the_trainer(
 def test_frames_decoded_anew_change_no_bit(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path
 ) -> None:
-    session = Session(Store(tmp_path))
+    session = Session(StoreFiles(tmp_path))
     session.prepare(distilled)
     assert session.folders.keys() == prepared.folders.keys()
     assert session.folders != prepared.folders
-    assert bits(train(distilled, Store(tmp_path), session)) == bits(reference)
+    assert bits(train(distilled, StoreFiles(tmp_path), session)) == bits(reference)
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_the_jpeg_tier_repeats_itself(distilled: TrialConfig, reference: TrialFi
     )
     ends = []
     for name, workers in (("a", 0), ("b", 0), ("c", 2)):
-        session = Session(Store(tmp_path / name), workers=workers)
+        session = Session(StoreFiles(tmp_path / name), workers=workers)
         session.prepare(config)
         for _ in session.trial(config, CPU):
             pass
@@ -122,7 +124,7 @@ def test_another_start_time_changes_no_bit(
     clock = time.perf_counter
     monkeypatch.setattr(time, "time", lambda: 4e9 + clock())
     monkeypatch.setattr(time, "perf_counter", lambda: 1e6 + 3 * clock())
-    files = train(distilled, Store(tmp_path), prepared)
+    files = train(distilled, StoreFiles(tmp_path), prepared)
     assert all(row["at"] > 4e9 for row in files.rows())
     assert bits(files) == bits(reference)
 
@@ -136,7 +138,7 @@ def test_beside_three_other_trials_the_bits_are_those_of_one_alone(
     others = [distilled.model_copy(update=update) for update in ({"seed": 1}, {"loss": loss}, {"teacher": None})]
     running = [training(script, config, tmp_path, prepared) for config in (distilled, *others)]
     assert [process.wait() for process in running] == [0, 0, 0, 0]
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders))
     assert bits(session.files(distilled)) == bits(reference)
     assert len({session.files(config).key for config in others} - {reference.key}) == 3
     assert all(bits(session.files(config)) != bits(reference) for config in others)
@@ -145,7 +147,7 @@ def test_beside_three_other_trials_the_bits_are_those_of_one_alone(
 def test_warm_targets_change_no_bit_load_no_teacher_and_serve_smaller_fractions(
     distilled: TrialConfig, prepared: Session, reference: TrialFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     # Another student of the same teacher on the same data computes the targets.
     other = distilled.model_copy(update={"student": distilled.student.model_copy(update={"backbone": "r21d"})})
     train(other, store, prepared)
@@ -166,7 +168,7 @@ def test_two_processes_make_one_trial_once_whatever_their_directory_threads_and_
         store = tmp_path / "runs"
         running.append(training(script, distilled, store, prepared, workers=1, cwd=folder, env=environment))
     assert [process.wait() for process in running] == [0, 0]
-    files = Store(tmp_path / "runs").trial(reference.key)
+    files = StoreFiles(tmp_path / "runs").trial(reference.key)
     assert bits(files) == bits(reference)
     # Only one of them trained each epoch: one row each, in order of time.
     times = [row["at"] for row in files.rows()]
@@ -195,13 +197,13 @@ def test_every_backbone_and_contrast_trains_and_repeats(
             "stages": {"late": 1},
         }
     )
-    first, second = (train(config, Store(tmp_path / name), prepared) for name in ("a", "b"))
+    first, second = (train(config, StoreFiles(tmp_path / name), prepared) for name in ("a", "b"))
     assert bits(first) == bits(second)
 
 
 def test_a_loss_that_is_not_finite_names_the_step(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     wild = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"lr": 1e30})})
     with pytest.raises(Exception, match=r"not finite at epoch 1, step \d of \d"):
-        train(wild, Store(tmp_path), prepared)
-    session = Session(Store(tmp_path), dict(prepared.folders))
+        train(wild, StoreFiles(tmp_path), prepared)
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders))
     assert "not finite" in (session.files(wild).failure() or "")

@@ -12,7 +12,7 @@ from helpers import CPU, bits, session_of, train
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train import trial as trial_module
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.loader import steps_of_an_epoch, training_batches
@@ -23,7 +23,7 @@ from kdtune.train.session import Session
 def test_each_stage_records_digests_of_weights_optimiser_and_samples(
     tiny: TrialConfig, prepared: Session, tmp_path: Path
 ) -> None:
-    files = train(tiny, Store(tmp_path), prepared)
+    files = train(tiny, StoreFiles(tmp_path), prepared)
     assert [path.name for path in sorted(files.folder.glob("*.pt"))] == ["checkpoint.pt", "stage_early.pt"]
     rows = {row.get("stage", row["epoch"]): row for row in files.rows()}
     for stage, path in (("early", files.stage_checkpoint("early")), ("late", files.checkpoint)):
@@ -33,7 +33,7 @@ def test_each_stage_records_digests_of_weights_optimiser_and_samples(
         assert content_digest(parts["optimizer"]["state"]) == rows[stage]["optimizer_sha256"]
         assert parts["samples"] == rows[stage]["samples_sha256"]
     forgetful = tiny.model_copy(update={"stage": tiny.stage.model_copy(update={"keep": False})})
-    again = train(forgetful, Store(tmp_path / "again"), prepared)
+    again = train(forgetful, StoreFiles(tmp_path / "again"), prepared)
     assert again.key == files.key
     assert bits(again) == bits(files)
     assert [path.name for path in again.folder.glob("*.pt")] == ["checkpoint.pt"]
@@ -41,7 +41,7 @@ def test_each_stage_records_digests_of_weights_optimiser_and_samples(
 
 def test_the_samples_digest_is_of_what_was_drawn_alone(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     def trained(name: str, **update: Any) -> list[str]:
-        rows = train(tiny.model_copy(update=update), Store(tmp_path / name), prepared).rows()
+        rows = train(tiny.model_copy(update=update), StoreFiles(tmp_path / name), prepared).rows()
         return [row["samples_sha256"] for row in rows]
 
     def by_hand(**update: Any) -> str:
@@ -72,7 +72,7 @@ def test_a_changed_profile_is_said_and_recorded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    session = session_of(Store(tmp_path), prepared)
+    session = session_of(StoreFiles(tmp_path), prepared)
     run = session.trial(tiny, CPU)
     next(run)
     run.close()
@@ -82,7 +82,7 @@ def test_a_changed_profile_is_said_and_recorded(
         return {**now(*arguments), "device": "another"}
 
     monkeypatch.setattr(trial_module, "profile", elsewhere)
-    files = train(tiny, Store(tmp_path), prepared)
+    files = train(tiny, StoreFiles(tmp_path), prepared)
     assert "resuming under another profile (device " in capsys.readouterr().err
     result = files.result()
     assert result is not None

@@ -17,7 +17,7 @@ from kdtune.clips.synthetic import make_synthetic
 from kdtune.config.load import load_sweep, load_trial
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
 from kdtune.train.samples import Samples
@@ -38,7 +38,7 @@ def test_a_teacher_may_have_had_a_teacher(trial_form: dict[str, Any], prepared: 
     first = {"student": {"backbone": "c3d", "width": 4}}
     second = {"student": {"backbone": "r21d", "width": 4}, "teacher": first}
     config = trial_of(trial_form, teacher=second)
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     ended = train(config, store, prepared)
     assert config.teacher is not None
     assert config.teacher.teacher is not None
@@ -56,7 +56,7 @@ def test_self_distillation_with_the_same_seed_has_the_scratch_trial_as_teacher(
     scratch, student = trial_of(trial_form), trial_of(trial_form, teacher={})
     assert student.teacher is not None
     assert prepared.key(student.teacher) == prepared.key(scratch)
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     before = bits(train(scratch, store, prepared))
     ended = train(student, store, prepared)
     assert len(list((tmp_path / "trials").iterdir())) == 2
@@ -136,7 +136,7 @@ def test_relations_and_features_are_the_teachers_own_of_the_very_samples(
     teacher = {"student": {"backbone": "c3d", "width": 6}}
     loss = {**trial_form["loss"], "lambda": 0.0, "beta": 0.5, "gamma": 0.25}
     config = trial_of(trial_form, student=student, teacher={**teacher, "loss": {"lambda": 1.0}}, loss=loss)
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     files = train(config, store, prepared)
     terms = files.rows()[0]["train"]
     assert set(terms) == {"loss", "pretext", "contrast", "relations", "features", "pretext_accuracy"}
@@ -174,12 +174,12 @@ def test_a_stopped_trial_with_a_projector_ends_in_the_same_bits(
     loss = {**trial_form["loss"], "lambda": 0.5, "beta": 0.5, "gamma": 0.5}
     teacher = {"student": {"backbone": "c3d", "width": 4}, **SHORT}
     config = TrialConfig.model_validate({**trial_form, "teacher": teacher, "loss": loss})
-    whole = train(config, Store(tmp_path / "whole"), prepared)
-    session = Session(Store(tmp_path / "stopped"), dict(prepared.folders))
+    whole = train(config, StoreFiles(tmp_path / "whole"), prepared)
+    session = Session(StoreFiles(tmp_path / "stopped"), dict(prepared.folders))
     run = session.trial(config, CPU)
     next(run)
     run.close()
-    assert bits(train(config, Store(tmp_path / "stopped"), prepared)) == bits(whole)
+    assert bits(train(config, StoreFiles(tmp_path / "stopped"), prepared)) == bits(whole)
 
 
 def test_beta_and_gamma_count_only_with_a_teacher(trial_form: dict[str, Any], prepared: Session) -> None:
@@ -205,7 +205,7 @@ def test_action_teachers_must_know_the_same_actions(trial_form: dict[str, Any], 
     make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=3, clips=2)
     teacher = {"student": {"backbone": "c3d", "width": 4}, "data": {"root": str(root)}}
     config = trial_of(trial_form, loss={"target": "action"}, teacher=teacher)
-    session = Session(Store(tmp_path / "runs"))
+    session = Session(StoreFiles(tmp_path / "runs"))
     session.prepare(config)
     (problem,) = session.problems(config)
     assert "knows 3 actions (" in str(problem)
@@ -221,7 +221,7 @@ def test_an_import_that_is_not_in_the_store_is_said_before_training(
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump({**trial_form, "teacher": {"imported": "0" * 32, "student": {"backbone": "c3d"}}}))
     config = load_trial(file)
-    session = Session(Store(tmp_path / "runs"), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path / "runs"), dict(prepared.folders))
     (problem,) = session.problems(config)
     assert f"{'0' * 32} is not in" in str(problem)
     assert "for c3d width 4 at 8 frames of 32², residual" in str(problem)
@@ -231,7 +231,7 @@ def test_a_complete_trial_needs_its_imported_teacher_no_more(
     trial_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     config = trial_of(trial_form, teacher={"imported": "0" * 32, "student": {"backbone": "c3d"}})
-    session = Session(Store(tmp_path / "runs"), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path / "runs"), dict(prepared.folders))
     assert len(session.problems(config)) == 1
     session.files(config).write_result(
         {"epochs": 2, "stages": {}, "weights_sha256": "0", "seconds": 1.0, "profile": None}

@@ -17,19 +17,19 @@ from kdtune.cli import main
 from kdtune.doctor import examine as doctor
 from kdtune.doctor.examine import PACKED, TRIAL, Finding, optional_package, store_folder
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 
-class Unlocked(Store):
+class Unlocked(StoreFiles):
     """Simulate a file system whose locks no other machine sees."""
 
     def lock_here(self, name: str) -> FileLock:
         return super().lock_here(f"{name}-{os.getpid()}")
 
 
-class Outlived(Store):
+class Outlived(StoreFiles):
     """Simulate a file system whose locks stay when their holder dies."""
 
     def lock_here(self, name: str) -> Any:
@@ -38,14 +38,14 @@ class Outlived(Store):
 
 
 def test_a_store_that_works_is_left_as_it_was(tmp_path: Path) -> None:
-    finding = store_folder(Store(tmp_path))
+    finding = store_folder(StoreFiles(tmp_path))
     assert finding.state == "ok"
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["locks"]
 
 
 def test_a_store_that_cannot_be_written_to_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finding = store_folder(Store(tmp_path / "file" / "runs"))
+    finding = store_folder(StoreFiles(tmp_path / "file" / "runs"))
     assert (finding.name, finding.state) == ("store", "problem")
     assert f"{tmp_path}/file/runs cannot be read: Not a directory" in finding.text
 
@@ -92,10 +92,10 @@ sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sy
 def test_without_what_only_sweeps_need_the_trainer_is_examined_all_the_same(tmp_path: Path) -> None:
     absent = ("torchvision", "ray", "optuna", "mlflow", "av", "decord")
     code = f"""
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.doctor.examine import TRIAL, examine
 if __name__ == "__main__":
-    for finding in examine(Store({str(tmp_path)!r}), "cpu", full=False):
+    for finding in examine(StoreFiles({str(tmp_path)!r}), "cpu", full=False):
         print(finding)
         if finding.name == TRIAL:
             break

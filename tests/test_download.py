@@ -19,7 +19,7 @@ from kdtune.download.fetch import Fetch
 from kdtune.download.official import HMDB51, UCF101, Official
 from kdtune.errors import DataError
 from kdtune.plan.plan import plan
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 RAR = UCF101.videos.name
 NO_WAIT = (0.0, 0.0, 0.0)
@@ -68,7 +68,7 @@ def test_what_the_command_prints_is_a_data_set_that_plan_reads_and_it_is_loaded_
     data = f"{{dataset: ucf101, root: {folder}, lists: {folder}/lists}}"
     assert f"  data: {data}" in out
     sweep = check_sweep({"name": "a", "search": {"space": {}, "candidates": 1}}, [f"trial.data={data}"])
-    assert any("training 8, validation 2" in line for line in plan(sweep, Store(tmp_path / "runs")))
+    assert any("training 8, validation 2" in line for line in plan(sweep, StoreFiles(tmp_path / "runs")))
     assert not (folder / ".download").exists()
     asked = len(place.requests)
     assert main(command) == 0

@@ -16,7 +16,7 @@ from kdtune.clips.frames.build import prepare_clips
 from kdtune.clips.summary import lines, summary_of
 from kdtune.config.sections import DataConfig
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, DataError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def copy(root: Path, video: str, to: str) -> None:
         ("test/SpinLeft/copy.mp4", r"1 video is in the training and the test list, byte for byte: test/SpinLeft/copy"),
     ],
 )
-def test_contradictions_and_leaks_are_refused(root: Path, to: str, message: str, store: Store) -> None:
+def test_contradictions_and_leaks_are_refused(root: Path, to: str, message: str, store: StoreFiles) -> None:
     copy(root, "train/SpinLeft/g01_c01", to)
     data = DataConfig(dataset="folder", root=str(root))
     with pytest.raises(DataError, match=message):
@@ -51,14 +51,16 @@ def test_contradictions_and_leaks_are_refused(root: Path, to: str, message: str,
     assert not store.clip_stores()
 
 
-def test_they_may_be_allowed_and_are_warned_of(root: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_they_may_be_allowed_and_are_warned_of(
+    root: Path, store: StoreFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy(root, "train/SpinLeft/g01_c01", "train/Rise/copy.mp4")
     data = DataConfig(dataset="folder", root=str(root), same_bytes="allow")
     assert len(prepare_clips(data, SMALL_CLIP, store).index) == 7
     assert f"warning: {root}: 1 video is in two classes, byte for byte" in capsys.readouterr().err
 
 
-def test_copies_in_one_class_are_noted(root: Path, store: Store) -> None:
+def test_copies_in_one_class_are_noted(root: Path, store: StoreFiles) -> None:
     copy(root, "train/SpinLeft/g01_c01", "train/SpinLeft/copy.mp4")
     data = DataConfig(dataset="folder", root=str(root))
     clips = prepare_clips(data, SMALL_CLIP, store)
@@ -66,7 +68,7 @@ def test_copies_in_one_class_are_noted(root: Path, store: Store) -> None:
     assert "note       1 video is twice in one class, byte for byte: train/SpinLeft/copy.mp4 = train/Spin" in text
 
 
-def test_what_is_no_video_has_no_copies(root: Path, store: Store) -> None:
+def test_what_is_no_video_has_no_copies(root: Path, store: StoreFiles) -> None:
     for name in ("train/Rise/0.mp4", "train/SpinLeft/1.mp4"):
         write(root / name, "<html>video is private</html>")
     for name in ("train/Rise/e.mp4", "test/Rise/e.mp4"):

@@ -17,7 +17,7 @@ from kdtune.history.events import Asked, Ended, Outcome
 from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
 from kdtune.history.record import ModelsWanted
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.commit import commit_tags
 from kdtune.tracking.ending import SweepEnding
@@ -29,7 +29,7 @@ class Book:
     """A sweep's record and ledger."""
 
     def __init__(self, folder: Path, mode: Mode = "max", **record: Any) -> None:
-        self.store = Store(folder)
+        self.store = StoreFiles(folder)
         self.files = self.store.sweep("s")
         objective = MetricSpec("knn", "validation", "late", mode, "knn")
         fields = {"question": "?", "experiment": "s", "blocks": BLOCKS, "objectives": (objective,), **record}
@@ -123,7 +123,7 @@ def test_a_trial_was_found_where_it_was_found_the_first_time(tmp_path: Path) -> 
 def test_an_unknown_sweep_is_refused(tmp_path: Path) -> None:
     whole(Book(tmp_path))
     with pytest.raises(StoreError, match="holds no sweep named 't'"):
-        read_history(Store(tmp_path), "t")
+        read_history(StoreFiles(tmp_path), "t")
 
 
 def test_it_needs_neither_torch_nor_mlflow() -> None:

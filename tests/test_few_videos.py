@@ -12,7 +12,7 @@ from layouts import videos
 
 from kdtune.config.load import check_sweep
 from kdtune.plan.plan import plan
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.few_videos import DataWarning, data_warnings
 from kdtune.train.prepared import Prepared
 
@@ -36,7 +36,7 @@ def form(root: Path, sections: dict[str, Any], **trial: Any) -> tuple[dict[str, 
 
 
 def warned(raw: dict[str, Any], sets: list[str], tmp_path: Path) -> list[DataWarning]:
-    return data_warnings(check_sweep(raw, sets), Prepared(Store(tmp_path / "runs")))
+    return data_warnings(check_sweep(raw, sets), Prepared(StoreFiles(tmp_path / "runs")))
 
 
 def options(warnings: list[DataWarning]) -> list[str]:
@@ -120,8 +120,8 @@ def test_where_no_setting_helps_the_warning_stays_and_says_so(tmp_path: Path) ->
 def test_plan_shows_the_warnings(tmp_path: Path) -> None:
     videos(tmp_path / "data", *(f"{action}/{number}.avi" for action in ("run", "sit") for number in range(60)))
     raw, sets = form(tmp_path / "data", {}, **BANK)
-    said = "\n".join(plan(check_sweep(raw, sets), Store(tmp_path / "runs")))
+    said = "\n".join(plan(check_sweep(raw, sets), StoreFiles(tmp_path / "runs")))
     assert "warning      loss.negatives is 1,024, but there are only 53 training videos:" in said
     assert "--set loss.contrast=in_batch" in said
-    lines = plan(check_sweep(*form(tmp_path / "data", {})), Store(tmp_path / "runs"))
+    lines = plan(check_sweep(*form(tmp_path / "data", {})), StoreFiles(tmp_path / "runs"))
     assert not any(line.startswith("warning") for line in lines)

@@ -20,7 +20,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.plan.describe import described
 from kdtune.plan.forecast import look_ahead
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import trained_weights
 from kdtune.train.inputs import training_samples
 from kdtune.train.session import Session
@@ -124,7 +124,7 @@ def test_fine_tunings_that_cannot_be_are_refused(form: dict[str, Any], message: 
 
 
 def run(config: TrialConfig, folder: Path, prepared: Session) -> tuple[Session, dict[str, torch.Tensor]]:
-    session = session_of(Store(folder), prepared)
+    session = session_of(StoreFiles(folder), prepared)
     session.prepare(config)
     prepared.folders.update(session.folders)
     return session, trained_weights(train(config, session.store, session))
@@ -181,7 +181,7 @@ def test_a_plan_counts_the_teachers_that_are_fine_tuned(sweep_form: dict[str, An
     # In each of 2 blocks: 1 control, 4 candidates and 2 teachers.
     text = "\n".join(described(sweep))
     assert " + 12 fine-tunings" in text
-    forecast = look_ahead(sweep, Store("nowhere"), None)
+    forecast = look_ahead(sweep, StoreFiles("nowhere"), None)
     tuned = [work.config for work in forecast.new.values() if work.config.loss.target == "action"]
     assert sorted(config.student.backbone for config in tuned if config.start is not None and not config.distils) == [
         "c3d",

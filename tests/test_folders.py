@@ -18,7 +18,7 @@ from kdtune.clips.order import carve_validation
 from kdtune.clips.summary import lines, summary_of
 from kdtune.config.sections import DataConfig
 from kdtune.errors import DataError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 
 def refusal(root: Path, **fields: object) -> str:
@@ -58,7 +58,7 @@ def test_split_folders_are_splits_and_the_folders_below_are_classes(tmp_path: Pa
         for split, number in (("train", 4), ("val", 1), ("test", 2))
     }
     assert understood.reading.layout == "split folders (Training, test, valid)"
-    text = "\n".join(lines(summary_of(understood.data, 16, Store(tmp_path / "store"))))
+    text = "\n".join(lines(summary_of(understood.data, 16, StoreFiles(tmp_path / "store"))))
     assert "training 8, validation 2 (those of the data set), test 4" in text
     told = read(tmp_path, validation=0.3).reading.notes
     assert "data.validation: 0.3 has no effect: the data set says which videos are validation" in told
@@ -217,7 +217,7 @@ def test_the_summary_says_what_was_understood(tmp_path: Path) -> None:
     write(root / "c00" / "notes.txt", "")
     write(root / "actors.csv", "")
     data = DataConfig(dataset="folder", root=str(root))
-    text = "\n".join(lines(summary_of(data, 16, Store(tmp_path / "store"))))
+    text = "\n".join(lines(summary_of(data, 16, StoreFiles(tmp_path / "store"))))
     assert f"videos       folder in {root}: class folders" in text
     assert "classes    14: c00 5, c01 5" in text
     assert "c11 5 and 2 more" in text

@@ -19,7 +19,7 @@ from helpers import ROOT, kdtune
 from servers import wait_until
 from watched import HIDE, SHOW, Row, Terminal, a_sweep, asked, driven, ended, status, tell
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.watch import status as report
 
@@ -48,7 +48,7 @@ def test_a_followed_sweep_is_told_in_lines_in_a_pipe(tmp_path: Path) -> None:
     driver.enter_context(driven(tmp_path))
     with driver, out.open("w") as file, following(tmp_path, file.fileno()) as process:
         wait_until(lambda: "1/4 ended" in out.read_text(), "the picture at the start")
-        trial = Store(tmp_path).trial("all · candidate 1/0")
+        trial = StoreFiles(tmp_path).trial("all · candidate 1/0")
         write_json(trial.config, {})
         scores = {split: {"knn": 0.125} for split in ("validation", "test")}
         append_jsonl(trial.epochs, {"epoch": 1, "seconds": 1.0, "stage": "early", "evaluation": scores})
@@ -107,8 +107,8 @@ def test_a_real_sweep_is_watched_from_another_process(sweep_form: dict[str, Any]
     seen: list[Row] = []
     while process.poll() is None:
         time.sleep(0.1)  # leaves the sweep a core
-        if Store(tmp_path).sweeps():
-            seen.append(report.status(Store(tmp_path), "tiny"))
+        if StoreFiles(tmp_path).sweeps():
+            seen.append(report.status(StoreFiles(tmp_path), "tiny"))
     assert process.returncode == 0, (tmp_path / "said").read_text()
     assert [row["done"] for row in seen] == sorted(row["done"] for row in seen)
     assert any(row["running"] for row in seen)

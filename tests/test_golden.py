@@ -17,7 +17,7 @@ from helpers import ROOT, session_of
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.network import Own, Torchvision
 from kdtune.losses.distill import distillation_loss
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 
 RECORDED = json.loads(FILE.read_text())
@@ -81,9 +81,9 @@ ELSEWHERE = """
 import json, sys
 sys.path.insert(0, "tests")
 from golden import Trained
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
-session = Session(Store(sys.argv[1]), json.loads(sys.argv[2]))
+session = Session(StoreFiles(sys.argv[1]), json.loads(sys.argv[2]))
 print(json.dumps({name: vars(Trained.of(name, session)) for name in sys.argv[3:]}))
 """
 
@@ -218,7 +218,7 @@ def test_a_changed_trainer_is_noticed_under_any_profile(
     monkeypatch.setattr(
         "kdtune.train.trial.distillation_loss", lambda student, teacher, tau: distillation_loss(student, teacher, 1.0)
     )
-    changed = Trained.of("c3d action", session_of(Store(tmp_path), session))
+    changed = Trained.of("c3d action", session_of(StoreFiles(tmp_path), session))
     here = {field: value for field, value in changed.profile.items() if field != "frames"}
     for mode, profile in (("exact", here), ("tolerant", {**here, "device": "another"})):
         wrong = complaint({**RECORDED, "profile": profile}, "c3d action", changed)

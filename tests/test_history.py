@@ -20,7 +20,7 @@ from kdtune.history.reading import HistoryReader, read_history
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.store.seal import sealed
 
@@ -265,7 +265,7 @@ def test_the_time_left_follows_from_the_pace_and_from_what_waits() -> None:
 
 def test_it_is_the_same_read_at_once_and_event_by_event(tmp_path: Path) -> None:
     """At every line of the ledger of a whole sweep."""
-    store, sweep = Store(tmp_path), sweep_of()
+    store, sweep = StoreFiles(tmp_path), sweep_of()
     fabricate(store, sweep, usual_figure)
     files = store.sweep("s")
     ledger = files.folder / read_history(store, "s").record.ledger
@@ -285,7 +285,7 @@ def _append(path: Path, lines: list[str]) -> None:
 
 
 def test_damaged_rows_are_passed_over_with_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    store, sweep = Store(tmp_path), sweep_of()
+    store, sweep = StoreFiles(tmp_path), sweep_of()
     fabricate(store, sweep, usual_figure)
     whole = read_history(store, "s")
     ledger = store.sweep("s").folder / whole.record.ledger
@@ -302,7 +302,7 @@ def test_damaged_rows_are_passed_over_with_a_note(tmp_path: Path, capfd: pytest.
 
 
 def test_a_trial_s_record_is_what_it_came_to_in_this_sweep(tmp_path: Path) -> None:
-    store, sweep = Store(tmp_path), sweep_of()
+    store, sweep = StoreFiles(tmp_path), sweep_of()
     fabricate(store, sweep, usual_figure)
     history = read_history(store, "s")
     records = sweep_trials(store, history).trials

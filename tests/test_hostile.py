@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdtune.cli import main
 from kdtune.commands import process
-from kdtune.store import Store, remote
+from kdtune.store import StoreFiles, remote
 from kdtune.urls import forget
 
 SECRET = "SEKRIT"
@@ -74,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with a store `runs` of one sweep, and things that are no stores."""
     folder = tmp_path_factory.mktemp("doors") / "below" / "cwd"
     folder.mkdir(parents=True)
-    fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}, name=SWEEP), usual_figure)
+    fabricate(StoreFiles(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}, name=SWEEP), usual_figure)
     (folder / "afile").touch()
     (folder / "afolder").mkdir()
     (folder / "loop").symlink_to("loop")

@@ -12,7 +12,7 @@ from published_networks import base_network, config, pretrained, refusal, saved
 
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.importing.imports import import_checkpoint
 
 
@@ -27,7 +27,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("way", ["torch", "pickle"])
-def test_loading_never_runs_code(way: str, tmp_path: Path, store: Store) -> None:
+def test_loading_never_runs_code(way: str, tmp_path: Path, store: StoreFiles) -> None:
     trace, file = tmp_path / "trace", tmp_path / "hostile.pt"
     content = {"state_dict": pretrained().state_dict(), "bomb": Bomb(trace)}
     if way == "torch":
@@ -42,7 +42,7 @@ def test_loading_never_runs_code(way: str, tmp_path: Path, store: Store) -> None
     assert trace.exists(), "the file would have done it"
 
 
-def test_a_whole_module_is_refused(tmp_path: Path, store: Store) -> None:
+def test_a_whole_module_is_refused(tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, base_network("r3d"))
     assert "it could run code" in refusal(lambda: import_checkpoint(file, config(), store))
 
@@ -59,11 +59,11 @@ def test_a_whole_module_is_refused(tmp_path: Path, store: Store) -> None:
     ],
     ids=["empty", "a list", "an empty one", "mixed", "numbered", "a tensor"],
 )
-def test_other_content_is_refused(content: Any, words: str, tmp_path: Path, store: Store) -> None:
+def test_other_content_is_refused(content: Any, words: str, tmp_path: Path, store: StoreFiles) -> None:
     assert words in refusal(lambda: import_checkpoint(saved(tmp_path, content), config(), store))
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path: Path, store: Store) -> None:
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path, store: StoreFiles) -> None:
     assert "No such file" in refusal(lambda: import_checkpoint(tmp_path / "absent.pt", config(), store))
     assert "Is a directory" in refusal(lambda: import_checkpoint(tmp_path, config(), store))
     file = saved(tmp_path, pretrained().state_dict())
@@ -73,7 +73,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, store: Store) -> 
     assert "is damaged" in refusal(lambda: import_checkpoint(file, config(), store))
 
 
-def test_all_problems_come_in_one_message(tmp_path: Path, store: Store) -> None:
+def test_all_problems_come_in_one_message(tmp_path: Path, store: StoreFiles) -> None:
     state = pretrained().state_dict()
     state["fc.weight"] = torch.zeros(6, 96)
     state["fc.bias"] = torch.zeros(6)
@@ -109,7 +109,9 @@ def test_all_problems_come_in_one_message(tmp_path: Path, store: Store) -> None:
     ],
     ids=["backbone", "torchvision", "target", "depth", "width"],
 )
-def test_weights_of_another_network_are_refused(own: TrialConfig, words: str, tmp_path: Path, store: Store) -> None:
+def test_weights_of_another_network_are_refused(
+    own: TrialConfig, words: str, tmp_path: Path, store: StoreFiles
+) -> None:
     file = saved(tmp_path, pretrained().state_dict())
     said = refusal(lambda: import_checkpoint(file, own, store))
     assert words in said
@@ -117,7 +119,7 @@ def test_weights_of_another_network_are_refused(own: TrialConfig, words: str, tm
     assert str(file) in said
 
 
-def test_long_lists_are_cut_and_counted(tmp_path: Path, store: Store) -> None:
+def test_long_lists_are_cut_and_counted(tmp_path: Path, store: StoreFiles) -> None:
     state = pretrained(depth=18).state_dict()
     said = refusal(lambda: import_checkpoint(saved(tmp_path, state), config(), store))
     extra = len(state) - len(pretrained().state_dict())
@@ -125,19 +127,19 @@ def test_long_lists_are_cut_and_counted(tmp_path: Path, store: Store) -> None:
     assert len(said.splitlines()) == 11
 
 
-def test_an_action_head_of_another_task_is_refused(tmp_path: Path, store: Store) -> None:
+def test_an_action_head_of_another_task_is_refused(tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, base_network("c3d", classes=7).state_dict())
     said = refusal(lambda: import_checkpoint(file, config("c3d"), store))
     assert "has heads that learned action labels, but loss.target is pretext" in said
 
 
 @pytest.mark.parametrize("backbone", ["c3d", "r21d", "tdn_light"])
-def test_unknown_names_are_refused(backbone: str, tmp_path: Path, store: Store) -> None:
+def test_unknown_names_are_refused(backbone: str, tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, {"features.0.weight": torch.zeros(2), "features.0.bias": torch.zeros(2)})
     said = refusal(lambda: import_checkpoint(file, config(backbone), store))
     assert f"holds no weights of {backbone} under known names; its first names are features.0.weight" in said
 
 
-def test_our_own_checkpoint_is_imported_by_its_folder(tmp_path: Path, store: Store) -> None:
+def test_our_own_checkpoint_is_imported_by_its_folder(tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, {"epoch": 3, "network": build_network(config()).state_dict()})
     assert "import the folder of its trial" in refusal(lambda: import_checkpoint(file, config(), store))

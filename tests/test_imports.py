@@ -23,7 +23,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.backbones import build_backbone
 from kdtune.models.heads import build_network
 from kdtune.models.published import layout_of
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json
 from kdtune.train.checkpoint import final_weights, read_checkpoint
 from kdtune.train.importing.imports import Imported, import_checkpoint, yaml_lines
@@ -44,7 +44,7 @@ def no_manifest(_: object) -> str:
 @pytest.mark.parametrize(("backbone", "depth"), NETWORKS)
 @torch.no_grad()
 def test_pcls_pretrained_networks_give_their_own_outputs(
-    backbone: str, depth: int, tmp_path: Path, store: Store
+    backbone: str, depth: int, tmp_path: Path, store: StoreFiles
 ) -> None:
     theirs, own = pretrained(backbone, depth), config(backbone, depth)
     imported = import_checkpoint(saved(tmp_path, theirs.state_dict()), own, store)
@@ -59,7 +59,9 @@ def test_pcls_pretrained_networks_give_their_own_outputs(
 
 @pytest.mark.parametrize(("backbone", "depth"), NETWORKS)
 @torch.no_grad()
-def test_fine_tuned_networks_give_their_own_logits(backbone: str, depth: int, tmp_path: Path, store: Store) -> None:
+def test_fine_tuned_networks_give_their_own_logits(
+    backbone: str, depth: int, tmp_path: Path, store: StoreFiles
+) -> None:
     theirs = randomised(base_network(backbone, depth, classes=7))
     own = config(backbone, depth, loss={"target": "action"})
     imported = import_checkpoint(saved(tmp_path, theirs.state_dict()), own, store)
@@ -71,7 +73,7 @@ def test_fine_tuned_networks_give_their_own_logits(backbone: str, depth: int, tm
 
 
 @torch.no_grad()
-def test_pcls_own_width(tmp_path: Path, store: Store) -> None:
+def test_pcls_own_width(tmp_path: Path, store: StoreFiles) -> None:
     theirs, own = pretrained(width=64), config(width=64)
     assert theirs.fc.weight.shape == (5, 1536)
     imported = import_checkpoint(saved(tmp_path, theirs.state_dict()), own, store)
@@ -83,7 +85,7 @@ def test_pcls_own_width(tmp_path: Path, store: Store) -> None:
 
 @pytest.mark.parametrize("backbone", ["r3d", "r3d_18"])
 @torch.no_grad()
-def test_torchvisions_r3d_18_gives_its_own_features(backbone: str, tmp_path: Path, store: Store) -> None:
+def test_torchvisions_r3d_18_gives_its_own_features(backbone: str, tmp_path: Path, store: StoreFiles) -> None:
     torch.manual_seed(3)
     theirs = randomised(get_model("r3d_18"))
     own = config(backbone, depth=18, width=64)
@@ -131,7 +133,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_the_same_weights_are_the_same_trial_however_they_are_wrapped(
-    wrapping: str, tmp_path: Path, store: Store
+    wrapping: str, tmp_path: Path, store: StoreFiles
 ) -> None:
     state = pretrained().state_dict()
     first = import_checkpoint(saved(tmp_path, state), config(), store)
@@ -140,7 +142,7 @@ def test_the_same_weights_are_the_same_trial_however_they_are_wrapped(
     assert read_json(first.files.folder / "result.json")["imported"]["source"] == "best_model_196.pt"
 
 
-def test_a_trials_records(tmp_path: Path, store: Store) -> None:
+def test_a_trials_records(tmp_path: Path, store: StoreFiles) -> None:
     own = config(seed=4, epochs=7)
     imported = import_checkpoint(saved(tmp_path, pretrained().state_dict()), own, store)
     named = own.model_copy(update={"imported": imported.imported})
@@ -161,7 +163,7 @@ def test_a_trials_records(tmp_path: Path, store: Store) -> None:
     assert names == {"config.json", "checkpoint.pt", "result.json"}
 
 
-def test_weights_are_named_by_what_they_are_and_trials_also_by_their_clips(tmp_path: Path, store: Store) -> None:
+def test_weights_are_named_by_what_they_are_and_trials_also_by_their_clips(tmp_path: Path, store: StoreFiles) -> None:
     theirs = pretrained()
     file = saved(tmp_path, theirs.state_dict())
     first = import_checkpoint(file, config(), store)
@@ -173,7 +175,7 @@ def test_weights_are_named_by_what_they_are_and_trials_also_by_their_clips(tmp_p
     assert other.imported != first.imported
 
 
-def test_another_number_than_the_configuration_names_is_refused(tmp_path: Path, store: Store) -> None:
+def test_another_number_than_the_configuration_names_is_refused(tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, pretrained().state_dict())
     imported = import_checkpoint(file, config(), store)
     assert import_checkpoint(file, config(imported=imported.imported), store) == imported
@@ -182,7 +184,7 @@ def test_another_number_than_the_configuration_names_is_refused(tmp_path: Path, 
     assert "0" * 32 in said
 
 
-def test_heads_may_be_missing_as_a_whole(tmp_path: Path, store: Store) -> None:
+def test_heads_may_be_missing_as_a_whole(tmp_path: Path, store: StoreFiles) -> None:
     state = pretrained(projection=None).state_dict()
     assert import_checkpoint(saved(tmp_path, state), config(), store).heads == ("head",)
     base = {name: value for name, value in state.items() if name.startswith("base_network.")}
@@ -193,14 +195,14 @@ def test_heads_may_be_missing_as_a_whole(tmp_path: Path, store: Store) -> None:
     assert import_checkpoint(saved(tmp_path, bare), config(loss={"target": "action"}), store) == imported
 
 
-def test_old_checkpoints_do_not_count_batches(tmp_path: Path, store: Store) -> None:
+def test_old_checkpoints_do_not_count_batches(tmp_path: Path, store: StoreFiles) -> None:
     state = {n: v for n, v in pretrained().state_dict().items() if not n.endswith("num_batches_tracked")}
     weights = final_weights(import_checkpoint(saved(tmp_path, state), config(), store).files.checkpoint)
     build_network(config()).load_state_dict(weights)
     assert {int(v) for n, v in weights.items() if n.endswith("num_batches_tracked")} == {0}
 
 
-def test_a_view_into_a_large_tensor_is_stored_by_itself(tmp_path: Path, store: Store) -> None:
+def test_a_view_into_a_large_tensor_is_stored_by_itself(tmp_path: Path, store: StoreFiles) -> None:
     state = pretrained().state_dict()
     large = torch.zeros(1_000_000)
     large[:5] = state["fc.bias"]
@@ -209,7 +211,7 @@ def test_a_view_into_a_large_tensor_is_stored_by_itself(tmp_path: Path, store: S
     assert imported.files.checkpoint.stat().st_size < 1_000_000
 
 
-def test_an_interrupted_import_is_made_again(tmp_path: Path, store: Store) -> None:
+def test_an_interrupted_import_is_made_again(tmp_path: Path, store: StoreFiles) -> None:
     file = saved(tmp_path, pretrained().state_dict())
     imported = import_checkpoint(file, config(), store)
     (imported.files.folder / "result.json").unlink()
@@ -241,7 +243,7 @@ def pasted(lines: str, trial: dict[str, Any], folder: Path) -> TrialConfig:
     ids=["c3d", "digits alone", "like a float"],
 )
 def test_the_printed_lines_mean_the_same_trial_in_any_sweep(
-    own: TrialConfig, digits: str, tmp_path: Path, store: Store
+    own: TrialConfig, digits: str, tmp_path: Path, store: StoreFiles
 ) -> None:
     named = own.model_copy(update={"imported": digits})
     key = trial_key(named, no_manifest)
@@ -254,6 +256,6 @@ def test_the_printed_lines_mean_the_same_trial_in_any_sweep(
 
 
 @pytest.mark.parametrize("name", ["pcl c3d", "12", "yes", "a: b", "Zürich"])
-def test_any_name_is_printed_so_that_it_reads_back(name: str, store: Store) -> None:
+def test_any_name_is_printed_so_that_it_reads_back(name: str, store: StoreFiles) -> None:
     lines = yaml_lines(Imported("k", "a" * 32, "pcl", (), store.trial("k")), config(), name)
     assert list(yaml.safe_load(lines)) == [name]

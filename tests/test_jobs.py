@@ -15,7 +15,7 @@ from clusters import TOKEN, environment, kdtune, ray_node, records, refused, swe
 from helpers import kdtune_here
 from servers import free_port
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json, write_json
 
 Records = dict[str, Any]
@@ -75,7 +75,9 @@ def test_what_was_never_submitted_has_no_logs_and_is_not_stopped(tmp_path: Path)
 
 
 def test_a_job_whose_cluster_is_gone_is_neither_read_nor_stopped(tmp_path: Path) -> None:
-    write_json(Store(tmp_path).sweep("tiny").job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-tiny-0"})
+    write_json(
+        StoreFiles(tmp_path).sweep("tiny").job, {"address": "http://127.0.0.1:1", "submission_id": "kdtune-tiny-0"}
+    )
     assert "no Ray job server answers" in refused(kdtune_here("logs", "tiny", store=tmp_path))
     assert "is not running in" in refused(kdtune_here("stop", "tiny", store=tmp_path))
 
@@ -110,7 +112,7 @@ def test_a_submitted_sweep_needs_nobody_and_comes_to_the_same_bits(
     done = kdtune(*submit, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     file.unlink()  # the job reads its own copy
-    job = read_json(Store(runs).sweep("tiny").job)
+    job = read_json(StoreFiles(runs).sweep("tiny").job)
     assert job["address"] == head.dashboard
     assert job["submission_id"] in done.stdout
     file.write_text(text)
@@ -138,7 +140,7 @@ def test_a_job_that_is_stopped_in_mid_run_resumes_when_it_is_submitted_again(
     assert done.returncode == 0, done.stderr
     assert "stopped; run the same command again to resume" in done.stderr
     assert "Ray ends the job" not in done.stderr, "its driver has ended it"
-    assert not Store(runs).sweep("tiny").stop.exists()
+    assert not StoreFiles(runs).sweep("tiny").stop.exists()
     begun = records(tmp_path)
     assert begun != alone
     assert kdtune(*submit, env=env).returncode == 0

@@ -15,7 +15,7 @@ from filelock import Timeout
 from helpers import ROOT
 from s3 import S3Server
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store import lease as module
 from kdtune.store.remote import Remote
 
@@ -27,12 +27,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, value)
 
 
-def stores(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Store]:
+def stores(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], StoreFiles]:
     """The same store as several machines see it, each with its own working copy."""
 
-    def on(machine: str) -> Store:
+    def on(machine: str) -> StoreFiles:
         monkeypatch.setenv("KDTUNE_CACHE", str(folder / machine))
-        return Store(url)
+        return StoreFiles(url)
 
     return on
 
@@ -44,8 +44,8 @@ import os, time
 os.environ["KDTUNE_CACHE"] = {str(cache)!r}
 from kdtune.store import lease
 lease.BEAT_S, lease.EXPIRY_S = 0.2, 1.5
-from kdtune.store import Store
-store = Store({url!r})
+from kdtune.store import StoreFiles
+store = StoreFiles({url!r})
 with store.lock({lock!r}):
     print("held", flush=True)
     {code}
@@ -66,7 +66,7 @@ def test_only_one_machine_holds_a_lock_at_a_time(
     most = 0
     own = threading.Lock()
 
-    def work(store: Store) -> None:
+    def work(store: StoreFiles) -> None:
         nonlocal most
         for _ in range(3):
             with store.lock("thing"):

@@ -18,7 +18,7 @@ from kdtune.execute.run import run_sweep
 from kdtune.history.events import EpochEnd, Event
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.session import Session
 
 
@@ -37,7 +37,7 @@ from process_state import process_state
 
 before = process_state()
 from kdtune.execute.run import run_sweep
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 form, store, uri, address = json.loads(ARGUMENTS)
 found = []
@@ -45,7 +45,7 @@ found = []
 def run(**options):
     def call():
         try:
-            done = run_sweep(form, Store(store), tracking=uri, **options)
+            done = run_sweep(form, StoreFiles(store), tracking=uri, **options)
             found.append([done.exit_code, done.trained, done.published])
         except Exception as error:
             found.append(str(error))
@@ -115,7 +115,7 @@ def test_control_c_or_a_callback_ends_a_call_with_its_books_closed_and_the_next_
     """No backend takes what a callback raises for a trial's failure."""
     link_clips(prepared.store.root, tmp_path / "runs")
     address = request.getfixturevalue("ray_address") if backend == "ray" else None
-    store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(small)
+    store, sweep = StoreFiles(tmp_path / "runs"), SweepConfig.model_validate(small)
     events: list[Event] = []
 
     def interrupt(event: Event) -> None:
@@ -141,6 +141,6 @@ def test_control_c_or_a_callback_ends_a_call_with_its_books_closed_and_the_next_
 def test_a_sweep_built_in_python_is_checked_as_a_file_is(small: dict[str, Any], tmp_path: Path) -> None:
     sweep = SweepConfig.model_validate({**small, "objective": {"metric": "top1"}})
     with pytest.raises(ConfigError, match=r"objective\.metric"):
-        run_sweep(sweep, Store(tmp_path), backend="inprocess")
+        run_sweep(sweep, StoreFiles(tmp_path), backend="inprocess")
     with pytest.raises(ConfigError, match="was not found"):
-        run_sweep("nowhere", Store(tmp_path))
+        run_sweep("nowhere", StoreFiles(tmp_path))

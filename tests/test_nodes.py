@@ -17,7 +17,7 @@ from helpers import ROOT
 from servers import free_port
 
 from kdtune.execute.cluster.nodes import Needs, versions
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
@@ -36,7 +36,7 @@ def short() -> Iterator[Path]:
 @pytest.fixture
 def needs(prepared: Session, tmp_path: Path) -> Needs:
     """Return the environment of a sweep in a store with one prepared data set."""
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     (folder,) = set(prepared.folders.values())
     copy = shutil.copytree(folder, store.clips(Path(folder).name))
     return Needs.of(Prepared(store, {"a": str(copy), "b": str(copy)}))
@@ -127,7 +127,7 @@ def test_a_mount_that_shares_files_and_no_locks_is_refused(
         assert run.ended() == 2, run.text
     assert "1 problem" in run.text
     assert f"gets a lock in {tmp_path / 'runs'} that the driver holds" in run.text
-    assert Store(tmp_path / "runs").trials() == []
+    assert StoreFiles(tmp_path / "runs").trials() == []
 
 
 # ---- several raylets -------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_node_without_the_store_is_refused_and_gets_no_trial_when_it_joins_lat
         assert "2 problems" in run.text
         assert all(words in run.text for words in lacks)
         assert "Traceback" not in run.text
-        assert Store(tmp_path / "runs").trials() == [], "refused before a trial began"
+        assert StoreFiles(tmp_path / "runs").trials() == [], "refused before a trial began"
         # The node is gone again, and comes back while a sweep runs that tolerates no failure.
         run = sweep(file, tmp_path, env, "--address", address, "--set", "resources.retries=0")
         stack.callback(run.end)

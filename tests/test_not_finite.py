@@ -16,7 +16,7 @@ from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import TrialError
 from kdtune.history.events import Ended
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import append_jsonl, write_json, write_jsonl
 from kdtune.sweep.group import outcome_in_store
 from kdtune.train import session as sessions
@@ -27,7 +27,7 @@ from kdtune.train.session import Session
 from kdtune.train.soundness import not_finite
 
 
-def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialFiles, str]:
+def failed(config: TrialConfig, prepared: Session, store: StoreFiles) -> tuple[TrialFiles, str]:
     """Train a trial that must fail. Return its files and the error that its record holds."""
     session = session_of(store, prepared)
     with pytest.raises(TrialError) as raised:
@@ -41,7 +41,7 @@ def failed(config: TrialConfig, prepared: Session, store: Store) -> tuple[TrialF
     return files, str(raised.value)
 
 
-def test_weights_that_the_last_step_blows_up(tiny: TrialConfig, prepared: Session, store: Store) -> None:
+def test_weights_that_the_last_step_blows_up(tiny: TrialConfig, prepared: Session, store: StoreFiles) -> None:
     """The losses of all earlier steps are finite."""
     optimizer = tiny.optimizer.model_copy(update={"lr": 1e30, "batch": 64})
     config = tiny.model_copy(update={"optimizer": optimizer, "epochs": 1, "stages": {"late": 1}})
@@ -53,7 +53,7 @@ def test_weights_that_the_last_step_blows_up(tiny: TrialConfig, prepared: Sessio
 
 
 def test_a_figure_that_is_not_finite(
-    tiny: TrialConfig, prepared: Session, store: Store, monkeypatch: pytest.MonkeyPatch
+    tiny: TrialConfig, prepared: Session, store: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluated(*_: Any) -> Evaluation:
         return Evaluation({split: {"knn": 0.5, "pretext_loss": math.nan} for split in ("validation", "test")}, None)
@@ -64,7 +64,7 @@ def test_a_figure_that_is_not_finite(
 
 
 def test_weights_that_are_not_finite_though_every_figure_is(
-    tiny: TrialConfig, prepared: Session, store: Store, monkeypatch: pytest.MonkeyPatch
+    tiny: TrialConfig, prepared: Session, store: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.model_copy(update={"stages": {"late": 2}})
     step = torch.optim.SGD.step
@@ -110,18 +110,20 @@ def test_a_cost_that_cannot_be_measured(
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "trial_cost", refuse)
         patch.setattr(prepared, "costs", {})  # those that this process has measured before
-        files = train(config, Store(tmp_path / "unmeasured"), prepared)
+        files = train(config, StoreFiles(tmp_path / "unmeasured"), prepared)
     assert files.failure() is None
     result = files.result()
     assert result is not None
     assert set(result["cost"]) == {"epoch_seconds"}
     assert type(error).__name__ in result["cost_unmeasured"]
     assert "cannot measure the cost" in capsys.readouterr().err
-    assert bits(files) == bits(train(config, Store(tmp_path / "measured"), prepared))
+    assert bits(files) == bits(train(config, StoreFiles(tmp_path / "measured"), prepared))
 
     def outcome(*metrics: str) -> Any:
         group = only_group(config, files.key)
-        return outcome_in_store(group, [ObjectiveConfig(metric=m) for m in metrics], Store(tmp_path / "unmeasured"))
+        return outcome_in_store(
+            group, [ObjectiveConfig(metric=m) for m in metrics], StoreFiles(tmp_path / "unmeasured")
+        )
 
     assert outcome("knn").state == "complete"
     assert outcome("knn", "gmac").state == "failed"
@@ -130,7 +132,7 @@ def test_a_cost_that_cannot_be_measured(
 
 
 def test_a_machine_that_tells_nothing_costs_no_trial(
-    tiny: TrialConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+    tiny: TrialConfig, store: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise psutil.AccessDenied

@@ -22,7 +22,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
@@ -43,26 +43,26 @@ def with_changed_data(config: TrialConfig) -> str:
     return digest(["changed", key_of(config)])
 
 
-def usual(store: Store) -> None:
+def usual(store: StoreFiles) -> None:
     fabricate(store, sweep_of(), usual_figure)
 
 
-def min_objective(store: Store) -> None:
+def min_objective(store: StoreFiles) -> None:
     fabricate(store, sweep_of(objective=LOSS), usual_figure)
 
 
-def cost(store: Store) -> None:
+def cost(store: StoreFiles) -> None:
     space = {"student.width": {"int_log": [4, 64]}, "teacher": ["none", "c3d"]}
     search = {"space": space, "controls": [{"teacher": "none", "student.width": 16}]}
     fabricate(store, sweep_of(search, objective=GMAC, prune={}), of_width)
 
 
-def two_objectives(store: Store) -> None:
+def two_objectives(store: StoreFiles) -> None:
     space = {"student.width": {"int_log": [4, 64]}, "teacher": ["none", "c3d"]}
     fabricate(store, sweep_of({"space": space}, objective=[GMAC, {"metric": "knn"}], prune={}), of_width)
 
 
-def killed_and_asked_again(store: Store) -> None:
+def killed_and_asked_again(store: StoreFiles) -> None:
     """Its videos have changed since it was complete, and its driver was killed half way. One trial has begun."""
     fabricate(store, sweep_of(refit=True), usual_figure)
     scheduler = fabricate(store, sweep_of(refit=True), usual_figure, ends=10, keys=with_changed_data)
@@ -77,10 +77,10 @@ SWEEPS = [usual, min_objective, cost, two_objectives, killed_and_asked_again]
 
 
 @pytest.fixture(params=SWEEPS, ids=lambda make: make.__name__)
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    make: Callable[[Store], None] = request.param
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreFiles:
+    make: Callable[[StoreFiles], None] = request.param
     monkeypatch.setattr("kdtune.report.write.drawn", lambda *_: [])  # plots take seconds
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     make(store)
     return store
 
@@ -93,7 +93,7 @@ def rows_of(markdown: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines[heads + 2 : count]}
 
 
-def test_all_readers_say_the_same(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixture[str]) -> None:
     history = read_history(store, "s")
     results, found = sweep_results(store, "s"), status(store, "s")
     assert main(["results", "s", "--format", "csv", "--store", str(store.root)]) == EXIT_OK
@@ -165,7 +165,7 @@ def states_of(history: SweepHistory) -> Counter[tuple[str | None, str]]:
 
 
 def test_what_is_asked_again_is_pending_and_nothing_old_is_shown(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     killed_and_asked_again(store)
     history = read_history(store, "s")
     states = Counter((group.kind, group.state) for group in history.groups.values())

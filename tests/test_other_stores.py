@@ -18,7 +18,7 @@ from kdtune.cli import main
 from kdtune.config.key import TRAINER_SEMANTICS, digest, trial_key
 from kdtune.config.trial import TrialConfig
 from kdtune.report.teachers import teacher_rows, teacher_table
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, write_json
 from kdtune.store.seal import sealed
 from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoint
@@ -32,7 +32,10 @@ Trained, Published, Taught = dict[bool, TrialFiles], dict[str, Imported], tuple[
 @pytest.fixture(scope="module")
 def trained(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Two trials with action heads; the second keeps its best weights, and its last weights are different."""
-    store, form = Store(tmp_path_factory.mktemp("elsewhere")), {**trial_form, **SHORT, "loss": {"target": "action"}}
+    store, form = (
+        StoreFiles(tmp_path_factory.mktemp("elsewhere")),
+        {**trial_form, **SHORT, "loss": {"target": "action"}},
+    )
     forms = (TrialConfig.model_validate({**form, "stage": {"weights": weights}}) for weights in ("last", "best"))
     last, best = (train(each, store, prepared) for each in forms)
     spoil(best)
@@ -44,7 +47,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """PCL's c3d and r3d, imported into one store."""
     folder = tmp_path_factory.mktemp("published")
     files = {name: saved(folder, pretrained(name).state_dict(), f"{name}.pt") for name in ("c3d", "r3d")}
-    return {name: import_checkpoint(file, config(name, clip=CLIP), Store(folder)) for name, file in files.items()}
+    return {name: import_checkpoint(file, config(name, clip=CLIP), StoreFiles(folder)) for name, file in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def taught(trial_form: dict[str, Any], published: Published, prepared: Session) 
     loss, slow = {**trial_form["loss"], "lambda": 1.0, "beta": 1.0, "gamma": 1.0}, {"lr": 1e-9}
     form = {**trial_form, **SHORT, "loss": loss, "optimizer": slow, "teacher": raw["c3d"], "start": raw["r3d"]}
     own = TrialConfig.model_validate(form)
-    return own, train(own, Store(published["c3d"].files.folder.parents[1]), prepared)
+    return own, train(own, StoreFiles(published["c3d"].files.folder.parents[1]), prepared)
 
 
 def copied(files: TrialFiles, folder: Path, **fields: Any) -> TrialFiles:
@@ -77,20 +80,20 @@ def begin(files: TrialFiles) -> None:
     write_json(files.config, {})
 
 
-def held(store: Store) -> dict[str, bytes | None]:
+def held(store: StoreFiles) -> dict[str, bytes | None]:
     """Return every file and folder below trials/."""
     trials = store.root / "trials"
     return {str(p.relative_to(trials)): p.read_bytes() if p.is_file() else None for p in trials.rglob("*")}
 
 
-def bring(files: TrialFiles, store: Store) -> None:
+def bring(files: TrialFiles, store: StoreFiles) -> None:
     """Import a trial. The store must then hold this trial, whole, and nothing else."""
     assert import_trial(files.folder, store) == files.key
     wanted = {f"{files.key}/{p.name}": p.read_bytes() for p in files.folder.iterdir() if p.name != "failure.json"}
     assert held(store) == {files.key: None, **wanted}
 
 
-def refused(folder: Path, store: Store) -> str:
+def refused(folder: Path, store: StoreFiles) -> str:
     """Return why a trial is not imported; nothing may be written."""
     before, said = held(store), refusal(lambda: import_trial(folder, store))
     assert (str(folder) in said, held(store)) == (True, before)
@@ -98,7 +101,7 @@ def refused(folder: Path, store: Store) -> str:
 
 
 @pytest.mark.parametrize("best", [False, True])
-def test_a_trial_comes_whole_and_once(best: bool, trained: Trained, tmp_path: Path, store: Store) -> None:
+def test_a_trial_comes_whole_and_once(best: bool, trained: Trained, tmp_path: Path, store: StoreFiles) -> None:
     source = copied(trained[best], tmp_path)
     source.write_failure("of an attempt before")
     assert (read_checkpoint(source.checkpoint)["best"] is not None) is best
@@ -134,7 +137,7 @@ WAYS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_broken_trial_is_refused(way: str, trained: Trained, tmp_path: Path, store: Store) -> None:
+def test_a_broken_trial_is_refused(way: str, trained: Trained, tmp_path: Path, store: StoreFiles) -> None:
     source, (break_it, words) = copied(trained[False], tmp_path), WAYS[way]
     break_it(source)
     assert words in refused(source.folder, store)
@@ -142,24 +145,24 @@ def test_a_broken_trial_is_refused(way: str, trained: Trained, tmp_path: Path, s
     assert words in refused(source.folder, store)
 
 
-def test_a_complete_trial_takes_the_place_of_one_that_was_only_begun(trained: Trained, store: Store) -> None:
+def test_a_complete_trial_takes_the_place_of_one_that_was_only_begun(trained: Trained, store: StoreFiles) -> None:
     begin(store.trial(trained[False].key))
     bring(trained[False], store)
 
 
-def test_a_trial_that_is_here_stays(trained: Trained, store: Store) -> None:
+def test_a_trial_that_is_here_stays(trained: Trained, store: StoreFiles) -> None:
     import_trial(trained[False].folder, store)
     here = store.trial(trained[False].key)
     here.write_result({**(here.result() or {}), "weights_sha256": "0" * 64})
     assert "is in the store already, with other weights" in refused(trained[False].folder, store)
 
 
-def test_a_trial_of_another_trainer_is_refused(trained: Trained, tmp_path: Path, store: Store) -> None:
+def test_a_trial_of_another_trainer_is_refused(trained: Trained, tmp_path: Path, store: StoreFiles) -> None:
     older = copied(trained[False], tmp_path, semantics=1)
     assert f"by semantics 1 of the trainer (allowed: {TRAINER_SEMANTICS})" in refused(older.folder, store)
 
 
-def test_an_interrupted_import(trained: Trained, store: Store) -> None:
+def test_an_interrupted_import(trained: Trained, store: StoreFiles) -> None:
     for name in ("import", "replaced"):
         leftover = shutil.copytree(trained[False].folder, store.trial(f".{trained[False].key}.{name}").folder)
         (leftover / "classes_early.json").touch()
@@ -167,25 +170,25 @@ def test_an_interrupted_import(trained: Trained, store: Store) -> None:
     bring(trained[False], store)
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path, store: Store) -> None:
+def test_what_is_no_folder_is_refused(tmp_path: Path, store: StoreFiles) -> None:
     assert "is not a trial's folder" in refused(tmp_path / "absent", store)
     assert "is not a trial's folder" in refused(saved(tmp_path, {}), store)
 
 
-def test_imported_weights_travel_as_trials_do(published: Published, store: Store) -> None:
+def test_imported_weights_travel_as_trials_do(published: Published, store: StoreFiles) -> None:
     bring(published["c3d"].files, store)
 
 
-def test_imported_weights_that_are_not_the_named_ones_are_refused(published: Published, store: Store) -> None:
+def test_imported_weights_that_are_not_the_named_ones_are_refused(published: Published, store: StoreFiles) -> None:
     sha256, named = published["c3d"].imported, copied(published["c3d"].files, store.root, imported="0" * 32)
     assert f"names the weights {'0' * 32}, the result {sha256}" in refused(named.folder, store)
     named.write_result({**(named.result() or {}), "weights_sha256": "0" * 64})  # now result and name agree
     assert f"holds weights with SHA-256 {sha256}" in refused(named.folder, store)
 
 
-def test_imported_weights_at_work(taught: Taught, published: Published, prepared: Session, store: Store) -> None:
+def test_imported_weights_at_work(taught: Taught, published: Published, prepared: Session, store: StoreFiles) -> None:
     own, files = taught
-    assert Session(Store(files.folder.parents[1]), dict(prepared.folders)).problems(own) == []
+    assert Session(StoreFiles(files.folder.parents[1]), dict(prepared.folders)).problems(own) == []
     assert all(files.rows()[0]["train"][term] > 0 for term in ("distill", "relations", "features"))
     # The student's backbone is PCL's r3d; its heads are fresh.
     ended, began = final_weights(files.checkpoint), final_weights(published["r3d"].files.checkpoint)
@@ -198,7 +201,7 @@ def test_imported_weights_at_work(taught: Taught, published: Published, prepared
 
 
 def test_the_list_says_what_each_trial_is_and_where_it_came_from(
-    trained: Trained, taught: Taught, published: Published, tmp_path: Path, store: Store
+    trained: Trained, taught: Taught, published: Published, tmp_path: Path, store: StoreFiles
 ) -> None:
     begin(store.trial("f" * 32))
     assert teacher_table(teacher_rows(store)) == "no trial in the store is complete yet"
@@ -225,13 +228,13 @@ def test_the_list_says_what_each_trial_is_and_where_it_came_from(
     assert "teacher" not in teacher_table(rows[:3]), "no empty columns"
 
 
-def test_trials_of_an_earlier_trainer_are_not_listed(trained: Trained, published: Published, store: Store) -> None:
+def test_trials_of_an_earlier_trainer_are_not_listed(trained: Trained, published: Published, store: StoreFiles) -> None:
     copied(trained[False], store.root / "trials", semantics=1)
     import_trial(published["c3d"].files.folder, store)
     assert [row["key"] for row in teacher_rows(store)] == [published["c3d"].key], "no trainer made that one"
 
 
-def test_broken_records_are_named(trained: Trained, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_records_are_named(trained: Trained, store: StoreFiles, capsys: pytest.CaptureFixture[str]) -> None:
     import_trial(trained[False].folder, store)
     broken = [copied(trained[False], store.root / "trials", broken=number) for number in range(3)]
     broken[0].write_result({"stages": 3})
@@ -249,8 +252,8 @@ def test_the_list_needs_no_torch(trained: Trained) -> None:
     assert (len(table), loaded) == (2 + len(trained), "False")
 
 
-def test_the_commands(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    def teacher(*arguments: str | Path, code: int = 0, into: Store = store) -> tuple[str, str]:
+def test_the_commands(tmp_path: Path, store: StoreFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    def teacher(*arguments: str | Path, code: int = 0, into: StoreFiles = store) -> tuple[str, str]:
         assert main(["teacher", *map(str, arguments), "--store", str(into.root)]) == code
         return capsys.readouterr()
 
@@ -263,6 +266,6 @@ def test_the_commands(tmp_path: Path, store: Store, capsys: pytest.CaptureFixtur
     raw = yaml.safe_load(teacher("import", file, "--name", "pcl", *(f"--set={each}" for each in says))[0])["pcl"]
     key = trial_key(TrialConfig.model_validate(raw), lambda _: "")
     assert "imported: best_model_196.pt" in teacher("list")[0]
-    other = Store(tmp_path / "other")
+    other = StoreFiles(tmp_path / "other")
     assert teacher("import", store.trial(key).folder, into=other)[0] == f"{key}\n"
     assert teacher("list", into=other) == teacher("list")

@@ -21,7 +21,7 @@ from servers import free_port, wait_until
 from tracked import EXPERIMENT, STAGES, SWEEP, make_trial, write_epoch
 
 from kdtune.errors import EXIT_OK
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_jsonl
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
@@ -73,7 +73,7 @@ def is_there(database: Database, *trials: TrackedTrial) -> bool:
     return {trial.key for trial in trials} <= set(database.tag("kdtune.key"))
 
 
-def test_lost_answers_double_nothing(server: Server, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+def test_lost_answers_double_nothing(server: Server, proxy: Proxy, store: StoreFiles, tmp_path: Path) -> None:
     """What a server carried out without answering is sent again: a run, a batch, the sweep's own run."""
     server.start(tmp_path / "db" / "mlflow.db")
     database, trials = Database(tmp_path / "db" / "mlflow.db"), [make_trial(store, n, "complete", 4) for n in (1, 2, 3)]
@@ -89,7 +89,7 @@ def test_lost_answers_double_nothing(server: Server, proxy: Proxy, store: Store,
 
 
 def test_a_frozen_server_holds_up_nobody_and_gets_everything_once(
-    server: Server, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, store: StoreFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.start(tmp_path / "db" / "mlflow.db")
     database, trials = Database(tmp_path / "db" / "mlflow.db"), [make_trial(store, n, "running", 1) for n in (1, 2, 3)]
@@ -112,7 +112,7 @@ def test_a_frozen_server_holds_up_nobody_and_gets_everything_once(
 
 
 def test_a_slow_server_gets_everything_once(
-    server: Server, proxy: Proxy, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, proxy: Proxy, store: StoreFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The server is first slower than the client's timeout, then only slow."""
     server.start(tmp_path / "db" / "mlflow.db")
@@ -130,7 +130,9 @@ def test_a_slow_server_gets_everything_once(
     assert_whole(database, trials)
 
 
-def test_a_server_that_comes_back_empty_gets_everything_again(server: Server, store: Store, tmp_path: Path) -> None:
+def test_a_server_that_comes_back_empty_gets_everything_again(
+    server: Server, store: StoreFiles, tmp_path: Path
+) -> None:
     before, after = (Database(tmp_path / name / "mlflow.db") for name in ("before", "after"))
     server.start(before.path)
     first, second = make_trial(store, 1, "complete", 4), make_trial(store, 2, "running", 1)
@@ -150,7 +152,7 @@ def test_a_server_that_comes_back_empty_gets_everything_again(server: Server, st
 # ---- a whole sweep ---------------------------------------------------------------------------------------------------
 
 
-def counted_by_hand(store: Store, keys: set[str], objectives: int) -> int:
+def counted_by_hand(store: StoreFiles, keys: set[str], objectives: int) -> int:
     """Count the metrics in these trials' files: each number of the rows, and a stage's accuracies again by its name."""
     total = objectives
     for key in keys:
@@ -164,7 +166,7 @@ def counted_by_hand(store: Store, keys: set[str], objectives: int) -> int:
 def test_a_sweep_trains_on_through_every_outage_and_all_of_it_arrives(
     server: Server, proxy: Proxy, sweep_form: dict[str, Any], tmp_path: Path
 ) -> None:
-    file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
+    file, store = tmp_path / "tiny.yaml", StoreFiles(tmp_path / "runs")
     file.write_text(yaml.safe_dump({**sweep_form, "tracking": {"register": "tiny-students"}}, sort_keys=False))
     before, after = (Database(tmp_path / name / "mlflow.db") for name in ("before", "after"))
     server.start(before.path)

@@ -18,7 +18,7 @@ from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials
 from kdtune.report.paper import paper_of, paper_tables, published
 from kdtune.report.standing import sweep_of
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.group import TrialGroup
 
 
@@ -37,7 +37,7 @@ def figure(group: TrialGroup, i: int, epoch: int) -> float:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    store = Store(tmp_path_factory.mktemp("paper") / "runs")
+    store = StoreFiles(tmp_path_factory.mktemp("paper") / "runs")
     fabricate(store, load_sweep(ROOT / "sweeps" / "paper.yaml"), figure)
     return store.report("paper"), make_report(store, "paper")[0].read_text()
 
@@ -83,7 +83,7 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
     del form["trial"]["finetune"]
     form["search"]["blocks"] = {"student": ["r3d"], "data.fraction": [1.0]}
     form["search"]["exclude"] = [{"student": "r3d", "teacher": "r3d"}]
-    store, sweep = Store(tmp_path / "runs"), SweepConfig.model_validate(form)
+    store, sweep = StoreFiles(tmp_path / "runs"), SweepConfig.model_validate(form)
     fabricate(store, sweep, figure)
     measured = sweep_of(sweep_trials(store, read_history(store, "paper")), {})
     paper = paper_of(measured, sweep)
@@ -113,7 +113,7 @@ def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:
 
 
 def test_other_sweeps_have_no_such_tables(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda group, i, epoch: 0.3 + 0.01 * epoch)
     assert "Comparison with the paper" not in make_report(store, "lambda_tau")[0].read_text()
 

@@ -14,7 +14,7 @@ from published_networks import config, refusal, saved
 
 from kdtune.models.heads import build_network
 from kdtune.models.published import layout_of
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import final_weights
 from kdtune.train.importing.imports import import_checkpoint
 
@@ -55,7 +55,7 @@ def test_every_tensor_has_a_place(layout: str, backbone: str, target: str, heads
 @pytest.mark.parametrize(("layout", "backbone", "target", "heads"), WITH_IDS)
 @torch.no_grad()
 def test_a_file_of_pcls_code_gives_the_outputs_of_its_network(
-    layout: str, backbone: str, target: str, heads: tuple[str, ...], tmp_path: Path, store: Store
+    layout: str, backbone: str, target: str, heads: tuple[str, ...], tmp_path: Path, store: StoreFiles
 ) -> None:
     command = [sys.executable, ROOT / "tests" / "pcl_files.py", tmp_path, layout]
     subprocess.run(command, check=True, env={"PATH": "", "PYTHONPATH": ""})
@@ -104,7 +104,7 @@ NUMBERED = ["base_network.0.0.weight", "base_network.1.0.conv1.0.weight"]
     ],
 )
 def test_what_does_not_fit_is_refused(
-    names: list[str], backbone: str, target: str, complaint: str, tmp_path: Path, store: Store
+    names: list[str], backbone: str, target: str, complaint: str, tmp_path: Path, store: StoreFiles
 ) -> None:
     file = saved(tmp_path, {name: torch.zeros(1) for name in names})
     own = config(backbone, loss={"target": target})

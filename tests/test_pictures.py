@@ -21,7 +21,7 @@ from kdtune.clips.video.sequence import sequence_of
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 SIZE = (20, 24)
 
@@ -53,7 +53,7 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([frame.pixels for frame in decode(folder, SIZE)])
 
 
-def test_a_folder_of_frames_is_a_video(root: Path, store: Store) -> None:
+def test_a_folder_of_frames_is_a_video(root: Path, store: StoreFiles) -> None:
     write(root / "train/run/a/flow_x_00001.jpg", "optical flow")
     write(root / "train/run/a/notes.txt", "")
     write(root / "train/run/cover.jpg", "")
@@ -68,18 +68,18 @@ def test_a_folder_of_frames_is_a_video(root: Path, store: Store) -> None:
 
 def test_their_store_holds_the_decoded_pictures_and_is_the_same_each_time(root: Path, tmp_path: Path) -> None:
     data = DataConfig(dataset="folder", root=str(root))
-    clips = prepare_clips(data, SMALL_CLIP, Store(tmp_path / "one"))
-    again = prepare_clips(data, SMALL_CLIP, Store(tmp_path / "two"))
+    clips = prepare_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "one"))
+    again = prepare_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "two"))
     assert (clips.digest, clips.manifest, clips.folder.name) == (again.digest, again.manifest, again.folder.name)
     assert set(clips.record["decoders"]) == {"simplejpeg", "pillow"}
     for row, video in enumerate(clips.index["video"]):
         expected = np.stack([frame.pixels for frame in decode(root / video, clips.size)])
         assert np.array_equal(clips.frames(row), expected)
-    found = find_clips(data, SMALL_CLIP, Store(tmp_path / "one"))
+    found = find_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "one"))
     assert found is not None
     write(root / "test/run/c/img_00030.jpg", picture(0))
-    assert find_clips(data, SMALL_CLIP, Store(tmp_path / "one")) is None
-    assert prepare_clips(data, SMALL_CLIP, Store(tmp_path / "one")).manifest != clips.manifest
+    assert find_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "one")) is None
+    assert prepare_clips(data, SMALL_CLIP, StoreFiles(tmp_path / "one")).manifest != clips.manifest
 
 
 def test_pixels_are_those_of_the_pictures(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_broken_and_missing_frames_are_refused_with_their_names(kind: str, tmp_p
         list(decode(tmp_path, SIZE))
 
 
-def test_a_refused_folder_is_told_with_its_reason(root: Path, store: Store) -> None:
+def test_a_refused_folder_is_told_with_its_reason(root: Path, store: StoreFiles) -> None:
     (root / "train/run/b/img_00004.jpg").unlink()
     data = DataConfig(dataset="folder", root=str(root), max_refused=0.2)
     clips = prepare_clips(data, SMALL_CLIP, store)
@@ -159,7 +159,7 @@ def test_a_refused_folder_is_told_with_its_reason(root: Path, store: Store) -> N
     assert "train/run/b misses frames between img_00001.jpg and img_00030.jpg: 4" in text
 
 
-def test_a_split_that_is_refused_as_a_whole_is_an_error(root: Path, store: Store) -> None:
+def test_a_split_that_is_refused_as_a_whole_is_an_error(root: Path, store: StoreFiles) -> None:
     for action in ("run", "sit"):
         (root / f"test/{action}/c/img_00004.jpg").unlink()
     data = DataConfig(dataset="folder", root=str(root), max_refused=0.9)
@@ -169,7 +169,7 @@ def test_a_split_that_is_refused_as_a_whole_is_an_error(root: Path, store: Store
 
 @pytest.mark.parametrize(("share", "split"), [(0.2, "val"), (0, "test")])
 def test_a_trial_validates_on_the_videos_that_the_data_set_names(
-    share: float, split: str, root: Path, store: Store, trial_form: dict[str, Any]
+    share: float, split: str, root: Path, store: StoreFiles, trial_form: dict[str, Any]
 ) -> None:
     for action in ("run", "sit"):
         frames(root / "valid" / action / "d", ord(action[0]), 30)
@@ -232,7 +232,7 @@ def test_official_lists_of_files_name_folders_of_frames(dataset: str, tmp_path: 
         read(tmp_path, dataset=dataset)
 
 
-def test_copies_of_frames_are_the_same_bytes_under_any_name(root: Path, store: Store) -> None:
+def test_copies_of_frames_are_the_same_bytes_under_any_name(root: Path, store: StoreFiles) -> None:
     for t in range(1, 31):
         write(root / f"test/run/copy/x{t}.jpg", (root / f"train/run/a/img_{t:05d}.jpg").read_bytes())
     with pytest.raises(DataError, match="1 video is in the training and the test list, byte for byte: test/run/copy"):

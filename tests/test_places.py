@@ -16,7 +16,7 @@ from fabricated import fabricate, sweep_of, usual_figure
 from helpers import ROOT, kdtune, refused
 
 from kdtune.cli import main
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 SEARCH = {"space": {"student.width": [4, 8]}, "sampler": "grid"}
 #: Commands that write to the store, and commands that only read it.
@@ -47,7 +47,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     if done.returncode != 0:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
-        fabricate(Store(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}), usual_figure)
+        fabricate(StoreFiles(folder / "runs"), sweep_of({"candidates": 1, "seeds": [0]}), usual_figure)
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         yield folder / "runs"
     finally:
@@ -140,7 +140,7 @@ def test_somebody_else_s_store(work: Path, capsys: pytest.CaptureFixture[str]) -
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
 def test_other_places(command: list[str], words: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fabricate(Store("runs"), sweep_of({"candidates": 1, "seeds": [0]}), usual_figure)
+    fabricate(StoreFiles("runs"), sweep_of({"candidates": 1, "seeds": [0]}), usual_figure)
     assert words in problem(command, capsys)
     assert not (work.parent / "evil").exists()
     assert not (Path("runs") / "evil").exists()

@@ -19,7 +19,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.plan.forecast import Forecast, look_ahead
 from kdtune.plan.keys import Keys
 from kdtune.plan.plan import plan
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.ledger import Ledger
@@ -29,15 +29,15 @@ from kdtune.train.session import Session
 
 
 @pytest.fixture
-def store(prepared: Session, tmp_path: Path) -> Store:
+def store(prepared: Session, tmp_path: Path) -> StoreFiles:
     return knowing(prepared, tmp_path / "runs")
 
 
-def seen(sweep: SweepConfig, store: Store) -> Forecast:
+def seen(sweep: SweepConfig, store: StoreFiles) -> Forecast:
     return look_ahead(sweep, store, Keys(Prepared(store)))
 
 
-def run(sweep: SweepConfig, store: Store, prepared: Session) -> SweepScheduler:
+def run(sweep: SweepConfig, store: StoreFiles, prepared: Session) -> SweepScheduler:
     """Run the whole sweep in this process."""
     key_of = Session(store, dict(prepared.folders)).key
     scheduler = SweepScheduler(sweep, key_of, Ledger(store.sweep(sweep.name).ledger(sweep.ledger)))
@@ -46,7 +46,7 @@ def run(sweep: SweepConfig, store: Store, prepared: Session) -> SweepScheduler:
     return scheduler
 
 
-def trained(group: TrialGroup, sweep: SweepConfig, store: Store, prepared: Session) -> Any:
+def trained(group: TrialGroup, sweep: SweepConfig, store: StoreFiles, prepared: Session) -> Any:
     for config in group.configs:
         train(config, store, prepared)
     outcome = outcome_in_store(group, sweep.objectives, store)
@@ -54,14 +54,14 @@ def trained(group: TrialGroup, sweep: SweepConfig, store: Store, prepared: Sessi
     return outcome
 
 
-def listing(store: Store) -> dict[str, int]:
+def listing(store: StoreFiles) -> dict[str, int]:
     """List every file except for the list of too short videos, which the first reader of a ClipStore writes."""
     files = [path for path in sorted(store.root.rglob("*")) if path.is_file() and "too_short" not in path.name]
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 def test_what_is_there_what_was_begun_and_what_is_not(
-    sweep_form: dict[str, Any], prepared: Session, store: Store
+    sweep_form: dict[str, Any], prepared: Session, store: StoreFiles
 ) -> None:
     search = {"space": {"teacher": ["c3d"], "alpha": [0.25, 0.75]}, "sampler": "grid", "window": 1}
     sweep = sweep_with(sweep_form, search=search)
@@ -88,7 +88,7 @@ def test_what_is_there_what_was_begun_and_what_is_not(
 
 @pytest.mark.slow
 def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
-    sweep_form: dict[str, Any], prepared: Session, store: Store
+    sweep_form: dict[str, Any], prepared: Session, store: StoreFiles
 ) -> None:
     space = {"alpha": {"range": [0.1, 1.0]}}
     search = {"space": space, "sampler": "random", "candidates": 3, "window": 2}
@@ -122,7 +122,7 @@ def test_a_sweep_of_another_name_finds_the_trials_that_it_shares(
     assert last_lines(plan(longer, store)) == ["in the store 8 found, 0 continued, 0 new", "to train     nothing"]
 
 
-def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, store: Store) -> None:
+def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, store: StoreFiles) -> None:
     finetune = {"epochs": 1, "optimizer": {"lr": 0.01}}
     search = {"space": {"alpha": [0.25, 0.75]}, "sampler": "grid"}
     sweep = sweep_with(sweep_form, trial={**sweep_form["trial"], "finetune": finetune}, search=search)
@@ -143,7 +143,7 @@ def test_fine_tunings_are_trials(sweep_form: dict[str, Any], prepared: Session, 
     )
 
 
-def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Session, store: Store) -> None:
+def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Session, store: StoreFiles) -> None:
     space = {"optimizer.lr": {"log": [1e-3, 1e-1]}}
     search = {"space": space, "sampler": "random", "candidates": 5, "window": 1}
     prune = {**sweep_form["prune"], "keep": 0.2, "min_peers": 1}  # a candidate that is not the best so far
@@ -157,7 +157,7 @@ def test_a_pruned_candidate_is_found(sweep_form: dict[str, Any], prepared: Sessi
 
 
 def test_data_that_are_not_prepared_or_have_changed_are_named(
-    sweep_form: dict[str, Any], videos: Path, prepared: Session, store: Store, tmp_path: Path
+    sweep_form: dict[str, Any], videos: Path, prepared: Session, store: StoreFiles, tmp_path: Path
 ) -> None:
     search = {"space": {"alpha": {"range": [0.1, 1.0]}}, "sampler": "random", "candidates": 3}
     sweep = sweep_with(sweep_form, search=search)
@@ -179,7 +179,7 @@ def test_data_that_are_not_prepared_or_have_changed_are_named(
 def test_clips_are_found_by_the_records_alone(
     eight_videos: Path, tmp_path: Path, decodes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, store = tmp_path / "set", Store(tmp_path / "runs")
+    root, store = tmp_path / "set", StoreFiles(tmp_path / "runs")
     shutil.copytree(eight_videos, root)
     data = DataConfig(dataset="synthetic", root=str(root))
     assert find_clips(data, SMALL_CLIP, store) is None
@@ -201,7 +201,7 @@ def test_clips_are_found_by_the_records_alone(
 
 
 def test_plan_imports_optuna_only_where_trials_may_be_found(
-    sweep_form: dict[str, Any], store: Store, sweep_file: Path
+    sweep_form: dict[str, Any], store: StoreFiles, sweep_file: Path
 ) -> None:
     sweep = SweepConfig.model_validate(sweep_form)
     on_other_data = identity(sweep.build(sweep.blocks()[0], {"teacher": "none"}, 0), lambda _: "other videos")

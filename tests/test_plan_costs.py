@@ -18,18 +18,18 @@ from kdtune.plan.forecast import look_ahead
 from kdtune.plan.keys import Keys
 from kdtune.plan.plan import plan
 from kdtune.plan.speeds import FORWARD
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, write_json, write_jsonl
 from kdtune.train.prepared import Prepared
 from kdtune.train.session import Session
 
 
 @pytest.fixture
-def store(prepared: Session, tmp_path: Path) -> Store:
+def store(prepared: Session, tmp_path: Path) -> StoreFiles:
     return knowing(prepared, tmp_path / "runs")
 
 
-def cost(sweep: SweepConfig, store: Store) -> Cost:
+def cost(sweep: SweepConfig, store: StoreFiles) -> Cost:
     keys = Keys(Prepared(store))
     forecast = look_ahead(sweep, store, keys)
     return cost_of(forecast.pending, keys.prepared, keys.identities, "cpu")
@@ -50,7 +50,7 @@ def longer_form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_hours_and_disk_follow_from_the_rows_of_such_trials(
-    longer_form: dict[str, Any], prepared: Session, store: Store
+    longer_form: dict[str, Any], prepared: Session, store: StoreFiles
 ) -> None:
     search = {
         "space": {"optimizer.lr": {"log": [1e-3, 1e-1]}},
@@ -96,7 +96,7 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
 
 
 def test_targets_of_one_teacher_and_seed_are_computed_once(
-    longer_form: dict[str, Any], prepared: Session, store: Store
+    longer_form: dict[str, Any], prepared: Session, store: StoreFiles
 ) -> None:
     search = {
         "space": {"teacher": ["c3d"], "tau": [2.0, 4.0, 8.0]},
@@ -125,7 +125,7 @@ def test_targets_of_one_teacher_and_seed_are_computed_once(
 
 
 def test_shapes_that_nobody_has_measured_are_named(
-    longer_form: dict[str, Any], prepared: Session, store: Store
+    longer_form: dict[str, Any], prepared: Session, store: StoreFiles
 ) -> None:
     search = {"space": {"teacher": ["c3d"], "tau": [2.0]}, "sampler": "grid"}
     sweep = sweep_with(longer_form, search=search)
@@ -144,7 +144,7 @@ def test_shapes_that_nobody_has_measured_are_named(
 def test_measure_times_every_shape_and_trains_nothing(
     sweep_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     assert main(["plan", str(sweep_file), "--store", str(store.root), "--measure"]) == 0
     said = capsys.readouterr()
     # Scratch, two teachers, and a student of each teacher.

@@ -24,7 +24,7 @@ from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from kdtune.execute.driver import drive
 from kdtune.execute.in_process import InProcess
 from kdtune.history.reading import read_history
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json, read_jsonl
 from kdtune.tracking.artifacts import publish_files
 from kdtune.train.session import Session
@@ -70,13 +70,13 @@ def form(sweep_form: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreFiles, str]:
     """The store, and MLflow's URI."""
     folder = tmp_path_factory.mktemp("published")
     file, uri = folder / "small.yaml", empty_database(folder / "mlflow" / "mlflow.db")
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     link_clips(prepared.store.root, folder / "runs")
-    store = Store(folder / "runs")
+    store = StoreFiles(folder / "runs")
     end = drive(load_sweep(file), file.read_text(), store, InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     assert end.notes == []
@@ -86,17 +86,19 @@ def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="module")
-def runs(swept: tuple[Store, str]) -> dict[str, dict[str, Any]]:
+def runs(swept: tuple[StoreFiles, str]) -> dict[str, dict[str, Any]]:
     """What MLflow has after the driver has ended."""
     return shown(swept[1])
 
 
-def publish(store: Store, uri: str, monkeypatch: pytest.MonkeyPatch, name: str = "small") -> int:
+def publish(store: StoreFiles, uri: str, monkeypatch: pytest.MonkeyPatch, name: str = "small") -> int:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return main(["publish", name, "--store", str(store.root)])
 
 
-def test_the_sweeps_own_run_says_its_question_and_its_result(swept: tuple[Store, str], runs: dict[str, Any]) -> None:
+def test_the_sweeps_own_run_says_its_question_and_its_result(
+    swept: tuple[StoreFiles, str], runs: dict[str, Any]
+) -> None:
     store, parent = swept[0], runs["small"]
     question, _, result = parent["tags"]["mlflow.note.content"].partition("\n\n")
     assert question == "Is it better?"
@@ -115,7 +117,7 @@ def test_the_sweeps_own_run_says_its_question_and_its_result(swept: tuple[Store,
 
 
 def test_data_sets_are_inputs_named_by_what_is_in_them(
-    swept: tuple[Store, str], runs: dict[str, Any], videos: Path
+    swept: tuple[StoreFiles, str], runs: dict[str, Any], videos: Path
 ) -> None:
     store, _ = swept
     for key, run in runs.items():
@@ -138,7 +140,7 @@ def test_data_sets_are_inputs_named_by_what_is_in_them(
     assert len({str(run["data"]) for key, run in runs.items() if key != "small"}) == 1, "one set for all trials"
 
 
-def test_system_metrics_stand_beside_the_rows(swept: tuple[Store, str], runs: dict[str, Any]) -> None:
+def test_system_metrics_stand_beside_the_rows(swept: tuple[StoreFiles, str], runs: dict[str, Any]) -> None:
     store, _ = swept
     for key, run in runs.items():
         if key == "small":
@@ -150,7 +152,7 @@ def test_system_metrics_stand_beside_the_rows(swept: tuple[Store, str], runs: di
             assert run["metrics"][f"system/{name}"] == expected
 
 
-def test_tags_say_the_commit_the_key_and_the_state(swept: tuple[Store, str], runs: dict[str, Any]) -> None:
+def test_tags_say_the_commit_the_key_and_the_state(swept: tuple[StoreFiles, str], runs: dict[str, Any]) -> None:
     store, _ = swept
     git = ["git", "-C", str(Path.cwd()), "rev-parse", "HEAD"]
     done = subprocess.run(git, capture_output=True, text=True, check=False)
@@ -166,7 +168,7 @@ def test_tags_say_the_commit_the_key_and_the_state(swept: tuple[Store, str], run
 
 
 def test_the_best_and_its_control_are_models_and_the_best_is_registered(
-    swept: tuple[Store, str], runs: dict[str, Any]
+    swept: tuple[StoreFiles, str], runs: dict[str, Any]
 ) -> None:
     store, uri = swept
     results = sweep_results(store, "small")
@@ -179,7 +181,7 @@ def test_the_best_and_its_control_are_models_and_the_best_is_registered(
 
 
 def test_publish_shows_what_the_driver_showed(
-    swept: tuple[Store, str],
+    swept: tuple[StoreFiles, str],
     runs: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -196,7 +198,7 @@ def test_publish_shows_what_the_driver_showed(
 
 
 def test_publish_doubles_nothing_that_the_driver_sent(
-    swept: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+    swept: tuple[StoreFiles, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, uri = swept
     before = shown(uri)
@@ -205,7 +207,7 @@ def test_publish_doubles_nothing_that_the_driver_sent(
 
 
 def test_publish_refuses_what_it_cannot_do(
-    swept: tuple[Store, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    swept: tuple[StoreFiles, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, uri = swept
     assert publish(store, uri, monkeypatch, "smal") == EXIT_USER_ERROR
@@ -223,7 +225,7 @@ def test_publish_refuses_what_it_cannot_do(
 
 
 @pytest.mark.slow
-def test_publish_imports_neither_ray_nor_torch(swept: tuple[Store, str]) -> None:
+def test_publish_imports_neither_ray_nor_torch(swept: tuple[StoreFiles, str]) -> None:
     store, uri = swept
     code = f"""
 import sys, kdtune.cli
@@ -235,7 +237,7 @@ print([name for name in ("ray", "torch") if name in sys.modules])
     assert done.stdout.splitlines()[-2:] == [str(EXIT_OK), "[]"], "MLflow has every model already"
 
 
-def test_files_become_artifacts_of_the_sweeps_run(swept: tuple[Store, str], tmp_path: Path) -> None:
+def test_files_become_artifacts_of_the_sweeps_run(swept: tuple[StoreFiles, str], tmp_path: Path) -> None:
     _, uri = swept
     page = tmp_path / "report.html"
     for text in ("first", "second"):
@@ -254,7 +256,7 @@ def test_files_become_artifacts_of_the_sweeps_run(swept: tuple[Store, str], tmp_
 
 @pytest.mark.slow
 def test_what_another_sweep_trained_is_shown_while_the_new_one_still_trains(
-    swept: tuple[Store, str], form: dict[str, Any], tmp_path: Path
+    swept: tuple[StoreFiles, str], form: dict[str, Any], tmp_path: Path
 ) -> None:
     store, _ = swept
     database, file = Database(tmp_path / "mlflow.db"), tmp_path / "more.yaml"

@@ -14,7 +14,7 @@ from watched import GMAC, a_record
 
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.publish import Publisher
 from kdtune.tracking.ranking import COLUMNS, Ranking, links, ranking, saved_view
 from kdtune.tracking.sweep_text import SweepText
@@ -83,7 +83,7 @@ def test_a_sweeps_record_names_params_as_its_runs_do() -> None:
 def test_a_published_sweep_has_one_link(tmp_path: Path, times: int) -> None:
     uri, trial = (
         empty_database(tmp_path / "mlflow" / "mlflow.db"),
-        make_trial(Store(tmp_path / "runs"), 1, "complete", 4),
+        make_trial(StoreFiles(tmp_path / "runs"), 1, "complete", 4),
     )
     for _ in range(times):
         found = ranking(a_record(objectives=(KNN,), stages=STAGES))

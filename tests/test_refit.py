@@ -30,7 +30,7 @@ from kdtune.history.trials import sweep_trials, trained_keys
 from kdtune.plan.plan import plan
 from kdtune.report.accuracies import accuracies
 from kdtune.report.results import render
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.ranking import ranking, saved_view
@@ -179,13 +179,13 @@ def figure(group: TrialGroup, i: int, epoch: int) -> float | None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("refit") / "runs")
+def told(tmp_path_factory: pytest.TempPathFactory) -> StoreFiles:
+    store = StoreFiles(tmp_path_factory.mktemp("refit") / "runs")
     fabricate(store, refitting(), figure)
     return store
 
 
-def test_results_name_the_refits_apart_with_their_figures_on_test(told: Store) -> None:
+def test_results_name_the_refits_apart_with_their_figures_on_test(told: StoreFiles) -> None:
     found = sweep_trials(told, read_history(told, "s"))
     results = sweep_results(told, "s")
     again = [trial for trial in results["refits"] if trial["block"] == "fraction=1.0"]
@@ -204,7 +204,7 @@ def test_results_name_the_refits_apart_with_their_figures_on_test(told: Store) -
     assert "fraction=0.25, test, trained again on the whole list" in accuracies(found, "table")
 
 
-def test_the_report_s_test_figures_are_those_of_the_refits(told: Store) -> None:
+def test_the_report_s_test_figures_are_those_of_the_refits(told: StoreFiles) -> None:
     page = make_report(told, "s")[0].read_text()
     assert "trained again on the whole training list" in page
     found = list(csv.DictReader((told.report("s") / "tables" / "test.csv").read_text().splitlines()))
@@ -218,7 +218,7 @@ def test_the_report_s_test_figures_are_those_of_the_refits(told: Store) -> None:
     assert all(trial["key"] in every for trial in refits)
 
 
-def test_watchers_and_mlflow_are_told(told: Store) -> None:
+def test_watchers_and_mlflow_are_told(told: StoreFiles) -> None:
     history = read_history(told, "s")
     assert history.complete
     ending = SweepEnding(told, history)
@@ -233,9 +233,9 @@ def test_watchers_and_mlflow_are_told(told: Store) -> None:
     assert best.trial.tags["kdtune.kind"] == "refit"
 
 
-def test_plan_counts_the_refits_until_they_are_there(told: Store, tmp_path: Path) -> None:
+def test_plan_counts_the_refits_until_they_are_there(told: StoreFiles, tmp_path: Path) -> None:
     sweep = refitting()
-    lines = list(plan(sweep, Store(tmp_path / "empty")))
+    lines = list(plan(sweep, StoreFiles(tmp_path / "empty")))
     # 2 teachers, 6 controls, 10 candidates of 3 seeds; then the teachers, the controls and the chosen of 2 blocks again
     assert "refits       12 on the whole training list: 6 controls, 6 chosen, with their teachers" in lines
     assert any(line.startswith(f"to train     at most {2 + 6 + 30 + 2 + 6 + 6} trials") for line in lines)
@@ -246,7 +246,7 @@ def test_a_real_sweep_trains_its_refits_once_and_to_the_bits_of_a_trial_alone(
     sweep_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:
     form = {**sweep_form, "refit": True, "search": {**sweep_form["search"], "blocks": {}, "candidates": 2}}
-    file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
+    file, store = tmp_path / "tiny.yaml", StoreFiles(tmp_path / "runs")
     file.write_text(yaml.safe_dump(form))
     store.root.mkdir()
     end, said = run(file, store.root, InProcess())
@@ -255,7 +255,7 @@ def test_a_real_sweep_trains_its_refits_once_and_to_the_bits_of_a_trial_alone(
     assert [(refit["control"], refit["state"]) for refit in refits] == [(True, "complete"), (False, "complete")]
     sweep = load_sweep(file)
     control = refit_of(sweep.build(sweep.blocks()[0], sweep.search.controls[0], 0))
-    alone = train(control, Store(tmp_path / "alone"), prepared)
+    alone = train(control, StoreFiles(tmp_path / "alone"), prepared)
     assert alone.key == refits[0]["key"]
     assert (alone.result() or {})["weights_sha256"] == refits[0]["weights_sha256"]
     again, _ = run(file, store.root, InProcess())

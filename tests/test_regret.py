@@ -16,7 +16,7 @@ from kdtune.execute.in_process import InProcess
 from kdtune.history.reading import read_history
 from kdtune.history.videos import videos_of
 from kdtune.report.stops import chosen_stops
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json
 from kdtune.train.session import Session
 from sweeps import run
@@ -36,7 +36,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
     file.write_text(yaml.safe_dump(form, sort_keys=False))
     end, said = run(file, tmp_path / "runs", InProcess())
     assert end.exit_code == EXIT_OK, said
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     before = sweep_results(store, "tiny")
     # The training list has 4 groups of 4 motions × 2 clips; a third is kept for validation: one or two groups.
     videos = videos_of(store, read_history(store, "tiny"))
@@ -55,7 +55,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
 
     # The same trial, trained in one go elsewhere, has the same bits.
     ((key, config),) = trials
-    elsewhere = Session(Store(tmp_path / "elsewhere"))
+    elsewhere = Session(StoreFiles(tmp_path / "elsewhere"))
     elsewhere.prepare(config)
     for _ in elsewhere.trial(config, CPU):
         pass

@@ -15,7 +15,7 @@ from kdtune.cli import main
 from kdtune.config.sections import DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError, UserError
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.store.remote import Remote
 from kdtune.sweep.driver_lock import DriverLock
 from kdtune.sweep.stopping import stop_file
@@ -180,9 +180,9 @@ def test_results_teachers_and_replay_need_no_working_copy(
 
 
 def test_a_folder_named_by_a_file_url_is_that_folder(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}/runs")
+    store = StoreFiles(f"file://{tmp_path}/runs")
     assert store.mirror is None
-    assert store.claim() == Store(tmp_path / "runs").claim()
+    assert store.claim() == StoreFiles(tmp_path / "runs").claim()
 
 
 def test_all_machines_know_the_store_by_one_name(on: Machines) -> None:

@@ -17,7 +17,7 @@ from kdtune.config.load import load_sweep
 from kdtune.errors import EXIT_OK
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.watch.live import Plain
 
 #: tests/test_remote_trials.py covers for single trials what this file covers for sweeps.
@@ -37,7 +37,7 @@ def file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-def results(store: Store) -> list[dict[str, Any]]:
+def results(store: StoreFiles) -> list[dict[str, Any]]:
     trials = sweep_results(store, "small")["trials"]
     return [{name: value for name, value in trial.items() if name not in PASSING} for trial in trials]
 
@@ -48,9 +48,9 @@ def undisturbed(file: Path, ray_address: str, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("folder")
     uri = f"sqlite:///{folder}/mlflow.db"
     watch = Plain(print)
-    end = drive(load_sweep(file, ()), file.read_text(), Store(folder), RayTune(ray_address), uri, watch)
+    end = drive(load_sweep(file, ()), file.read_text(), StoreFiles(folder), RayTune(ray_address), uri, watch)
     assert end.exit_code == EXIT_OK
-    return results(Store(folder))
+    return results(StoreFiles(folder))
 
 
 def settings(machine: Path) -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_a_sweep_on_one_machine_is_found_by_another(
     s3: str, sweep: Any, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     assert f"4 trials trained, 0 found in {s3}" in sweep(tmp_path / "a")
-    assert results(Store(s3)) == undisturbed
+    assert results(StoreFiles(s3)) == undisturbed
     # The driver has read what the workers published, and sent every epoch to MLflow.
     from mlflow import MlflowClient
 
@@ -87,7 +87,7 @@ def test_a_sweep_on_one_machine_is_found_by_another(
     epochs = [{metric.step for metric in client.get_metric_history(run, "epoch_seconds")} for run in runs]
     assert sorted(map(len, epochs)) == [0, 2, 2, 2, 2]
     assert f"0 trials trained, 4 found in {s3}" in sweep(tmp_path / "b")
-    assert results(Store(s3)) == undisturbed
+    assert results(StoreFiles(s3)) == undisturbed
 
 
 def test_a_sweep_whose_driver_was_killed_resumes_on_another_machine(
@@ -101,4 +101,4 @@ def test_a_sweep_whose_driver_was_killed_resumes_on_another_machine(
     driver.kill()
     driver.communicate()
     assert " 0 found" not in sweep(tmp_path / "b")
-    assert results(Store(s3)) == undisturbed
+    assert results(StoreFiles(s3)) == undisturbed

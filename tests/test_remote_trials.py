@@ -14,7 +14,7 @@ from s3 import Machines, S3Server
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import StoreError
-from kdtune.store import Store, TrialFiles, remote
+from kdtune.store import StoreFiles, TrialFiles, remote
 from kdtune.store.mirror import Mirror
 from kdtune.store.remote import Remote
 from kdtune.train.session import Session
@@ -28,11 +28,11 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 @pytest.fixture(scope="module")
 def whole(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     """The same trial in a folder, undisturbed."""
-    return train(config, Store(tmp_path_factory.mktemp("whole")), prepared)
+    return train(config, StoreFiles(tmp_path_factory.mktemp("whole")), prepared)
 
 
 def unpublished(
-    monkeypatch: pytest.MonkeyPatch, config: TrialConfig, store: Store, prepared: Session, epoch: int
+    monkeypatch: pytest.MonkeyPatch, config: TrialConfig, store: StoreFiles, prepared: Session, epoch: int
 ) -> TrialFiles:
     """Train up to `epoch`, as on a machine that is killed before it publishes any of it."""
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from s3 import Machines
 
 from kdtune.cli import main
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, TrialFiles, seal
+from kdtune.store import StoreFiles, TrialFiles, seal
 from kdtune.train.session import Session
 
 SPOILED: dict[str, Callable[[TrialFiles], Path]] = {
@@ -68,7 +68,7 @@ def test_a_damaged_record_is_named_set_aside_and_made_again(
     assert f"{path.name}: " in capsys.readouterr().out
     assert check(s3, "--repair") == 0
     assert check(s3) == 0, capsys.readouterr().out
-    again = train(config, Store(s3), prepared)
+    again = train(config, StoreFiles(s3), prepared)
     assert bits(again) == made
     third = train(config, on("c"), prepared)
     assert (bits(third), clocks(third)) == (made, clocks(again)), "nothing is left to train"

@@ -15,7 +15,7 @@ from kdtune.cli import main
 from kdtune.config.key import canonical, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import Replay, differences
@@ -30,8 +30,8 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def store(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("replayed"))
+def store(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> StoreFiles:
+    store = StoreFiles(tmp_path_factory.mktemp("replayed"))
     link_clips(prepared.store.root, store.root)
     session = session_of(store, prepared)
     session.prepare(config)
@@ -41,19 +41,19 @@ def store(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempP
     return store
 
 
-def replayed(store: Store, key: str) -> Any:
+def replayed(store: StoreFiles, key: str) -> Any:
     with Replay(store, CPU) as replays:
         return replays.trial(key)
 
 
-def files_of(store: Store, config: TrialConfig) -> TrialFiles:
+def files_of(store: StoreFiles, config: TrialConfig) -> TrialFiles:
     session = Session(store)
     session.prepare(config)
     return session.files(config)
 
 
 def test_a_trial_its_teacher_and_its_fine_tuning_are_the_same_again(
-    store: Store, capsys: pytest.CaptureFixture[str]
+    store: StoreFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = sorted(path.name for path in (store.root / "trials").iterdir())
     assert len(keys) == 3
@@ -67,7 +67,7 @@ def test_a_trial_its_teacher_and_its_fine_tuning_are_the_same_again(
 
 
 def test_the_first_difference_is_named_with_the_profile(
-    store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+    store: StoreFiles, config: TrialConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = files_of(store, config)
     rows, result = read_jsonl(files.epochs), files.result()
@@ -98,7 +98,7 @@ def test_the_first_difference_is_named_with_the_profile(
 
 
 def test_from_a_stage_only_what_follows_is_trained_again(
-    store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+    store: StoreFiles, config: TrialConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = files_of(store, config)
     with Replay(store, CPU, "early") as replays:
@@ -139,7 +139,7 @@ def test_from_a_stage_only_what_follows_is_trained_again(
 
 
 def test_a_trial_that_did_not_end_is_replayed_as_far_as_it_came(
-    config: TrialConfig, store: Store, tmp_path: Path, trial_form: dict[str, Any]
+    config: TrialConfig, store: StoreFiles, tmp_path: Path, trial_form: dict[str, Any]
 ) -> None:
     shorter = TrialConfig.model_validate(trial_form)
     session = Session(store)
@@ -150,7 +150,9 @@ def test_a_trial_that_did_not_end_is_replayed_as_far_as_it_came(
     assert replayed(store, session.key(shorter)) is None
 
 
-def test_what_cannot_be_replayed_is_said(store: Store, config: TrialConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_replayed_is_said(
+    store: StoreFiles, config: TrialConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = files_of(store, config)
     identity = read_json(files.config)
     for changed, words in (

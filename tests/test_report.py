@@ -22,7 +22,7 @@ from kdtune.errors import EXIT_USER_ERROR, StoreError
 from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord, read_record
 from kdtune.report.stops import chosen_stops
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json, write_json
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.importance import importances
@@ -30,14 +30,14 @@ from kdtune.sweep.importance import importances
 
 def reported(
     tmp_path: Path, sweep: SweepConfig, at: Figure = usual_figure, ends: int | None = None
-) -> tuple[Store, str]:
+) -> tuple[StoreFiles, str]:
     """Return the store and the page of a fabricated sweep."""
-    store = Store(tmp_path / "runs")
+    store = StoreFiles(tmp_path / "runs")
     fabricate(store, sweep, at, ends)
     return store, make_report(store, sweep.name)[0].read_text()
 
 
-def table(store: Store, name: str, sweep: str = "s") -> list[dict[str, str]]:
+def table(store: StoreFiles, name: str, sweep: str = "s") -> list[dict[str, str]]:
     return list(csv.DictReader((store.report(sweep) / "tables" / f"{name}.csv").read_text().splitlines()))
 
 
@@ -63,11 +63,11 @@ class Links(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreFiles, str]:
     return reported(tmp_path_factory.mktemp("report"), sweep_of())
 
 
-def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple[Store, str]) -> None:
+def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple[StoreFiles, str]) -> None:
     store, _ = made
     trials = sweep_results(store, "s")["trials"]
     control = {t["seed"]: t["objective"] for t in trials if t["control"] and t["block"] == "fraction=1.0"}
@@ -86,7 +86,7 @@ def test_gains_are_paired_by_seed_with_intervals_for_all_comparisons(made: tuple
     assert rows["3"]["state"] == "pruned at early"
 
 
-def test_the_answer_claims_what_is_decided_and_no_more(made: tuple[Store, str]) -> None:
+def test_the_answer_claims_what_is_decided_and_no_more(made: tuple[StoreFiles, str]) -> None:
     said = answer(made[1])
     assert said.startswith("In 1 of 2 blocks the best candidate surely beats scratch in k-NN accuracy on validation")
     assert "fraction=1.0 +10.0 (" in said
@@ -95,7 +95,7 @@ def test_the_answer_claims_what_is_decided_and_no_more(made: tuple[Store, str]) 
     assert "too high on average" in made[1], "the largest of many is biased"
 
 
-def test_test_figures_are_apart_and_of_the_chosen_candidates_alone(made: tuple[Store, str]) -> None:
+def test_test_figures_are_apart_and_of_the_chosen_candidates_alone(made: tuple[StoreFiles, str]) -> None:
     store, _ = made
     rows = table(store, "test")
     assert [row["block"] for row in rows] == ["fraction=1.0", "fraction=1.0", "fraction=0.25", "fraction=0.25"]
@@ -106,7 +106,7 @@ def test_test_figures_are_apart_and_of_the_chosen_candidates_alone(made: tuple[S
     assert rows[1]["interval"] == f"{100 * ends.low:+.1f} … {100 * ends.high:+.1f}".replace("-", "−")
 
 
-def test_every_figure_leads_to_its_trial_and_nothing_to_another_host(made: tuple[Store, str]) -> None:
+def test_every_figure_leads_to_its_trial_and_nothing_to_another_host(made: tuple[StoreFiles, str]) -> None:
     store, page = made
     links = Links(page)
     outside = [target for target in links.targets if not target.startswith(("#", "data:"))]
@@ -120,7 +120,7 @@ def test_every_figure_leads_to_its_trial_and_nothing_to_another_host(made: tuple
         assert f"python -m kdtune replay {trial['key'][:12]}" in page
 
 
-def test_tables_and_plots_are_files_in_every_form(made: tuple[Store, str]) -> None:
+def test_tables_and_plots_are_files_in_every_form(made: tuple[StoreFiles, str]) -> None:
     folder = made[0].report("s")
     for name in ("block_0", "block_1", "test", "convergence", "trials", "profiles"):
         for form in ("csv", "md", "tex"):
@@ -134,11 +134,13 @@ def test_tables_and_plots_are_files_in_every_form(made: tuple[Store, str]) -> No
         assert f"plots/{name}.svg" in (folder / "report.md").read_text()
 
 
-def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path: Path) -> None:
+def test_the_same_records_give_the_same_bytes(made: tuple[StoreFiles, str], tmp_path: Path) -> None:
     """In another process with another hash seed, and into another folder."""
     store, _ = made
-    code = "from pathlib import Path\nfrom kdtune.store import Store\nfrom kdtune.api.reporting import make_report\n"
-    run_python(code + f"make_report(Store({str(store.root)!r}), 's', Path({str(tmp_path)!r}))", hash_seed=1)
+    code = (
+        "from pathlib import Path\nfrom kdtune.store import StoreFiles\nfrom kdtune.api.reporting import make_report\n"
+    )
+    run_python(code + f"make_report(StoreFiles({str(store.root)!r}), 's', Path({str(tmp_path)!r}))", hash_seed=1)
     here = store.report("s")
     files = sorted(path.relative_to(here) for path in here.rglob("*") if path.is_file())
     assert len(files) > 20
@@ -146,7 +148,7 @@ def test_the_same_records_give_the_same_bytes(made: tuple[Store, str], tmp_path:
     assert [path for path in files if (here / path).read_bytes() != (tmp_path / path).read_bytes()] == []
 
 
-def test_teachers_recipe_and_dates_are_on_the_page(made: tuple[Store, str]) -> None:
+def test_teachers_recipe_and_dates_are_on_the_page(made: tuple[StoreFiles, str]) -> None:
     store, page = made
     assert [row["k-NN on validation"] for row in table(store, "teachers")] == ["0.6", "0.6"]
     assert [trial["candidate"] for trial in sweep_results(store, "s")["teachers"]] == [None, None]

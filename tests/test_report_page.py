@@ -15,7 +15,7 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from kdtune.api.reporting import make_report
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 #: Each tries to leave its place in the page, and to run a script.
@@ -27,7 +27,7 @@ WIDE, NARROW = 1200, 400
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = Store(tmp_path_factory.mktemp("page") / "runs")
+    store = StoreFiles(tmp_path_factory.mktemp("page") / "runs")
     teachers = {"c3d": {"student": {"backbone": "c3d"}}, TEACHER: {"student": {"backbone": "r21d"}}}
     trial = {"epochs": 8, "stages": {"early": 2, "mid": 6, "late": 8}, "finetune": {"epochs": 4}}
     space = {"teacher": [*teachers], "lambda": {"log": [0.05, 5.0]}, "tau": {"range": [1.0, 8.0]}}

@@ -17,7 +17,7 @@ from helpers import ROOT, bits, stopped, train
 from lives import KINDS, Lives, left
 
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl
 from kdtune.train.session import Session
 
@@ -42,9 +42,9 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def whole(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def whole(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> StoreFiles:
     """The store of the same trial, never killed."""
-    store = Store(tmp_path_factory.mktemp("whole"))
+    store = StoreFiles(tmp_path_factory.mktemp("whole"))
     files = train(config, store, prepared)
     first, *_, last = files.rows()
     result = files.result()
@@ -66,14 +66,14 @@ def killed(config: TrialConfig, prepared: Session) -> Iterator[subprocess.Popen[
 @pytest.fixture
 def lives(killed: subprocess.Popen[str], tmp_path: Path) -> Lives:
     lives = Lives(killed, random.Random(0))
-    lives.attempt(Store(tmp_path / "counted"))
+    lives.attempt(StoreFiles(tmp_path / "counted"))
     return lives
 
 
-def test_a_trial_killed_at_any_line_ends_in_the_same_bits(lives: Lives, whole: Store, tmp_path: Path) -> None:
+def test_a_trial_killed_at_any_line_ends_in_the_same_bits(lives: Lives, whole: StoreFiles, tmp_path: Path) -> None:
     life = 0
     while min(lives.counts()[kind] for kind in KINDS) < 1:  # the slow test below kills it 300 times
-        store = Store(tmp_path / str(life))
+        store = StoreFiles(tmp_path / str(life))
         lives.live(store)
         assert left(store) == left(whole), f"life {life}"
         life += 1
@@ -82,10 +82,10 @@ def test_a_trial_killed_at_any_line_ends_in_the_same_bits(lives: Lives, whole: S
 
 
 def test_a_trial_killed_from_outside_ends_in_the_same_bits_in_another_process(
-    lives: Lives, config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
+    lives: Lives, config: TrialConfig, prepared: Session, whole: StoreFiles, tmp_path: Path
 ) -> None:
     """The drawn line runs while the signal is on its way, so that the signal also arrives in the middle of a call."""
-    store = Store(tmp_path / "killed")
+    store = StoreFiles(tmp_path / "killed")
     for _ in range(4):
         lives.attempt_anywhere(store, from_outside=True, every_s=0.0)
     train(config, store, prepared)
@@ -95,12 +95,12 @@ def test_a_trial_killed_from_outside_ends_in_the_same_bits_in_another_process(
 
 @pytest.mark.slow
 def test_a_killed_trial_whose_last_checkpoint_is_damaged_too_ends_in_the_same_bits(
-    lives: Lives, config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
+    lives: Lives, config: TrialConfig, prepared: Session, whole: StoreFiles, tmp_path: Path
 ) -> None:
-    begun, life = Store(tmp_path / "begun"), 0
+    begun, life = StoreFiles(tmp_path / "begun"), 0
     stopped(config, begun, prepared, 2)
     while lives.damaged < 5:
-        store = Store(shutil.copytree(begun.root, tmp_path / str(life)))
+        store = StoreFiles(shutil.copytree(begun.root, tmp_path / str(life)))
         lives.live(store, damaging=0.8)
         assert left(store) == left(whole), f"life {life}"
         life += 1
@@ -119,16 +119,16 @@ def test_a_trial_may_be_killed_at_each_of_the_last_lines_of(
     config: TrialConfig,
     prepared: Session,
     lives: Lives,
-    whole: Store,
+    whole: StoreFiles,
     tmp_path: Path,
 ) -> None:
-    begun = Store(tmp_path / "begun")
+    begun = StoreFiles(tmp_path / "begun")
     files = stopped(config, begun, prepared, epochs)
     if torn:
         files.checkpoint.write_bytes(files.checkpoint.read_bytes()[:-3000])
 
-    def again(name: str) -> Store:
-        return Store(shutil.copytree(begun.root, tmp_path / name))
+    def again(name: str) -> StoreFiles:
+        return StoreFiles(shutil.copytree(begun.root, tmp_path / name))
 
     passed = lives.attempt(again("uncut"))["passed"]
     places = [line for line in passed if line.startswith(lines)][-10:]
@@ -143,12 +143,12 @@ def test_a_trial_may_be_killed_at_each_of_the_last_lines_of(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_hundreds_of_kills_change_no_bit(
-    lives: Lives, whole: Store, tmp_path: Path, record_property: Callable[[str, object], None]
+    lives: Lives, whole: StoreFiles, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     seed, life = random.SystemRandom().getrandbits(32), 0
     lives.draws = random.Random(seed)
     while len(lives.kills) < 300:
-        store = Store(tmp_path / str(life))
+        store = StoreFiles(tmp_path / str(life))
         lives.live(store, damaging=lives.draws.choice([0.0, 0.5]), from_outside=lives.draws.random() < 0.25)
         assert left(store) == left(whole), f"seed {seed}, life {life}"
         shutil.rmtree(store.root)
@@ -162,9 +162,9 @@ def test_hundreds_of_kills_change_no_bit(
 
 
 def test_a_trial_stopped_after_any_epoch_resumes_to_the_same_bits(
-    config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
+    config: TrialConfig, prepared: Session, whole: StoreFiles, tmp_path: Path
 ) -> None:
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     for epoch in range(1, config.epochs + 1):
         stopped(config, store, prepared, epoch)
     train(config, store, prepared)
@@ -172,14 +172,14 @@ def test_a_trial_stopped_after_any_epoch_resumes_to_the_same_bits(
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(
-    config: TrialConfig, prepared: Session, whole: Store, tmp_path: Path
+    config: TrialConfig, prepared: Session, whole: StoreFiles, tmp_path: Path
 ) -> None:
-    files = stopped(config, Store(tmp_path), prepared, 1)
+    files = stopped(config, StoreFiles(tmp_path), prepared, 1)
     # A crash between the row and the checkpoint leaves only the row.
     append_jsonl(files.epochs, {"epoch": 2, "lr": 9.0, "train": {}, "seconds": 1.0, "at": 0.0})
     files.write_failure("from an earlier attempt")
-    train(config, Store(tmp_path), prepared)
-    assert left(Store(tmp_path)) == left(whole)
+    train(config, StoreFiles(tmp_path), prepared)
+    assert left(StoreFiles(tmp_path)) == left(whole)
     assert files.failure() is None
 
 
@@ -188,7 +188,7 @@ def test_the_rate_falls_on_a_plateau_of_the_validation_loss_and_survives_a_stop(
 ) -> None:
     schedule = tiny.optimizer.model_copy(update={"patience": 0, "factor": 0.5, "min_lr": 1e-4})
     config = tiny.model_copy(update={"optimizer": schedule, "epochs": 5, "stages": {"late": 5}})
-    whole = train(config, Store(tmp_path / "whole"), prepared)
+    whole = train(config, StoreFiles(tmp_path / "whole"), prepared)
     # PCL's rule by hand: with patience 0, each epoch that is not better by the relative 1e-4 halves the next one's
     # rate.
     best, rate = float("inf"), schedule.lr
@@ -199,5 +199,5 @@ def test_the_rate_falls_on_a_plateau_of_the_validation_loss_and_survives_a_stop(
             best = loss
         else:
             rate = max(rate * 0.5, 1e-4)
-    stopped(config, Store(tmp_path / "stopped"), prepared, 3)
-    assert bits(train(config, Store(tmp_path / "stopped"), prepared)) == bits(whole)
+    stopped(config, StoreFiles(tmp_path / "stopped"), prepared, 3)
+    assert bits(train(config, StoreFiles(tmp_path / "stopped"), prepared)) == bits(whole)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train import samples as module
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, training_samples
 from kdtune.train.loader import steps_of_an_epoch, training_batches
@@ -123,7 +123,7 @@ def second(tiny: TrialConfig) -> TrialConfig:
 @pytest.fixture(scope="module")
 def alone(second: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     """The second of two trials, trained alone and without a cache."""
-    session = Session(Store(tmp_path_factory.mktemp("alone")), dict(prepared.folders), cache=SampleCache(0))
+    session = Session(StoreFiles(tmp_path_factory.mktemp("alone")), dict(prepared.folders), cache=SampleCache(0))
     for _ in session.trial(second, CPU):
         pass
     assert session.cache.bytes == 0
@@ -135,7 +135,7 @@ def test_kept_samples_change_no_bit(
     tiny: TrialConfig, second: TrialConfig, alone: TrialFiles, prepared: Session, tmp_path: Path, budget: int
 ) -> None:
     """Two trials one after another in one process, the second with what the first has left, and one alone."""
-    session = Session(Store(tmp_path), dict(prepared.folders), cache=SampleCache(budget))
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders), cache=SampleCache(budget))
     for config in (tiny, second):
         for _ in session.trial(config, CPU):
             pass
@@ -147,7 +147,7 @@ def test_a_trial_leaves_kept_samples_as_they_were(
     tiny: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that trains or evaluates writes into its input."""
-    session = Session(Store(tmp_path_factory.mktemp("kept")), dict(prepared.folders), cache=SampleCache(10**9))
+    session = Session(StoreFiles(tmp_path_factory.mktemp("kept")), dict(prepared.folders), cache=SampleCache(10**9))
     for _ in session.trial(tiny, CPU):
         pass
     data = TrialData.of(tiny, session.clips(tiny))

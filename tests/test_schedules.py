@@ -20,7 +20,7 @@ from kdtune.config.shape import shape_of
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError
 from kdtune.models.heads import build_network
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.record import row_metrics
 from kdtune.train.checkpoint import load_part, trained_weights
 from kdtune.train.inputs import training_samples
@@ -81,8 +81,8 @@ def test_each_epochs_loss_is_that_of_its_lambda_and_tau(
     form = trial_form | {"epochs": 3, "stages": {"a": 1, "b": 2, "c": 3}, "teacher": TEACHER}
     form |= {"loss": {"alpha": 0.0, "lambda": LAMBDA, "tau": TAU}, "optimizer": {"batch": 1000, "lr": 0.01}}
     config = TrialConfig.model_validate(form)
-    files = train(config, Store(tmp_path), prepared)
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    files = train(config, StoreFiles(tmp_path), prepared)
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders))
     data = TrialData.of(config, session.clips(config))
     assert config.teacher is not None
     teacher = load_teacher(config.teacher, trained_weights(session.files(config.teacher)), data.classes, True, CPU)
@@ -105,7 +105,7 @@ def test_each_epochs_loss_is_that_of_its_lambda_and_tau(
         metrics = row_metrics(row)
         assert (metrics["lambda"], metrics["tau"]) == (lam, tau)
     plain = TrialConfig.model_validate(form | {"loss": {"alpha": 0.0}})
-    assert all("scheduled" not in row for row in train(plain, Store(tmp_path), prepared).rows())
+    assert all("scheduled" not in row for row in train(plain, StoreFiles(tmp_path), prepared).rows())
 
 
 @pytest.mark.slow
@@ -114,9 +114,9 @@ def test_a_stopped_trial_with_schedules_ends_in_the_same_bits(
 ) -> None:
     loss = {**trial_form["loss"], "lambda": LAMBDA, "tau": TAU}
     config = TrialConfig.model_validate({**trial_form, "teacher": TEACHER, "loss": loss})
-    whole = train(config, Store(tmp_path / "whole"), prepared)
-    stopped(config, Store(tmp_path / "stopped"), prepared, 1)
-    assert bits(train(config, Store(tmp_path / "stopped"), prepared)) == bits(whole)
+    whole = train(config, StoreFiles(tmp_path / "whole"), prepared)
+    stopped(config, StoreFiles(tmp_path / "stopped"), prepared, 1)
+    assert bits(train(config, StoreFiles(tmp_path / "stopped"), prepared)) == bits(whole)
 
 
 def sweep_with(form: dict[str, Any], loss: dict[str, Any], space: dict[str, Any], tmp_path: Path) -> Path:

@@ -18,7 +18,7 @@ from kdtune.cli import main
 from kdtune.commands import process
 from kdtune.errors import UserError
 from kdtune.execute.cluster.handover import refuse_secrets, variables, withheld
-from kdtune.store import Store, remote
+from kdtune.store import StoreFiles, remote
 from kdtune.store.files import append_jsonl
 from kdtune.tracking.mlflow_errors import reason
 from kdtune.tracking.publish import read_run_ids
@@ -57,7 +57,7 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one fabricated sweep."""
     root = tmp_path_factory.mktemp("fabricated") / "runs"
-    fabricate(Store(root), sweep_of({"candidates": 2, "seeds": [0]}), usual_figure)
+    fabricate(StoreFiles(root), sweep_of({"candidates": 2, "seeds": [0]}), usual_figure)
     return root
 
 
@@ -117,14 +117,16 @@ def test_of_arguments_that_are_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert SECRET not in capsys.readouterr().err
 
 
-def test_none_is_on_a_command_line_or_in_a_job(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_none_is_on_a_command_line_or_in_a_job(
+    store: StoreFiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     uri = f"postgresql://u:{SECRET}@h/db"
     assert SECRET not in " ".join(ui_command(uri))
     assert ui_environment(uri) == {"MLFLOW_BACKEND_STORE_URI": uri}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("KDTUNE_CACHE", str(tmp_path))
     with pytest.raises(UserError) as refusal:
-        refuse_secrets(Store(f"ftp://u:{SECRET}@h/runs"), f"http://u:{SECRET}@HEAD:8265")
+        refuse_secrets(StoreFiles(f"ftp://u:{SECRET}@h/runs"), f"http://u:{SECRET}@HEAD:8265")
     assert [problem.where for problem in refusal.value.problems] == ["--store", "MLFLOW_TRACKING_URI", "--address"]
     assert SECRET not in str(refusal.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h")

@@ -21,13 +21,13 @@ from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.execute.ray_tune import RayTune
 from kdtune.history.events import Event, Started
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_jsonl
 from kdtune.watch.live import Plain
 from sweeps import outcome
 
 
-def ledger(store: Store, sweep: str) -> list[dict[str, Any]]:
+def ledger(store: StoreFiles, sweep: str) -> list[dict[str, Any]]:
     (path,) = store.sweep(sweep).folder.glob("ledger_*.jsonl")
     return read_jsonl(path)
 
@@ -44,7 +44,7 @@ def test_a_trial_that_another_sweep_trains_meanwhile_is_not_taken_for_ones_own(
     search["space"] = {**search["space"], "teacher": ["c3d"]}
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump({**sweep_form, "name": "one", "search": search, "stop": {"trials": 1}}))
-    store, made = Store(tmp_path / "runs"), Store(swept[0])
+    store, made = StoreFiles(tmp_path / "runs"), StoreFiles(swept[0])
     asked = [row for row in ledger(made, "tiny") if row["event"] == "asked"]
     teacher = next(row["keys"][0] for row in asked if row["group"] == "teacher c3d")
     control = next(row["keys"][0] for row in asked if row["group"] == "fraction=1.0 · control")

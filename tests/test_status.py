@@ -17,7 +17,7 @@ from watched import a_sweep, asked, driven, ended, left_by_driver, status, tell
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import UserError
 from kdtune.history.reading import HistoryReader, Lines
-from kdtune.store import Store, SweepFiles
+from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import append_jsonl
 from kdtune.store.seal import sealed
 from kdtune.sweep import driver_life
@@ -32,7 +32,7 @@ def trial_of(config: TrialConfig, seed: int) -> TrialConfig:
 
 def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     """Real trials, each at another point of its life, seen here and by another process."""
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     control, done, half, waits = (trial_of(tiny, seed) for seed in range(4))
     key = {n: prepared.key(config) for n, config in enumerate((control, done, half, waits))}
     files = a_sweep(tmp_path, "tiny", asked("control", 0, "all", keys=(key[0],), epochs=2))
@@ -71,7 +71,7 @@ def test_what_began_is_not_called_running_where_nobody_runs_it(
 ) -> None:
     key = prepared.key(tiny)
     files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all", keys=(key,)))
-    stopped(tiny, Store(tmp_path), prepared, epoch=1)
+    stopped(tiny, StoreFiles(tmp_path), prepared, epoch=1)
     assert status(tmp_path, "tiny")["state"] == "stopped"
     text = kdtune_here("status", "tiny", store=tmp_path).stdout
     assert text.startswith("tiny · not running · 0/4 ended\n")
@@ -103,7 +103,7 @@ def test_no_clock_says_whether_a_driver_is_alive(skew: float, tmp_path: Path) ->
 
 def test_looking_for_a_driver_keeps_none_from_starting(tmp_path: Path) -> None:
     a_sweep(tmp_path)
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     with DriverLock(store, "tiny", None):
         assert DriverLife(store, "tiny").alive() is not None
         with pytest.raises(UserError, match="another driver runs it"), DriverLock(store, "tiny", None):
@@ -132,7 +132,7 @@ def test_a_torn_last_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     row = ended("all · candidate 0", "complete", 0.5).row()
     files = a_sweep(tmp_path, "tiny", asked("candidate", 0, "all"))
     ledger, whole = files.folder / "ledger_0.jsonl", sealed(json.dumps(row)) + "\n"
-    reader = HistoryReader(Store(tmp_path), "tiny")
+    reader = HistoryReader(StoreFiles(tmp_path), "tiny")
     history = reader.poll()
     with ledger.open("a") as file:
         file.write(whole[:30])
@@ -232,7 +232,7 @@ class FarStore:
 
     def __init__(self, folder: Path, every: float | None, free: bool = False) -> None:
         self.now, self.every, self.free = 0.0, every, free
-        self._store = Store(folder)
+        self._store = StoreFiles(folder)
 
     def sweep(self, name: str) -> SweepFiles:
         return self._store.sweep(name)

@@ -14,7 +14,7 @@ from helpers import ROOT, run_python
 
 from kdtune.cli import main
 from kdtune.errors import EXIT_USER_ERROR
-from kdtune.store import STORE_VERSION, Store
+from kdtune.store import STORE_VERSION, StoreFiles
 from kdtune.store.files import append_jsonl, read_json, read_jsonl, write_atomic, write_json
 
 
@@ -141,11 +141,11 @@ def test_a_torn_first_line_is_no_row(tmp_path: Path) -> None:
 
 
 def test_a_lock_keeps_other_processes_out_until_its_holder_dies(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     holder = child(f"""
 import signal
-from kdtune.store import Store
-with Store({str(tmp_path)!r}).lock("trial-x"):
+from kdtune.store import StoreFiles
+with StoreFiles({str(tmp_path)!r}).lock("trial-x"):
     print("held", flush=True)
     signal.pause()
 """)
@@ -166,8 +166,8 @@ with Store({str(tmp_path)!r}).lock("trial-x"):
 def test_what_two_processes_want_is_made_once(tmp_path: Path) -> None:
     code = f"""
 from kdtune.store.files import append_jsonl, read_jsonl
-from kdtune.store import Store
-store, path = Store({str(tmp_path)!r}), __import__("pathlib").Path({str(tmp_path / "made.jsonl")!r})
+from kdtune.store import StoreFiles
+store, path = StoreFiles({str(tmp_path)!r}), __import__("pathlib").Path({str(tmp_path / "made.jsonl")!r})
 for thing in range(40):
     with store.lock(f"thing-{{thing}}"):
         if thing not in [row["thing"] for row in read_jsonl(path)]:
@@ -183,7 +183,7 @@ for thing in range(40):
 
 
 def test_a_trials_records(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = StoreFiles(tmp_path)
     files = store.trial("k")
     assert (files.rows(), files.stages(), files.result(), files.failure()) == ([], {}, None, None)
     append_jsonl(files.epochs, {"epoch": 1, "stage": "early", "evaluation": {"test": {"knn": 0.5}}})
@@ -201,7 +201,7 @@ def test_a_trials_records(tmp_path: Path) -> None:
 
 def test_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = Store("runs")
+    store = StoreFiles("runs")
     monkeypatch.chdir("/")
     assert store.root == tmp_path / "runs"
 
@@ -212,7 +212,7 @@ def test_a_store_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
     ids=" ".join,
 )
 def test_a_store_of_another_version_is_refused_by_readers_too(
-    command: list[str], store: Store, capsys: pytest.CaptureFixture[str]
+    command: list[str], store: StoreFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(store.root / "store.json", {"version": STORE_VERSION - 1, "id": "an earlier one"})
     assert main([*command, "--store", str(store.root)]) == EXIT_USER_ERROR

@@ -22,7 +22,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.clips.tuples import PRETEXT_LABELS, read_clips
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.tracking.ending import Students, TrackedStudent
 from kdtune.tracking.publish import Publisher, TrackedTrial
 from kdtune.tracking.sweep_text import SweepText
@@ -36,7 +36,7 @@ NAME = "kdtune-students"
 
 @pytest.fixture(scope="module")
 def trained(tiny: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
-    return train(tiny, Store(tmp_path_factory.mktemp("trained")), prepared)
+    return train(tiny, StoreFiles(tmp_path_factory.mktemp("trained")), prepared)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_second_run_logs_none_twice_and_moves_the_alias(
     assert [version.source for version in client.search_model_versions(f"name = '{NAME}'")] == [model.artifact_location]
     outputs = client.get_run(model.source_run_id).outputs.model_outputs
     assert [output.model_id for output in outputs] == [model.model_id]
-    better = train(tiny.model_copy(update={"seed": 1}), Store(tmp_path / "runs"), prepared)
+    better = train(tiny.model_copy(update={"seed": 1}), StoreFiles(tmp_path / "runs"), prepared)
     unsent, client = logged(uri, tmp_path, [(better, "best-all"), (trained, None)])
     assert unsent == []
     assert len(models(client)) == 2
@@ -177,7 +177,7 @@ def test_what_an_outage_left_half_written_is_written_anew(trained: TrialFiles, u
 def test_a_student_without_weights_is_a_note_and_stops_no_other(
     trained: TrialFiles, tiny: TrialConfig, prepared: Session, uri: str, tmp_path: Path
 ) -> None:
-    lost = train(tiny.model_copy(update={"seed": 2}), Store(tmp_path / "runs"), prepared)
+    lost = train(tiny.model_copy(update={"seed": 2}), StoreFiles(tmp_path / "runs"), prepared)
     lost.checkpoint.unlink()
     (problem,), client = logged(uri, tmp_path, [(lost, None), (trained, None)])
     assert "the models of 1 trials" in problem
@@ -191,7 +191,7 @@ def test_a_student_without_weights_is_a_note_and_stops_no_other(
 
 def test_an_action_head_names_its_logits(tiny: TrialConfig, prepared: Session, tmp_path: Path) -> None:
     config = tiny.model_copy(update={"loss": tiny.loss.model_copy(update={"target": "action"})})
-    files = train(config, Store(tmp_path), prepared)
+    files = train(config, StoreFiles(tmp_path), prepared)
     student = trained_student(files)
     clips = prepared.clips(tiny)
     assert student.labels == clips.actions

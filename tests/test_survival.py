@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, bits, sweep_results
 
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 #: KDTUNE_KILLS=100 runs many more, for a night.
 KILLS = int(os.environ.get("KDTUNE_KILLS", "12"))
@@ -61,7 +61,7 @@ def _name(process: psutil.Process) -> str:
 
 def figures(store: Path) -> list[tuple[Any, ...]]:
     fields = ("key", "candidate", "block", "control", "params", "state", "epochs", "stages", "objective", "error")
-    return [tuple(trial[name] for name in fields) for trial in sweep_results(Store(store), "tiny")["trials"]]
+    return [tuple(trial[name] for name in fields) for trial in sweep_results(StoreFiles(store), "tiny")["trials"]]
 
 
 @pytest.mark.slow
@@ -96,13 +96,13 @@ def test_whatever_is_killed_the_same_command_comes_to_the_same_end(sweep_file: P
                 assert exit_code in (EXIT_INTERRUPTED, EXIT_OK), text
             if how == "worker" or not harmed:
                 assert exit_code == EXIT_OK, text
-            for files in Store(store).trials():
+            for files in StoreFiles(store).trials():
                 if files.result() is not None:
                     changed = (files.folder / "result.json").stat().st_mtime_ns
                     assert complete.setdefault(files.key, changed) == changed
         assert figures(store) == figures(quiet)
-        for files in Store(quiet).trials():
-            assert files.result() is None or bits(Store(store).trial(files.key)) == bits(files)
+        for files in StoreFiles(quiet).trials():
+            assert files.result() is None or bits(StoreFiles(store).trial(files.key)) == bits(files)
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{store}/mlflow.db")

@@ -16,7 +16,7 @@ from helpers import run_python, sweep_results
 
 from kdtune.errors import EXIT_OK, UserError
 from kdtune.execute.books import Ending
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.store.files import append_jsonl, read_json, write_json
 from kdtune.train.replay import Replay
 from sweeps import outcome, run
@@ -24,7 +24,7 @@ from sweeps import outcome, run
 
 def test_a_sweep_trains_teachers_controls_and_candidates(swept: tuple[Path, Ending]) -> None:
     store, end = swept
-    results = sweep_results(Store(store), "tiny")
+    results = sweep_results(StoreFiles(store), "tiny")
     trials = results["trials"]
     assert end.trained == 2 + 2 + 8
     assert [t["control"] for t in trials].count(True) == 2
@@ -45,7 +45,7 @@ def test_a_sweep_trains_teachers_controls_and_candidates(swept: tuple[Path, Endi
 def test_a_sweep_counts_the_targets_it_computed_and_those_it_found(swept: tuple[Path, Ending]) -> None:
     store, end = swept
     # Two teachers and one seed; the smaller fraction's samples are the first of the larger one's.
-    rows = [row for trial in Store(store).trials() for row in trial.rows()]
+    rows = [row for trial in StoreFiles(store).trials() for row in trial.rows()]
     assert end.targets == {name: sum(row.get(name, 0) for row in rows) for name in TARGET_COUNTS}
     computed, found = (end.targets[name] for name in TARGET_COUNTS)
     assert computed > 0
@@ -55,7 +55,7 @@ def test_a_sweep_counts_the_targets_it_computed_and_those_it_found(swept: tuple[
 
 def test_a_pruned_candidate_is_worse_than_its_bar_says(swept: tuple[Path, Ending]) -> None:
     """DESIGN 4.4, by hand: with window 2, candidate n is compared with candidates 0 … n − 2 of its own block."""
-    trials = [t for t in sweep_results(Store(swept[0]), "tiny")["trials"] if not t["control"]]
+    trials = [t for t in sweep_results(StoreFiles(swept[0]), "tiny")["trials"] if not t["control"]]
     for trial in trials:
         earlier = [
             t["stages"]["early"]["validation"]["pretext_loss"]
@@ -95,7 +95,7 @@ def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_n
 
 def test_a_trial_that_ray_ran_has_the_same_bits_without_ray(swept: tuple[Path, Ending]) -> None:
     """A whole candidate with its teacher, trained again from scratch in this process."""
-    store = Store(swept[0])
+    store = StoreFiles(swept[0])
     trials = sweep_results(store, "tiny")["trials"]
     complete = [trial["key"] for trial in trials if trial["state"] == "complete" and trial["candidate"] is not None]
     with Replay(store, torch.device("cpu")) as replays:
@@ -113,7 +113,7 @@ def test_a_candidate_with_several_seeds_is_one_candidate(
     file.write_text(yaml.safe_dump({**form, "search": search}))
     end, said = run(file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK, said
-    results = sweep_results(Store(tmp_path), "seeds")
+    results = sweep_results(StoreFiles(tmp_path), "seeds")
     assert [(t["candidate"], t["seed"]) for t in results["trials"]] == [
         (None, 0),
         (None, 1),
@@ -133,7 +133,7 @@ def test_a_candidate_with_several_seeds_is_one_candidate(
 
 def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[Path, Ending], sweep_file: Path) -> None:
     store, _ = swept
-    files = Store(store).sweep("tiny")
+    files = StoreFiles(store).sweep("tiny")
     ledger = files.folder / read_json(files.sweep)["ledger"]
     before = outcome(store)
     with ledger.open("a") as file:
@@ -179,7 +179,7 @@ def test_two_objectives_give_a_pareto_set(sweep_form: dict[str, Any], ray_addres
     file.write_text(yaml.safe_dump({**form, "search": search}))
     end, said = run(file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK, said
-    results = sweep_results(Store(tmp_path), "two")
+    results = sweep_results(StoreFiles(tmp_path), "two")
     points = {t["candidate"]: tuple(t["objectives"]) for t in results["trials"] if t["candidate"] is not None}
     for trial in results["trials"]:
         assert trial["objectives"] == [trial["stages"]["late"]["validation"]["pretext_loss"], trial["cost"]["gmac"]]

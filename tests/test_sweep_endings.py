@@ -13,7 +13,7 @@ from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.books import Ending
 from kdtune.execute.in_process import InProcess
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.session import Session
 from kdtune.watch.live import Plain
@@ -93,13 +93,13 @@ def test_an_interrupt_lets_the_trials_write_their_checkpoints(
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED, rest
-    begun = [files for files in Store(tmp_path).trials() if files.rows() and files.result() is None]
+    begun = [files for files in StoreFiles(tmp_path).trials() if files.rows() and files.result() is None]
     assert begun
     for files in begun:
         parts = read_checkpoint(files.checkpoint)
         assert parts["epoch"] == len(files.rows())
-    assert not Store(tmp_path).sweep("tiny").stop.exists()
-    assert not Store(tmp_path).sweep("tiny").driver.exists()
+    assert not StoreFiles(tmp_path).sweep("tiny").stop.exists()
+    assert not StoreFiles(tmp_path).sweep("tiny").driver.exists()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_a_driver_that_is_asked_to_stop_ends_as_if_interrupted(
     sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
     process = started(sweep_file, tmp_path, ray_address, until=("early",))
-    Store(tmp_path).sweep("tiny").stop.touch()  # as `kdtune stop` does
+    StoreFiles(tmp_path).sweep("tiny").stop.touch()  # as `kdtune stop` does
     _, rest = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED, rest

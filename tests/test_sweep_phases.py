@@ -21,7 +21,7 @@ from kdtune.execute.in_process import InProcess
 from kdtune.history.reading import read_history
 from kdtune.history.trials import sweep_trials
 from kdtune.report.accuracies import accuracies
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_jsonl, write_json, write_jsonl
 from kdtune.store.records import TrialFiles
 from kdtune.train.session import Session
@@ -32,7 +32,7 @@ def run(form: dict[str, Any], folder: Path) -> Ending:
     file = folder / f"{form['name']}.yaml"
     file.write_text(yaml.safe_dump(form))
     uri = empty_database(folder / "mlflow.db")
-    end = drive(load_sweep(file), file.read_text(), Store(folder), InProcess(), uri, Plain(lambda _: None))
+    end = drive(load_sweep(file), file.read_text(), StoreFiles(folder), InProcess(), uri, Plain(lambda _: None))
     assert end.exit_code == EXIT_OK
     return end
 
@@ -61,7 +61,7 @@ def swept(form: dict[str, Any], prepared: Session, tmp_path_factory: pytest.Temp
 
 
 def trials_of(folder: Path, name: str = "phases") -> list[dict[str, Any]]:
-    return sweep_results(Store(folder), name)["trials"]
+    return sweep_results(StoreFiles(folder), name)["trials"]
 
 
 def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_what_is_not_pruned_is_fine_tuned_and_shown_as_a_stage(swept: Path, form
             assert trial["objective"] == trial["stages"]["late"]["validation"]["pretext_loss"]
     complete = states.count("complete")
     assert len(list((swept / "trials").iterdir())) == len(trials) + complete
-    table = accuracies(sweep_trials(Store(swept), read_history(Store(swept), "phases")), "markdown")
+    table = accuracies(sweep_trials(StoreFiles(swept), read_history(StoreFiles(swept), "phases")), "markdown")
     assert table.count("finetune") >= 2 * 10
     assert f"{trials[0]['stages']['finetune']['test']['top1']:.3f}" in table
 
@@ -111,7 +111,7 @@ def test_mlflow_shows_fine_tunings_in_their_trials_runs(swept: Path) -> None:
             assert [entry.step for entry in steps] == [3, 4]
             steps = client.get_metric_history(found[key].info.run_id, "epoch_seconds")
             assert sorted(entry.step for entry in steps) == [1, 2, 3, 4]
-    history = read_history(Store(swept), "phases")
+    history = read_history(StoreFiles(swept), "phases")
     block = history.blocks["all"]
     assert block.leader is not None
     gain = block.gain(block.leader)

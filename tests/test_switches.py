@@ -15,7 +15,7 @@ from kdtune.clips.dataset import TrialData
 from kdtune.config.metrics import METRICS, available, best
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.inputs import evaluation_draw, evaluation_samples
 from kdtune.train.profile import make_deterministic, state_digest
@@ -34,7 +34,7 @@ def every(trial_form: dict[str, Any], prepared: Session, tmp_path_factory: pytes
     """The rows of a trial that is evaluated every epoch, with a rate so high that its best epoch is not its last."""
     optimizer = {"lr": 0.2}
     config = trial_of(trial_form, epochs=5, stages={"early": 2, "late": 5}, stage={"every": 1}, optimizer=optimizer)
-    return train(config, Store(tmp_path_factory.mktemp("every")), prepared).rows()
+    return train(config, StoreFiles(tmp_path_factory.mktemp("every")), prepared).rows()
 
 
 def test_a_stage_records_the_value_at_the_boundary_and_the_best_so_far(every: list[dict]) -> None:
@@ -56,8 +56,8 @@ def test_a_stage_records_the_value_at_the_boundary_and_the_best_so_far(every: li
 
 def test_best_weights_are_measured_and_kept(trial_form: dict[str, Any], prepared: Session, tmp_path: Path) -> None:
     restless = {"optimizer": {"lr": 0.1}, "epochs": 3, "stages": {"early": 1, "late": 3}}
-    kept = train(trial_of(trial_form, **restless, stage={"weights": "best"}), Store(tmp_path / "best"), prepared)
-    last = train(trial_of(trial_form, **restless), Store(tmp_path / "last"), prepared)
+    kept = train(trial_of(trial_form, **restless, stage={"weights": "best"}), StoreFiles(tmp_path / "best"), prepared)
+    last = train(trial_of(trial_form, **restless), StoreFiles(tmp_path / "last"), prepared)
     losses = [row["validation"]["pretext_loss"] for row in kept.rows()]
     best_epoch = int(np.argmin(losses)) + 1
     assert best_epoch < 3, "the last epoch is the best: nothing is tested"
@@ -79,7 +79,7 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
     restless = {"optimizer": {"lr": 0.1}, "epochs": 4, "stages": {"early": 2, "late": 4}}
     restless |= {"evaluation": {**trial_form["evaluation"], "transform": "train", "draws": "epoch"}}
     config = trial_of(trial_form, **restless, stage={"weights": "best", "every": 1, "between": "head"})
-    rows = train(config, Store(tmp_path / "head"), prepared).rows()
+    rows = train(config, StoreFiles(tmp_path / "head"), prepared).rows()
     head = ["pretext", "pretext_loss", "pretext_majority"]
     for row in rows:
         if "stage" not in row:
@@ -91,9 +91,9 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
     assert late["best_pretext"] == max(*own, *kept)
     assert len({row["validation"]["pretext_majority"] for row in rows}) > 1, "the samples are the same in every epoch"
     # The evaluation changes nothing of training.
-    plain = train(trial_of(trial_form, **restless, stage={"weights": "best"}), Store(tmp_path / "plain"), prepared)
+    plain = train(trial_of(trial_form, **restless, stage={"weights": "best"}), StoreFiles(tmp_path / "plain"), prepared)
     assert [row["validation"] for row in plain.rows()] == [row["validation"] for row in rows]
-    assert bits(plain)[1] == bits(train(config, Store(tmp_path / "head"), prepared))[1]
+    assert bits(plain)[1] == bits(train(config, StoreFiles(tmp_path / "head"), prepared))[1]
 
 
 def test_how_stages_are_read_is_no_part_of_the_key(trial_form: dict[str, Any], prepared: Session) -> None:
@@ -113,10 +113,10 @@ def test_precision_is_recorded_repeats_and_changes_what_it_should(
 ) -> None:
     short = {"epochs": 1, "stages": {"late": 1}}
     runs = {
-        name: train(trial_of(trial_form, **short, precision=name), Store(tmp_path / name), prepared)
+        name: train(trial_of(trial_form, **short, precision=name), StoreFiles(tmp_path / name), prepared)
         for name in ("fp32", "tf32", "bf16")
     }
-    again = train(trial_of(trial_form, **short, precision="bf16"), Store(tmp_path / "again"), prepared)
+    again = train(trial_of(trial_form, **short, precision="bf16"), StoreFiles(tmp_path / "again"), prepared)
     assert bits(again) == bits(runs["bf16"])
     assert bits(runs["bf16"]) != bits(runs["fp32"])
     # TensorFloat-32 exists on CUDA only: on a CPU the bits are the same, under another key.

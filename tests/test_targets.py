@@ -16,7 +16,7 @@ from helpers import CPU, ROOT, session_of, train
 
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import TARGET_COUNTS, Store, TrialFiles
+from kdtune.store import TARGET_COUNTS, StoreFiles, TrialFiles
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import Targets
@@ -37,13 +37,13 @@ def targets_of(config: TrialConfig, session: Session) -> Targets:
 @pytest.fixture(scope="module")
 def teacher(taught: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     assert taught.teacher is not None
-    return train(taught.teacher, Store(tmp_path_factory.mktemp("teacher")), prepared)
+    return train(taught.teacher, StoreFiles(tmp_path_factory.mktemp("teacher")), prepared)
 
 
 @pytest.fixture
 def session(teacher: TrialFiles, prepared: Session, tmp_path: Path) -> Session:
     """A session whose store has the teacher, and no targets yet."""
-    session = session_of(Store(tmp_path), prepared)
+    session = session_of(StoreFiles(tmp_path), prepared)
     shutil.copytree(teacher.folder, session.store.trial(teacher.key).folder)
     return session
 
@@ -56,7 +56,7 @@ def counts(session: Session, config: TrialConfig) -> list[list[int]]:
 def test_the_first_trial_computes_and_the_later_ones_find(
     taught: TrialConfig, prepared: Session, tmp_path: Path
 ) -> None:
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders))
     size = TrialData.of(taught, session.clips(taught)).size
     train(taught, session.store, prepared)
     assert counts(session, taught) == [[size, 0]] * 2
@@ -99,13 +99,13 @@ import json, sys
 import torch
 from kdtune.clips.dataset import TrialData
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.profile import make_deterministic
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 from kdtune.train.targets import Targets
 config = TrialConfig.model_validate(json.loads(sys.argv[1]))
-session = Session(Store(sys.argv[2]), json.loads(sys.argv[3]))
+session = Session(StoreFiles(sys.argv[2]), json.loads(sys.argv[3]))
 make_deterministic(config)
 samples = Samples(config, TrialData.of(config, session.clips(config)), torch.device("cpu"))
 load = lambda: session.weights(config.teacher, samples.device)

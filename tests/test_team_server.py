@@ -22,7 +22,7 @@ from servers import free_port
 from team_server import FOLDER, SECRETS, TeamServer, missing, resolved
 from tracked import EXPERIMENT, Shown, make_trials, publish
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.publish import read_run_ids
 
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -105,7 +105,7 @@ def login(server: TeamServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def trials(tmp_path: Path) -> list:
-    return make_trials(Store(tmp_path / "runs"))
+    return make_trials(StoreFiles(tmp_path / "runs"))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from servers import free_port, served, wait_until
 from tracked import BEGAN_AT, EXPERIMENT, SWEEP, Shown, make_trial, make_trials, publish, write_epoch
 
 import kdtune.tracking.publish
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl, read_json
 from kdtune.tracking.publish import Publisher, TrackedTrial, publish_trial, read_run_ids
 from kdtune.tracking.sweep_text import SweepText
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdtune.tracking.view import View
 
 
-def test_a_sweep_as_mlflow_shows_it(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_sweep_as_mlflow_shows_it(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     assert publish(uri, tmp_path, make_trials(store)) == []
     shown = Shown(uri)
 
@@ -51,7 +51,7 @@ def test_a_sweep_as_mlflow_shows_it(uri: str, store: Store, tmp_path: Path) -> N
     assert read_json(config) == {"seed": 1}
 
 
-def test_metric_histories_are_the_rows(uri: str, store: Store, tmp_path: Path) -> None:
+def test_metric_histories_are_the_rows(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trials = make_trials(store)
     assert publish(uri, tmp_path, trials) == []
     shown = Shown(uri)
@@ -74,13 +74,13 @@ def test_metric_histories_are_the_rows(uri: str, store: Store, tmp_path: Path) -
     assert "objective" not in shown.trials["2 · c3d"].data.metrics
 
 
-def test_many_rows_are_more_than_one_request(uri: str, store: Store, tmp_path: Path) -> None:
+def test_many_rows_are_more_than_one_request(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "complete", 300)
     assert publish(uri, tmp_path, [trial]) == []
     assert [step for step, _, _ in Shown(uri).history(trial.name, "train/loss")] == list(range(1, 301))
 
 
-def test_run_ids_are_those_of_mlflow(uri: str, store: Store, tmp_path: Path) -> None:
+def test_run_ids_are_those_of_mlflow(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     ids = tmp_path / "mlflow.jsonl"
     append_jsonl(ids, {"uri": "http://elsewhere", "runs": {"parent": "kept"}})
     assert read_run_ids(ids, uri) == {}
@@ -92,7 +92,7 @@ def test_run_ids_are_those_of_mlflow(uri: str, store: Store, tmp_path: Path) -> 
     assert read_run_ids(tmp_path / "absent.jsonl", uri) == {}
 
 
-def test_a_trial_of_no_sweep(uri: str, store: Store) -> None:
+def test_a_trial_of_no_sweep(uri: str, store: StoreFiles) -> None:
     trial, other = make_trial(store, 1, "complete", 2), make_trial(store, 2, "running", 1)
     for _ in range(2):
         assert publish_trial(uri, EXPERIMENT, trial) == []
@@ -105,7 +105,7 @@ def test_a_trial_of_no_sweep(uri: str, store: Store) -> None:
 
 
 def test_an_unreachable_server_is_a_warning(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: StoreFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (problem,) = publish(f"http://127.0.0.1:{free_port()}", tmp_path, make_trials(store))
@@ -116,7 +116,7 @@ def test_an_unreachable_server_is_a_warning(
 
 @pytest.mark.slow
 def test_the_sweeps_end_waits_as_long_as_trials_arrive(
-    uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, store: StoreFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = kdtune.tracking.publish._send
 
@@ -137,7 +137,7 @@ def test_the_sweeps_end_waits_as_long_as_trials_arrive(
 
 @pytest.mark.slow
 def test_an_outage_loses_and_doubles_nothing(
-    uri: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    uri: str, store: StoreFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert publish(uri, tmp_path, []) == []  # The server wants a database.

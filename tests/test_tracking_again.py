@@ -8,13 +8,13 @@ from pathlib import Path
 from servers import wait_until
 from tracked import EXPERIMENT, SWEEP, Shown, make_trial, make_trials, publish, write_epoch
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.location import database_path
 from kdtune.tracking.publish import Publisher, TrackedTrial, read_run_ids
 from kdtune.tracking.sweep_text import SweepText
 
 
-def test_running_again_doubles_nothing(uri: str, store: Store, tmp_path: Path) -> None:
+def test_running_again_doubles_nothing(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trials = make_trials(store)
     assert publish(uri, tmp_path, trials) == []
     before, ids = Shown(uri), read_run_ids(tmp_path / "mlflow.jsonl", uri)
@@ -26,7 +26,7 @@ def test_running_again_doubles_nothing(uri: str, store: Store, tmp_path: Path) -
     assert len((tmp_path / "mlflow.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_run_that_has_everything_is_not_written_again(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_run_that_has_everything_is_not_written_again(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     def found(cached: str) -> list[TrackedTrial]:
         return [replace(trial, tags={**trial.tags, "kdtune.cached": cached}) for trial in trials]
 
@@ -43,7 +43,9 @@ def test_a_run_that_has_everything_is_not_written_again(uri: str, store: Store, 
     assert written() == configs
 
 
-def test_a_pruned_trial_that_another_sweep_continues_shows_its_rows(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_pruned_trial_that_another_sweep_continues_shows_its_rows(
+    uri: str, store: StoreFiles, tmp_path: Path
+) -> None:
     trial = make_trial(store, 1, "pruned", 2)
     assert publish(uri, tmp_path, [trial]) == []
     write_epoch(trial, 3)
@@ -53,7 +55,7 @@ def test_a_pruned_trial_that_another_sweep_continues_shows_its_rows(uri: str, st
     assert shown.trials[trial.name].data.tags["kdtune.epochs"] == "3"
 
 
-def test_an_interrupted_trial_resumes_in_its_run(uri: str, store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_trial_resumes_in_its_run(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "running", 2)
     assert publish(uri, tmp_path, [trial], "interrupted") == []
     first = Shown(uri)
@@ -67,7 +69,7 @@ def test_an_interrupted_trial_resumes_in_its_run(uri: str, store: Store, tmp_pat
     assert second.trials[trial.name].info.status == second.parents[0].info.status == "FINISHED"
 
 
-def test_a_deleted_database_is_filled_anew(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_deleted_database_is_filled_anew(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trials = make_trials(store)
     assert publish(uri, tmp_path, trials) == []
     before = Shown(uri).everything()
@@ -81,7 +83,7 @@ def test_a_deleted_database_is_filled_anew(uri: str, store: Store, tmp_path: Pat
     assert read_run_ids(tmp_path / "mlflow.jsonl", uri) == {"parent": shown.parents[0].info.run_id, **ids}
 
 
-def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     first, second = make_trial(store, 1, "complete", 4), make_trial(store, 2, "running", 1)
     publisher = Publisher(uri, EXPERIMENT, SweepText(SWEEP), tmp_path / "mlflow.jsonl")
     publisher.update(first)
@@ -97,7 +99,7 @@ def test_a_database_deleted_in_mid_sweep_is_filled_anew(uri: str, store: Store, 
     assert len(shown.history(second.name, "train/loss")) == 1
 
 
-def test_a_run_deleted_in_the_pages_comes_back(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_run_deleted_in_the_pages_comes_back(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trials = make_trials(store)
     assert publish(uri, tmp_path, trials) == []
     shown = Shown(uri)
@@ -106,7 +108,7 @@ def test_a_run_deleted_in_the_pages_comes_back(uri: str, store: Store, tmp_path:
     assert Shown(uri).everything() == shown.everything()
 
 
-def test_a_changed_param_makes_the_run_anew(uri: str, store: Store, tmp_path: Path) -> None:
+def test_a_changed_param_makes_the_run_anew(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "complete", 4)
     assert publish(uri, tmp_path, [trial]) == []
     renamed = replace(trial, params={**trial.params, "teacher": "c3d_wide"})
@@ -116,7 +118,7 @@ def test_a_changed_param_makes_the_run_anew(uri: str, store: Store, tmp_path: Pa
     assert [step for step, _, _ in shown.history(trial.name, "train/loss")] == [1, 2, 3, 4]
 
 
-def test_what_a_killed_driver_left_running_is_ended(uri: str, store: Store, tmp_path: Path) -> None:
+def test_what_a_killed_driver_left_running_is_ended(uri: str, store: StoreFiles, tmp_path: Path) -> None:
     trial = make_trial(store, 1, "running", 1)
     assert publish(uri, tmp_path, [trial]) == []
     shown = Shown(uri)

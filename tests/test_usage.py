@@ -9,7 +9,7 @@ import psutil
 from helpers import CPU, bits, train
 
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_jsonl
 from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session
@@ -18,7 +18,7 @@ from kdtune.train.session import Session
 def test_an_epoch_has_one_line_and_no_bit_of_a_trial_knows_of_it(
     tiny: TrialConfig, prepared: Session, tmp_path: Path
 ) -> None:
-    session = Session(Store(tmp_path / "measured"), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path / "measured"), dict(prepared.folders))
     files, meter = session.files(tiny), UsageMeter(CPU)
     for row in session.trial(tiny, CPU):
         meter.note(files, row)
@@ -29,7 +29,7 @@ def test_an_epoch_has_one_line_and_no_bit_of_a_trial_knows_of_it(
         assert 0 < line["system_memory_usage_percentage"] <= 100
         assert 0 < line["process_memory_usage_megabytes"] < psutil.virtual_memory().total / 1e6
         assert line["process_cpu_utilization_percentage"] > 0, "it has just trained"
-    assert bits(files) == bits(train(tiny, Store(tmp_path / "alone"), prepared))
+    assert bits(files) == bits(train(tiny, StoreFiles(tmp_path / "alone"), prepared))
     # Rows of another life are passed again, and not measured again.
     again = UsageMeter(CPU)
     for row in session.trial(tiny, CPU):
@@ -49,6 +49,6 @@ def test_names_are_mlflows_where_it_has_one() -> None:
 
 
 def test_a_full_disk_is_not_the_meters_to_tell(tiny: TrialConfig, tmp_path: Path) -> None:
-    meter, files = UsageMeter(CPU), Store(tmp_path).trial("0" * 32)
+    meter, files = UsageMeter(CPU), StoreFiles(tmp_path).trial("0" * 32)
     tmp_path.joinpath("trials").write_text("no folder")
     meter.note(files, {"epoch": 1, "at": time.time()})

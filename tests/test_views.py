@@ -20,7 +20,7 @@ from kdtune.config.key import identity, trial_key
 from kdtune.config.sections import ClipConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.config.view import view_of
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.train.inputs import training_samples, viewed_samples
 from kdtune.train.replay import Replay
 from kdtune.train.samples import Samples
@@ -118,7 +118,7 @@ def larger(eight_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         "epochs": 2,
         "stages": {"early": 1, "late": 2},
     }
-    session = Session(Store(tmp_path_factory.mktemp("larger")))
+    session = Session(StoreFiles(tmp_path_factory.mktemp("larger")))
     session.prepare(taught_by(form, {"size": 64}))
     return session, form
 
@@ -193,15 +193,15 @@ def test_targets_of_a_view_are_found_again_and_are_its_own(
 ) -> None:
     other = {"frames": 12, "modality": "rgb"}
     config = taught_by({**trial_form, "epochs": 1, "stages": {"late": 1}}, other)
-    files = train(config, Store(tmp_path), prepared)
+    files = train(config, StoreFiles(tmp_path), prepared)
     size = TrialData.of(config, prepared.clips(config)).size
     assert [files.rows()[0][name] for name in TARGET_COUNTS] == [size, 0]
     again = config.model_copy(update={"loss": config.loss.model_copy(update={"tau": 2.0})})
-    rows = train(again, Store(tmp_path), prepared).rows()
+    rows = train(again, StoreFiles(tmp_path), prepared).rows()
     assert [rows[0][name] for name in TARGET_COUNTS] == [0, size]
     # For the same teacher, a student whose clips equal the teacher's has other targets.
     alike = config.model_copy(update={"clip": config.clip.model_copy(update=other)})
-    session = Session(Store(tmp_path), dict(prepared.folders))
+    session = Session(StoreFiles(tmp_path), dict(prepared.folders))
     assert config.teacher is not None
     key = session.key(config.teacher)
     samples = [Samples(c, TrialData.of(c, session.clips(c)), CPU) for c in (config, alike)]
@@ -217,7 +217,7 @@ def test_a_larger_teachers_student_resumes_and_replays_to_the_same_bits(
     session, form = larger
     config = taught_by(form, {"size": 64, "frames": 12, "modality": "rgb"}, loss={"lambda": 0.5, "gamma": 0.5})
     whole = train(config, session.store, session)
-    stopped(config, Store(tmp_path), session, 1)
-    assert bits(train(config, Store(tmp_path), session)) == bits(whole)
+    stopped(config, StoreFiles(tmp_path), session, 1)
+    assert bits(train(config, StoreFiles(tmp_path), session)) == bits(whole)
     with Replay(session.store, CPU) as replay:
         assert replay.trial(session.key(config)) is None

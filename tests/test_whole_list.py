@@ -17,7 +17,7 @@ from kdtune.config.checking.steering import steered_by_test
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.plan.plan import plan
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.measuring.evaluate import evaluate
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
@@ -86,7 +86,7 @@ def test_a_sweep_that_the_test_list_steers_is_known(changes: dict[str, Any], rea
 
 def test_plan_and_report_say_that_the_test_list_steers(tmp_path: Path) -> None:
     search = {"seeds": [0], "blocks": {}, "candidates": 1}
-    store, sweep = Store(tmp_path / "runs"), sweep_of(search, trial={"data": {"validation": 0}, "epochs": 8})
+    store, sweep = StoreFiles(tmp_path / "runs"), sweep_of(search, trial={"data": {"validation": 0}, "epochs": 8})
     said = "trial.data.validation is 0: the test list steers this sweep"
     assert any(said in line for line in plan(sweep, store))
     fabricate(store, sweep, usual_figure)

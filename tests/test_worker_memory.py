@@ -17,11 +17,11 @@ TRAINS = """
 import json, os, sys
 import torch
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.samples import SampleCache
 from kdtune.train.session import Session
 form, root, folders, trials = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-session = Session(Store(root), folders, cache=SampleCache(40_000_000))
+session = Session(StoreFiles(root), folders, cache=SampleCache(40_000_000))
 for number in range(trials):
     form["loss"]["alpha"], form["seed"] = 0.1 + number / 1000, number % 7  # a few streams that take turns
     for _ in session.trial(TrialConfig.model_validate(form), torch.device("cpu")):

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from kdtune.cli import main
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.importing.foreign import read_foreign
 from kdtune.train.importing.imports import import_checkpoint
 from kdtune.train.profile import state_digest
@@ -87,7 +87,7 @@ def test_real_wrappers(state: State, expected: str, tmp_path: Path) -> None:
 
 
 def test_of_several_state_dicts_the_user_says_which(
-    state: State, average: State, expected: str, tmp_path: Path, store: Store
+    state: State, average: State, expected: str, tmp_path: Path, store: StoreFiles
 ) -> None:
     other = state_digest(read_foreign(saved(tmp_path, average), config()).tensors)
     assert other != expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import append_jsonl, write_json
 from kdtune.tracking.location import prepare_environment
 from kdtune.tracking.publish import Publisher, TrackedTrial
@@ -34,7 +34,7 @@ def write_epoch(trial: TrackedTrial, epoch: int) -> None:
     append_jsonl(trial.files.epochs, row)
 
 
-def make_trial(store: Store, number: int, state: str, epochs: int) -> TrackedTrial:
+def make_trial(store: StoreFiles, number: int, state: str, epochs: int) -> TrackedTrial:
     """Make a trial of candidate `number` with these many epochs on disk, as a worker would leave it."""
     files = store.trial(f"{number:064x}")
     params = {"teacher": "c3d", "lambda": 0.5 * number, "tau": None, "fraction": 1.0, "key": files.key}
@@ -51,7 +51,7 @@ def make_trial(store: Store, number: int, state: str, epochs: int) -> TrackedTri
     return trial
 
 
-def make_trials(store: Store) -> list[TrackedTrial]:
+def make_trials(store: StoreFiles) -> list[TrackedTrial]:
     return [
         make_trial(store, 1, "complete", 4),
         make_trial(store, 2, "pruned", 2),

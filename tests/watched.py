@@ -22,7 +22,7 @@ from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Ledge
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store, SweepFiles
+from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import append_jsonl, write_json
 
 Row = dict[str, Any]
@@ -101,7 +101,7 @@ class Terminal:
 
 def a_sweep(root: Path, name: str = "tiny", *events: LedgerEvent, **changes: Any) -> SweepFiles:
     """A sweep's files as a driver writes them, for one block of four candidates of two epochs."""
-    files = Store(root).sweep(name)
+    files = StoreFiles(root).sweep(name)
     fields: Row = {"name": name, "blocks": {"all": 4}, "stages": {"early": 1, "late": 2}, "epochs": 2}
     write_json(files.sweep, a_record(**{**fields, "ledger": "ledger_0.jsonl", **changes}).row())
     tell(files, *events)
@@ -117,8 +117,8 @@ def tell(files: SweepFiles, *events: LedgerEvent) -> None:
 @contextmanager
 def driven(root: Path, name: str = "tiny") -> Iterator[SweepFiles]:
     """Within the `with` a driver runs the sweep: it holds its lock."""
-    files = Store(root).sweep(name)
-    with Store(root).lock(f"sweep-{name}"):
+    files = StoreFiles(root).sweep(name)
+    with StoreFiles(root).lock(f"sweep-{name}"):
         left_by_driver(files)
         yield files
 

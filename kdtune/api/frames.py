@@ -9,7 +9,7 @@ import pandas as pd
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import TrialRecord
 from kdtune.parse import JsonObject
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 #: What tells a trial apart, first in every frame of trials and epochs.
 IDENTITY = {"key": "string", "block": "string", "candidate": "Int64", "control": "bool", "seed": "int64"}
@@ -35,7 +35,7 @@ def trials_frame(history: SweepHistory, records: Iterable[TrialRecord], refits: 
     return frame[[*own, *LAST]].astype({**FIRST, **LAST})
 
 
-def epochs_frame(store: Store, records: Iterable[TrialRecord]) -> pd.DataFrame:
+def epochs_frame(store: StoreFiles, records: Iterable[TrialRecord]) -> pd.DataFrame:
     """Return the frame of `Sweep.epochs`."""
     rows: list[JsonObject] = []
     for record in records:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.places import check_writable
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make_report(store: Store, name: str, out: Path | None = None, regret: int = 0, device: str = "auto") -> list[Path]:
+def make_report(
+    store: StoreFiles, name: str, out: Path | None = None, regret: int = 0, device: str = "auto"
+) -> list[Path]:
     """Write the report of a sweep to `out`, or into the store; return its files, the page first.
 
     First train `regret` pruned candidates to their end, on `device`. Raises UserError for what cannot be done.
@@ -35,7 +37,7 @@ def make_report(store: Store, name: str, out: Path | None = None, regret: int = 
     return write_report(store, history, folder, shares)
 
 
-def _finish(store: Store, history: SweepHistory, count: int, device_name: str) -> None:
+def _finish(store: StoreFiles, history: SweepHistory, count: int, device_name: str) -> None:
     """Train pruned candidates to their end, in the store, where the next report finds them."""
     from kdtune.report.stops import chosen_stops
 

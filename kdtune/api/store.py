@@ -7,7 +7,7 @@ from pathlib import Path
 from kdtune.api.trial import Trial
 from kdtune.errors import Problem, StoreError
 from kdtune.names import quoted
-from kdtune.store import Store as StoreFiles
+from kdtune.store import StoreFiles
 from kdtune.store.places import check_place, check_readable, default_place
 from kdtune.urls import SecretUrl
 

@@ -53,12 +53,12 @@ def sweep_files(prefix: str, **_: Any) -> list[str]:
 
 def sweep_names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """Return the names of the sweeps in the store."""
-    from kdtune.store import Store
+    from kdtune.store import StoreFiles
 
     if "://" in parsed_args.store:
         return []  # a shell waits for the answer
     try:
-        return Store(parsed_args.store).sweeps()
+        return StoreFiles(parsed_args.store).sweeps()
     except Exception:  # an unreadable store has nothing to complete
         return []
 

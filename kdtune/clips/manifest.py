@@ -15,7 +15,7 @@ from kdtune.clips.catalog import video_path
 from kdtune.clips.video.sequence import frames_of
 from kdtune.config.key import digest
 from kdtune.errors import DataError, Problem
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json, write_json
 from kdtune.store.seal import passed_over
 
@@ -24,7 +24,7 @@ from kdtune.store.seal import passed_over
 Files = dict[str, list[Any]]
 
 
-def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
+def manifest_digest(catalog: pd.DataFrame, root: Path, store: StoreFiles) -> str:
     """Return the digest of (video, label, action, split, group, SHA-256 of the file) of every row of the catalog.
 
     Raises DataError where a file cannot be read.
@@ -32,7 +32,7 @@ def manifest_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str:
     return digest_of(catalog, file_hashes(catalog, root, store))
 
 
-def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
+def file_hashes(catalog: pd.DataFrame, root: Path, store: StoreFiles) -> list[str]:
     """Return the SHA-256 of each row's file, in hex.
 
     The store caches them, and reuses one as long as the file's size, times and inode are unchanged: copies that
@@ -56,7 +56,7 @@ def file_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str]:
     return [files[video][-1] for video in catalog["video"]]
 
 
-def recorded_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str] | None:
+def recorded_hashes(catalog: pd.DataFrame, root: Path, store: StoreFiles) -> list[str] | None:
     """Return the hashes that the store has cached for every file; None where one is missing or its file has changed.
 
     Hashes and writes nothing.
@@ -72,7 +72,7 @@ def recorded_hashes(catalog: pd.DataFrame, root: Path, store: Store) -> list[str
     return [known[video][-1] for video in catalog["video"]]
 
 
-def recorded_digest(catalog: pd.DataFrame, root: Path, store: Store) -> str | None:
+def recorded_digest(catalog: pd.DataFrame, root: Path, store: StoreFiles) -> str | None:
     """Return the manifest's digest from the store's cached hashes; None where they are missing or outdated."""
     hashes = recorded_hashes(catalog, root, store)
     return None if hashes is None else digest_of(catalog, hashes)
@@ -84,7 +84,7 @@ def digest_of(catalog: pd.DataFrame, hashes: list[str]) -> str:
     return digest([[*row, sha256] for row, sha256 in zip(rows, hashes, strict=True)])
 
 
-def _recorded(root: Path, store: Store) -> tuple[Path, Files]:
+def _recorded(root: Path, store: StoreFiles) -> tuple[Path, Files]:
     """Return the store's record of a root's files: its path and its entries."""
     record = store.manifest(digest(str(root)))
     found = passed_over(lambda: read_json(record, ("files",)), None)  # lost entries are hashed again

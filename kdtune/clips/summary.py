@@ -14,7 +14,7 @@ from kdtune.clips.manifest import recorded_hashes
 from kdtune.clips.order import validation_rows
 from kdtune.config.sections import DataConfig
 from kdtune.parse import printable
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 #: Maximum number of classes listed with their videos.
 CLASSES_SHOWN = 12
@@ -52,7 +52,7 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-def summary_of(data: DataConfig, frames_needed: int, store: Store, clips: ClipStore | None = None) -> Summary:
+def summary_of(data: DataConfig, frames_needed: int, store: StoreFiles, clips: ClipStore | None = None) -> Summary:
     """Read a data set and count its videos. `clips` are its stored frames, if there are any.
 
     Names copies of videos if the store has the files' hashes. Raises DataError where the data set cannot be read.

@@ -12,11 +12,11 @@ from kdtune.store.places import check_place
 
 def doctor(options: argparse.Namespace) -> int:
     from kdtune.doctor.examine import PACKED, TRIAL, examine
-    from kdtune.store import Store
+    from kdtune.store import StoreFiles
 
     check_place(options.store, "--store")
     tried = problems = 0
-    for finding in examine(Store(options.store), options.device, full=options.full):
+    for finding in examine(StoreFiles(options.store), options.device, full=options.full):
         show(str(finding))
         tried += finding.name in (TRIAL, PACKED)
         problems += finding.state == "problem"

@@ -9,7 +9,7 @@ from kdtune.store.places import default_place
 from kdtune.urls import SecretUrl
 
 if TYPE_CHECKING:
-    from kdtune.store import Store
+    from kdtune.store import StoreFiles
 
 
 def store_words(options: argparse.Namespace) -> list[str]:
@@ -17,14 +17,14 @@ def store_words(options: argparse.Namespace) -> list[str]:
     return [] if options.store == default_place() else ["--store", str(SecretUrl(options.store))]
 
 
-def reading(options: argparse.Namespace) -> Store:
+def reading(options: argparse.Namespace) -> StoreFiles:
     """Return the store to read. Raises StoreError where `--store` is neither a folder nor a URL."""
     from kdtune.api.store import Store
 
     return Store(options.store, option="--store").files
 
 
-def writing(options: argparse.Namespace) -> Store:
+def writing(options: argparse.Namespace) -> StoreFiles:
     """Return the store to write to. Raises StoreError where it cannot be written, OSError for a full disk."""
     store = reading(options)
     store.check()

@@ -10,7 +10,7 @@ from kdtune.commands.places import reading, writing
 from kdtune.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from kdtune.store import Store
+    from kdtune.store import StoreFiles
     from kdtune.urls import SecretUrl
 
 
@@ -23,7 +23,7 @@ def report(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def log_report(store: Store, name: str, uri: SecretUrl) -> tuple[Path, list[str]]:
+def log_report(store: StoreFiles, name: str, uri: SecretUrl) -> tuple[Path, list[str]]:
     """Write the report of a sweep, and log its page and plots as artifacts of the sweep's run in MLflow at `uri`.
 
     Returns:

@@ -11,7 +11,7 @@ from kdtune.commands.places import reading
 from kdtune.errors import EXIT_OK, Problem, UserError
 
 if TYPE_CHECKING:
-    from kdtune.store import Store
+    from kdtune.store import StoreFiles
 
 
 def status(options: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def status(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _only_sweep(store: Store) -> str:
+def _only_sweep(store: StoreFiles) -> str:
     """Return the name of the only sweep in the store, or of the only one that runs. Raises UserError otherwise."""
     from kdtune.watch.status import running
 

@@ -19,7 +19,7 @@ from kdtune.clips.machine import GIB, cores, free_bytes, memory_bytes
 from kdtune.doctor.finding import Finding
 from kdtune.doctor.sockets import socket_findings
 from kdtune.errors import StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_atomic
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ FREED_S = 10
 TRIAL, PACKED = "trial", "packed"
 
 
-def examine(store: Store, device: str, *, full: bool) -> Iterator[Finding]:
+def examine(store: StoreFiles, device: str, *, full: bool) -> Iterator[Finding]:
     """Yield every finding as soon as it is known. `device` is "auto" (all devices), "cpu" or "cuda".
 
     Raises ResourceError for "cuda" without a GPU.
@@ -113,7 +113,7 @@ def machine() -> Finding:
     return Finding("machine", "ok", ", ".join([*parts, f"{platform.system()} {platform.machine()}"]))
 
 
-def store_folder(store: Store) -> Finding:
+def store_folder(store: StoreFiles) -> Finding:
     """Return whether the store can hold trials: atomic writes, locks, free space. Makes its folder if it is missing."""
     try:
         store.check()
@@ -135,7 +135,7 @@ def store_folder(store: Store) -> Finding:
     return Finding("store", "note" if little else "ok", f"{text}: not much for trials" if little else text)
 
 
-def _lock_problem(store: Store, name: str) -> str:
+def _lock_problem(store: StoreFiles, name: str) -> str:
     """Return what is wrong with locks; empty if another process sees a lock as held, and as free after its holder is
     killed."""
     context = multiprocessing.get_context("spawn")
@@ -161,7 +161,7 @@ def _lock_problem(store: Store, name: str) -> str:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _hold(store: Store, name: str, answer: Connection) -> None:
+def _hold(store: StoreFiles, name: str, answer: Connection) -> None:
     try:
         with store.lock_here(name):
             answer.send("")

@@ -15,7 +15,7 @@ import torch
 from kdtune.clips.frames.rendered import rendered_clips
 from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import TrialConfig
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import content_digest
 from kdtune.train.operators import find_operators
 from kdtune.train.prepared import source_id
@@ -80,7 +80,7 @@ def trained(config: TrialConfig, clips: Path, device: torch.device) -> Ended:
     """Train from scratch in a temporary store beside the clips. If the process is killed, that store remains."""
     rows, weights, failure = [], "", ""
     with tempfile.TemporaryDirectory(dir=clips.parent) as folder:
-        session = Session(Store(folder), {source_id(config.data, config.clip): str(clips)})
+        session = Session(StoreFiles(folder), {source_id(config.data, config.clip): str(clips)})
         try:
             for row in session.trial(config, device):
                 rows.append({name: value for name, value in row.items() if name not in CLOCK})

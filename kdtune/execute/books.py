@@ -12,7 +12,7 @@ from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
 from kdtune.history.record import SweepRecord
-from kdtune.store import TARGET_COUNTS, Store
+from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches
 from kdtune.sweep.scheduler import SweepScheduler
@@ -71,7 +71,7 @@ class SweepBooks:
     def __init__(
         self,
         sweep: SweepConfig,
-        store: Store,
+        store: StoreFiles,
         publisher: Publisher | Untracked,
         watcher: Watcher,
         stopping: Stopping,

@@ -15,7 +15,7 @@ from kdtune.execute.group_queue import GroupQueue
 from kdtune.history.reading import read_history
 from kdtune.history.record import SweepRecord
 from kdtune.scoped import kept_environment
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
@@ -36,7 +36,7 @@ from kdtune.urls import SecretUrl
 def drive(
     sweep: SweepConfig,
     text: str,
-    store: Store,
+    store: StoreFiles,
     backend: Backend,
     uri: SecretUrl | str | None,
     watcher: Watcher,

@@ -19,7 +19,7 @@ from kdtune.execute.books import Ending
 from kdtune.execute.driver import drive
 from kdtune.history.events import Event
 from kdtune.history.record import SweepRecord, read_record
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.stopping import Cancel
 from kdtune.tracking.location import tracking_uri
 from kdtune.urls import SecretUrl
@@ -53,7 +53,7 @@ class _Listener:
 
 def run_sweep(
     sweep: SweepSource,
-    store: Store,
+    store: StoreFiles,
     *,
     sets: Sequence[str] = (),
     backend: str | Backend = "ray",
@@ -94,7 +94,7 @@ def run_sweep(
     return ending
 
 
-def _read(sweep: SweepSource, store: Store, sets: Sequence[str]) -> tuple[SweepConfig, str]:
+def _read(sweep: SweepSource, store: StoreFiles, sets: Sequence[str]) -> tuple[SweepConfig, str]:
     """Return the sweep, checked like a file, and the text to keep with it. Raises ConfigError."""
     if isinstance(sweep, str | Path):
         try:

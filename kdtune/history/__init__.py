@@ -2,7 +2,7 @@
 
     from kdtune.history.reading import read_history
 
-    history = read_history(Store("runs"), "lambda_tau")
+    history = read_history(StoreFiles("runs"), "lambda_tau")
     history.counts()                        # {"complete": 10, "pruned": 4, …}
     history.best("fraction=1.0")            # [the best candidate], or the Pareto set of several objectives
     history.gains("fraction=1.0")           # {candidate: Gain}, in history.metric.unit; more is better

@@ -13,7 +13,7 @@ from kdtune.history.groups import GroupHistory
 from kdtune.history.record import read_record
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import JsonObject
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.records import LEDGER_ROW
 from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
 
@@ -21,7 +21,7 @@ from kdtune.store.seal import REMEDY, note_damage, opened, passed_over
 SAMPLE = 4
 
 
-def read_history(store: Store, name: str) -> SweepHistory:
+def read_history(store: StoreFiles, name: str) -> SweepHistory:
     """Return the history of a sweep from its record, its ledger and the trials that have begun.
 
     Damaged rows are skipped with a note. Raises StoreError for an unknown name, and DamageError (a StoreError) if the
@@ -65,7 +65,7 @@ class HistoryReader:
     `history` holds what `read` and `poll` have read so far.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: StoreFiles, name: str) -> None:
         self.store, self.name, self.files = store, name, store.sweep(name).fetch()
         self._version = self._stamp()
         self.history = SweepHistory(read_record(store, name))

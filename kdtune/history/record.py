@@ -15,7 +15,7 @@ from kdtune.history.events import Asked, parsed
 from kdtune.history.metric import MetricSpec
 from kdtune.names import stays_below
 from kdtune.parse import JsonObject, first_line
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SweepRecord:
         return asdict(self)
 
 
-def read_record(store: Store, name: str) -> SweepRecord:
+def read_record(store: StoreFiles, name: str) -> SweepRecord:
     """Return a sweep's record. Raises StoreError for an unknown name, DamageError if the record cannot be used."""
     files = store.sweep(name).fetch()
     record = store.sweep_record(name)

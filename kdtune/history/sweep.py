@@ -21,7 +21,7 @@ class SweepHistory:
     """The state of a sweep. Only `apply` changes it. It is not thread-safe.
 
     Example:
-        history = read_history(Store("runs"), "lambda_tau")
+        history = read_history(StoreFiles("runs"), "lambda_tau")
         for block in history.blocks.values():
             best = block.leader
             if best is not None:

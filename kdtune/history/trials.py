@@ -16,7 +16,7 @@ from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
 from kdtune.names import is_name, quoted
 from kdtune.near import did_you_mean
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
 
@@ -171,7 +171,7 @@ class SweepTrials:
         return [*self.trials, *(self.refits or ())]
 
 
-def sweep_trials(store: Store, history: SweepHistory) -> SweepTrials:
+def sweep_trials(store: StoreFiles, history: SweepHistory) -> SweepTrials:
     """Return the history with its trials' records. A damaged record counts as missing, and a note names it."""
     trials = _records(store, list(history.in_order()), history.objectives)
     again = [refit for block in history.blocks for refit in history.chosen_refits(block)]
@@ -189,7 +189,7 @@ def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | No
     return next((figures[name] for figures in splits if name in figures), None)
 
 
-def trained_keys(store: Store, name: str) -> list[str]:
+def trained_keys(store: StoreFiles, name: str) -> list[str]:
     """Return the keys of all trials of the sweep `name` that have an epoch: teachers, controls, candidates, refits and
     fine-tunings. If `name` is not a sweep, return the key of the only trial whose key begins with it.
 
@@ -208,12 +208,12 @@ def trained_keys(store: Store, name: str) -> list[str]:
     return found
 
 
-def _records(store: Store, groups: list[GroupHistory], objectives: Sequence[MetricSpec]) -> list[TrialRecord]:
+def _records(store: StoreFiles, groups: list[GroupHistory], objectives: Sequence[MetricSpec]) -> list[TrialRecord]:
     store.fetch_trials(key for group in groups for key in group.asked.every_key)
     return [_record(store, group, i, objectives) for group in groups for i in range(len(group.keys))]
 
 
-def _record(store: Store, group: GroupHistory, i: int, objectives: Sequence[MetricSpec]) -> TrialRecord:
+def _record(store: StoreFiles, group: GroupHistory, i: int, objectives: Sequence[MetricSpec]) -> TrialRecord:
     files = store.trial(group.keys[i])
     rows, end = epoch_rows(files), trial_end(files)
     stage = None if group.outcome is None else group.outcome.stage

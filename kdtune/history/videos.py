@@ -7,10 +7,10 @@ from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.errors import UserError
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 
-def videos_of(store: Store, history: SweepHistory) -> dict[str, dict[str, int]]:
+def videos_of(store: StoreFiles, history: SweepHistory) -> dict[str, dict[str, int]]:
     """Return block → {"validation": n, "test": n}, the numbers of videos that are evaluated at the metric's stage.
 
     Blocks without a trial and blocks whose frames are no longer in the store are left out.

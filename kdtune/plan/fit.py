@@ -22,7 +22,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.errors import DataError
 from kdtune.names import LONGEST_NAME
 from kdtune.plan.understand import understood
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.few_videos import DataWarning, data_warnings
 from kdtune.sweep.shortages import Videos
 from kdtune.train.prepared import Prepared
@@ -60,7 +60,7 @@ class Fit:
         return check_sweep(self.raw)
 
 
-def fit(folder: str, store: Store) -> Fit:
+def fit(folder: str, store: StoreFiles) -> Fit:
     """Return a sweep for the videos in `folder`. Raises DataError where `data prepare` refuses the folder."""
     data_set = understood(folder)
     root = Path(data_set.data.folder)

@@ -21,7 +21,7 @@ from kdtune.config.space import Parameter, Scalar, resolve
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.history.events import Outcome
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf
 from kdtune.sweep.ledger import Ledger
@@ -71,7 +71,7 @@ class Forecast:
         return len(self.continued) + len(self.new) + self.unasked
 
 
-def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
+def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Forecast:
     """Return the forecast of `sweep`. Without `keys` nothing is looked up in the store, and every trial is new."""
     look = _Look(sweep, store, keys.of if keys is not None else folder_key)
     groups = [group for block in sweep.blocks() for group in look.made.controls(block)]
@@ -100,7 +100,7 @@ def look_ahead(sweep: SweepConfig, store: Store, keys: Keys | None) -> Forecast:
 
 
 class _Look:
-    def __init__(self, sweep: SweepConfig, store: Store, key_of: KeyOf) -> None:
+    def __init__(self, sweep: SweepConfig, store: StoreFiles, key_of: KeyOf) -> None:
         self.sweep, self.store, self.key_of = sweep, store, key_of
         self.made, self.forecast = GroupFactory(sweep, key_of), Forecast()
 

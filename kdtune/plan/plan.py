@@ -10,7 +10,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.errors import DataError
 from kdtune.plan.describe import described, trials_line
 from kdtune.plan.forecast import Forecast, look_ahead
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.units import duration
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SHOWN = 3
 MOST_LOOKED_AT = 500
 
 
-def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
+def plan(sweep: SweepConfig, store: StoreFiles, measuring: Callable[[str], object] | None = None) -> Iterator[str]:
     """Yield lines on what the sweep is, what of it is in the store, and what the rest costs in hours and disk.
 
     With `measuring`, which receives messages on the progress, the data sets are prepared and trials of unknown speed
@@ -43,7 +43,7 @@ def plan(sweep: SweepConfig, store: Store, measuring: Callable[[str], object] | 
         yield from _costs(sweep, forecast, keys, measuring)
 
 
-def outlook(sweep: SweepConfig, store: Store) -> Iterator[str]:
+def outlook(sweep: SweepConfig, store: StoreFiles) -> Iterator[str]:
     """Yield what a sweep is about to do and, where trials like its own were timed here, about how long that takes."""
     yield trials_line(sweep)
     if store.mirror is not None or sum(map(sweep.candidates, sweep.blocks())) > MOST_LOOKED_AT:
@@ -59,7 +59,7 @@ def outlook(sweep: SweepConfig, store: Store) -> Iterator[str]:
         yield from _costs(sweep, forecast, keys, None)
 
 
-def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
+def _keys(sweep: SweepConfig, store: StoreFiles, *, prepare: bool) -> Keys | None:
     """Return the keys, or None if the store is empty and is not to be prepared."""
     if prepare:
         from kdtune.plan.keys import Keys
@@ -76,7 +76,7 @@ def _keys(sweep: SweepConfig, store: Store, *, prepare: bool) -> Keys | None:
     return Keys(Prepared(store))
 
 
-def _data(sweep: SweepConfig, store: Store, prepared: Prepared | None) -> Iterator[str]:
+def _data(sweep: SweepConfig, store: StoreFiles, prepared: Prepared | None) -> Iterator[str]:
     """Yield a summary of each data set that is here, or why the sweep would refuse it; then warnings on few videos."""
     configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
     if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):

@@ -15,7 +15,7 @@ from typing import Any
 from kdtune.clips.machine import processor
 from kdtune.config.shape import Form, shape
 from kdtune.errors import DamageError, Problem
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import REMEDY, note_damage, passed_over
 
@@ -66,7 +66,7 @@ class Work:
 class Speeds:
     """The speeds of all shapes that a store knows, for devices of one kind ("cpu" or "cuda")."""
 
-    def __init__(self, store: Store, identities: Mapping[str, Mapping[str, Any]], kind: str) -> None:
+    def __init__(self, store: StoreFiles, identities: Mapping[str, Mapping[str, Any]], kind: str) -> None:
         self.store, self.kind = store, kind
         self._known: dict[str, Speed | None] = {}
         self._trials: dict[str, list[tuple[TrialFiles, Form]]] = defaultdict(list)

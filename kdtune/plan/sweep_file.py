@@ -18,7 +18,7 @@ from kdtune.parse import printable
 from kdtune.plan.costs import side_by_side, work_of
 from kdtune.plan.fit import ROOM, Fit
 from kdtune.plan.forecast import PendingTrial, look_ahead
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.shortages import Videos
 from kdtune.units import duration
 
@@ -31,7 +31,7 @@ GMAC_PER_S, SAMPLE_S = 100.0, 0.004
 COLUMN, LONGEST = 58, 120
 
 
-def sweep_text(fitted: Fit, store: Store) -> str:
+def sweep_text(fitted: Fit, store: StoreFiles) -> str:
     """Return the sweep file: comments on the data and the cost, and the sweep with a reason for each choice."""
     raw = fitted.raw
     root = printable(shlex.quote(raw["trial"]["data"]["root"]))  # a name with a line end must not end the comment
@@ -45,7 +45,7 @@ def sweep_text(fitted: Fit, store: Store) -> str:
     return "\n".join([*head, *_body(raw, _reasons(fitted))]) + "\n"
 
 
-def _about_data(fitted: Fit, store: Store) -> Iterator[str]:
+def _about_data(fitted: Fit, store: StoreFiles) -> Iterator[str]:
     sweep, headers = fitted.sweep, fitted.headers
     yield from lines(summary_of(sweep.trial.data, sweep.trial.frames_needed, store))
     frames, (height, width) = headers.frames, (int(np.median(side)) for side in (headers.heights, headers.widths))
@@ -58,7 +58,7 @@ def _about_data(fitted: Fit, store: Store) -> Iterator[str]:
     yield f"  pictures   {width}×{height} pixels in the middle of the videos"
 
 
-def _about_cost(fitted: Fit, store: Store) -> Iterator[str]:
+def _about_cost(fitted: Fit, store: StoreFiles) -> Iterator[str]:
     sweep, count = fitted.sweep, len(fitted.data_set.catalog)
     forecast = look_ahead(sweep, store, None)
     height, width = sweep.trial.clip.stored_size

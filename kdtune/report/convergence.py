@@ -8,7 +8,7 @@ from statistics import fmean
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import TrialRecord, epoch_rows
 from kdtune.report.standing import Entry, Standing, SweepReport
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 
 #: Epoch → value.
 Curve = dict[int, float]
@@ -36,7 +36,7 @@ class Reach:
         return 1 - fmean(self.epochs) / self.full if self.epochs and len(self.epochs) == self.seeds else None
 
 
-def curve_metric(sweep: SweepReport, store: Store) -> MetricSpec:
+def curve_metric(sweep: SweepReport, store: StoreFiles) -> MetricSpec:
     """Return the report's metric if pre-training records it, else k-NN, which is always recorded."""
     evaluated = next((trial for trial in sweep.trials if trial.stages), None)
     if sweep.metric.cost or (evaluated is not None and not curve(store, evaluated, sweep.metric)):
@@ -44,7 +44,7 @@ def curve_metric(sweep: SweepReport, store: Store) -> MetricSpec:
     return sweep.metric
 
 
-def curve(store: Store, trial: TrialRecord, metric: MetricSpec) -> Curve:
+def curve(store: StoreFiles, trial: TrialRecord, metric: MetricSpec) -> Curve:
     """Return the curve of a trial's pre-training at its evaluations, up to its last epoch in this sweep."""
     rows = [row for row in epoch_rows(store.trial(trial.key)) if row.evaluation is not None]
     figures = {row.epoch: (row.evaluation or {}).get(metric.split, {}) for row in rows if row.epoch <= trial.epochs}

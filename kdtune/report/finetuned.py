@@ -14,7 +14,7 @@ from kdtune.report.page import Heading, Part
 from kdtune.report.plots import GREY, drawn, figure_of
 from kdtune.report.sections import gain_cells, mean_cell
 from kdtune.report.standing import Entry, Standing, SweepReport
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tables import Cell, Column, Table, number
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BLOCKS, NAMED, NUMBERED = 4, 40, 12
 TOP1 = MetricSpec("top1", "validation", FINETUNE_STAGE, "max", "top1")
 
 
-def finetuned_parts(store: Store, sweep: SweepReport) -> Iterator[Part]:
+def finetuned_parts(store: StoreFiles, sweep: SweepReport) -> Iterator[Part]:
     """Yield the section on fine-tuning; nothing without it."""
     table = finetuned_table(sweep)
     if table is None:
@@ -66,7 +66,7 @@ def finetuned_table(sweep: SweepReport) -> Table | None:
     return Table(columns, rows, "Accuracy after fine-tuning", [note], "finetuned", keys) if rows else None
 
 
-def confusions(store: Store, sweep: SweepReport) -> list[tuple[Standing, Entry, ClassFigures]]:
+def confusions(store: StoreFiles, sweep: SweepReport) -> list[tuple[Standing, Entry, ClassFigures]]:
     """Return the class figures on test of the first blocks' controls and leaders, summed over their seeds."""
     found = []
     for standing in [s for s in sweep.standings if s.leader is not None][:BLOCKS]:
@@ -76,7 +76,7 @@ def confusions(store: Store, sweep: SweepReport) -> list[tuple[Standing, Entry, 
     return found
 
 
-def _summed(store: Store, entry: Entry) -> ClassFigures | None:
+def _summed(store: StoreFiles, entry: Entry) -> ClassFigures | None:
     keys = [trial.finetuned for trial in entry.trials if trial.finetuned is not None]
     read = [class_figures(store.trial(key), FINETUNE_STAGE, "test") for key in keys]
     known = [figures for figures in read if figures is not None]

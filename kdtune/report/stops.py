@@ -16,7 +16,7 @@ from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import epoch_rows, trial_end
 from kdtune.report.page import Heading, Part, Text
 from kdtune.report.standing import SweepReport
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tables import Cell, Column, Table, number
 
 
@@ -54,7 +54,7 @@ class Stops:
     finished: list[FinishedStop] = field(default_factory=list)
 
 
-def stops_of(store: Store, sweep: SweepReport) -> Stops:
+def stops_of(store: StoreFiles, sweep: SweepReport) -> Stops:
     """Return the effects of pruning, from the history and the store."""
     groups = [
         group
@@ -71,7 +71,7 @@ def stops_of(store: Store, sweep: SweepReport) -> Stops:
     return Stops(len(pruned), len(groups), sum(trial.epochs for trial in trials), saved, finished)
 
 
-def _finished(store: Store, history: SweepHistory, group: GroupHistory) -> FinishedStop | None:
+def _finished(store: StoreFiles, history: SweepHistory, group: GroupHistory) -> FinishedStop | None:
     metric, block = history.objectives[0], history.block_of(group)
     values = []
     for i, key in enumerate(group.keys):

@@ -13,7 +13,7 @@ from kdtune.errors import DamageError, Problem
 from kdtune.history.metric import MetricSpec, Split
 from kdtune.history.trials import TrialRecord
 from kdtune.parse import JsonObject
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
 from kdtune.tables import Cell, Column, Table, number, render
 
@@ -41,7 +41,7 @@ def teachers_table(teachers: Sequence[TrialRecord]) -> Table | None:
     return Table([*columns, Column("state")], rows, title, name="teachers", keys=keys) if rows else None
 
 
-def teacher_rows(store: Store) -> list[JsonObject]:
+def teacher_rows(store: StoreFiles) -> list[JsonObject]:
     """Return one row for each complete trial that this version can look up, by target, network and key.
 
     A trial whose records are damaged or have another form is left out, and a note names it.

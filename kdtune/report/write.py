@@ -33,7 +33,7 @@ from kdtune.report.standing import SweepReport, sweep_of
 from kdtune.report.stops import stops_of, stops_parts
 from kdtune.report.teachers import teachers_table
 from kdtune.report.words import answer, block_words, method_words, trial_words
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import write_atomic
 from kdtune.tables import Table, render
 from kdtune.units import duration, moment
@@ -42,7 +42,7 @@ from kdtune.units import duration, moment
 Importances = dict[str, dict[str, float]]
 
 
-def write_report(store: Store, history: SweepHistory, folder: Path, importances: Importances) -> list[Path]:
+def write_report(store: StoreFiles, history: SweepHistory, folder: Path, importances: Importances) -> list[Path]:
     """Write report.html, report.md, plots/ and tables/ of a sweep to `folder`; return all files, the page first.
 
     Raises StoreError if an earlier version wrote `record`.
@@ -68,7 +68,7 @@ def write_report(store: Store, history: SweepHistory, folder: Path, importances:
     return [folder / place for place in texts]
 
 
-def parts_of(store: Store, sweep: SweepReport, importances: Importances) -> Iterator[Part]:
+def parts_of(store: StoreFiles, sweep: SweepReport, importances: Importances) -> Iterator[Part]:
     """Yield the parts of the page from top to bottom."""
     config = sweep.history.record.sweep()
     metric = curve_metric(sweep, store)

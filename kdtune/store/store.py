@@ -45,7 +45,7 @@ from kdtune.store.records import SWEEP_RECORD, SweepFiles, TrialFiles
 from kdtune.store.seal import passed_over
 from kdtune.urls import SecretUrl
 
-__all__ = ["STORE_VERSION", "TARGET_COUNTS", "Store", "SweepFiles", "TrialFiles"]
+__all__ = ["STORE_VERSION", "TARGET_COUNTS", "StoreFiles", "SweepFiles", "TrialFiles"]
 
 #: Version of the layout above. A store of another version is refused.
 STORE_VERSION = 2
@@ -53,7 +53,7 @@ STORE_VERSION = 2
 TARGET_COUNTS: tuple[Literal["targets_computed", "targets_found"], ...] = ("targets_computed", "targets_found")
 
 
-class Store:
+class StoreFiles:
     """A store: a folder, or a URL with a working copy in `root`. Makes folders when it writes."""
 
     def __init__(self, place: str | Path, reached: bool = False) -> None:
@@ -61,7 +61,7 @@ class Store:
         self.mirror = None if url is None else Mirror.of(url, reached)
         self.root = Path(str(place).removeprefix("file://")).absolute() if self.mirror is None else self.mirror.root
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str, bool]]:
+    def __reduce__(self) -> tuple[type[StoreFiles], tuple[str, bool]]:
         """Pickle the URL only: each machine has its own working copy. The URL has already been reached from here."""
         return type(self), (self.place.reveal(), True)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import FiniteFloat
 
 from kdtune.history.events import parsed
-from kdtune.store import Store, SweepFiles
+from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import read_json
 from kdtune.store.lease import BEAT_S, EXPIRY_S, clock
 from kdtune.store.seal import passed_over
@@ -47,7 +47,7 @@ def read_driver(files: SweepFiles) -> Driver | None:
 class DriverLife:
     """Checks the driver of one sweep."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: StoreFiles, name: str) -> None:
         self._store, self._lock = store, f"sweep-{name}"
         self.files = store.sweep(name)
         self._beat: str | None = None

@@ -14,7 +14,7 @@ from types import TracebackType
 from filelock import Timeout
 
 from kdtune.errors import Problem, UserError
-from kdtune.store import Store, SweepFiles
+from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import write_json
 from kdtune.sweep.driver_life import Driver, read_driver
 from kdtune.urls import SecretUrl
@@ -28,7 +28,7 @@ TRY_S = 1.0
 class DriverLock:
     """Makes this process the sweep's driver within the context. Raises UserError on entry if there is another."""
 
-    def __init__(self, store: Store, name: str, address: str | None) -> None:
+    def __init__(self, store: StoreFiles, name: str, address: str | None) -> None:
         self.files, self.address = store.sweep(name), address
         self._name = name
         self._lock = store.lock(f"sweep-{name}")
@@ -70,7 +70,7 @@ class DriverLock:
 
 
 @contextmanager
-def nobody_runs(store: Store, name: str) -> Iterator[None]:
+def nobody_runs(store: StoreFiles, name: str) -> Iterator[None]:
     """Prevent drivers from running the sweep within the context. Raises UserError if one runs it already."""
     lock = store.lock(f"sweep-{name}")
     try:

@@ -14,7 +14,7 @@ from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.errors import DamageError
 from kdtune.history.events import Asked, Kind, Outcome
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.prune import reaches
 from kdtune.train.soundness import complete_rows, read_result, read_rows
 
@@ -62,7 +62,7 @@ def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, 
     return [evaluation[objective.split][name] for evaluation in evaluations]
 
 
-def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
+def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: StoreFiles) -> Outcome | None:
     """Return how `group` ended according to the store, or None if its records are incomplete or damaged: the worker
     that trains the group makes them again.
 
@@ -75,7 +75,7 @@ def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], s
         return None
 
 
-def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: Store) -> Outcome | None:
+def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: StoreFiles) -> Outcome | None:
     if group.kind == "refit":  # it has trained on validation
         objectives = [objective.model_copy(update={"split": "test"}) for objective in objectives]
     first, reduce = objectives[0], group.configs[0].stage.reduce
@@ -113,7 +113,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
     return Outcome("complete", tuple(map(tuple, found)), stages)
 
 
-def _unmeasured(group: TrialGroup, store: Store) -> str:
+def _unmeasured(group: TrialGroup, store: StoreFiles) -> str:
     """Return why an objective has no value."""
     reasons = [(read_result(store.trial(key)) or {}).get("cost_unmeasured") for key in group.asked.keys]
     why = next(filter(None, reasons), None)
@@ -121,7 +121,7 @@ def _unmeasured(group: TrialGroup, store: Store) -> str:
 
 
 def _objective_values(
-    group: TrialGroup, objective: ObjectiveConfig, reached: Mapping[str, Sequence[Evaluation]], store: Store
+    group: TrialGroup, objective: ObjectiveConfig, reached: Mapping[str, Sequence[Evaluation]], store: StoreFiles
 ) -> list[float]:
     """Return the objective's value for each seed; empty if a trial's record lacks it."""
     if is_cost(objective.metric):

@@ -16,7 +16,7 @@ from kdtune.config.space import Scalar, resolve
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DataError, Problem, UserError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.train.prepared import Prepared, source_id
 
 
@@ -66,7 +66,7 @@ def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
         raise UserError(dict.fromkeys(problems))
 
 
-def prepare_sweep(sweep: SweepConfig, store: Store) -> Prepared:
+def prepare_sweep(sweep: SweepConfig, store: StoreFiles) -> Prepared:
     """Prepare every data set of the sweep. Raises DataError if one cannot be prepared, and UserError for heads,
     lists of videos and imported trials that do not fit."""
     prepared = Prepared(store)

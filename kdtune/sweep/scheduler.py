@@ -18,7 +18,7 @@ from kdtune.history.events import Ended, Event, Kind, LedgerEvent, Outcome
 from kdtune.history.groups import GroupHistory
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.sweep.block import BlockSearch
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
@@ -84,7 +84,7 @@ class SweepScheduler:
             heapq.heappush(self._ready, entry)
         return found
 
-    def next_to_train(self, store: Store) -> TrialGroup | None:
+    def next_to_train(self, store: StoreFiles) -> TrialGroup | None:
         """Return the next group that `store` does not have complete, or None if there is none now. Finish the
         groups before it from the store."""
         while (group := self.next_group()) is not None:

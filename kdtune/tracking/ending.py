@@ -13,7 +13,7 @@ from kdtune.config.space import value_text
 from kdtune.history.events import Asked
 from kdtune.history.groups import GroupHistory
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.tracking.record import NOTE, TrackedTrial
 from kdtune.tracking.sweep_text import SweepResult, sweep_result
 
@@ -56,7 +56,7 @@ class Students:
 class SweepEnding:
     """The present state of a sweep, in the form that MLflow shows."""
 
-    def __init__(self, store: Store, history: SweepHistory) -> None:
+    def __init__(self, store: StoreFiles, history: SweepHistory) -> None:
         self.store, self.history = store, history
 
     # ---- trials ------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _aliases(blocks: list[str]) -> dict[str, str]:
 
 
 def tracked_trial(
-    store: Store,
+    store: StoreFiles,
     asked: Asked,
     key: str,
     state: str,

@@ -14,7 +14,7 @@ from kdtune.history.groups import STATES, BlockHistory, GroupHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.ranking import Ranking, ranking
 from kdtune.tracking.record import metric_name
 
@@ -52,7 +52,7 @@ def sweep_text(record: SweepRecord) -> SweepText:
     return SweepText(record.name, record.question, record.text, record.commit, ranking(record))
 
 
-def sweep_result(store: Store, history: SweepHistory) -> SweepResult:
+def sweep_result(store: StoreFiles, history: SweepHistory) -> SweepResult:
     """Return the best candidate of each block beside its control, with gains, intervals and verdicts."""
     from kdtune.history.videos import videos_of  # it imports pandas
 

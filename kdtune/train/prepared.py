@@ -18,7 +18,7 @@ from kdtune.config.schedules import largest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import ConfigError, DamageError, DataError, Problem, StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.train.soundness import read_result
 
 
@@ -44,7 +44,7 @@ def data_sets(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
 class Prepared:
     """Prepared data sets and the store. Small and picklable: every worker gets a copy."""
 
-    store: Store
+    store: StoreFiles
     folders: dict[str, str] = field(default_factory=dict)
     """source_id → folder of the ClipStore."""
     _opened: dict[str, ClipStore] = field(default_factory=dict, init=False, repr=False)

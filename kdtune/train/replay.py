@@ -14,7 +14,7 @@ from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, StoreError
 from kdtune.parse import JsonObject
-from kdtune.store import TARGET_COUNTS, Store, TrialFiles
+from kdtune.store import TARGET_COUNTS, StoreFiles, TrialFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
 from kdtune.train.checking.recorded import RecordedTrial, recorded_trial
@@ -53,10 +53,10 @@ class Replay:
     teachers.
     """
 
-    def __init__(self, store: Store, device: torch.device, from_stage: str | None = None) -> None:
+    def __init__(self, store: StoreFiles, device: torch.device, from_stage: str | None = None) -> None:
         self.store, self.device, self.from_stage = store, device, from_stage
         self._folder = tempfile.TemporaryDirectory(prefix="kdtune-replay-")
-        self.session = Session(Store(self._folder.name))
+        self.session = Session(StoreFiles(self._folder.name))
 
     def __enter__(self) -> Replay:
         return self

@@ -28,7 +28,7 @@ from kdtune.config.view import seen
 from kdtune.errors import StoreError
 from kdtune.losses.relations import relations
 from kdtune.models.heads import PclNetwork, build_network
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import clear_unfinished, write_atomic
 from kdtune.train.checkpoint import load_part
@@ -74,7 +74,7 @@ class Targets:
         self,
         samples: Samples,
         teacher_key: str,
-        store: Store,
+        store: StoreFiles,
         load: Callable[[], Mapping[str, Tensor]],
         view_clips: ClipStore | None = None,
     ):

@@ -13,7 +13,7 @@ from kdtune.history.progress import picture
 from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import JsonObject
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.seal import passed_over
 from kdtune.sweep.driver_life import Driver, DriverLife
 from kdtune.tables import Table
@@ -28,7 +28,7 @@ POLL = 1.0
 SHOWN = 3
 
 
-def status(store: Store, name: str) -> JsonObject:
+def status(store: StoreFiles, name: str) -> JsonObject:
     """Return the state of a sweep as JSON.
 
     {"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
@@ -42,12 +42,12 @@ def status(store: Store, name: str) -> JsonObject:
     return found
 
 
-def show_status(store: Store, name: str, stream: TextIO) -> None:
+def show_status(store: StoreFiles, name: str, stream: TextIO) -> None:
     """Print the state of a sweep as tables. Raises StoreError for an unknown name."""
     _show(HistoryReader(store, name), DriverLife(store, name), stream)
 
 
-def follow(store: Store, name: str, stream: TextIO) -> None:
+def follow(store: StoreFiles, name: str, stream: TextIO) -> None:
     """Show the sweep until no driver runs it: redrawn on a terminal, else its present state, new events and its end."""
     reader, life = HistoryReader(store, name), DriverLife(store, name)
     history = reader.poll()
@@ -91,7 +91,7 @@ def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
 # ---- all sweeps ------------------------------------------------------------------------------------------------------
 
 
-def overview(store: Store) -> JsonObject:
+def overview(store: StoreFiles) -> JsonObject:
     """Return the state of every sweep, from the ledgers alone.
 
     {"store": as --store names it, "sweeps": [{"sweep", "state", "driver": as in status(), "done", "total", "failed":
@@ -107,12 +107,12 @@ def overview(store: Store) -> JsonObject:
     return {"store": str(store.place), "sweeps": sweeps}
 
 
-def running(store: Store) -> list[str]:
+def running(store: StoreFiles) -> list[str]:
     """Return the names of the sweeps that a driver runs."""
     return [history.name for history, state, _ in _sweeps(store) if _is_run(state)]
 
 
-def show_overview(store: Store, stream: TextIO) -> None:
+def show_overview(store: StoreFiles, stream: TextIO) -> None:
     """Print one line for every sweep of the store."""
     rows = []
     for history, state, driver in _sweeps(store):
@@ -131,7 +131,7 @@ def show_overview(store: Store, stream: TextIO) -> None:
     show(Group(*map(for_terminal, [table] if width is None else fitted(table, width))), stream)
 
 
-def _sweeps(store: Store) -> list[tuple[SweepHistory, str, Driver | None]]:
+def _sweeps(store: StoreFiles) -> list[tuple[SweepHistory, str, Driver | None]]:
     """Return the history of every sweep whose record can be read, with the state of its driver."""
     found = []
     for name in store.sweeps():

@@ -28,7 +28,7 @@ from kdtune.config.key import digest
 from kdtune.config.sections import ClipConfig, DataConfig
 from kdtune.errors import DataError, Problem, StoreError
 from kdtune.parse import printable
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import disk_full, write_atomic
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Source:
         return digest({"size": self.size, "format": FORMAT, **self.made_from(tier)})
 
 
-def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore:
+def prepare_clips(data: DataConfig, clip: ClipConfig, store: StoreFiles) -> ClipStore:
     """Return the ClipStore of a data set at the size that `clip` asks for. Build it once, then check and repair it.
 
     An interrupted build resumes. Raises DataError where videos or lists are missing, the same bytes are in two classes
@@ -91,7 +91,7 @@ def prepare_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore
     return ClipStore.open(folder)
 
 
-def find_clips(data: DataConfig, clip: ClipConfig, store: Store) -> ClipStore | None:
+def find_clips(data: DataConfig, clip: ClipConfig, store: StoreFiles) -> ClipStore | None:
     """Return the ClipStore that `prepare_clips` would open; None where there is none, or a video may have changed.
 
     Uses the store's records alone: hashes, decodes, checks and writes nothing.
@@ -160,7 +160,7 @@ def _allowed(clip: ClipConfig) -> list[Tier]:
 
 
 def _choose_tier(
-    source: Source, allowed: list[Tier], quality: int, store: Store, threads: int
+    source: Source, allowed: list[Tier], quality: int, store: StoreFiles, threads: int
 ) -> tuple[Tier, Survey | None]:
     """Return the tier of an existing store, finished or begun, so that an earlier choice stays.
 
@@ -180,7 +180,7 @@ def _choose_tier(
     return tier, seen
 
 
-def _make(source: Source, tier: Tier, seen: Survey, store: Store, threads: int) -> None:
+def _make(source: Source, tier: Tier, seen: Survey, store: StoreFiles, threads: int) -> None:
     """Build the store beside its place and rename it when complete. Resume what a full disk or a kill left behind."""
     folder, making = store.clips(source.key(tier)), store.making_clips(source.key(tier))
     writer = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdtune.errors import Problem, UserError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.tracking.location import tracking_uri
 from kdtune.urls import SecretUrl
 
@@ -23,7 +23,7 @@ OF_STORE = "a URL without it; on the cluster's machines the library's own config
 OF_ADDRESS = "an address without it; headers in RAY_JOB_HEADERS"
 
 
-def refuse_secrets(store: Store, address: str) -> None:
+def refuse_secrets(store: StoreFiles, address: str) -> None:
     """Raise UserError if the job's command, its environment or the store would hold a secret."""
     named = {
         "--store": (store.place, "Ray would show with the job", OF_STORE),
@@ -50,7 +50,7 @@ def withheld() -> list[str]:
     return [name for name in WITHHELD if os.environ.get(name)]
 
 
-def entrypoint(file: Path, sets: Sequence[str], store: Store, folder: Path) -> str:
+def entrypoint(file: Path, sets: Sequence[str], store: StoreFiles, folder: Path) -> str:
     """Return the job's shell command."""
     command = ["python", "-m", "kdtune", "sweep", str(file), "--address", "auto", "--store", store.place.reveal()]
     for each in sets:

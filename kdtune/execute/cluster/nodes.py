@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdtune import __version__
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store
+from kdtune.store import StoreFiles
 from kdtune.store.files import read_json
 from kdtune.train.prepared import Prepared
 
@@ -39,7 +39,7 @@ REACH_S = 20.0
 class Needs:
     """What every node must share with the driver. Small and picklable: workers get a copy."""
 
-    store: Store
+    store: StoreFiles
     store_id: str
     folders: tuple[str, ...]
     """The prepared ClipStores."""

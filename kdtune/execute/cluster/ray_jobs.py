@@ -26,7 +26,7 @@ from kdtune.execute.cluster.connect import CONNECT_S, TOKEN
 from kdtune.execute.cluster.handover import entrypoint, refuse_secrets, variables
 from kdtune.parse import JsonObject
 from kdtune.scoped import environment
-from kdtune.store import Store, SweepFiles
+from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import read_json, write_atomic, write_json
 from kdtune.store.seal import passed_over
 from kdtune.sweep.driver_life import DriverLife
@@ -42,7 +42,7 @@ DASHBOARD = "that of the head's dashboard, as http://HEAD:8265"
 
 
 def submit_sweep(
-    sweep: SweepConfig, text: str, file: Path, sets: Sequence[str], store: Store, address: str, folder: Path
+    sweep: SweepConfig, text: str, file: Path, sets: Sequence[str], store: StoreFiles, address: str, folder: Path
 ) -> str:
     """Start `sweep`, whose `text` was read from `file`, as a job in `folder`, and return the job's id.
 
@@ -70,7 +70,7 @@ def submit_sweep(
     return submission_id
 
 
-def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
+def show_logs(store: StoreFiles, name: str, follow: bool, write: Say) -> str:
     """Pass the output of the sweep's job to `write`, with `follow` until the job ends; return the job's state.
 
     Raises UserError if the sweep was not submitted, or its cluster or job is gone.
@@ -89,7 +89,7 @@ def show_logs(store: Store, name: str, follow: bool, write: Say) -> str:
     return str(_state(client, job) or state).lower()
 
 
-def stop_sweep(store: Store, name: str, say: Say, patience: float = STOP_S) -> None:
+def stop_sweep(store: StoreFiles, name: str, say: Say, patience: float = STOP_S) -> None:
     """Make the driver of sweep `name` write checkpoints and end, wherever it runs, and wait for it.
 
     Ray ends a job that has not ended within `patience` seconds. Raises UserError if nobody runs the sweep, and if a

@@ -9,7 +9,7 @@ from kdtune.config.key import TRAINER_SEMANTICS, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import DamageError, KdtuneError, StoreError
 from kdtune.parse import JsonObject
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json
 from kdtune.store.seal import REMEDY
 
@@ -33,7 +33,7 @@ class RecordedTrial:
             yield from other.lineage()
 
 
-def recorded_trial(store: Store, key: str) -> RecordedTrial:
+def recorded_trial(store: StoreFiles, key: str) -> RecordedTrial:
     """Return the trial `key` of `store`.
 
     Raises StoreError if it was not begun or is of another version of the trainer, and DamageError if its records are

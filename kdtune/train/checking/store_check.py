@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from kdtune.clips.machine import cores
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, set_aside
 from kdtune.store.kinds import REMEDIES, records
 from kdtune.store.seal import passed_over
@@ -40,7 +40,7 @@ class Damage:
     def __str__(self) -> str:
         return f"{Problem(str(self.path), self.what)}; {self.remedy}"
 
-    def repaired(self, store: Store) -> str | None:
+    def repaired(self, store: StoreFiles) -> str | None:
         """Set the file aside; return None, or the reason if it was left."""
         if self.repair is None:
             return "nothing to repair here"
@@ -57,7 +57,7 @@ class Damage:
         return None
 
 
-def damages(store: Store) -> Iterator[Damage]:
+def damages(store: StoreFiles) -> Iterator[Damage]:
     """Yield the damaged records, checkpoints, targets and frames of a store; behind a URL, of this machine's copy.
 
     Raises StoreError if something cannot be read at all.
@@ -117,12 +117,12 @@ def _other_checkpoints(files: TrialFiles) -> Iterator[Damage]:
             yield Damage(path, what, REMEDIES[name], f"trial-{files.key}", partial(set_aside, path))
 
 
-def _lock(path: Path, store: Store) -> str | None:
+def _lock(path: Path, store: StoreFiles) -> str | None:
     folder, name = path.relative_to(store.root).parts[0], path.parent.name
     return {"trials": f"trial-{name}", "sweeps": f"sweep-{name}"}.get(folder)
 
 
-def report(store: Store, repair: bool, say: Callable[[str], object]) -> tuple[int, int]:
+def report(store: StoreFiles, repair: bool, say: Callable[[str], object]) -> tuple[int, int]:
     """Print each damage with `say`, and with `repair` its repair; return the numbers found and left."""
     found = left = 0
     for damage in damages(store):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdtune.config.key import digest
 from kdtune.errors import Problem, StoreError
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, read_jsonl, set_aside, set_damaged_lines_aside
 from kdtune.store.kinds import Kind
 from kdtune.store.seal import REMEDY
@@ -38,7 +38,7 @@ def _without_path(problem: Problem, path: Path) -> str:
     return f"line {line} {what}" if line else what
 
 
-def repair_of(path: Path, kind: Kind, store: Store) -> Callable[[], object]:
+def repair_of(path: Path, kind: Kind, store: StoreFiles) -> Callable[[], object]:
     """Return a function that sets a damaged record aside. Call it under its lock."""
     if store.mirror is not None and path.relative_to(store.root).parts[0] in ("trials", "sweeps"):
         return partial(_repair_both, path, kind, store)
@@ -54,7 +54,7 @@ def _by_lines(path: Path) -> bool:
     return path.suffix == ".jsonl" and path.name not in REQUIRED_RECORDS
 
 
-def _repair_both(path: Path, kind: Kind, store: Store) -> None:
+def _repair_both(path: Path, kind: Kind, store: StoreFiles) -> None:
     """Replace this machine's copy with the remote one; if that is damaged too, set it aside here, remove it there."""
     mirror, folder = store.mirror, path.parent.relative_to(store.root).as_posix()
     assert mirror is not None

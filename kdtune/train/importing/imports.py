@@ -19,7 +19,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.config.view import SEEN
 from kdtune.errors import DamageError, Problem, StoreError
 from kdtune.parse import JsonObject
-from kdtune.store import Store, TrialFiles
+from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.contents import ResultRecord
 from kdtune.store.files import file_sha256, read_json, write_atomic, write_json
 from kdtune.store.records import RESULT
@@ -57,7 +57,7 @@ class Imported:
     """Where in the file the weights were and which prefix was removed, in words."""
 
 
-def import_checkpoint(file: Path, config: TrialConfig, store: Store, chosen: str | None = None) -> Imported:
+def import_checkpoint(file: Path, config: TrialConfig, store: StoreFiles, chosen: str | None = None) -> Imported:
     """Store the weights in `file` as a trial with the network, the clips and the target of `config`.
 
     The same weights give the same trial whatever the file's name; if that trial's files are damaged, they are written
@@ -124,7 +124,7 @@ def yaml_lines(imported: Imported, config: TrialConfig, name: str) -> str:
 # ---- a trial of another store ----------------------------------------------------------------------------------------
 
 
-def import_trial(folder: Path, store: Store) -> str:
+def import_trial(folder: Path, store: StoreFiles) -> str:
     """Copy the complete trial `<other store>/trials/<key>/` into `store`; return its key.
 
     A trial that the store already has stays, unless its files are damaged. Raises StoreError and changes nothing if the
