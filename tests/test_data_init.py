@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +26,7 @@ from kdtune.store import StoreFiles
 def classes(videos: Path, root: Path) -> None:
     """Link the videos into class folders, without lists."""
     for folder in sorted(path for path in videos.iterdir() if path.is_dir()):
-        shutil.copytree(folder, root / folder.name, copy_function=os.link)
+        shutil.copytree(folder, root / folder.name)
 
 
 def splits(videos: Path, root: Path) -> None:
@@ -39,7 +38,7 @@ def splits(videos: Path, root: Path) -> None:
 
 
 def lists_inside(videos: Path, root: Path) -> None:
-    shutil.copytree(videos, root, copy_function=os.link)
+    shutil.copytree(videos, root)
 
 
 def lists_beside(videos: Path, root: Path) -> None:

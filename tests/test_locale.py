@@ -80,7 +80,7 @@ def test_all_text_is_read_and_written_as_utf_8() -> None:
             opens = name in ("open", "fdopen", "NamedTemporaryFile", "TextIOWrapper") and not any(
                 "b" in t for t in texts
             )
-            binary = owner in ("os", "av", "ClipStore", "gzip", "cls", "archive") and name == "open"
+            binary = owner in ("os", "av", "ClipStore", "gzip", "cls", "archive", "Image") and name == "open"
             child = owner == "subprocess" and ("text" in given or "universal_newlines" in given)
             if (((reads or opens) and not binary) or child) and "encoding" not in given:
                 missing.append(f"{file.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")

@@ -107,12 +107,14 @@ def test_the_sweeps_own_run_says_its_question_and_its_result(
     mean = sum(t["objective"] for t in trials if t["candidate"] == best["candidate"]) / 2
     control = sum(t["objective"] for t in trials if t["control"]) / 2
     (row,) = [line for line in result.splitlines() if line.startswith("| all |")]
-    _, _, shown_control, shown_best, difference, _ = (cell.strip() for cell in row.split("|"))
+    _, _, shown_control, shown_best, difference, interval, verdict, _ = (cell.strip() for cell in row.split("|"))
     assert shown_control.startswith(f"{control:.3f} ± ")
     assert shown_best.startswith(f"{mean:.3f} ± ")
     assert f"candidate {best['candidate']} (" in shown_best
     metric = read_history(store, "small").metric
     assert difference == metric.gain_text(metric.gain(mean, control))
+    gain = read_history(store, "small").gains("all")[best["candidate"]]
+    assert (interval, verdict) == (metric.interval_text(gain.low, gain.high), gain.says)
     assert "pretext loss** on validation at late (lower is better)" in result
 
 

@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from kdtune.history.metric import MetricSpec
+from kdtune.scoped import kept_warnings
 
 LEVEL = 0.95
 
@@ -109,7 +110,8 @@ def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[flo
     Return None if all differences are equal: figures change in steps of one video, so a few seeds can agree by chance,
     and an interval of width 0 would claim too much.
     """
-    from scipy.stats import t
+    with kept_warnings():  # SciPy adds a filter of its own
+        from scipy.stats import t
 
     spread, n = stdev(differences), len(differences)
     if spread <= 1e-12 * max(map(abs, differences), default=0.0):
@@ -138,7 +140,8 @@ def shares_interval(share: float, control: float, videos: int, comparisons: int)
 
 def z_value(comparisons: int) -> float:
     """Return the quantile of the normal distribution for two-sided intervals."""
-    from scipy.stats import norm
+    with kept_warnings():  # SciPy adds a filter of its own
+        from scipy.stats import norm
 
     return float(norm.ppf((1 + level_of_each(comparisons)) / 2))
 
@@ -152,7 +155,8 @@ def wilson(share: float, n: int, z: float) -> tuple[float, float]:
 
 def count_interval(hits: int, n: int) -> tuple[float, float]:
     """Return Clopper and Pearson's interval of the share hits/n at LEVEL, which is never too narrow."""
-    from scipy.stats import binomtest
+    with kept_warnings():  # SciPy adds a filter of its own
+        from scipy.stats import binomtest
 
     found = binomtest(hits, n).proportion_ci(LEVEL)
     return float(found.low), float(found.high)
