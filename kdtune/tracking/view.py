@@ -178,15 +178,12 @@ class View:
         if self._sweep is None or self.parent_id is None:
             return
         self._connection.parent(self._sweep.name, self.parent_id)
-        note = "\n\n".join(text for text in (self._sweep.question, result.text) if text)
+        note = "\n\n".join(filter(None, (self._sweep.question, result.text)))
         tags = {NOTE: note, "kdtune.state": state, "kdtune.verdict": result.verdict}
-        # Of two values of one metric MLflow shows the later one, so a changed value gets the time of now.
-        known, now_ms = self._client.get_run(self.parent_id).data.metrics, int(time.time() * 1000)
-        metrics = [
-            Metric(name, value, now_ms if name in known else self._latest_ms or now_ms, 0)
-            for name, value in result.metrics.items()
-            if known.get(name) != value
-        ]
+        # A changed value gets the time of now: of two values of one metric MLflow shows the later one.
+        known = self._client.get_run(self.parent_id).data.metrics
+        at_ms = {name: int(time.time() * 1000) if name in known else self._latest_ms for name in result.metrics}
+        metrics = [Metric(name, v, at_ms[name], 0) for name, v in result.metrics.items() if known.get(name) != v]
         self._client.log_batch(self.parent_id, metrics, tags=[RunTag(*tag) for tag in tags.items()])
         self._client.set_terminated(self.parent_id, STATUS[state], end_time=self._latest_ms or None)
 
