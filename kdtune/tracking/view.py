@@ -1,9 +1,8 @@
 """A connection to MLflow that finds or makes the runs of a sweep and adds what they lack. Imports mlflow (seconds).
 
 Tags identify the runs (the parent by kdtune.sweep, a trial's by kdtune.key), so a second process, or this one after an
-outage, continues with the same runs. What a run already has is asked for once. If the answer to a row is lost, the row
-is sent twice, and MLflow keeps it once, since its time and value are equal. If the answer to a run's creation is lost,
-the run is made twice, and the unused one is deleted.
+outage, continues with the same runs. What a run already has is asked for once. A row whose answer is lost is sent again
+and kept once: its time and value are equal. A run whose answer is lost is made again, and the unused one is deleted.
 """
 
 from __future__ import annotations
