@@ -1,4 +1,4 @@
-"""How kdtune was called, for the commands that it prints: they can be pasted into the same shell."""
+"""Repeat the call of kdtune in the commands that it prints, so that they can be pasted into the same shell."""
 
 from __future__ import annotations
 

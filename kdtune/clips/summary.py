@@ -34,7 +34,7 @@ class Summary:
     """Videos to train on: the training list, without validation unless data.train_on is "all"."""
     validation: int
     validation_from: str
-    """Where the validation videos come from, in words."""
+    """The source of the validation videos, in words."""
     test: int
     groups: int
     frames: str = ""

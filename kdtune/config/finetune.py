@@ -49,7 +49,7 @@ class FinetuneClip(Section):
     """Height and width of the stored frames. Default: as in pre-training, or 128×171 scaled by size/112 where `size` is
     given."""
     modality: Literal["residual", "rgb"] | None = None
-    """What the network sees. Default: as in pre-training."""
+    """The network's input. Default: as in pre-training."""
 
 
 class FinetuneDistil(Section):

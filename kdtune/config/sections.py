@@ -46,7 +46,7 @@ class DataConfig(Section):
     max_refused: Share = 0.05
     """Largest share of the files that may be undecodable. With more, the data set is refused."""
     same_bytes: Literal["refuse", "allow"] | None = None
-    """How to treat files with the same bytes in two classes, or in training and test: `refuse` them, or `allow` them
+    """Treatment of files with the same bytes in two classes, or in training and test: `refuse` them, or `allow` them
     with a warning. Default: `allow` for ucf101 and hmdb51, whose lists are the protocol; else `refuse`. The field is
     not part of a trial's key."""
 
@@ -71,13 +71,13 @@ class ClipConfig(Section):
     interval: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """Frames between clips, counted as in the lists of VCOP and PCL."""
     modality: Literal["residual", "rgb"] = "residual"
-    """What the network sees: `residual`, each frame's difference from the one before (roll(x, 1, T) − x, PCL), or
+    """The network's input: `residual`, each frame's difference from the one before (roll(x, 1, T) − x, PCL), or
     `rgb`, the frames themselves."""
     normalize: bool = True
     """Normalise by ImageNet's mean and deviation, before the residual. PCL does so in pre-training and retrieval, but
     not in fine-tuning."""
     tier: Literal["auto", "raw", "jpeg"] = "auto"
-    """How to store decoded frames: `raw`, or as `jpeg`, which takes a fifth of the bytes but has other pixels (hence
+    """Form of the stored frames: `raw`, or `jpeg`, which takes a fifth of the bytes but has other pixels (hence
     another key) and costs more at each reading. `auto` keeps to the tier that the store has; for a new store it takes
     `raw` if that fits in half of the memory and on the disk."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
@@ -125,8 +125,8 @@ class PretextConfig(Section):
     """Which two of the four chunks the temporal transform swaps: `any` two (PCL's code) or `adjacent` ones (KD's
     text)."""
     remote: Literal["both", "either"] = "both"
-    """Where label 4, the remote clip, is allowed: where one fits on `both` sides of the tuple (PCL's code), or on
-    `either`."""
+    """The places where label 4, the remote clip, is allowed: where one fits on `both` sides of the tuple (PCL's code),
+    or on `either`."""
 
 
 class AugmentConfig(Section):

@@ -50,7 +50,7 @@ class _Cut(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """What identifies the file at an address."""
+    """The identity of the file at an address."""
 
     url: str
     size: int | None

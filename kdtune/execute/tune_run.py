@@ -54,7 +54,7 @@ class TuneSearcher(Searcher):
         super().__init__()
         self.queue = queue
         self.needs = needs
-        """What every node of a cluster must have."""
+        """Requirements that every node of a cluster must meet."""
         self._groups: dict[str, TrialGroup] = {}
         """Tune's id of a trial → its group."""
 

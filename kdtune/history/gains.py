@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from kdtune.history.metric import MetricSpec
 from kdtune.scoped import kept_warnings
@@ -110,13 +111,10 @@ def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[flo
     Return None if all differences are equal: figures change in steps of one video, so a few seeds can agree by chance,
     and an interval of width 0 would claim too much.
     """
-    with kept_warnings():  # SciPy adds a filter of its own
-        from scipy.stats import t
-
     spread, n = stdev(differences), len(differences)
     if spread <= 1e-12 * max(map(abs, differences), default=0.0):
         return None
-    half = float(t.ppf((1 + level_of_each(comparisons)) / 2, n - 1)) * spread / math.sqrt(n)
+    half = float(_scipy_stats().t.ppf((1 + level_of_each(comparisons)) / 2, n - 1)) * spread / math.sqrt(n)
     return fmean(differences) - half, fmean(differences) + half
 
 
@@ -138,12 +136,17 @@ def shares_interval(share: float, control: float, videos: int, comparisons: int)
     )
 
 
+@cache
+def _scipy_stats() -> Any:
+    """Import scipy.stats, which takes a while, without the warning filter that SciPy adds."""
+    with kept_warnings():
+        from scipy import stats
+    return stats
+
+
 def z_value(comparisons: int) -> float:
     """Return the quantile of the normal distribution for two-sided intervals."""
-    with kept_warnings():  # SciPy adds a filter of its own
-        from scipy.stats import norm
-
-    return float(norm.ppf((1 + level_of_each(comparisons)) / 2))
+    return float(_scipy_stats().norm.ppf((1 + level_of_each(comparisons)) / 2))
 
 
 def wilson(share: float, n: int, z: float) -> tuple[float, float]:
@@ -155,8 +158,5 @@ def wilson(share: float, n: int, z: float) -> tuple[float, float]:
 
 def count_interval(hits: int, n: int) -> tuple[float, float]:
     """Return Clopper and Pearson's interval of the share hits/n at LEVEL, which is never too narrow."""
-    with kept_warnings():  # SciPy adds a filter of its own
-        from scipy.stats import binomtest
-
-    found = binomtest(hits, n).proportion_ci(LEVEL)
+    found = _scipy_stats().binomtest(hits, n).proportion_ci(LEVEL)
     return float(found.low), float(found.high)

@@ -34,13 +34,8 @@ def plan(sweep: SweepConfig, store: StoreFiles, measuring: Callable[[str], objec
     forecast = look_ahead(sweep, store, keys)
     prepared = keys.prepared if keys is not None else None
     yield from _data(sweep, store, prepared)
-    yield from _in_store(forecast, keys)
-    if not forecast.trials:
-        yield "to train     nothing"
-    elif keys is None or keys.missing:
-        yield f"to train     {_trials(sweep, forecast)}; `plan --measure` says how long that takes and what it leaves"
-    else:
-        yield from _costs(sweep, forecast, keys, measuring)
+    unknown = "`plan --measure` says how long that takes and what it leaves"
+    yield from _ahead(sweep, forecast, keys, unknown, measuring)
 
 
 def outlook(sweep: SweepConfig, store: StoreFiles) -> Iterator[str]:
@@ -49,14 +44,25 @@ def outlook(sweep: SweepConfig, store: StoreFiles) -> Iterator[str]:
     if store.mirror is not None or sum(map(sweep.candidates, sweep.blocks())) > MOST_LOOKED_AT:
         return
     keys = _keys(sweep, store, prepare=False)
-    forecast = look_ahead(sweep, store, keys)
+    unknown = "the time left is shown when the first of them have ended"
+    yield from _ahead(sweep, look_ahead(sweep, store, keys), keys, unknown)
+
+
+def _ahead(
+    sweep: SweepConfig,
+    forecast: Forecast,
+    keys: Keys | None,
+    unknown: str,
+    measuring: Callable[[str], object] | None = None,
+) -> Iterator[str]:
+    """Yield what the store has and what is to be trained; `unknown` says when the time of trials becomes known."""
     yield from _in_store(forecast, keys)
     if not forecast.trials:
         yield "to train     nothing"
     elif keys is None or keys.missing:
-        yield f"to train     {_trials(sweep, forecast)}; the time left is shown when the first of them have ended"
+        yield f"to train     {_trials(sweep, forecast)}; {unknown}"
     else:
-        yield from _costs(sweep, forecast, keys, None)
+        yield from _costs(sweep, forecast, keys, measuring)
 
 
 def _keys(sweep: SweepConfig, store: StoreFiles, *, prepare: bool) -> Keys | None:

@@ -1,1 +1,1 @@
-"""What a file says: its text, its values, and what is wrong with them."""
+"""Read a file: its text, its values, and the problems in them."""
