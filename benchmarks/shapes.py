@@ -154,6 +154,8 @@ def place(shape: Shape, candidates: int, epochs: int | None = None, *, train_tea
         make_synthetic(folder / "videos", **shape.videos)
         raw = copy.deepcopy(shape.sweep)
         raw["trial"]["data"]["root"] = str(folder / "videos")
+        # As the baseline does: one label per video.
+        raw["trial"]["evaluation"] = {**raw["trial"].get("evaluation", {}), "labels": "drawn"}
         raw["search"]["candidates"] = candidates
         raw["tracking"] = {**raw.get("tracking", {}), "models": "none"}  # the other sides log none
         if epochs is not None:

@@ -16,6 +16,7 @@ from helpers import CPU, bits, link_clips
 import kdtune
 from kdtune.clips.catalog import video_path
 from kdtune.clips.dataset import TrialData
+from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.store.files import write_json
@@ -149,7 +150,10 @@ def test_places_and_records_that_cannot_be_used_are_refused(tmp_path: Path) -> N
             kdtune.Store(named)
     store = kdtune.Store(tmp_path)
     folder = store.files.trial("0" * 32).folder
-    for form in ({"trial": {"loss": 3}, "data": "x", "teacher": None, "start": None, "semantics": 4}, {"trial": 1}):
+    for form in (
+        {"trial": {"loss": 3}, "data": "x", "teacher": None, "start": None, "semantics": TRAINER_SEMANTICS},
+        {"trial": 1},
+    ):
         write_json(folder / "config.json", form)
         with pytest.raises(kdtune.StoreError, match="does not hold a trial's configuration"):
             _ = store.trial("0").config

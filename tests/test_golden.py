@@ -68,7 +68,7 @@ def test_the_trials_go_where_they_are_meant_to() -> None:
     assert [epochs[f"epoch {epoch}"]["lr"] for epoch in (1, 2, 3, 4)] == pytest.approx([1e-4, 1e-4, 2e-5, 5e-6])
     figures = RECORDED["trials"]["best weights"]
     assert figures["weights_sha256"] == figures["epoch 1"]["weights_sha256"]
-    assert figures["epoch 1"]["validation"]["pretext_loss"] < figures["epoch 2"]["validation"]["pretext_loss"] - 0.01
+    assert figures["epoch 1"]["validation"]["pretext_loss"] < figures["epoch 2"]["validation"]["pretext_loss"] - 0.005
 
 
 def test_the_file_is_as_it_would_be_written() -> None:

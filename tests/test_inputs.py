@@ -15,7 +15,7 @@ from hypothesis.strategies import integers
 
 from kdtune.clips.augment import augment
 from kdtune.clips.dataset import TrialData
-from kdtune.clips.tuples import draw_clips, draw_tuples
+from kdtune.clips.tuples import draw_clips, draw_each_label, draw_tuples
 from kdtune.config.trial import TrialConfig
 from kdtune.train.inputs import evaluation_samples, evenly_spaced_clips, spaced_starts, training_samples
 
@@ -86,23 +86,29 @@ def test_evenly_spaced_starts_are_exact(examples: int) -> None:
     fuzz(check, integers(1, 4096), integers(0, 10**6), integers(1, 200), examples=examples)
 
 
-def test_evaluation_samples_are_the_same_questions_for_every_trial(data: TrialData) -> None:
+@pytest.mark.parametrize("labels", ["each", "drawn"])
+def test_evaluation_samples_are_the_same_questions_for_every_trial(data: TrialData, labels: str) -> None:
     rows = np.arange(4)
-    batch = evaluation_samples(CONFIG, data, rows, CPU)
-    draws = draw_tuples(CONFIG, seed=0, purpose="evaluate", epoch=0, samples=rows, lengths=data.lengths, train=False)
+    config = TrialConfig.model_validate({**FORM, "evaluation": {"labels": labels}})
+    draw, clips = (
+        (draw_each_label, [0, 5, 6]) if labels == "each" else (draw_tuples, [0, None, 2])
+    )  # 5 is the remote clip
+    batch = evaluation_samples(config, data, rows, CPU)
+    draws = draw(config, seed=0, purpose="evaluate", epoch=0, samples=rows, lengths=data.lengths, train=False)
+    assert np.array_equal(batch.labels.numpy(), draws.label)
     for i in range(4):
-        for c in (0, 2):
-            first = draws.start[i, c]
-            plain = normal(data.clips.frames(i)[first : first + FRAMES])
-            np.testing.assert_allclose(batch.clips[i, c].numpy(), np.roll(plain, 1, 1) - plain, atol=1e-5)
-    other = CONFIG.model_copy(update={"seed": 5, "augment": CONFIG.augment.model_copy(update={"flip_p": 1.0})})
+        for place, first in zip(clips, draws.start[i, [0, -2, -1]], strict=True):
+            if place is not None:
+                plain = normal(data.clips.frames(i)[first : first + FRAMES])
+                np.testing.assert_allclose(batch.clips[i, place].numpy(), np.roll(plain, 1, 1) - plain, atol=1e-5)
+    other = config.model_copy(update={"seed": 5, "augment": config.augment.model_copy(update={"flip_p": 1.0})})
     again = evaluation_samples(other, data, rows[::-1].copy(), CPU)
     assert torch.equal(again.clips.flip(0), batch.clips)
     assert torch.equal(again.labels.flip(0), batch.labels)
 
 
 def test_an_evaluation_may_be_augmented_as_in_training(data: TrialData) -> None:
-    config = TrialConfig.model_validate({**FORM, "evaluation": {"transform": "train"}})
+    config = TrialConfig.model_validate({**FORM, "evaluation": {"transform": "train", "labels": "drawn"}})
     batch = evaluation_samples(config, data, np.arange(4), CPU)
     named = {"seed": 0, "purpose": "evaluate", "epoch": 0, "samples": np.arange(4), "lengths": data.lengths}
     draws = draw_tuples(config, **named, train=True)

@@ -94,7 +94,7 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
 
 
 def test_the_tables_say_what_the_best_so_far_is_the_best_of(made: tuple[Path, str]) -> None:
-    assert "Best so far: of evaluations at the stages alone, of centre crops." in made[1]
+    assert "Best so far: of evaluations at the stages alone, of centre crops under each of the five labels." in made[1]
 
 
 def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:

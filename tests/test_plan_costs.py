@@ -70,7 +70,8 @@ def test_hours_and_disk_follow_from_the_rows_of_such_trials(
 
     def work(samples: int, epochs: int, evaluations: int) -> float:
         """In samples of three clips that are trained on."""
-        return epochs * samples + FORWARD * evaluations * (samples + held) * config.evaluation.clips / 3
+        clips = (samples + held) * config.evaluation.clips + 7 * held  # 7: a video asked under each of five labels
+        return epochs * samples + FORWARD * evaluations * clips / 3
 
     sample_s = 28.0 / work(24, 3, 2)
     full, part = 28.0, sample_s * work(12, 3, 2)
@@ -116,7 +117,7 @@ def test_targets_of_one_teacher_and_seed_are_computed_once(
     assert found.trials == 3 + 4
     # Both seeds' targets are computed once, whatever the number of candidates. A target counts a third of a sample.
     held = sum(read_json(control.data)["videos"][split] for split in ("validation", "test"))
-    targets, evaluated = 4 * 24, 2 * (24 + held) * sweep.trial.evaluation.clips / 3
+    targets, evaluated = 4 * 24, 2 * ((24 + held) * sweep.trial.evaluation.clips + 7 * held) / 3
     sample_s = 36.0 / (4 * 24 + FORWARD * (evaluated + targets))
     assert found.seconds == pytest.approx(sample_s * (7 * (4 * 24 + FORWARD * evaluated) + 2 * FORWARD * targets))
     logits = 5 * 4 * 2 * targets

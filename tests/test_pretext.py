@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kdtune.clips.augment import residual
-from kdtune.clips.pretext import transform_middle
-from kdtune.clips.tuples import TupleDraws, draw_tuples
+from kdtune.clips.pretext import QUESTIONS, each_middle, transform_middle
+from kdtune.clips.tuples import TupleDraws, draw_each_label, draw_tuples
 from kdtune.config.trial import TrialConfig
 
 torch.set_num_threads(1)
@@ -67,6 +67,23 @@ def test_only_the_middle_clip_is_transformed_as_its_label_says(frames: int, vari
         }.get(label, middle)
         assert np.array_equal(out[i, 1], expected)
         assert (label in (0, 4)) == np.array_equal(out[i, 1], middle)
+
+
+def test_each_question_is_the_tuple_that_training_would_show_for_its_label() -> None:
+    count = 6
+    named = {"seed": 0, "purpose": "test", "epoch": 1, "samples": np.arange(count), "lengths": np.full(count, 150)}
+    draws = draw_each_label(TrialConfig(), **named, train=False)
+    first, middle, remote, last = clips = torch.randn(4, count, 3, 8, 6, 6)
+    given = torch.stack(tuple(clips), dim=1)
+    asked = each_middle(given, draws)[:, torch.tensor(QUESTIONS)]
+    assert asked.shape == (count, 5, 3, 3, 8, 6, 6)
+    for label in range(5):
+        tuples = torch.stack((first, remote if label == 4 else middle, last), dim=1)
+        own = {
+            name: getattr(draws, name) for name in ("start", "crop", "colour", "quarter_turns", "quadrants", "chunks")
+        }
+        one = TupleDraws(**own, label=np.full(count, label))
+        assert asked[:, label].equal(transform_middle(tuples, one))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

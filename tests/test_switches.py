@@ -77,7 +77,7 @@ def test_between_stages_the_head_of_the_epoch_s_own_weights_is_enough(
 ) -> None:
     """As PCL's code: its head after every epoch on freshly augmented samples, and the best model beside it."""
     restless = {"optimizer": {"lr": 0.1}, "epochs": 4, "stages": {"early": 2, "late": 4}}
-    restless |= {"evaluation": {**trial_form["evaluation"], "transform": "train", "draws": "epoch"}}
+    restless |= {"evaluation": {**trial_form["evaluation"], "transform": "train", "labels": "drawn", "draws": "epoch"}}
     config = trial_of(trial_form, **restless, stage={"weights": "best", "every": 1, "between": "head"})
     rows = train(config, StoreFiles(tmp_path / "head"), prepared).rows()
     head = ["pretext", "pretext_loss", "pretext_majority"]

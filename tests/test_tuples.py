@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import chi_square
 
-from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_tuples
+from kdtune.clips.tuples import ClipDraws, TupleDraws, draw_clips, draw_each_label, draw_tuples
 from kdtune.config.trial import TrialConfig
 
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
@@ -184,6 +184,52 @@ def test_a_remote_clip_may_lie_anywhere_on_its_side() -> None:
     assert set((middle - first - SPAN)[~before]) == {16, 17, 18}
 
 
+# ---- a video under each label ----------------------------------------------------------------------------------------
+
+
+def places(length: int, rule: str) -> set[tuple[int, int]]:
+    """Return every (start of the tuple, start of the remote clip) with PCL's distance that the rule allows."""
+    found = set()
+    for first in range(length - SPAN + 1):
+        before = set(range(first - T - DISTANCE + 1))
+        after = set(range(first + SPAN + DISTANCE, length - T + 1))
+        if (before and after) if rule == "both" else (before or after):
+            found |= {(first, remote) for remote in before | after}
+    return found
+
+
+@pytest.mark.parametrize("rule", ["both", "either"])
+@pytest.mark.parametrize("length", [46, 71, 74, 98, 120])
+def test_the_five_questions_about_a_video_share_a_place_where_a_remote_clip_fits(length: int, rule: str) -> None:
+    config = TrialConfig.model_validate({"pretext": {"remote": rule}})
+    named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(MANY), "lengths": np.full(MANY, length)}
+    draws = draw_each_label(config, **named, train=False)
+    first, middle, remote, last = draws.start.T
+    assert (draws.label == [NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE]).all()
+    assert (middle - first == 11).all()
+    assert (last - first == 22).all()
+    # Where no remote clip fits, tuple and remote clip are at opposite ends of the video.
+    allowed = places(length, rule) or {(0, length - T), (length - SPAN, 0)}
+    found = set(zip(first.tolist(), remote.tolist(), strict=True))
+    assert found <= allowed
+    assert {start for start, _ in found} == {start for start, _ in allowed}
+    assert {remote.min(), remote.max()} == {0, length - T}
+    one = draw_tuples(config, **named, train=False)
+    for name in ("quarter_turns", "quadrants", "chunks"):
+        assert np.array_equal(getattr(draws, name), getattr(one, name))
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+def test_all_middle_clips_of_a_video_look_alike(per: str) -> None:
+    config = TrialConfig.model_validate({"augment": {"per": per}})
+    named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(20), "lengths": np.full(20, 150)}
+    four, three = (flat(draw(config, **named, train=True)) for draw in (draw_each_label, draw_tuples))
+    for name in four:
+        if name == "crop" or (name.startswith("colour.") and np.ndim(four[name])):
+            assert np.array_equal(four[name][:, [0, 1, 3]], three[name]), name
+            assert np.array_equal(four[name][:, 2], three[name][:, 1]), name
+
+
 # ---- transforms ------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +259,7 @@ def test_kds_variants_of_the_transforms() -> None:
 
 
 @pytest.mark.parametrize("per", ["clip", "frame"])
-@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips])
+@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips, draw_each_label])
 def test_a_samples_draws_do_not_depend_on_its_batch_or_on_the_fraction(
     draw_samples: Callable[..., ClipDraws], per: str
 ) -> None:
@@ -232,12 +278,13 @@ def test_a_samples_draws_do_not_depend_on_its_batch_or_on_the_fraction(
             assert np.array_equal(values, expected), name
 
 
-@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips])
+@pytest.mark.parametrize("draw_samples", [draw_tuples, draw_clips, draw_each_label])
 @pytest.mark.parametrize("other", [{"seed": 2}, {"purpose": "else"}, {"epoch": 3}])
 def test_another_seed_purpose_or_epoch_gives_another_sample(
     other: dict, draw_samples: Callable[..., ClipDraws]
 ) -> None:
     named = {"seed": 1, "purpose": "test", "epoch": 2, "samples": np.arange(50), "lengths": np.full(50, 300)}
     a, b = (flat(draw_samples(TrialConfig(), **given, train=True)) for given in (named, {**named, **other}))
-    for name in set(a) - {"quadrants", "colour.blur_radius"}:  # these are fixed
+    asks_each = {"label"} if draw_samples is draw_each_label else set()
+    for name in set(a) - {"quadrants", "colour.blur_radius"} - asks_each:  # these are fixed
         assert not np.array_equal(a[name], b[name]), name

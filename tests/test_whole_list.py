@@ -18,7 +18,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.models.heads import build_network
 from kdtune.plan.plan import plan
 from kdtune.store import StoreFiles
-from kdtune.train.measuring.evaluate import evaluate
+from kdtune.train.measuring.evaluate import HeadScores, evaluate
 from kdtune.train.samples import Samples
 from kdtune.train.session import Session
 
@@ -53,7 +53,7 @@ def test_the_same_videos_are_measured_once_with_the_figures_that_they_have_apart
         assert once.scores[split] == pytest.approx(apart.scores[split], abs=1e-12)
     asked: list[int] = []
     monkeypatch.setattr(
-        "kdtune.train.measuring.evaluate.head_scores", lambda _, __, rows, ___: asked.extend(rows) or {}
+        "kdtune.train.measuring.evaluate.head_scores", lambda _, __, rows, ___: asked.extend(rows) or HeadScores({}, {})
     )
     evaluate(network, Samples(whole, data, CPU))
     assert asked == data.test.tolist()

@@ -48,6 +48,12 @@ class ColourDraws:
         }
         return replace(self, **own)
 
+    def of_clips(self, which: list[int]) -> ColourDraws:
+        """Return the draws of the clips `which` of each sample, as arrays of shape (B, len(which)) or with T behind."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        own: dict[str, Any] = {name: value[:, which] for name, value in arrays.items()}
+        return replace(self, **own)
+
 
 def draw_appearance(
     config: TrialConfig, n: int, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, train: bool

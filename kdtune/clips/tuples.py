@@ -22,6 +22,8 @@ from kdtune.config.trial import TrialConfig
 NONE, ROTATION, SPATIAL, TEMPORAL, REMOTE = range(5)
 PRETEXT_LABELS = ("none", "rotation", "spatial", "temporal", "remote")
 PRETEXT_CLASSES = len(PRETEXT_LABELS)
+#: Clips of a video that is asked under each label: the tuple's outer ones, and a middle one for each label.
+EACH_LABEL_CLIPS = 2 + PRETEXT_CLASSES
 #: Minimum distance of a remote clip from the tuple, in frames.
 REMOTE_DISTANCE = 16
 #: Order of the quadrants A B C D (row by row) under `pretext.spatial: fixed`.
@@ -47,19 +49,57 @@ class TupleDraws(ClipDraws):
     chunks: np.ndarray  # (B, 4) source of each temporal chunk, for TEMPORAL
 
 
+@dataclass(frozen=True)
+class EachLabelDraws(TupleDraws):
+    """All random draws of B tuples that are asked under each label.
+
+    `start`, `crop` and `colour` have n = 4 clips: the tuple's three and, between the middle and the last, the remote
+    one. `label` is (B, 5).
+    """
+
+
 def _draw_label(u: np.ndarray, start: int, frames: int, clip: ClipConfig, pretext: PretextConfig) -> tuple[int, int]:
     """Return the label and the middle clip's start, from ≥ 5 uniforms `u` and the tuple's first frame `start`."""
     label, middle = below(u[0], PRETEXT_CLASSES), start + clip.start_stride
     if label != REMOTE:
         return label, middle
-    before = start - clip.frames - REMOTE_DISTANCE + 1  # number of possible starts before and after the tuple
-    after = frames - (start + clip.tuple_frames + REMOTE_DISTANCE) - clip.frames + 1
-    fits = (before > 0 and after > 0) if pretext.remote == "both" else (before > 0 or after > 0)
-    if not fits:
+    room = _remote_room(start, frames, clip)
+    if not (all(room) if pretext.remote == "both" else any(room)):
         return below(u[1], PRETEXT_CLASSES - 1), middle
-    if after <= 0 or (before > 0 and u[2] < 0.5):
-        return REMOTE, below(u[3], before)
-    return REMOTE, start + clip.tuple_frames + REMOTE_DISTANCE + below(u[4], after)
+    return REMOTE, _draw_remote(u[2:5], start, frames, clip)
+
+
+def _remote_room(start: int, frames: int, clip: ClipConfig) -> tuple[int, int]:
+    """Return the number of starts of a remote clip before and after a tuple that begins at frame `start`."""
+    before = start - clip.frames - REMOTE_DISTANCE + 1
+    after = frames - (start + clip.tuple_frames + REMOTE_DISTANCE) - clip.frames + 1
+    return max(before, 0), max(after, 0)
+
+
+def _draw_remote(u: np.ndarray, start: int, frames: int, clip: ClipConfig) -> int:
+    """Return the start of a remote clip that fits, from 3 uniforms."""
+    before, after = _remote_room(start, frames, clip)
+    if after == 0 or (before > 0 and u[0] < 0.5):
+        return below(u[1], before)
+    return start + clip.tuple_frames + REMOTE_DISTANCE + below(u[2], after)
+
+
+def _draw_places(u: np.ndarray, frames: int, clip: ClipConfig, pretext: PretextConfig) -> tuple[int, int]:
+    """Return the starts of a tuple and of its remote clip in a video of `frames` frames, from 5 uniforms.
+
+    The tuple lies where its remote clip fits. Where none fits, the tuple is at one end of the video and the remote clip
+    at the other.
+    """
+    last = frames - clip.tuple_frames
+    from_here = clip.frames + REMOTE_DISTANCE  # a remote clip fits before the tuple from this start on,
+    to_here = last - from_here  # and after it up to this one
+    fitting = [*range(from_here, to_here + 1)]
+    if pretext.remote == "either":
+        fitting = [*range(to_here + 1), *range(max(from_here, to_here + 1), last + 1)]
+    if fitting:
+        start = fitting[below(u[0], len(fitting))]
+        return start, _draw_remote(u[2:5], start, frames, clip)
+    return (0, frames - clip.frames) if u[1] < 0.5 else (last, 0)
 
 
 def _draw_quadrants(u: float, pretext: PretextConfig) -> Sequence[int]:
@@ -109,6 +149,33 @@ def draw_tuples(
         draws.quadrants[i] = _draw_quadrants(u[7], config.pretext)
         draws.chunks[i] = _draw_chunks(u[8:10], config.pretext)
     return draws
+
+
+def draw_each_label(
+    config: TrialConfig, *, seed: int, purpose: str, epoch: int, samples: np.ndarray, lengths: np.ndarray, train: bool
+) -> EachLabelDraws:
+    """Draw tuples of `samples` (B,) that are asked under each label, at the same places and with the same appearance.
+
+    The labels' own parameters and the appearance are those of draw_tuples; only the places differ, so that a remote
+    clip fits (_draw_places).
+    """
+    drawn = draw_tuples(config, seed=seed, purpose=purpose, epoch=epoch, samples=samples, lengths=lengths, train=train)
+    start = np.zeros((len(samples), 4), np.int64)
+    for i, (sample, frames) in enumerate(zip(samples.tolist(), lengths.tolist(), strict=True)):
+        u = uniforms(5, seed=seed, purpose=f"{purpose}/places", epoch=epoch, sample=sample)
+        first, remote = _draw_places(u, frames, config.clip, config.pretext)
+        start[i] = first + config.clip.start_stride * np.array([0, 1, 0, 2])
+        start[i, 2] = remote
+    looks = [0, 1, 1, 2]  # the remote clip looks like the middle one that it replaces
+    return EachLabelDraws(
+        start=start,
+        crop=drawn.crop[:, looks],
+        colour=None if drawn.colour is None else drawn.colour.of_clips(looks),
+        label=np.tile(np.arange(PRETEXT_CLASSES), (len(samples), 1)),
+        quarter_turns=drawn.quarter_turns,
+        quadrants=drawn.quadrants,
+        chunks=drawn.chunks,
+    )
 
 
 def draw_clips(

@@ -19,7 +19,10 @@ from kdtune.parse import JsonObject
 #: those of 2, but a trial on such videos sees other frames.
 #: 4: PCL's starts of evenly spaced clips (integer arithmetic), PCL's initial weights of R3D and R(2+1)D (PyTorch's
 #: defaults; 3 had `student.init: kaiming`), and the intended box filter in tdn_light's smoothing.
-TRAINER_SEMANTICS = 4
+#: 5: an evaluation asks about each video under each of the five pretext labels (`evaluation.labels`; 4 had `drawn`),
+#: and the row of a stage holds the outcome of every video. Trained weights are those of 4 unless the validation loss
+#: steers the learning rate or the choice of weights.
+TRAINER_SEMANTICS = 5
 
 #: Data fields that change no figure: where the videos are and how strictly they are checked. The manifest names the
 #: videos themselves.
@@ -68,6 +71,7 @@ def canonical(config: TrialConfig) -> JsonObject:
         unused += [(loss, "tau")]
     if config.loss.target == "action":
         unused += [(form, "pretext"), (form["clip"], "stride"), (form["clip"], "interval"), (loss, "beta")]
+        unused += [(form["evaluation"], "labels")]
         unused += [(loss, name) for name in ("alpha", "projection", *CONTRAST)]
     elif config.loss.alpha == 0:
         unused += [(loss, name) for name in CONTRAST]

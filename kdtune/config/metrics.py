@@ -6,7 +6,7 @@ Each evaluation records these for validation and test:
   own training videos.
 - `retrieval_k`: share of videos for which one of the k nearest training videos shows the same action. With
   `evaluation.features: conv5`, k-NN and retrieval compare the last stage's maps (PCL's measure of R3D, R(2+1)D, C3D).
-- `pretext`: accuracy on the five labels, for one tuple per video.
+- `pretext`: accuracy on the five labels. Each video is asked under each of them (`evaluation.labels`).
 - `action`: accuracy of the action head, for one clip per video; `top1`, `top5`, `precision`, `recall` and `f1` (means
   over the classes) use a video's averaged logits.
 
@@ -51,6 +51,10 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 #: loss.target → metrics that need a head with this target.
 OF_HEAD: dict[str, tuple[str, ...]] = {"pretext": get_args(OfPretext), "action": get_args(OfAction)}
 OF_COST: tuple[OfCost, ...] = get_args(OfCost)
+#: Means over the videos of a share of right answers, with the answers that a video's outcome counts. A row of a stage
+#: holds the outcomes: one digit per video, so that `pretext` 3 means three of five. Asked under one label, a video has
+#: 0 or 5.
+PER_VIDEO: dict[str, int] = {"knn": 1, "linear": 1, "retrieval_1": 1, "pretext": 5, "action": 1, "top1": 1}
 
 
 def available(metric: str, target: str) -> bool:
@@ -71,6 +75,17 @@ def column(metric: str, reduce: str) -> str:
 def best(metric: str, values: list[Any]) -> Any:
     """Return the best of `values`: the lowest for a loss, else the highest."""
     return min(values) if metric.endswith("_loss") else max(values)
+
+
+def outcomes(metric: str, text: str) -> tuple[float, ...]:
+    """Return the share of right answers of each video, from a row's `per_video` text of a metric of PER_VIDEO.
+
+    Raises ValueError where `text` holds anything but the digits that the metric allows.
+    """
+    most = PER_VIDEO[metric]
+    if wrong := sorted(set(text) - set("012345"[: most + 1])):
+        raise ValueError(f"outcomes of {metric} must be digits from 0 to {most}, but got {wrong[0]!r}")
+    return tuple(int(digit) / most for digit in text)
 
 
 def majority_of(metric: str) -> str:

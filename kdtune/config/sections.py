@@ -234,6 +234,9 @@ class EvaluationConfig(Section):
     transform: Literal["centre", "train"] = "centre"
     """Samples for pretext accuracy and validation loss: `centre` crops, or samples augmented as in training (`train`),
     which is how PCL's code validates."""
+    labels: Literal["each", "drawn"] = "each"
+    """Pretext labels under which a video is measured: `each` of the five, at the same places, so that a constant answer
+    scores exactly a fifth; or one, `drawn` as in training and PCL's code. `each` passes 7 clips, and `drawn` 3."""
     draws: Literal["fixed", "epoch"] = "fixed"
     """With `transform: train`, use the same augmented samples in every epoch, or draw new ones each epoch, as a data
     loader does. The best so far is then the best of many draws, and higher for that reason alone."""

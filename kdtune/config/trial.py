@@ -179,6 +179,11 @@ class TrialConfig(Section):
         return 3 if self.loss.target == "pretext" else 1
 
     @property
+    def asks_each_label(self) -> bool:
+        """Whether an evaluation asks about each video under each of the five pretext labels."""
+        return self.loss.target == "pretext" and self.evaluation.labels == "each"
+
+    @property
     def frames_needed(self) -> int:
         """Minimum frames of a video; shorter videos are left out."""
         return self.clip.tuple_frames if self.loss.target == "pretext" else self.clip.frames

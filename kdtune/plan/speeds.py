@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kdtune.clips.machine import processor
+from kdtune.clips.tuples import EACH_LABEL_CLIPS
 from kdtune.config.shape import Form, shape
 from kdtune.errors import DamageError, Problem
 from kdtune.store import StoreFiles, TrialFiles
@@ -58,8 +59,9 @@ class Work:
         training, validation, test = videos["training"], videos["validation"], videos["test"]
         evaluated = training + test + (validation if form["data"]["validation"] > 0 else 0)  # else validation is test
         clips = 3 if form["loss"]["target"] == "pretext" else 1  # of a sample
-        forward = self.watched * validation + self.head * (validation + test) + self.targets
-        forward += self.whole * evaluated * form["evaluation"]["clips"] / clips
+        asked = (EACH_LABEL_CLIPS if form["evaluation"].get("labels") == "each" else clips) / clips
+        forward = (self.watched * validation + self.head * (validation + test)) * asked + self.targets
+        forward += self.whole * (evaluated * form["evaluation"]["clips"] / clips + (evaluated - training) * asked)
         return self.epochs * training + FORWARD * forward
 
 

@@ -115,7 +115,8 @@ def paper_of(sweep: SweepReport, config: SweepConfig) -> Paper | None:
 def _best_of(config: SweepConfig) -> str:
     every, augmented = config.trial.stage.every, config.trial.evaluation.transform == "train"
     when = "at the stages alone" if every == 0 else "after every epoch" if every == 1 else f"every {every} epochs"
-    return f"evaluations {when}, of {'samples augmented as in training' if augmented else 'centre crops'}"
+    labels = "under each of the five labels" if config.trial.asks_each_label else "under one drawn label"
+    return f"evaluations {when}, of {'samples augmented as in training' if augmented else 'centre crops'} {labels}"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from kdtune.parse import JsonObject
 
 #: The figures of an evaluation: split → metric → value.
 Scores = Mapping[str, Mapping[str, float]]
+#: The outcome of every video: split → metric → one digit per video (config.metrics.PER_VIDEO).
+PerVideo = Mapping[str, Mapping[str, str]]
 
 
 class MachineProfile(TypedDict):
@@ -64,6 +66,8 @@ class EpochRecord(TypedDict, total=False):
     evaluation: Scores
     stage: str
     """Name of the stage that ends here."""
+    per_video: PerVideo
+    """The outcomes whose means the stage's evaluation reports, in the order of the split's videos."""
     weights_sha256: str
     """Digest of the weights that were evaluated."""
     optimizer_sha256: str

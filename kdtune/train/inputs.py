@@ -14,8 +14,17 @@ from torch import Tensor
 from kdtune.clips.augment import augment, residual
 from kdtune.clips.dataset import TrialData
 from kdtune.clips.frames.store import ClipStore
-from kdtune.clips.pretext import transform_middle
-from kdtune.clips.tuples import ClipDraws, Frames, TupleDraws, draw_clips, draw_tuples, read_clips
+from kdtune.clips.pretext import QUESTIONS, each_middle, transform_middle
+from kdtune.clips.tuples import (
+    ClipDraws,
+    EachLabelDraws,
+    Frames,
+    TupleDraws,
+    draw_clips,
+    draw_each_label,
+    draw_tuples,
+    read_clips,
+)
 from kdtune.clips.view import EdgePadded, draws_for_view
 from kdtune.config.trial import TrialConfig
 
@@ -30,7 +39,7 @@ class RawBatch:
     samples: np.ndarray  # (B,) positions in the one order
     rows: np.ndarray  # (B,) rows of the clip store
     draws: ClipDraws
-    clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (3 in a tuple, else 1), frame, height, width, channel
+    clips: Tensor  # (B, n, T, H, W, 3) uint8: sample, clip (see ClipDraws), frame, height, width, channel
 
     def pin_memory(self) -> RawBatch:
         """Return a copy with the clips in page-locked memory; torch's DataLoader calls this."""
@@ -60,8 +69,8 @@ class RawBatch:
 class SampleBatch:
     """B samples ready for a network."""
 
-    clips: Tensor  # (B, n, 3, T, H, W) float32: sample, clip (3 in a tuple, else 1), channel, frame, height, width
-    labels: Tensor  # (B,) int64, pretext labels or actions
+    clips: Tensor  # (B, n, 3, T, H, W) float32: sample, clip, channel, frame, height, width
+    labels: Tensor  # (B,) int64, pretext labels or actions; (B, 5) where a video is asked under each label
 
 
 def read_training(config: TrialConfig, data: TrialData, epoch: int, samples: np.ndarray) -> RawBatch:
@@ -96,12 +105,22 @@ def viewed_samples(
 def evaluation_samples(
     config: TrialConfig, data: TrialData, rows: np.ndarray, device: torch.device, draw: int = 0
 ) -> SampleBatch:
-    """Return one sample for each of `rows` (B,) of the store. A `draw` (see evaluation_draw) fixes it in all trials."""
+    """Return what the head is asked about each of `rows` (B,) of the store (see evaluation_questions).
+
+    A `draw` (see evaluation_draw) fixes it in all trials.
+    """
     seed, lengths, train = EVALUATION_SEED, data.lengths[rows], config.evaluation.transform == "train"
-    drawn = _drawing(config)(
-        config, seed=seed, purpose="evaluate", epoch=draw, samples=rows, lengths=lengths, train=train
-    )
+    draw_samples = draw_each_label if config.asks_each_label else _drawing(config)
+    drawn = draw_samples(config, seed=seed, purpose="evaluate", epoch=draw, samples=rows, lengths=lengths, train=train)
     return on_device(config, data, _read(config, data, rows, rows, drawn), device)
+
+
+def evaluation_questions(config: TrialConfig) -> tuple[tuple[int, ...], ...]:
+    """Return the clips of each question about an evaluated video, as places among the clips of its sample.
+
+    A tuple under each of the five labels, or the whole sample.
+    """
+    return QUESTIONS if config.asks_each_label else (tuple(range(config.clips)),)
 
 
 def evaluation_draw(config: TrialConfig, epoch: int) -> int:
@@ -129,7 +148,9 @@ def on_device(config: TrialConfig, data: TrialData, raw: RawBatch, device: torch
     draws = raw.draws
     clips = augment(raw.clips.to(device, non_blocking=True), draws.colour, config.clip.normalize)
     labels = data.labels[raw.rows]
-    if isinstance(draws, TupleDraws):
+    if isinstance(draws, EachLabelDraws):
+        clips, labels = each_middle(clips, draws), draws.label
+    elif isinstance(draws, TupleDraws):
         clips, labels = transform_middle(clips, draws), draws.label
     return SampleBatch(_modality(clips, config), torch.from_numpy(labels).to(device, non_blocking=True))
 

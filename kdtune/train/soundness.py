@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdtune.config.metrics import PER_VIDEO, outcomes
 from kdtune.errors import DamageError
 from kdtune.store import TrialFiles
 from kdtune.store.contents import EpochRecord, ResultRecord
@@ -62,6 +63,35 @@ def complete_rows(files: TrialFiles) -> list[EpochRecord] | None:
         what = f"names the weights {last[:12]}… at the end, result.json {result['weights_sha256'][:12]}…"
         raise DamageError.at(path, what)
     return rows
+
+
+def per_video(files: TrialFiles, row: EpochRecord, split: str, metric: str) -> str | None:
+    """Return the outcomes of a row of `files` (config.metrics.PER_VIDEO), one digit per video; None if it has none.
+
+    Raises DamageError if they are not those whose mean the row's evaluation reports.
+    """
+    text, reported = (_figure(row, kind, split, metric) for kind in ("per_video", "evaluation"))
+    if text is None:
+        return None
+    try:
+        found = sum(map(int, text)) / (PER_VIDEO[metric] * len(outcomes(metric, text)))
+    except (TypeError, ValueError, KeyError, ZeroDivisionError):
+        found = None
+    if found is None or found != reported:
+        what = f"reports {metric} {reported} on {split} in epoch {row['epoch']}, but its videos' outcomes give {found}"
+        raise DamageError.at(files.epochs, what)
+    return str(text)
+
+
+def _figure(record: Any, *path: str) -> Any:
+    """Return the entry of nested mappings at `path`; None if there is none, an empty string if a part is no mapping."""
+    for name in path:
+        if record is None:
+            return None
+        if not isinstance(record, Mapping):
+            return ""
+        record = record.get(name)
+    return record
 
 
 def missing(epochs: Sequence[int], until: int | None = None) -> str:

@@ -116,7 +116,7 @@ def train_trial(
 
         # ---- schedule and stages ---------------------------------------------------------------------------------
         if config.watches_validation:
-            row["validation"] = head_scores(network, samples, data.validation, epoch)
+            row["validation"] = head_scores(network, samples, data.validation, epoch).scores
             watched = row["validation"][f"{target}_loss"]
             if state.scheduler is not None:
                 state.scheduler.step(watched)
@@ -139,6 +139,7 @@ def train_trial(
             row["optimizer_sha256"] = content_digest(optimizer.state_dict()["state"])
         if stage is not None:
             row["stage"] = stage
+            row["per_video"] = evaluation.per_video
             if evaluation.classes is not None:
                 _write_classes(files.classes(stage), evaluation.classes)
         if infinite := [*not_finite(row), *not_finite_tensors(network.state_dict())]:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdtune.config.metrics import METRICS, RETRIEVED, best
+from kdtune.config.metrics import METRICS, PER_VIDEO, RETRIEVED, best
 from kdtune.errors import TrialError
 from kdtune.models.heads import PclNetwork
 from kdtune.parse import JsonObject
-from kdtune.store.contents import EpochRecord, Scores
+from kdtune.store.contents import EpochRecord, PerVideo, Scores
+from kdtune.train.inputs import evaluation_questions
 from kdtune.train.measuring.probes import class_figures, confusion_matrix, nearest, probe_predictions, retrieved, vote
 from kdtune.train.samples import Samples
 
@@ -33,35 +35,59 @@ class Evaluation:
 
     scores: Scores
     """{"validation": {metric: value, …majority baselines}, "test": {…}}."""
+    per_video: PerVideo
+    """The outcomes of the metrics of PER_VIDEO, of which the scores are the means."""
     classes: Mapping[str, JsonObject] | None
     """For an action head, by split: class names, confusion matrix, and each class's precision, recall and F1."""
 
 
+class HeadScores(NamedTuple):
+    """What a head scores on V videos."""
+
+    scores: dict[str, float]
+    """Accuracy, mean cross-entropy (nats) and majority baseline."""
+    per_video: dict[str, str]
+    """The videos' outcomes (PER_VIDEO), by the accuracy's name."""
+
+
 @torch.no_grad()
-def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: int = 0) -> dict[str, float]:
-    """Return the head's accuracy, mean cross-entropy (nats) and majority baseline on one sample of each of `rows` (V,).
+def head_scores(network: PclNetwork, samples: Samples, rows: np.ndarray, epoch: int = 0) -> HeadScores:
+    """Return what the head scores on `rows` (V,), each of which it is asked about under Q labels, 5 or 1.
 
     `epoch` is the last one that `network` was trained on: evaluation.draws may ask for new samples each epoch.
     """
     target = samples.config.loss.target
+    questions = torch.tensor(evaluation_questions(samples.config), device=samples.device)  # (Q, n)
     network.eval()
-    hits, loss, labels = 0, 0.0, []
+    right, loss, labels = [], 0.0, []
     for part in passes(rows):
         batch = samples.evaluation(part, epoch)
-        logits = network.logits(network.features(batch.clips))
-        hits += int((logits.argmax(1) == batch.labels).sum())
-        loss += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
-        labels.append(batch.labels.cpu())
-    majority = float(torch.bincount(torch.cat(labels)).max() / len(rows))
-    return {target: hits / len(rows), f"{target}_loss": loss / len(rows), f"{target}_majority": majority}
+        asked = network.features(batch.clips)[:, questions]  # (B, Q, n, F)
+        logits, truth = network.logits(asked.flatten(0, 1)), batch.labels.flatten()
+        right.append((logits.argmax(1) == truth).view(len(part), len(questions)).cpu())
+        loss += float(F.cross_entropy(logits.double(), truth, reduction="sum"))
+        labels.append(truth.cpu())
+    hits, each = torch.cat(right), torch.cat(labels)
+    scores = {
+        target: int(hits.sum()) / len(each),
+        f"{target}_loss": loss / len(each),
+        f"{target}_majority": int(torch.bincount(each).max()) / len(each),
+    }
+    return HeadScores(scores, {target: _digits(hits, target)})
+
+
+def _digits(right: Tensor, metric: str) -> str:
+    """Return the outcomes of a metric of PER_VIDEO as text: the right answers (V,) or (V, Q) of each video."""
+    answers = right.view(len(right), -1)
+    return "".join(map(str, (answers.sum(1) * (PER_VIDEO[metric] // answers.shape[1])).tolist()))
 
 
 def head_evaluation(network: PclNetwork, samples: Samples, epoch: int, validation: dict[str, float] | None) -> Scores:
     """Return the head's scores by split. `validation` passes those on validation if they are known."""
     data = samples.data
-    scores = {"validation": validation or head_scores(network, samples, data.validation, epoch)}
+    scores = {"validation": validation or head_scores(network, samples, data.validation, epoch).scores}
     same = data.validation_is_test
-    scores["test"] = dict(scores["validation"]) if same else head_scores(network, samples, data.test, epoch)
+    scores["test"] = dict(scores["validation"]) if same else head_scores(network, samples, data.test, epoch).scores
     return scores
 
 
@@ -108,15 +134,23 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
     order, similarity = nearest(compared, queries, max(config.evaluation.neighbors, *RETRIEVED))
     knn = vote(order, similarity, labels, config.evaluation.neighbors, classes)
     linear = probe_predictions(gallery, labels, features, classes)
-    scores, tables, first = {}, {}, 0
+    scores: dict[str, dict[str, float]] = {}
+    per_video: dict[str, dict[str, str]] = {}
+    tables, first = {}, 0
     for split, rows in splits.items():
         own = slice(first, first + len(rows))
         first += len(rows)
         truth = torch.from_numpy(data.labels[rows])
+        head = head_scores(network, samples, rows, epoch)
+        right = {
+            "knn": knn[own] == truth,
+            "linear": linear[own] == truth,
+            "retrieval_1": labels[order[own, 0]] == truth,
+        }
         scores[split] = {
-            **head_scores(network, samples, rows, epoch),
-            "knn": float((knn[own] == truth).double().mean()),
-            "linear": float((linear[own] == truth).double().mean()),
+            **head.scores,
+            "knn": float(right["knn"].double().mean()),
+            "linear": float(right["linear"].double().mean()),
             **{f"retrieval_{k}": retrieved(order[own], labels, truth, k) for k in RETRIEVED},
             "action_majority": float(torch.bincount(truth).max() / len(truth)),
         }
@@ -125,17 +159,20 @@ def evaluate(network: PclNetwork, samples: Samples, epoch: int = 0) -> Evaluatio
             logits = F.linear(features[own], network.head.weight.detach().cpu(), network.head.bias.detach().cpu())
             matrix = confusion_matrix(truth, logits.argmax(1), classes)
             per_class, means = class_figures(matrix)
+            right["top1"] = logits.argmax(1) == truth
             top5 = logits.topk(min(5, classes), dim=1).indices
             scores[split] |= {
-                "top1": float((logits.argmax(1) == truth).double().mean()),
+                "top1": float(right["top1"].double().mean()),
                 "top5": float((top5 == truth.unsqueeze(1)).any(1).double().mean()),
                 **means,
             }
             tables[split] = {"actions": list(data.actions), "confusion": matrix.tolist(), **per_class}
+        per_video[split] = {**head.per_video, **{metric: _digits(hits, metric) for metric, hits in right.items()}}
     if data.validation_is_test:
         scores = {"validation": dict(scores["test"]), **scores}
+        per_video = {"validation": dict(per_video["test"]), **per_video}
         tables = {"validation": tables["test"], **tables} if tables else tables
-    return Evaluation(scores, tables or None)
+    return Evaluation(scores, per_video, tables or None)
 
 
 def with_best(evaluation: Scores, rows: Sequence[EpochRecord], own: Scores | None = None) -> Scores:
