@@ -7,12 +7,13 @@ from typing import Any
 
 from schedulers import key_of
 
-from kdtune.config.key import digest
+from kdtune.config.key import TRAINER_SEMANTICS, canonical, digest
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.record import SweepRecord
 from kdtune.store import StoreFiles
 from kdtune.store.files import write_json, write_jsonl
+from kdtune.sweep.earlier import known_candidates
 from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
 from kdtune.sweep.groups import KeyOf
 from kdtune.sweep.ledger import Ledger
@@ -33,7 +34,9 @@ def fabricate(
     files = store.sweep(sweep.name)
     ledger = files.ledger(sweep.ledger)
     write_json(files.sweep, SweepRecord.of(sweep, ledger.name, "", {}).row())
-    scheduler = SweepScheduler(sweep, keys, Ledger(ledger), Journal(files.study(ledger), sweep))
+    asked = Ledger(ledger)
+    list(known_candidates(sweep, asked, store, keys))
+    scheduler = SweepScheduler(sweep, keys, asked, Journal(files.study(ledger), sweep))
     while ends != 0 and (group := scheduler.next_to_train(store)) is not None:
         scheduler.finish(group, _train(store, sweep, group, figure), cached=False)
         ends = None if ends is None else ends - 1
@@ -55,7 +58,8 @@ def _train(store: StoreFiles, sweep: SweepConfig, group: TrialGroup, figure: Fig
         for i, key in enumerate(group.asked.keys):
             if figure(group, i, epoch) is None:
                 return Outcome("failed", error="the loss is not finite at epoch 1")
-            write_json(store.trial(key).config, {"data": "fabricated"})
+            form = canonical(group.configs[i])
+            write_json(store.trial(key).config, {"data": "", "trial": form, "semantics": TRAINER_SEMANTICS})
             write_jsonl(store.trial(key).epochs, _rows(group, i, figure, epoch))
         if (outcome := outcome_in_store(group, sweep.objectives, store)) is not None:
             return outcome  # pruned, or not finite

@@ -23,7 +23,8 @@ from kdtune.config.space import Scalar
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.events import Outcome
 from kdtune.sweep.prune import pruning_threshold, reaches
-from kdtune.sweep.search import Search, _seed, tpe_settings
+from kdtune.sweep.samplers import seed_of, tpe_settings
+from kdtune.sweep.search import Search
 
 # ---- the threshold of a stage ----------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ def test_tpe_asks_what_optunas_own_would(monkeypatch: pytest.MonkeyPatch, space:
 
     def optunas(self: Search, candidate: int) -> TPESampler:
         parts = (sweep.search.seed, self.block.label, candidate)
-        return TPESampler(**tpe_settings(False), seed=_seed(*parts), n_startup_trials=sweep.search.startup)
+        return TPESampler(**tpe_settings(False), seed=seed_of(*parts), n_startup_trials=sweep.search.startup)
 
     monkeypatch.setattr(Search, "_sampler", optunas)
     assert searched(sweep, 30) == asked

@@ -12,6 +12,9 @@ from kdtune.config.space import Scalar, SpaceEntry
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
 
 Mode = Literal["max", "min"]
+SweepName = Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
+#: Samplers of `search.sampler` that learn from results.
+LEARNING = ("tpe", "gp", "cmaes", "nsga2")
 
 
 class SearchConfig(Section):
@@ -31,6 +34,11 @@ class SearchConfig(Section):
     sampler: Literal["tpe", "random", "grid", "gp", "cmaes", "qmc", "nsga2"] = "tpe"
     """Optuna's sampler. These learn from results: tpe, gp (Gaussian process), cmaes (CMA-ES), nsga2 (NSGA-II). These do
     not: random, qmc (scrambled Sobol sequence), grid (every combination of choices, in order)."""
+    from_: Literal["compatible"] | Annotated[list[SweepName], Field(max_length=100)] = Field(default=[], alias="from")
+    """Earlier sweeps of the store from which the sampler learns before candidate 0: their names, or `compatible` for
+    all of them. Only candidates whose trials this sweep would train itself, with the same keys, are used."""
+    first: Annotated[list[dict[str, Scalar]], Field(max_length=1000)] = []
+    """Points that each block tries first, in this order. The sampler draws the parameters that a point leaves out."""
     candidates: Count | None = None
     """Number of candidates in each block. Optional for a grid, which then has all its points."""
     startup: Count = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -197,6 +198,24 @@ class Parameter(Section):
     def extremes(self) -> list[Scalar]:
         """Values whose validity implies that of all others: every choice, or both bounds."""
         return list(self.choice or self.bounds or ())
+
+    def held(self, value: Scalar) -> Scalar:
+        """Return `value` as the parameter holds it: a choice as listed, a number of a range as its type.
+
+        Raises ValueError for a value that is not one of the parameter's.
+        """
+        if self.choice is not None:
+            for choice in self.choice:
+                if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                    return choice
+            raise ValueError(value)
+        assert self.bounds is not None
+        whole = self.int is not None or self.int_log is not None
+        if isinstance(value, bool) or not isinstance(value, builtins.int if whole else builtins.int | float):
+            raise ValueError(value)
+        if not self.bounds[0] <= value <= self.bounds[1]:
+            raise ValueError(value)
+        return value if whole else float(value)
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Return whether the parameter exists, given the `values` of earlier parameters."""

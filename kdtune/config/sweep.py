@@ -13,6 +13,7 @@ from pydantic import Field
 from kdtune.config.fields import Section
 from kdtune.config.inherit import RawConfig, inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
+from kdtune.config.points import fitted
 from kdtune.config.search import (
     ObjectiveConfig,
     Objectives,
@@ -20,12 +21,12 @@ from kdtune.config.search import (
     ResourceConfig,
     SearchConfig,
     StopConfig,
+    SweepName,
     TrackingConfig,
 )
 from kdtune.config.sections import DataConfig
 from kdtune.config.space import Scalar, SpaceEntry, resolve, set_path
 from kdtune.config.trial import TrialConfig
-from kdtune.names import LONGEST_NAME, NAME_PATTERN
 
 #: Maximum number of blocks, and of candidates in all blocks. A larger search is a mistake, and takes minutes to check.
 MOST_BLOCKS, MOST_CANDIDATES = 500, 100_000
@@ -69,7 +70,7 @@ class Block:
 class SweepConfig(Section):
     """One YAML file: a question, a search space, blocks, controls."""
 
-    name: Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
+    name: SweepName
     """Name of the sweep in the store, in MLflow and for commands such as `results NAME`."""
     question: Annotated[str, Field(max_length=2000)] = ""
     """The research question in a sentence, for tables and MLflow."""
@@ -121,6 +122,11 @@ class SweepConfig(Section):
     def block_count(self) -> int:
         """Number of combinations of the block values, computed without making them."""
         return math.prod(len(values) for values in self.search.blocks.values())
+
+    def first(self, block: Block) -> list[dict[str, Scalar]]:
+        """Return the points that the block tries first, without those that `exclude` rules out there."""
+        points = (fitted(self.space(block), block.values, point) for point in self.search.first)
+        return [point for point in points if point is not None]
 
     def candidates(self, block: Block) -> int:
         """Return the number of candidates in the block. A grid is counted up to MOST_KNOWN + 1."""

@@ -19,6 +19,7 @@ from kdtune.store import StoreFiles
 from kdtune.store.files import write_json
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
+from kdtune.sweep.earlier import known_candidates
 from kdtune.sweep.few_videos import data_warnings
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
@@ -66,18 +67,21 @@ def drive(
         files = store.sweep(sweep.name)
         for line in explained(files, sweep, text):
             watcher.say(line)
-        ledger = files.ledger(sweep.ledger)
+
+        def key_of(config: TrialConfig) -> str:
+            prepared.prepare(config)
+            return prepared.key(config)
+
+        ledger = Ledger(files.ledger(sweep.ledger))
+        for line in known_candidates(sweep, ledger, store, key_of):
+            watcher.say(line)
         commit = commit_tags(Path.cwd())
-        record = SweepRecord.of(sweep, ledger.name, text, commit)
+        record = SweepRecord.of(sweep, ledger.path.name, text, commit)
         write_json(files.sweep, record.row())
         watcher.begin(record)
         told = Untracked() if uri is None else Publisher(uri, sweep.experiment, sweep_text(record), files.mlflow)
         stopping = Stopping(files, sweep.stop, cancel)
         books = SweepBooks(sweep, store, told, watcher, stopping, commit)
-
-        def key_of(config: TrialConfig) -> str:
-            prepared.prepare(config)
-            return prepared.key(config)
 
         def stuck(error: UserError) -> None:
             """Close the books in place of the blocked thread, and end the process if `cancel` allows it."""
@@ -88,8 +92,8 @@ def drive(
 
         state = "interrupted"
         try:
-            journal = Journal(files.study(ledger), sweep)
-            scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, books.on_end, books.apply)
+            journal = Journal(files.study(ledger.path), sweep)
+            scheduler = SweepScheduler(sweep, key_of, ledger, journal, books.on_end, books.apply)
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:

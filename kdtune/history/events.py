@@ -4,6 +4,7 @@
     Started   a group begins to train                  observed, not recorded
     EpochEnd  a trial ends an epoch                    a row of the trial's epochs.jsonl
     Ended     a group ends                             a row of the ledger
+    Known     the search learns from earlier sweeps    a row of the ledger
 
 The trials of a group end together: a group is a candidate with all its seeds, one control with one seed, a teacher, or
 a refit. A row of the ledger is an event as a flat JSON object with the key "event".
@@ -180,8 +181,38 @@ class Ended:
         return {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
 
 
-LedgerEvent = Asked | Ended
-Event = Asked | Started | EpochEnd | Ended
+@dataclass(frozen=True, kw_only=True)
+class KnownCandidate:
+    """A candidate of an earlier sweep from which this sweep's search learns."""
+
+    sweep: str
+    """The name of the earlier sweep."""
+    block: str
+    """The block of this sweep to which it belongs."""
+    keys: tuple[str, ...]
+    """Keys of the trials, one per seed: those that this sweep would train."""
+    values: Mapping[str, Scalar]
+    """Values of this sweep's space."""
+    outcome: Outcome
+    """Complete or pruned, measured by this sweep's objectives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The search learns from earlier sweeps before candidate 0. The first record decides, whatever they find later."""
+
+    group: str = "earlier sweeps"
+    """Not a group; it makes the row one of the ledger."""
+    candidates: tuple[KnownCandidate, ...]
+    """In the order in which the samplers are told."""
+
+    def row(self) -> JsonObject:
+        """Return the row of the ledger."""
+        return {"event": "known", **asdict(self)}
+
+
+LedgerEvent = Asked | Ended | Known
+Event = Asked | Started | EpochEnd | Ended | Known
 
 
 def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
@@ -191,6 +222,8 @@ def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
             return parsed(Asked, row, path)
         case "ended":
             return parsed(Ended, {**row, "outcome": parsed(Outcome, row, path)}, path)
+        case "known":
+            return parsed(Known, row, path)
         case _:
             raise DamageError([Problem(str(path), f"holds a row that is not a ledger event; {REMEDY}")])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from kdtune.errors import DamageError, Problem
-from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Started
+from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Known, Started
 from kdtune.history.gains import Gain
 from kdtune.history.groups import ENDED, STATES, BlockHistory, GroupHistory, Mean, State
 from kdtune.history.metric import MetricSpec
@@ -44,6 +44,7 @@ class SweepHistory:
         """Seconds per epoch over all trials."""
         self.done = 0
         """Number of groups that have ended."""
+        self.known: Known | None = None
         for event in events:
             self.apply(event)
 
@@ -131,6 +132,9 @@ class SweepHistory:
                 return self._advance(self.groups.get(group), key, row)
             case Ended(group, _, _):
                 return self._end(self.groups.get(group), event)
+            case Known():
+                self.known = event
+                return None
 
     def _ask(self, asked: Asked) -> GroupHistory | None:
         known = self.groups.get(asked.group)

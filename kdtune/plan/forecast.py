@@ -22,6 +22,7 @@ from kdtune.config.sweep import Block, SweepConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.history.events import Outcome
 from kdtune.store import StoreFiles
+from kdtune.sweep.earlier import known_candidates
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf
 from kdtune.sweep.ledger import Ledger
@@ -80,9 +81,10 @@ def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Fore
     if keys is not None and keys.may_be_found:
         from kdtune.sweep.scheduler import SweepScheduler
 
-        scheduler = SweepScheduler(
-            sweep, keys.of, Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False)
-        )
+        ledger = Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False)
+        for _ in known_candidates(sweep, ledger, store, keys.of):
+            pass  # the sweep says it
+        scheduler = SweepScheduler(sweep, keys.of, ledger)
         while (group := scheduler.next_to_train(store)) is not None:
             pass  # it is not in the store and counts as running
         groups = list(scheduler.groups.values())

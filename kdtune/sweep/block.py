@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.history.events import Asked
+from kdtune.history.events import Asked, KnownCandidate
 from kdtune.history.groups import BlockHistory
 from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Search
@@ -23,12 +23,14 @@ from kdtune.sweep.study import Journal
 class BlockSearch:
     """The candidates of a block, in order."""
 
-    def __init__(self, sweep: SweepConfig, block: Block, history: BlockHistory) -> None:
+    def __init__(
+        self, sweep: SweepConfig, block: Block, history: BlockHistory, known: Sequence[KnownCandidate] = ()
+    ) -> None:
         self.sweep, self.block, self.history = sweep, block, history
         self.candidates = sweep.candidates(block)
         self.notes: list[str] = []
         """Messages about candidates for which the ledger and a fresh ask differ."""
-        self._search = Search(sweep, block)
+        self._search = Search(sweep, block, known)
         self._later: deque[Callable[[], object]] = deque()
         """Calls to the search that `catch_up` makes, in order."""
         self._told = self._written = 0

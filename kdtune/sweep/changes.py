@@ -25,10 +25,11 @@ def explained(files: SweepFiles, sweep: SweepConfig, text: str) -> list[str]:
         return [f"candidates have changed ({', '.join(changed)}): the same sequence continues"] if changed else []
     if files.ledger(sweep.ledger).exists():
         return ["the sweep file is the same as in an earlier run: that search resumes"]
-    names = ", ".join(_differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
+    names = ", ".join(differences(_read(before["text"]), _read(text))) or "--set, or kdtune itself"
     return [
         f"the sweep file has changed since the last run ({names}): its candidates are asked again; "
         "trials that the store has are reused, and unfinished ones resume"
+        + ("" if sweep.search.from_ else f"; with `search.from: [{sweep.name}]` the search also learns from them")
     ]
 
 
@@ -39,9 +40,9 @@ def _read(text: str) -> Mapping[str, Any]:
         return {}
 
 
-def _differences(was: Any, now: Any, path: str = "") -> list[str]:
-    """Return the dotted paths of the differences."""
+def differences(was: Any, now: Any, path: str = "") -> list[str]:
+    """Return the dotted paths at which two JSON values differ."""
     if isinstance(was, dict) and isinstance(now, dict):
         names = dict.fromkeys([*was, *now])
-        return [p for n in names for p in _differences(was.get(n), now.get(n), f"{path}.{n}" if path else str(n))]
+        return [p for n in names for p in differences(was.get(n), now.get(n), f"{path}.{n}" if path else str(n))]
     return [] if was == now else [path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdtune.history.events import Asked, LedgerEvent, ledger_event, readable
+from kdtune.history.events import Asked, Ended, Known, LedgerEvent, Outcome, ledger_event, readable
 from kdtune.parse import JsonObject
 from kdtune.store.files import append_jsonl, read_jsonl, set_damaged_lines_aside
 from kdtune.store.records import LEDGER_ROW
@@ -21,6 +21,10 @@ class Ledger:
         self._asked: dict[str, Asked] = {}
         self._told: dict[tuple[str, str], JsonObject] = {}
         """(event, group) → the last row in the file that is still valid."""
+        self.ended: dict[str, Outcome] = {}
+        """Group → its last outcome."""
+        self.known: Known | None = None
+        """What the search learned from earlier sweeps, if that is recorded."""
         if write:
             set_damaged_lines_aside(path, LEDGER_ROW)
         # The search is deterministic and asks again what cannot be read.
@@ -30,6 +34,10 @@ class Ledger:
     def asked(self, group: str) -> Asked | None:
         """Return the group that was last asked under this name, or None."""
         return self._asked.get(group)
+
+    def candidates(self) -> list[Asked]:
+        """Return the candidates in the order in which they were first asked."""
+        return [asked for asked in self._asked.values() if asked.kind == "candidate"]
 
     def add(self, event: LedgerEvent) -> None:
         """Append an event, unless the file already contains it."""
@@ -44,5 +52,9 @@ class Ledger:
                 # The name now means another group, and SweepHistory drops the events after it: write those again.
                 self._told.clear()
             self._asked[event.group] = event
+        elif isinstance(event, Ended):
+            self.ended[event.group] = event.outcome
+        else:
+            self.known = event
         row = event.row()
         self._told[row["event"], event.group] = row

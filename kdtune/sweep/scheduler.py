@@ -53,7 +53,13 @@ class SweepScheduler:
         """The same groups, with what their training needs."""
         self.remarks: dict[str, None] = {}
         """Further notes for the user, each once."""
-        self.blocks = [BlockSearch(sweep, block, self.history.blocks[block.label]) for block in sweep.blocks()]
+        if ledger.known is not None:
+            self._record(ledger.known)
+        known = ledger.known.candidates if ledger.known is not None else ()
+        self.blocks = [
+            BlockSearch(sweep, block, self.history.blocks[block.label], [k for k in known if k.block == block.label])
+            for block in sweep.blocks()
+        ]
         self._made = GroupFactory(sweep, key_of)
         self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; the third item is unique
         self._order = itertools.count()

@@ -5,30 +5,28 @@ candidate order; to Optuna those in between are running trials without results. 
 seeded from (search seed, block, n). The study therefore depends neither on when a trial ended nor on what else is
 running, and a resumed sweep rebuilds the same study from its ledger and the TrialStore.
 
-Every setting of a sampler that Optuna lets a caller choose is named here, so that a new version with other defaults
-asks for the same candidates. The golden candidates of tests/test_search.py guard the rest.
+What earlier sweeps know (`search.from`) is told before candidate 0, and the points of `search.first` are enqueued.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import optuna
 from optuna import samplers
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers.nsgaii import UniformCrossover
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from kdtune.config.space import Parameter, Scalar
 from kdtune.config.sweep import Block, SweepConfig
-from kdtune.history.events import Outcome
+from kdtune.history.events import KnownCandidate, Outcome
 from kdtune.scoped import kept_process, kept_warnings
+from kdtune.sweep.samplers import distribution, sampler_of
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -50,32 +48,42 @@ class Search:
     """The search of one block. Candidates are asked in order and told in order."""
 
     @quiet()
-    def __init__(self, sweep: SweepConfig, block: Block) -> None:
+    def __init__(self, sweep: SweepConfig, block: Block, known: Sequence[KnownCandidate] = ()) -> None:
+        """Begin the search of a block that learns from the `known` candidates of earlier sweeps, in this order."""
         self.sweep, self.block = sweep, block
         self.space = sweep.space(block)
+        self._first = sweep.first(block)
         self._grid = sweep.grid(block) if sweep.search.sampler == "grid" else []
         self._study = optuna.create_study(directions=directions(sweep), sampler=samplers.RandomSampler(seed=0))
         self._common = IntersectionSearchSpace(include_pruned=True)
         self._asked: list[Trial] = []
         self._grid_asked = self._told = 0
+        self._source = [self._finished(candidate) for candidate in known]
+        for candidate, trial in zip(known, self._source, strict=True):
+            self._recall(candidate, trial)
 
     @quiet()
     def ask(self, recorded: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
-        """Return the values of the next candidate, floats rounded to four significant digits.
+        """Return the values of the next candidate: those of `search.first`, then the sampler's draws.
 
-        Optuna remembers its unrounded draw. If `recorded` values differ from the draw, the study learns from those
-        instead; the fresh draw is still returned.
+        Drawn floats are rounded to four significant digits. Optuna remembers its unrounded draw. If `recorded` values
+        differ from the draw, the study learns from those instead; the fresh draw is still returned.
         """
         if self._grid:
             self._grid_asked += 1
             return self._grid[self._grid_asked - 1]
-        self._study.sampler = self._sampler(len(self._asked))
+        number = len(self._asked)
+        self._study.sampler = self._sampler(number)
+        point = self._first[number] if number < len(self._first) else {}
+        if point:
+            self._study.enqueue_trial(point)
         values: dict[str, Scalar] = {}
         with self._one_thread():
             trial = self._study.ask()
             for name, parameter in self.space.items():
                 if parameter.active({**self.block.values, **values}):
-                    values[name] = _rounded(_suggest(trial, name, parameter), parameter)
+                    drawn = _suggest(trial, name, parameter)
+                    values[name] = point[name] if name in point else _rounded(drawn, parameter)
         if recorded is not None and recorded != values:
             self._study.tell(trial, state=TrialState.FAIL)
             self._study.enqueue_trial(dict(recorded))
@@ -91,53 +99,39 @@ class Search:
         if self._grid:
             return
         trial = self._asked[self._told - 1]
-        if len(self._study.directions) == 1:  # Optuna refuses intermediate values with several objectives
-            for epoch, value in intermediate_values(self.sweep, outcome).items():
-                trial.report(value, epoch)
+        for epoch, value in self._intermediate(outcome).items():
+            trial.report(value, epoch)
         self._study.tell(trial, list(outcome.objectives) or None, STATES[outcome.state])
 
+    def _finished(self, known: KnownCandidate) -> FrozenTrial:
+        """Return a candidate of an earlier sweep as a finished trial of this block's study."""
+        return create_trial(
+            state=STATES[known.outcome.state],
+            values=list(known.outcome.objectives) or None,
+            params=dict(known.values),
+            distributions={name: distribution(self.space[name]) for name in known.values},
+            intermediate_values=self._intermediate(known.outcome),
+        )
+
+    def _recall(self, known: KnownCandidate, trial: FrozenTrial) -> None:
+        """Add a candidate of an earlier sweep to the study."""
+        if self.sweep.search.sampler != "nsga2":
+            self._study.add_trial(trial)
+            return
+        # NSGA-II breeds only from trials that it has assigned to a generation, which it does when they are asked.
+        self._study.sampler = self._sampler(0)
+        self._study.enqueue_trial(dict(known.values))
+        asked = self._study.ask()
+        for name in known.values:
+            _suggest(asked, name, self.space[name])
+        self._study.tell(asked, trial.values, trial.state)
+
+    def _intermediate(self, outcome: Outcome) -> dict[int, float]:
+        """Return the outcome's intermediate values. Optuna refuses them with several objectives."""
+        return intermediate_values(self.sweep, outcome) if len(self.sweep.objectives) == 1 else {}
+
     def _sampler(self, candidate: int) -> samplers.BaseSampler:
-        search = self.sweep.search
-        seed = _seed(search.seed, self.block.label, candidate)
-        match search.sampler:
-            case "tpe":
-                several = len(self._study.directions) > 1
-                return _Tpe(self._common, **tpe_settings(several), seed=seed, n_startup_trials=search.startup)
-            case "gp":
-                return samplers.GPSampler(
-                    seed=seed,
-                    independent_sampler=samplers.RandomSampler(seed=seed),
-                    n_startup_trials=search.startup,
-                    deterministic_objective=False,
-                    warn_independent_sampling=False,
-                )
-            case "cmaes":
-                return samplers.CmaEsSampler(
-                    seed=seed,
-                    independent_sampler=samplers.RandomSampler(seed=seed),
-                    n_startup_trials=search.startup,
-                    consider_pruned_trials=False,
-                    popsize=None,  # 4 + ⌊3 ln(number of parameters)⌋
-                    use_separable_cma=False,
-                    with_margin=False,
-                    lr_adapt=False,
-                    warn_independent_sampling=False,
-                )
-            case "nsga2":
-                return samplers.NSGAIISampler(
-                    seed=seed,
-                    population_size=max(2, search.startup),
-                    mutation=None,  # draw a new value, uniformly
-                    mutation_prob=None,  # 1 / number of parameters
-                    crossover=UniformCrossover(swapping_prob=0.5),
-                    crossover_prob=0.9,
-                    swapping_prob=0.5,
-                )
-            case "qmc":
-                # One sequence for the whole block; the study counts how many of its points are used.
-                return _Qmc(self.space, _seed(search.seed, self.block.label))
-            case _:
-                return samplers.RandomSampler(seed=seed)
+        return sampler_of(self.sweep, self.block, candidate, self._common, self._source)
 
     def _one_thread(self) -> AbstractContextManager[Any]:
         """Limit linear algebra to one thread for samplers that use it: the thread count changes the last bits."""
@@ -148,59 +142,6 @@ class Search:
         with kept_process("KMP_DUPLICATE_LIB_OK"):
             from threadpoolctl import threadpool_limits
         return threadpool_limits(1)
-
-
-def tpe_settings(several: bool) -> dict[str, Any]:
-    """Return the settings of TPE, for one objective or `several`.
-
-    Optuna has deprecated the arguments for the prior, the end points and the magic clip and will remove them, so they
-    cannot be named. Every version that accepts them uses the same values.
-    """
-    return {
-        "n_ei_candidates": 24,
-        "multivariate": not several,
-        "group": False,  # conditional parameters are drawn one by one
-        "constant_liar": True,  # running candidates count as bad, which keeps those of one window apart
-    }
-
-
-class _Tpe(samplers.TPESampler):
-    """Optuna's TPE with a faster search space.
-
-    Optuna computes the parameters that all finished candidates share from scratch for every sampler, hence for every
-    candidate. `common` updates the previous candidate's set instead.
-    """
-
-    def __init__(self, common: IntersectionSearchSpace, **options: Any) -> None:
-        super().__init__(**options)
-        self._common = common
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if len(study.directions) > 1:  # each parameter is drawn independently
-            return super().infer_relative_search_space(study, trial)
-        found = self._common.calculate(study)
-        return {name: distribution for name, distribution in found.items() if not distribution.single()}
-
-
-class _Qmc(samplers.QMCSampler):
-    """Optuna's quasi-random sampler over all parameters of the space, conditional ones included.
-
-    Optuna's own uses the parameters of the first trial, and draws that trial at random.
-    """
-
-    def __init__(self, space: Mapping[str, Parameter], seed: int) -> None:
-        super().__init__(
-            qmc_type="sobol",
-            scramble=True,
-            seed=seed,
-            independent_sampler=samplers.RandomSampler(seed=seed),
-            warn_independent_sampling=False,
-        )
-        found = {name: distribution(parameter) for name, parameter in space.items()}
-        self._whole = {name: distribution for name, distribution in found.items() if not distribution.single()}
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return dict(self._whole)
 
 
 def intermediate_values(sweep: SweepConfig, outcome: Outcome) -> dict[int, float]:
@@ -214,10 +155,6 @@ def directions(sweep: SweepConfig) -> list[StudyDirection]:
     return [best if objective.mode == "max" else least for objective in sweep.objectives]
 
 
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4])
-
-
 def _suggest(trial: Trial, name: str, parameter: Parameter) -> Any:
     match distribution(parameter):
         case CategoricalDistribution(choices=choices):
@@ -226,16 +163,6 @@ def _suggest(trial: Trial, name: str, parameter: Parameter) -> Any:
             return trial.suggest_int(name, low, high, log=log)
         case FloatDistribution(low=low, high=high, log=log):
             return trial.suggest_float(name, low, high, log=log)
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """Return a parameter's values as Optuna's distribution."""
-    if parameter.choice is not None:
-        return CategoricalDistribution(parameter.choice)
-    if (whole := parameter.int or parameter.int_log) is not None:
-        return IntDistribution(*whole, log=parameter.is_log)
-    low, high = parameter.bounds or (0.0, 0.0)
-    return FloatDistribution(low, high, log=parameter.is_log)
 
 
 def _rounded(value: Any, parameter: Parameter) -> Scalar:

@@ -17,7 +17,8 @@ from optuna.trial import create_trial
 
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.history.events import Asked, Outcome
-from kdtune.sweep.search import STATES, directions, distribution, intermediate_values, quiet
+from kdtune.sweep.samplers import distribution
+from kdtune.sweep.search import STATES, directions, intermediate_values, quiet
 
 
 def study_name(sweep: str, block: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from kdtune.config.checking.start import start_problems
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import MOST_CANDIDATES, MOST_KNOWN, SweepConfig
 from kdtune.errors import Problem
@@ -15,6 +16,7 @@ from kdtune.parse import shortened
 def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
     """Yield the problems of a section `search` whose fields are each valid."""
     yield from _conditions(sweep)
+    yield from start_problems(sweep)
     search = sweep.search
     if search.sampler != "grid" and search.candidates is None:
         yield Problem("search.candidates", f"is missing: the sampler {search.sampler} does not end by itself")

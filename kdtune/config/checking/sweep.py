@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from kdtune.config.checking.search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
+from kdtune.config.points import fitted
 from kdtune.config.reading.validate import unknown_path
 from kdtune.config.schedules import WeightSchedule
 from kdtune.config.space import Scalar, is_path, resolve
@@ -193,6 +194,7 @@ def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
 def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
     """Yield the problems of values that are valid by themselves but clash with a block (as c3d with too few frames)."""
     values = sum(len(parameter.extremes) for parameter in sweep.search.space.values()) + len(sweep.search.controls)
+    values += len(sweep.search.first)
     if (pairs := values * len(sweep.blocks())) > MOST_PAIRS:
         what = f"blocks and values of the space form {pairs:,} pairs, and each is tried"
         yield Problem("search.blocks", what, f"{MOST_PAIRS:,} at most")
@@ -201,6 +203,10 @@ def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
     for block, control in itertools.product(sweep.blocks(), sweep.search.controls):
         for message in _refusals(partial(sweep.build, block, control, seed)):
             yield Problem("search.blocks", f"{block.label}: {message}")
+    for block, (i, point) in itertools.product(sweep.blocks(), enumerate(sweep.search.first)):
+        chosen = fitted(sweep.space(block), block.values, point)
+        for message in _refusals(partial(sweep.build, block, chosen, seed)) if chosen is not None else ():
+            yield Problem(f"search.first.{i}", f"in block {block.label}: {message}")
     for block in sweep.blocks():
         for name, parameter in sweep.space(block).items():
             for value in parameter.extremes:

@@ -25,7 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 #: Tags of scalars in a union → the type of error that says that the value is none.
 _SCALARS = {"str": "string_type", "int": "int_type", "float": "float_type", "bool": "bool_type"}
 #: Tags of other members of a union.
-_UNION = re.compile(r"(?:literal|function-\w+|nullable|constrained)\[.*\]|constrained-\w+|TrialConfig")
+_UNION = re.compile(r"(?:literal|list|function-\w+|nullable|constrained)\[.*\]|constrained-\w+|TrialConfig")
 
 
 def validate(model: type[Model], raw: RawConfig) -> tuple[Model | None, list[Problem]]:
