@@ -40,11 +40,10 @@ class SweepHistory:
         """The groups that have not ended, by name."""
         self.running: dict[str, GroupHistory] = {}
         """The open groups that have begun, by name."""
-        self.pace = Mean()
-        """Seconds per epoch over all trials."""
-        self.done = 0
-        """Number of groups that have ended."""
+        self.done, self.pace = 0, Mean()
+        """Number of groups that have ended, and seconds per epoch over all trials."""
         self.known: Known | None = None
+        """What the search learned from earlier sweeps; None without `search.from`."""
         for event in events:
             self.apply(event)
 
