@@ -3,6 +3,13 @@
 With probability LEVEL all intervals of one family are right at once (Bonferroni: each of m has level 1 − (1 − LEVEL)/m;
 O. J. Dunn, Multiple Comparisons among Means, J. Am. Stat. Assoc. 56, 1961, 52–64). So they also hold for the
 candidate that looks best.
+
+    several seeds, outcomes per video    seeds and videos, crossed
+    several seeds                        Student's t over the seeds' differences
+    one seed, outcomes per video         paired videos: Newcombe's paired shares, or Student's t over the videos
+    one seed, a share of known videos    Newcombe's unpaired shares
+
+The intervals themselves are in kdtune/history/intervals/.
 """
 
 from __future__ import annotations
@@ -10,17 +17,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from statistics import fmean, stdev
-from typing import Any, Literal
+from statistics import fmean, variance
+from typing import Literal
 
+from kdtune.history.intervals.means import paired_interval, videos_interval
+from kdtune.history.intervals.shares import shares_interval
 from kdtune.history.metric import MetricSpec
-from kdtune.scoped import kept_warnings
 
 LEVEL = 0.95
 
-#: Source of an interval: the spread of the seeds' differences, or the number of evaluated videos.
-Basis = Literal["seeds", "videos"]
+#: The chance that an interval covers: that of the seeds, of the evaluated videos, or of both.
+Basis = Literal["seeds", "videos", "seeds and videos"]
+Verdict = Literal["better", "worse", "not decided"]
+#: Seed → the score in [0, 1] of each evaluated video, in one order for all trials.
+VideoScores = Mapping[int, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Intervals that hold together with probability `level`."""
+
+    comparisons: int = 1
+    """Number of candidates that are compared with a control."""
+    level: float = LEVEL
+    looks: int = 1
+    """Number of times that each candidate may be looked at."""
+    share: float = 1.0
+    """The share of the error probability that this look may spend; the shares of all looks sum to 1."""
+
+    @property
+    def alpha(self) -> float:
+        """The error probability of each interval: by Bonferroni over comparisons and looks they sum to 1 − level."""
+        return (1 - self.level) * self.share / max(1, self.comparisons)
+
+
+ALONE = Family()
 
 
 @dataclass(frozen=True)
@@ -36,9 +67,32 @@ class Gain:
     basis: Basis | None = None
     seeds: tuple[int, ...] = ()
     """The seed of each difference."""
+    videos: int | None = None
+    """Number of videos whose chance the interval covers; None if it covers only the seeds'."""
+    paired: bool = True
+    """Whether the same video's outcomes were compared; False if only the two shares of all videos were known."""
+    videos_part: float = 0.0
+    """Variance of the mean from the choice of videos; with one seed, from seed and videos together."""
+    family: Family = ALONE
+    """The intervals with which this one holds."""
 
     @property
-    def verdict(self) -> Literal["better", "worse", "not decided"]:
+    def level(self) -> float:
+        """The simultaneous level of the family's intervals."""
+        return self.family.level
+
+    @property
+    def comparisons(self) -> int:
+        """Number of comparisons for which the interval is corrected."""
+        return self.family.comparisons
+
+    @property
+    def looks(self) -> int:
+        """Number of looks for which the interval is corrected; 1 unless the sweep races."""
+        return self.family.looks
+
+    @property
+    def verdict(self) -> Verdict:
         """The side of 0 on which the whole interval lies; `not decided` if it contains 0 or there is none."""
         if self.low is None or self.high is None:
             return "not decided"
@@ -50,113 +104,94 @@ class Gain:
         return self.verdict if self.verdict == "not decided" else f"surely {self.verdict}"
 
 
-def level_of_each(comparisons: int) -> float:
-    """Return the level of each of `comparisons` intervals that are all right with probability LEVEL (Bonferroni)."""
-    return 1 - (1 - LEVEL) / max(1, comparisons)
-
-
 def paired_gain(
     metric: MetricSpec,
     values: Mapping[int, float],
     control: Mapping[int, float],
-    comparisons: int = 1,
+    family: Family = ALONE,
     videos: int | None = None,
+    scores: VideoScores | None = None,
+    control_scores: VideoScores | None = None,
 ) -> Gain | None:
     """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None if no seed has both.
 
-    Each seed is compared with the control of the same seed. `comparisons` is the number of intervals in the
-    family, `videos` the number of evaluated videos, if known.
+    Each seed is compared with the control of the same seed. `videos` is the number of evaluated videos, if known.
+    `scores` and `control_scores` are the trials' scores of each video, whose means are the values; they are used if
+    they are there for every compared seed.
     """
     seeds = [seed for seed in values if seed in control]
     if not seeds:
         return None
     ours, base = [values[seed] for seed in seeds], [control[seed] for seed in seeds]
+    pairs = _pairs(seeds, scores or {}, control_scores or {})
     largest = 1.0 if metric.percent else math.inf
-    gain = gain_over(ours, base, metric.sign, comparisons, videos if metric.is_share else None, largest)
+    gain = gain_over(ours, base, metric.sign, family, videos if metric.is_share else None, pairs, largest)
     low, high = (None if end is None else metric.scaled(end) for end in (gain.low, gain.high))
     differences = tuple(map(metric.scaled, gain.differences))
-    return Gain(metric.scaled(gain.mean), differences, low, high, gain.basis, tuple(seeds))
+    part = gain.videos_part * metric.scaled(1.0) ** 2
+    mean = metric.scaled(gain.mean)
+    return Gain(mean, differences, low, high, gain.basis, tuple(seeds), gain.videos, gain.paired, part, family)
+
+
+#: For each seed, the scores of the videos by the trial and by the control.
+Pairs = Sequence[tuple[Sequence[float], Sequence[float]]]
+
+
+def _pairs(seeds: Sequence[int], scores: VideoScores, control: VideoScores) -> Pairs | None:
+    """Return the scores of each seed; None unless all seeds have them, of the same number of videos (at least 2)."""
+    if not all(seed in scores and seed in control for seed in seeds):
+        return None
+    pairs = [(scores[seed], control[seed]) for seed in seeds]
+    counts = {len(one) for pair in pairs for one in pair}
+    return pairs if len(counts) == 1 and min(counts) > 1 else None
 
 
 def gain_over(
     values: Sequence[float],
     control: Sequence[float],
     sign: int,
-    comparisons: int,
+    family: Family = ALONE,
     videos: int | None = None,
+    pairs: Pairs | None = None,
     largest: float = math.inf,
 ) -> Gain:
     """Return the gain of `values` over `control`, which list the same seeds in the same order.
 
     `sign` is −1 if less is better. `videos` is the number of videos that a share was measured on; it is used only with
-    a single seed. Intervals are cut at ±`largest`, the largest possible gain.
+    a single seed and without `pairs`, the scores of each video. Intervals are cut at ±`largest`, the largest possible
+    gain.
     """
     differences = tuple(sign * (value - base) for value, base in zip(values, control, strict=True))
     ends: tuple[float, float] | None = None
     basis: Basis | None = None
+    part, paired = 0.0, pairs is not None
+    if pairs is not None:
+        videos = len(pairs[0][0])
     if len(differences) > 1:
-        ends, basis = paired_interval(differences, comparisons), "seeds"
+        if pairs is None:
+            ends, basis, videos = paired_interval(differences, family.alpha), "seeds", None
+        else:
+            (ends, part), basis = _crossed_interval(pairs, sign, family.alpha), "seeds and videos"
+    elif pairs is not None:
+        ours, base = pairs[0]
+        part = variance([a - b for a, b in zip(ours, base, strict=True)]) / len(ours)
+        ends, basis = videos_interval(ours, base, family.alpha), "videos"
     elif videos:
-        low, high = shares_interval(values[0], control[0], videos, comparisons)
-        ends, basis = ((low, high) if sign > 0 else (-high, -low)), "videos"
+        ends, basis = shares_interval(values[0], control[0], videos, family.alpha), "videos"
     if ends is None:
-        return Gain(fmean(differences), differences)
-    low, high = max(-largest, ends[0]), min(largest, ends[1])
-    return Gain(fmean(differences), differences, low, high, basis)
+        return Gain(fmean(differences), differences, videos_part=part, family=family)
+    low, high = ends if sign > 0 or basis != "videos" else (-ends[1], -ends[0])
+    low, high = max(-largest, low), min(largest, high)
+    covered = videos if basis != "seeds" else None
+    return Gain(fmean(differences), differences, low, high, basis, (), covered, paired, part, family)
 
 
-def paired_interval(differences: Sequence[float], comparisons: int) -> tuple[float, float] | None:
-    """Return Student's t interval of the seeds' differences: mean ± t · s/√n with n − 1 degrees of freedom.
+def _crossed_interval(pairs: Pairs, sign: int, alpha: float) -> tuple[tuple[float, float] | None, float]:
+    """Return the interval over seeds and videos (None if there is none), and the videos' part of the variance."""
+    import numpy as np  # like SciPy: nobody who reads a history without gains waits for it
 
-    Return None if all differences are equal: figures change in steps of one video, so a few seeds can agree by chance,
-    and an interval of width 0 would claim too much.
-    """
-    spread, n = stdev(differences), len(differences)
-    if spread <= 1e-12 * max(map(abs, differences), default=0.0):
-        return None
-    half = float(_scipy_stats().t.ppf((1 + level_of_each(comparisons)) / 2, n - 1)) * spread / math.sqrt(n)
-    return fmean(differences) - half, fmean(differences) + half
+    from kdtune.history.intervals.crossed import crossed_mean
 
-
-def shares_interval(share: float, control: float, videos: int, comparisons: int) -> tuple[float, float]:
-    """Return the interval of share − control, as if each share were measured on `videos` videos of its own.
-
-    Both networks mostly fail on the same videos, so the interval is wider than necessary. It holds for one training of
-    each: another seed may differ more.
-
-    Newcombe's method 10 (R. G. Newcombe, Statistics in Medicine 17, 1998, 873–890), from Wilson's intervals.
-    """
-    z = z_value(comparisons)
-    low, high = wilson(share, videos, z)
-    low_0, high_0 = wilson(control, videos, z)
-    difference = share - control
-    return (
-        difference - math.hypot(share - low, high_0 - control),
-        difference + math.hypot(high - share, control - low_0),
-    )
-
-
-@cache
-def _scipy_stats() -> Any:
-    """Import scipy.stats, which takes a while, without the warning filter that SciPy adds."""
-    with kept_warnings():
-        from scipy import stats
-    return stats
-
-
-def z_value(comparisons: int) -> float:
-    """Return the quantile of the normal distribution for two-sided intervals."""
-    return float(_scipy_stats().norm.ppf((1 + level_of_each(comparisons)) / 2))
-
-
-def wilson(share: float, n: int, z: float) -> tuple[float, float]:
-    """Return Wilson's interval of a share of n."""
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
-
-
-def count_interval(hits: int, n: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval of the share hits/n at LEVEL, which is never too narrow."""
-    found = _scipy_stats().binomtest(hits, n).proportion_ci(LEVEL)
-    return float(found.low), float(found.high)
+    found = crossed_mean(sign * np.array([np.subtract(ours, base) for ours, base in pairs], dtype=float))
+    mean, half = float(found.mean), float(found.half(alpha))
+    return ((mean - half, mean + half) if math.isfinite(half) else None), float(found.videos_part)

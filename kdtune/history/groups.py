@@ -11,7 +11,7 @@ from typing import Literal
 from kdtune.config.space import Scalar
 from kdtune.history.events import Asked, Kind, Outcome
 from kdtune.history.front import Front
-from kdtune.history.gains import Gain, paired_gain
+from kdtune.history.gains import Family, Gain, paired_gain
 from kdtune.history.metric import MetricSpec
 
 State = Literal["pending", "running", "complete", "pruned", "failed"]
@@ -197,7 +197,7 @@ class BlockHistory:
         if self.is_control_itself(group):
             return None
         base = self.control_values(refit=group.kind == "refit")
-        return paired_gain(self.metric, group.values(self.place), base, comparisons, videos)
+        return paired_gain(self.metric, group.values(self.place), base, Family(comparisons), videos)
 
     def is_control_itself(self, group: GroupHistory) -> bool:
         """Return whether all trials of the group are the first control's, as for a candidate without a teacher."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.gains import paired_gain
+from kdtune.history.gains import Family, paired_gain
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import ClassFigures, class_figures
 from kdtune.report.page import Heading, Part
@@ -52,7 +52,7 @@ def finetuned_table(sweep: SweepReport) -> Table | None:
                 continue
             tested = entry.is_control or entry in standing.best
             own = standing.history.is_control_itself(entry.trials[0].group)
-            gain = None if entry.is_control or own else paired_gain(TOP1, values, base, sweep.comparisons)
+            gain = None if entry.is_control or own else paired_gain(TOP1, values, base, Family(sweep.comparisons))
             cells = [Cell(standing.block), Cell(entry.described(sweep.varied_in(standing)))]
             cells += [mean_cell(entry, m) if m.split != "test" or tested else Cell("") for m in shown]
             rows.append([*cells, *gain_cells(gain, TOP1)])

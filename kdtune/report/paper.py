@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from kdtune.config.space import resolve
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.gains import paired_interval
+from kdtune.history.intervals.means import paired_interval
 from kdtune.report.plots import BLUE, GREY, ORANGE, figure_of, legend
 from kdtune.report.standing import SweepReport
 from kdtune.tables import Cell, Column, Table, number
@@ -208,7 +208,7 @@ def _over_seeds(pairs: list[tuple[Line, Line]], stage: str) -> str:
     """Return the interval of the average over seeds, in words: each seed's average over the rows is one number."""
     common = set.intersection(*(set(line.measured[stage]) for pair in pairs for line in pair))
     averages = [fmean(kd.measured[stage][seed] - base.measured[stage][seed] for kd, base in pairs) for seed in common]
-    if len(averages) < 2 or (ends := paired_interval(averages, 1)) is None:
+    if len(averages) < 2 or (ends := paired_interval(averages, 0.05)) is None:
         return " (one seed: no interval)" if len(averages) < 2 else ""
     return f" (95% interval over {len(averages)} seeds: {_points(ends[0])} to {_points(ends[1])})"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdtune.config.space import Scalar, value_text
-from kdtune.history.gains import Gain, paired_gain
+from kdtune.history.gains import Family, Gain, paired_gain
 from kdtune.history.groups import BlockHistory, State, joint_state
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
@@ -177,8 +177,9 @@ class SweepReport:
             gains = {entry.name: own.gain(entry.trials[0].group, comparisons, videos) for entry in best}
         elif standing.controls:
             base = standing.controls[0].finals(metric)
+            family = Family(comparisons)
             compared = [entry for entry in best if not own.is_control_itself(entry.trials[0].group)]
-            gains = {e.name: paired_gain(metric, e.finals(metric), base, comparisons, videos) for e in compared}
+            gains = {e.name: paired_gain(metric, e.finals(metric), base, family, videos) for e in compared}
         return best, {name: gain for name, gain in gains.items() if gain is not None}
 
 

@@ -9,8 +9,9 @@ from statistics import fmean
 
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.history.gains import count_interval
+from kdtune.history.gains import LEVEL
 from kdtune.history.groups import GroupHistory
+from kdtune.history.intervals.shares import count_interval
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import epoch_rows, trial_end
@@ -118,7 +119,7 @@ def stops_parts(stops: Stops, sweep: SweepReport) -> Iterator[Part]:
         )
         return
     wrong = [found for found in stops.finished if found.wrong]
-    low, high = count_interval(len(wrong), len(stops.finished))
+    low, high = count_interval(len(wrong), len(stops.finished), LEVEL)
     metric = sweep.metrics[0]
     worst = max((found.over_best or 0.0 for found in wrong), default=0.0)
     by = f", by {metric.gain_text(worst, unit=True)} at most" if wrong else ""
