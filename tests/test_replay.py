@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 import torch
 from helpers import CPU, link_clips, session_of, train
 
+from kdtune.api.store import Store
 from kdtune.cli import main
 from kdtune.config.key import canonical, restored
 from kdtune.config.trial import TrialConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, EXIT_USER_ERROR, StoreError
 from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json, read_jsonl, write_json, write_jsonl
+from kdtune.train import initial
 from kdtune.train.checkpoint import content_digest, read_checkpoint
 from kdtune.train.replay import Replay, differences
 from kdtune.train.session import Session
@@ -63,38 +67,129 @@ def test_a_trial_its_teacher_and_its_fine_tuning_are_the_same_again(
         assert sorted(path.name for path in (folder / "trials").iterdir()) == keys, "made again, not looked up"
     assert not folder.exists()
     assert main(["replay", keys[0][:10], "--store", str(store.root), "--device", "cpu"]) == EXIT_OK
-    assert capsys.readouterr().out.splitlines() == [f"SAME       {keys[0]}", "SAME 1/1"]
+    assert capsys.readouterr().out.splitlines() == [f"SAME          {keys[0]}", "SAME 1/1"]
 
 
-def test_the_first_difference_is_named_with_the_profile(
-    store: StoreFiles, config: TrialConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def tampered(
+    store: StoreFiles, config: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., TrialFiles]]:
+    """Returns a function that changes the record of the trial, and has replays repeat the true one in no time.
+
+    The record is restored afterwards.
+    """
     files = files_of(store, config)
     rows, result = read_jsonl(files.epochs), files.result()
     assert result is not None
-    changed = json.loads(json.dumps(rows))
-    was = changed[1]["evaluation"]["test"]["knn"]
-    changed[1]["evaluation"]["test"]["knn"] = was + 2**-40
-    changed[1]["weights_sha256"] = "0"
-    write_jsonl(files.epochs, changed)
-    files.write_result({**result, "profile": {**result["profile"], "torch": "1.0", "threads": 7}})
+
+    def repeated(session: Session, config: TrialConfig, device: torch.device) -> Iterator[Any]:
+        session.files(config).write_result(result)
+        yield from json.loads(json.dumps(rows))
+
+    def change(edit: Callable[[list[Any]], object] = lambda rows: None, *, elsewhere: bool = True, **fields: Any):
+        changed = json.loads(json.dumps(rows))
+        edit(changed)
+        write_jsonl(files.epochs, changed)
+        profile = {**result["profile"], **({"torch": "1.0", "threads": 7} if elsewhere else {})}
+        files.write_result({**result, "profile": profile, **fields})  # type: ignore[typeddict-item]
+        return files
+
+    monkeypatch.setattr(Session, "trial", repeated)
+    yield change
+    write_jsonl(files.epochs, rows)
+    files.write_result(result)
+
+
+def test_the_first_difference_is_named_with_the_profile(
+    store: StoreFiles, tampered: Callable[..., TrialFiles], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def knn(rows: list[Any]) -> None:
+        rows[1]["evaluation"]["validation"]["knn"] = was + 2**-40
+
+    files = tampered()
+    was = files.rows()[1]["evaluation"]["validation"]["knn"]
+    tampered(knn)
+    # Another machine may have counted so. With --exact, any difference counts.
+    command = ["replay", files.key, "--store", str(store.root), "--device", "cpu"]
+    assert main([*command, "--exact"]) == EXIT_FAILED_TRIALS
+    out = capsys.readouterr().out
+    found = f"epoch 2, evaluation.validation.knn: was {was + 2**-40!r}, is now {was!r}"
+    assert f"DIFFERENT     {files.key}\n{found}" in out
+    assert "profile, torch: was '1.0', is now" in out
+    assert "profile, threads: was 7, is now 1" in out
+    assert out.endswith("SAME 0/1, DIFFERENT 1/1\n")
+    assert main(command) == EXIT_OK
+    printed = capsys.readouterr()
+    assert f"CONSISTENT    {files.key}\n{found}" in printed.out
+    assert "k-NN accuracy on validation at late" in printed.out
+    assert printed.out.endswith("SAME 0/1, CONSISTENT 1/1\n")
+    assert "knn differs at epoch 2 under another profile; training on" in printed.err
+    # Under this machine's own profile, every bit counts.
+    tampered(knn, elsewhere=False)
+    assert "the profile is the same" in str(replayed(store, files.key))
+    tampered(elsewhere=False, weights_sha256="other")
+    difference = replayed(store, files.key)
+    assert (difference.epoch, difference.figure, difference.was) == (2, "weights", "other")
+    assert difference.rows == ()
+    tampered(weights_sha256="other")
+    assert Store(store.root).trial(files.key).replay(device="cpu").verdict == "CONSISTENT"  # type: ignore[union-attr]
+
+
+def test_figures_that_another_machine_does_not_explain_are_inconsistent(
+    store: StoreFiles, tampered: Callable[..., TrialFiles], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loss(rows: list[Any]) -> None:
+        rows[1]["evaluation"]["validation"]["pretext_loss"] += 0.4
+
+    files = tampered(loss)
+    command = ["replay", files.key, "--store", str(store.root), "--device", "cpu"]
+    assert main(command) == EXIT_OK
+    assert "not judged" in capsys.readouterr().out, "one seed alone does not say how far a loss may differ"
+    identity, others = read_json(files.config), [store.trial(f"seed_{seed}") for seed in (7, 8, 9)]
+    for seed, other in enumerate(others, 1):
+        write_json(other.config, {**identity, "trial": {**identity["trial"], "seed": seed}})
+        rows = files.rows()
+        rows[1]["evaluation"]["validation"]["pretext_loss"] += 0.01 * seed
+        write_jsonl(other.epochs, rows)
     try:
-        assert main(["replay", files.key, "--store", str(store.root), "--device", "cpu"]) == EXIT_FAILED_TRIALS
+        assert main(command) == EXIT_FAILED_TRIALS
         out = capsys.readouterr().out
-        assert f"DIFFERENT  {files.key}\nepoch 2, evaluation.test.knn: was {was + 2**-40!r}, is now {was!r}" in out
-        assert "profile, torch: was '1.0', is now" in out
-        assert "profile, threads: was 7, is now 1" in out
-        assert out.endswith("SAME 0/1\n")
+        assert f"INCONSISTENT  {files.key}" in out
+        line = next(line for line in out.splitlines() if line.startswith("pretext loss on validation at late"))
+        assert "−0.4 nats" in line
+        assert "seeds, beyond it" in line
+        assert "the spread of 4 trainings in 1 group" in out
     finally:
-        write_jsonl(files.epochs, rows)
-        files.write_result(result)
-    files.write_result({**result, "weights_sha256": "other"})
+        for other in others:
+            shutil.rmtree(other.folder)
+
+
+def test_what_is_the_same_on_every_machine_must_repeat(
+    store: StoreFiles, tampered: Callable[..., TrialFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tampered(lambda rows: rows[1].update(samples_sha256="other", lr=3.0))
+    found = replayed(store, files.key)
+    assert (found.epoch, found.figure, found.fault) == (2, "samples_sha256", True)
+    tampered(lambda rows: rows[1].update(lr=3.0))
+    assert not replayed(store, files.key).fault, "the rate may follow the losses before it"
+    monkeypatch.undo()
+    # The teacher was trained elsewhere, too: it is copied, because a new one would differ, and its student with it.
+    teacher = store.trial(read_json(files.config)["teacher"])
+    result = teacher.result()
+    assert result is not None
+    teacher.write_result({**result, "profile": {**result["profile"], "torch": "1.0"}})  # type: ignore[typeddict-item]
+    tampered()
+    monkeypatch.undo()
+    monkeypatch.setattr(initial, "SGD", lambda *groups, lr, **others: torch.optim.SGD(*groups, lr=10 * lr, **others))
     try:
-        difference = replayed(store, files.key)
-        assert (difference.epoch, difference.figure, difference.was) == (2, "weights", "other")
-        assert "the profile is the same" in str(difference)
+        with Replay(store, CPU) as replays:
+            found = replays.trial(files.key)
+            copied = replays.session.store.trial(teacher.key).result()
+        assert copied is not None
+        assert copied["weights_sha256"] == result["weights_sha256"]
+        assert (found.epoch, found.figure, found.fault) == (1, "lr", True)
     finally:
-        files.write_result(result)
+        teacher.write_result(result)
 
 
 def test_from_a_stage_only_what_follows_is_trained_again(

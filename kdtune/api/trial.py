@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from kdtune.api.store import Store
     from kdtune.config.trial import TrialConfig
+    from kdtune.history.replayed import Replayed
     from kdtune.history.trials import Stages
     from kdtune.train.measuring.student import Student
-    from kdtune.train.replay import Difference
 
 State = Literal["complete", "failed", "incomplete"]
 
@@ -192,11 +192,14 @@ class Trial:
             make_deterministic(self.config)
             return video_features(student, self.config, list(videos))
 
-    def replay(self, device: str = "auto") -> Difference | None:
+    def replay(self, device: str = "auto", *, exact: bool = False) -> Replayed | None:
         """Train the trial again from nothing, in a temporary store, and compare every figure and the weights.
 
-        Returns None if all bits are the same, else the first difference: `epoch`, `figure`, `was`, `is_now`, and what
-        has changed in the `profile`.
+        Returns None if all bits are the same. Otherwise `verdict` is DIFFERENT under the same profile; under another
+        one, where rounding differs, CONSISTENT if the figures agree within the spread over seeds and the videos' own
+        chance, else INCONSISTENT. `first` is the first difference (`epoch`, `figure`, `was`, `is_now`, and what has
+        changed in the `profile`), and `figures` compares both trainings. With `exact`, any difference is DIFFERENT and
+        ends the replay.
 
         Raises StoreError if that is impossible: no such trial, imported weights, another version, or frames that the
         store no longer has; ResourceError for a device that does not exist.
@@ -204,9 +207,12 @@ class Trial:
         >>> kdtune.Store("runs").trial(key).replay(device="cpu") is None
         True
         """
+        from kdtune.history.replayed import SeedGroups, replayed
         from kdtune.train.profile import settings_kept
         from kdtune.train.replay import Replay
         from kdtune.train.session import choose_device
 
-        with settings_kept(), Replay(self.store.files, choose_device(device)) as replay:
-            return replay.trial(self.key)
+        store = self.store.files
+        with settings_kept(), Replay(store, choose_device(device)) as replay:
+            difference = replay.trial(self.key, exact)
+        return None if difference is None else replayed(self.key, difference, SeedGroups(store))

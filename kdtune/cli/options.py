@@ -144,6 +144,8 @@ def parser(call: str | None = None) -> Parser:
     sub.add_argument("--sample", type=_count, metavar="N", help="only N of the trials, drawn anew each time")
     does = "start from the checkpoint of this stage; teachers are not trained again"
     sub.add_argument("--from", dest="from_stage", metavar="STAGE", help=does)
+    does = "stop at the first difference, on another machine, too: do not compare figures within their bounds"
+    sub.add_argument("--exact", action="store_true", help=does)
     sub.add_argument("--device", choices=DEVICES, default="auto")
 
     # ---- prepare -----------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdtune.commands.places import reading
-from kdtune.commands.say import say
+from kdtune.commands.say import line_width, say
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
 from kdtune.names import is_name, quoted, stays_below
 from kdtune.parse import JsonObject
@@ -71,12 +73,14 @@ def _figures(evaluation: Mapping[str, float]) -> str:
 
 
 def replay(options: argparse.Namespace) -> int:
+    from kdtune.history.replayed import SeedGroups, objectives_of, replayed
     from kdtune.history.trials import trained_keys
-    from kdtune.train.replay import Replay
+    from kdtune.tables.terminal import text_for
+    from kdtune.train.replay import Difference, Replay
     from kdtune.train.session import choose_device
 
     store, device = reading(options), choose_device(options.device)
-    keys = trained_keys(store, options.name)
+    keys, objectives = trained_keys(store, options.name), objectives_of(store, options.name)
     if options.from_stage is not None:
         stage, trials = options.from_stage, [store.trial(key) for key in keys]
         keys = [t.key for t in trials if stays_below(stage) and "/" not in stage and t.has(t.stage_checkpoint(stage))]
@@ -87,11 +91,24 @@ def replay(options: argparse.Namespace) -> int:
     if options.sample is not None:
         # Drawn anew each time: an audit must not be predictable.
         keys = random.sample(keys, min(options.sample, len(keys)))
-    same = 0
+    verdicts: Counter[str] = Counter(SAME=0)
+    groups: SeedGroups | None = None
     with Replay(store, device, options.from_stage) as replays:
         for key in keys:
-            difference = replays.trial(key)
-            same += difference is None
-            print(f"SAME       {key}" if difference is None else f"DIFFERENT  {key}\n{difference}", flush=True)
-    print(f"SAME {same}/{len(keys)}")
-    return EXIT_OK if same == len(keys) else EXIT_FAILED_TRIALS
+
+            def trains_on(first: Difference, key: str = key) -> None:
+                say(f"{key[:12]}: {first.figure} differs at epoch {first.epoch} under another profile; training on")
+
+            difference = replays.trial(key, options.exact, trains_on)
+            if difference is None:
+                verdicts["SAME"] += 1
+                print(f"SAME          {key}", flush=True)
+                continue
+            groups = groups or SeedGroups(store)
+            found = replayed(key, difference, groups, objectives)
+            verdicts[found.verdict] += 1
+            print(f"{found.verdict:<12}  {key}\n{found.first}", flush=True)
+            if found.figures:
+                print(text_for(found.table, line_width(sys.stdout)), flush=True)
+    print(", ".join(f"{verdict} {count}/{len(keys)}" for verdict, count in verdicts.items()))
+    return EXIT_OK if verdicts["SAME"] + verdicts["CONSISTENT"] == len(keys) else EXIT_FAILED_TRIALS

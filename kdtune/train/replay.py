@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdtune.clips.dataset import TrialData
 from kdtune.clips.frames.store import ClipStore
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import DamageError, StoreError
+from kdtune.errors import DamageError, StoreError, TrialError
 from kdtune.parse import JsonObject
 from kdtune.store import TARGET_COUNTS, StoreFiles, TrialFiles
 from kdtune.store.contents import EpochRecord
@@ -26,19 +28,29 @@ from kdtune.train.session import Session
 
 #: Fields of a row that depend on when and beside what it was made; all others are compared.
 CLOCK = ("seconds", "at", *TARGET_COUNTS)
+#: Fields of a row that follow from the configuration and the draws: the same on every machine.
+EXACT = ("samples_sha256", "scheduled")
+#: The learning rate of the first epoch that is trained. A later one may depend on the losses before it.
+FIRST_EXACT = (*EXACT, "lr")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first figure that differs."""
+    """The first figure that differs. If no other machine can explain a difference, the figure is that one."""
 
     epoch: int
     figure: str
-    """Its path in the row, such as `evaluation.validation.knn`."""
+    """Its path in the row, such as `evaluation.validation.knn`; `weights`, or `training` if the replay failed."""
     was: Any
     is_now: Any
     profile: dict[str, tuple[Any, Any]]
     """Field → (then, now) of each difference between the profiles."""
+    fault: bool = False
+    """Whether the figure must be the same on every machine, or the replay failed where the recorded trial did not."""
+    rows: tuple[tuple[EpochRecord, EpochRecord], ...] = field(default=(), repr=False)
+    """(was, is now) of each epoch trained again, if the profile differs and the replay trained on; else empty."""
+    videos: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """Split → number of its videos."""
 
     def __str__(self) -> str:
         lines = [f"epoch {self.epoch}, {self.figure}: was {self.was!r}, is now {self.is_now!r}"]
@@ -50,7 +62,7 @@ class Replay:
     """Replays trials of one store in a temporary store of its own.
 
     Trains from scratch, teachers included. With `from_stage`, trains from that stage's checkpoint and copies the
-    teachers.
+    teachers. A teacher that was trained under another profile is copied, too.
     """
 
     def __init__(self, store: StoreFiles, device: torch.device, from_stage: str | None = None) -> None:
@@ -64,34 +76,58 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def trial(self, key: str) -> Difference | None:
+    def trial(
+        self, key: str, exact: bool = False, trains_on: Callable[[Difference], object] = lambda _: None
+    ) -> Difference | None:
         """Replay the trial `key`; return the first difference, or None if its recorded epochs and weights repeat.
+
+        Stop at the first difference if the profile is the same, or `exact` is set. Under another profile rounding
+        differs: call `trains_on` with the first difference, and train to the end of the record, so that the figures
+        can be compared.
 
         Raises StoreError if it cannot be replayed: the key is unknown, the trial was imported or is of another version,
         or the store lacks its frames or the stage's checkpoint.
         """
         recorded = self._restore(key)
         files, config = recorded.files, recorded.config
-        rows, result = files.rows(), files.result()
+        result, begin = files.result(), 0
         if self.from_stage is not None:
             self._begin_at(self.from_stage, files, config)
-        run = self.session.trial(config, self.device)
-        now: EpochRecord = {}
-        for was, row in zip(rows, run, strict=False):
-            now = row
-            for figure, a, b in differences(was, row):
-                run.close()
-                return Difference(row["epoch"], figure, a, b, self._profiles(files, config))
-        if result is None:
-            run.close()  # the recorded trial is incomplete: there is nothing more to compare
-            return None
-        for _ in run:
-            pass
-        again = self.session.files(config).result() or {}
-        if again["weights_sha256"] != result["weights_sha256"]:
-            profiles = self._profiles(files, config)
-            return Difference(now["epoch"], "weights", result["weights_sha256"], again["weights_sha256"], profiles)
-        return None
+            begin = config.stage_epochs[self.from_stage]
+        first: Difference | None = None
+        pairs: list[tuple[EpochRecord, EpochRecord]] = []
+        epoch, run = 1, self.session.trial(config, self.device)
+        try:
+            for was, row in zip(files.rows(), run, strict=False):
+                epoch = row["epoch"]
+                pairs += [(was, row)] if epoch > begin else []
+                for figure, a, b in differences(was, row):
+                    profiles = self._profiles(files, config) if first is None else first.profile
+                    fault = figure.partition(".")[0] in (FIRST_EXACT if epoch == begin + 1 else EXACT)
+                    found = Difference(epoch, figure, a, b, profiles, fault and not exact)
+                    if fault or exact or not profiles:
+                        run.close()
+                        return found if fault or first is None else first
+                    if first is None:
+                        first = found
+                        trains_on(first)
+                epoch += 1
+            if result is None:
+                run.close()  # the recorded trial is incomplete: there is nothing more to compare
+            else:
+                for _ in run:
+                    pass
+        except TrialError as error:
+            return Difference(epoch, "training", "trained", str(error), self._profiles(files, config), fault=True)
+        again = self.session.files(config).result()
+        if first is None and result is not None and again is not None:
+            then, now = result["weights_sha256"], again["weights_sha256"]
+            if then != now:
+                first = Difference(epoch - 1, "weights", then, now, self._profiles(files, config))
+        if first is None or exact or not first.profile:
+            return first
+        data = TrialData.of(config, self.session.clips(config))
+        return replace(first, rows=tuple(pairs), videos=data.videos)
 
     def _begin_at(self, stage: str, files: TrialFiles, config: TrialConfig) -> None:
         checkpoint = files.stage_checkpoint(stage)
@@ -129,6 +165,10 @@ class Replay:
                 self._find_clips(part)
             if part.config.imported is not None or (self.from_stage is not None and part is not recorded):
                 import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
+            elif part is not recorded and self._trained_elsewhere(part):
+                # Trained again, it would differ, and the student with it. Its own replay compares its figures.
+                with suppress(StoreError):  # incomplete or damaged: it is trained again
+                    import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
         if self.session.key(recorded.config) != recorded.files.key:
             raise StoreError.at(where, "does not hash to its name: config.json was changed")
         return recorded
@@ -153,6 +193,10 @@ class Replay:
         if (copied := self.store.fetch_clips_that(fits)) is not None:
             return copied
         raise StoreError.at(where, "its decoded frames are not in the store; `data prepare` makes them")
+
+    def _trained_elsewhere(self, part: RecordedTrial) -> bool:
+        """Return whether a complete trial was trained under another profile than the present one."""
+        return part.files.sound_result() is not None and bool(self._profiles(part.files, part.config))
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
         """Return the differences between the present profile and every profile under which the trial was trained."""
