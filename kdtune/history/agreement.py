@@ -21,16 +21,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, variance
 from typing import Any, Literal
 
-from kdtune.history.gains import level_of_each
+from kdtune.history.gains import Family
+from kdtune.history.intervals.means import t_value
+from kdtune.history.intervals.shares import z_value
 from kdtune.history.metric import MetricSpec
-from kdtune.scoped import kept_warnings
 
-#: Degrees of freedom from which a spread over seeds is used. Two trainings alone say next to nothing of it.
-LEAST_FREEDOM = 2
+#: Degrees of freedom from which a spread over seeds is used, such as those of five seeds. With fewer, Student's
+#: quantile is so large that the bound would exclude nothing.
+LEAST_FREEDOM = 4
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def seeds_bound(spread: Spread, figures: int) -> float:
 
     `figures` is the number of bounds that hold at once.
     """
-    quantile = float(_scipy_special().stdtrit(spread.freedom, _upper(figures)))
-    return quantile * spread.deviation * math.sqrt(2)
+    return t_value(spread.freedom, Family(figures).alpha) * spread.deviation * math.sqrt(2)
 
 
 def answers_bound(answers: Answers, figures: int) -> float:
@@ -121,7 +121,7 @@ def answers_bound(answers: Answers, figures: int) -> float:
         of_size[::size] = _binomial(count)
         chances = np.convolve(chances, of_size)
     total, beyond = len(chances) - 1, 0.0
-    limit = 2 * (1 - _upper(figures))
+    limit = Family(figures).alpha
     for i in range(total // 2 + 1):  # from the outermost sums, ±total, inwards
         beyond += float(chances[i] + (chances[total - i] if i != total - i else 0.0))
         if beyond > limit:
@@ -132,27 +132,12 @@ def answers_bound(answers: Answers, figures: int) -> float:
 def shares_bound(was: float, is_now: float, videos: int, figures: int) -> float:
     """Return the bound of the difference of two shares of as many `videos`, whose answers are not known one by one."""
     p = fmean((was, is_now))
-    return float(_scipy_special().ndtri(_upper(figures))) * math.sqrt(2 * p * (1 - p) / videos) + 1 / videos
-
-
-def _upper(figures: int) -> float:
-    """Return the probability below the upper end of a two-sided interval, one of `figures` that hold at once."""
-    return (1 + level_of_each(figures)) / 2
+    return z_value(Family(figures).alpha) * math.sqrt(2 * p * (1 - p) / videos) + 1 / videos
 
 
 def _binomial(count: int) -> Any:
     """Return the probabilities of 0 … `count` heads of a fair coin, as (count + 1,) float64."""
     import numpy as np
 
-    k = np.arange(count + 1)
-    special = _scipy_special()
-    logs = special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1)
-    return np.exp(logs - count * math.log(2))
-
-
-@cache
-def _scipy_special() -> Any:
-    """Import scipy.special without the warning filter that SciPy adds."""
-    with kept_warnings():
-        from scipy import special
-    return special
+    logs = np.array([math.lgamma(i + 1) for i in range(count + 1)])
+    return np.exp(logs[-1] - logs - logs[::-1] - count * math.log(2))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from kdtune.config.key import digest
+from kdtune.config.metrics import PER_VIDEO
 from kdtune.config.search import Mode
 from kdtune.history.agreement import Answers, Comparison, Spread, answers_bound, seeds_bound, shares_bound
 from kdtune.history.events import EpochRow, epoch_row
@@ -16,14 +17,15 @@ from kdtune.history.record import read_record
 from kdtune.history.trials import Stages, epoch_rows
 from kdtune.names import is_name
 from kdtune.parse import JsonObject
-from kdtune.store import StoreFiles
+from kdtune.store import StoreFiles, TrialFiles
+from kdtune.store.contents import EpochRecord
+from kdtune.store.seal import passed_over
 from kdtune.tables import Cell, Table, number, render
+from kdtune.train.soundness import per_video
 
 if TYPE_CHECKING:
     from kdtune.train.replay import Difference
 
-#: Number of answers that each video gives to a metric, if there are several.
-ANSWERS = {"pretext": 5}
 
 #: Teachers and starts behind each other that are looked at. Only a damaged record names itself.
 LONGEST_CHAIN = 50
@@ -77,9 +79,8 @@ class Replayed:
         if not judged:
             yield "Neither another seed nor a number of videos says how far apart the figures may be."
             return
-        which = f"all {len(judged)} bounds" if len(judged) > 1 else "the bound"
-        holds = "hold" if len(judged) > 1 else "holds"
-        yield f"Stage {judged[0].metric.stage} decides: {which} of it {holds} in {LEVEL:.0%} of replays, by chance alone."
+        which = f"its {len(judged)} bounds hold" if len(judged) > 1 else "its bound holds"
+        yield f"Stage {judged[0].metric.stage} decides: by chance alone, {which} in {LEVEL:.0%} of replays."
         if self.groups:
             by = f"seeds: the spread of {self.trainings} trainings in {self.groups} group{'s' * (self.groups > 1)}"
             yield f"{by} of trials that differ by their seed alone."
@@ -169,11 +170,16 @@ def replayed(key: str, difference: Difference, groups: SeedGroups, objectives: S
 
     Compares the `objectives` of its sweep at each stage; without any, or if the trial has none of them, its main
     accuracies on validation. The head's loss on validation is compared, too: it is finer than an accuracy.
+
+    Raises DamageError if a row of the record is damaged.
     """
     if not difference.rows:
         return Replayed(difference)
-    path = groups.store.trial(key).epochs
-    pairs = [_Pair(epoch_row(was, path), epoch_row(now, path), was, now) for was, now in difference.rows]
+    files = groups.store.trial(key)
+    pairs = [
+        _Pair(epoch_row(was, files.epochs), epoch_row(now, files.epochs), was, now, files)
+        for was, now in difference.rows
+    ]
     stages = {pair.was.stage: pair for pair in pairs if pair.was.stage and pair.was.evaluation and pair.now.evaluation}
     metrics = [metric for stage, pair in stages.items() for metric in _metrics(stage, pair, objectives)]
     kin = groups.of(key)
@@ -192,8 +198,9 @@ class _Pair:
 
     was: EpochRow
     now: EpochRow
-    raw_was: Mapping[str, Any]
-    raw_now: Mapping[str, Any]
+    raw_was: EpochRecord
+    raw_now: EpochRecord
+    files: TrialFiles
 
     def figures(self, metric: MetricSpec) -> tuple[float | None, float | None]:
         was, now = ((row.evaluation or {}).get(metric.split, {}).get(metric.column) for row in (self.was, self.now))
@@ -218,12 +225,19 @@ class _Pair:
         return Comparison(metric, was, now, by_seeds, by_videos)
 
     def _answers(self, metric: MetricSpec) -> Answers | None:
-        """Return the answers of each video; None if a row does not hold them, or holds others than digits."""
-        try:
-            was, now = (row["per_video"][metric.split][metric.column] for row in (self.raw_was, self.raw_now))
-            return Answers(was, now, ANSWERS.get(metric.base, 1))
-        except (KeyError, TypeError, ValueError):
+        """Return the answers of each video; None where a row holds none, or not those of the same videos.
+
+        A note names a row that holds answers without the mean that it reports.
+        """
+        scale = PER_VIDEO.get(metric.column)
+        if scale is None:
             return None
+
+        def answers(row: EpochRecord) -> str | None:
+            return passed_over(lambda: per_video(self.files, row, metric.split, metric.column), None)
+
+        was, now = answers(self.raw_was), answers(self.raw_now)
+        return Answers(was, now, scale) if was and now and len(was) == len(now) else None
 
 
 def _metrics(stage: str, pair: _Pair, objectives: Sequence[MetricSpec]) -> list[MetricSpec]:
