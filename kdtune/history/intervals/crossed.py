@@ -15,8 +15,7 @@ of freedom, and (MS_b − MS_e)/(SV) from the videos.
 Interval: mean ± q · √(seeds' part + videos' part), where q is the quantile of Behrens and Fisher's distribution: the
 weighted sum of a Student t variable for the seeds and a normal one for the videos (R. A. Fisher, Ann. Eugen. 6, 1935,
 391–398; it is conservative: G. K. Robinson, Ann. Stat. 4, 1976, 963–971). Satterthwaite's degrees of freedom, the usual
-choice, are taken from the data, and misjudge a few seeds that agree by chance: in simulations of 4 seeds and a level of
-99.7 % they miss up to twice as often as they may (docs/statistics.md).
+choice, are taken from the data and misjudge two seeds that agree by chance: benchmarks/intervals.py, docs/statistics.md.
 
 Legend: ... any leading dimensions, S seeds, V videos.
 """
@@ -107,7 +106,7 @@ def videos_part(differences: Floats) -> Floats:
     mean = by_seed.mean(-1)
     of_seeds = videos * ((by_seed - mean[..., None]) ** 2).sum(-1)
     of_videos = seeds * ((by_video - mean[..., None]) ** 2).sum(-1)
-    total = ((differences - mean[..., None, None]) ** 2).sum((-1, -2))
+    total = np.einsum("...sv,...sv->...", differences, differences) - seeds * videos * mean**2
     error = (total - of_seeds - of_videos) / ((seeds - 1) * (videos - 1))
     return np.maximum(0.0, of_videos / (videos - 1) - error) / (seeds * videos)
 
