@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -47,32 +48,57 @@ TRUTHS = [
     Truth("1 of 4 gains 20 points, 48 videos", (20.0, 0.0, 0.0, 0.0), videos=48),
     Truth("all 8 lose 10 points", (-10.0,) * 8, right="worse"),
     Truth("no gain, margin 8 points, 400 videos", NONE, videos=400, right="within margin", margin=8.0),
+    Truth("7 of 8 lose 5 points", (0.0,) + (-5.0,) * 7, right="none"),
 ]
 
 
 def main() -> None:
     args = parse()
     rules = RaceRules(args.first, args.most)
-    rows, content = [], []
+    found: list[tuple[Truth, dict[str, Counts]]] = []
     for place, truth in enumerate(TRUTHS):
         if not truth.name.startswith(args.truths):
             continue
         started = time.perf_counter()
-        alike = fixed_seeds(rules, truth.comparisons)
         designs: dict[str, Design] = {
             f"race, {rules.first} to {rules.most} seeds": race(rules),
-            f"{alike} seeds each": fixed(alike),
+            f"{rules.most} seeds each": fixed(rules.most),
             "3 seeds each": fixed(3),
             f"best of {rules.first} seeds, {rules.most - rules.first} confirm": screened(rules.first, rules.most),
             "best of n, 1 seed": best_of_n(1),
         }
-        for name, counts in simulate(truth, designs, args.sweeps, rules.most, np.random.default_rng(place)).items():
-            rows.append([truth.name, name, *cells(truth, counts)])
-            content.append({"truth": asdict(truth), "design": name, **asdict(counts)})
+        found.append((truth, simulate(truth, designs, args.sweeps, rules.most, np.random.default_rng(place))))
         say(f"{truth.name}: {time.perf_counter() - started:.0f} s")
-    print(f"{args.sweeps} sweeps of each kind; looks at {', '.join(map(str, rules.looks))} seeds")
-    print_table(["truth", "design", "false “better” (95 % CI)", "other errors", "right", "trainings"], rows)
+    alike = {fixed_seeds(rules, truth.comparisons) for truth, _ in found}
+    print(f"{args.sweeps} sweeps of each kind; looks at {', '.join(map(str, rules.looks))} seeds, as powerful as")
+    print(f"{' to '.join(map(str, sorted(alike)))} seeds each (kdtune.history.racing.fixed_seeds)")
+    tables(found)
+    content = [{"truth": asdict(t), "designs": {name: asdict(c) for name, c in by.items()}} for t, by in found]
     write_json(args.out, {"rules": asdict(rules), "figures": content})
+
+
+def tables(found: Sequence[tuple[Truth, dict[str, Counts]]]) -> None:
+    """Print the errors, then the right decisions with the trainings."""
+    if not found:
+        return
+    designs = list(found[0][1])
+    rows = [[truth.name, *(_false(by[name]) for name in designs)] for truth, by in found]
+    print("\nSweeps with a false “better” (95 % CI) + other wrong decisions")
+    print_table(["truth", *designs], rows)
+    print("\nBlocks with the right decision (trainings per sweep)")
+    rows = [[truth.name, *(_right(truth, by[name]) for name in designs)] for truth, by in found]
+    print_table(["truth", *designs], rows)
+
+
+def _false(counts: Counts) -> str:
+    low, high = count_interval(counts.false_better, counts.sweeps, 0.95)
+    other = f" + {100 * counts.false_other / counts.sweeps:.1f}" if counts.false_other else ""
+    return f"{100 * counts.false_better / counts.sweeps:.1f} % ({100 * low:.1f}–{100 * high:.1f}){other}"
+
+
+def _right(truth: Truth, counts: Counts) -> str:
+    share = "" if truth.right == "none" else f"{100 * counts.right / counts.blocks:.0f} % "
+    return f"{share}({counts.trainings:.0f})"
 
 
 def parse() -> argparse.Namespace:
@@ -103,13 +129,6 @@ def summed(parts: list[Counts]) -> Counts:
     blocks, right = sum(part.blocks for part in parts), sum(part.right for part in parts)
     better, other = sum(part.false_better for part in parts), sum(part.false_other for part in parts)
     return Counts(sweeps, blocks, better, other, right, trainings)
-
-
-def cells(truth: Truth, counts: Counts) -> list[str]:
-    low, high = count_interval(counts.false_better, counts.sweeps, 0.95)
-    share = f"{100 * counts.false_better / counts.sweeps:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-    right = "" if truth.right == "none" else f"{100 * counts.right / counts.blocks:.0f} %"
-    return [share, f"{100 * counts.false_other / counts.sweeps:.1f} %", right, f"{counts.trainings:.0f}"]
 
 
 if __name__ == "__main__":

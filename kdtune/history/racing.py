@@ -12,9 +12,9 @@ at every look, whatever is dropped and whenever the race ends: a race can choose
   tell, fixed looks give much narrower intervals.
 - The looks' shares grow as the cube of the number of seeds (the power family of K. Kim, D. L. DeMets, Biometrika 74,
   1987, 149–154), because few seeds decide little.
-- To screen with the first seeds and confirm with the others would need a correction for fewer candidates. But the first
+- To choose with the first seeds and confirm with the others would need a correction for fewer candidates. But the first
   seeds would be lost to the answer, and the videos, which both steps share, would still need the whole correction. In
-  simulations (docs/statistics.md) that finds less.
+  simulations (docs/statistics.md) that finds more where one candidate is good, and less where several are.
 
 A candidate that is dropped wrongly costs power, but makes no other one better. So candidates are dropped by a sharper
 test, which pools the seeds' spread over the block.

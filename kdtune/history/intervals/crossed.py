@@ -14,8 +14,8 @@ of freedom, and (MS_b − MS_e)/(SV) from the videos.
 
 Interval: mean ± q · √(seeds' part + videos' part), where q is the quantile of Behrens and Fisher's distribution: the
 weighted sum of a Student t variable for the seeds and a normal one for the videos (R. A. Fisher, Ann. Eugen. 6, 1935,
-391–398; it is conservative: G. K. Robinson, Ann. Stat. 4, 1976, 963–971). Satterthwaite's degrees of freedom, the usual
-choice, are taken from the data and misjudge two seeds that agree by chance: benchmarks/intervals.py, docs/statistics.md.
+391–398; it is conservative: G. K. Robinson, Ann. Stat. 4, 1976, 963–971). Satterthwaite's degrees of freedom, the
+usual choice, come from the data, and misjudge two seeds that agree by chance (docs/statistics.md).
 
 Legend: ... any leading dimensions, S seeds, V videos.
 """
