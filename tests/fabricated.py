@@ -25,6 +25,7 @@ from kdtune.sweep.study import Journal
 Figure = Callable[[TrialGroup, int, int], float | None]
 PROFILE = {"device": "a CPU", "torch": "2.15", "threads": 1}
 FLOOR = 0.1
+VIDEOS = {"training": 64, "validation": 48, "test": 24}
 
 
 def fabricate(
@@ -60,6 +61,7 @@ def _train(store: StoreFiles, sweep: SweepConfig, group: TrialGroup, figure: Fig
                 return Outcome("failed", error="the loss is not finite at epoch 1")
             form = canonical(group.configs[i])
             write_json(store.trial(key).config, {"data": "", "trial": form, "semantics": TRAINER_SEMANTICS})
+            write_json(store.trial(key).data, {"folder": "/videos", "videos": VIDEOS, "actions": ["Run", "Fall"]})
             write_jsonl(store.trial(key).epochs, _rows(group, i, figure, epoch))
         if (outcome := outcome_in_store(group, sweep.objectives, store)) is not None:
             return outcome  # pruned, or not finite

@@ -141,7 +141,8 @@ def test_a_sweep_on_this_machine_ends_with_a_table_to_paste(
     ):
         assert words in done.stdout
     results = json.loads(kdtune_here("results", "whole", "--format", "json", store=store).stdout)
-    assert set(results) == {"sweep", "trials", "best", "teachers"}
+    assert set(results) == {"sweep", "answer", "trials", "best", "teachers"}
+    assert " ".join(done.stdout.split("\n\n")[-1].split()) == results["answer"]
     expected = [
         "key",
         "candidate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from helpers import sweep_results
 from schedulers import key_of
 from watched import left_by_driver
 
+import kdtune
 from kdtune.api.reporting import make_report
 from kdtune.cli import main
 from kdtune.config.key import digest
@@ -101,6 +103,16 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
     page = make_report(store, "s")[0].read_text()
     ending = SweepEnding(store, history)
     result = ending.result()
+
+    # ---- the answer --------------------------------------------------------------------------------------------------
+    answer = kdtune.open_sweep("s", store=store.root).answer
+    assert (results["answer"], found["answer"]) == (answer, answer)
+    for command in ("results", "status"):
+        assert main([command, "s", "--store", str(store.root)]) == EXIT_OK
+        assert capsys.readouterr().out.split("\n\n")[-1].split() == answer.split()
+    assert f"<p class=answer>{html.escape(answer, quote=False)}</p>" in page
+    assert result.text.startswith(f"{answer}\n\n")
+
     summary, tracked = rows_of(result.text), {trial.key: trial for trial in ending.trials()}
     several = len(history.objectives) > 1
     assert history.total == found["total"]
@@ -133,7 +145,7 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
         assert f"candidate {leader.number} (" in summary[label][1]
         row = next(row for row in reported if row["trial"] == str(leader.number))
         assert float(row[history.metric.gain_head]) == gain.mean
-        assert [row["interval"], row["says"]] == summary[label][3:5]
+        assert [row["interval"], row["verdict"]] == summary[label][3:5]
         assert words in page
         if not several:
             assert shown["best"]["gain"] == gain.mean

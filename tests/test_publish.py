@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from outages import Database, python
 from servers import free_port, wait_until
 
+import kdtune
 from kdtune.cli import main
 from kdtune.commands.report import log_report
 from kdtune.config.load import load_sweep
@@ -114,8 +115,9 @@ def test_the_sweeps_own_run_says_its_question_and_its_result(
     metric = read_history(store, "small").metric
     assert difference == metric.gain_text(metric.gain(mean, control))
     gain = read_history(store, "small").gains("all")[best["candidate"]]
-    assert (interval, verdict) == (metric.interval_text(gain.low, gain.high), gain.says)
+    assert (interval, verdict) == (metric.interval_text(gain.low, gain.high), gain.verdict)
     assert "pretext loss** on validation at late (lower is better)" in result
+    assert result.startswith(kdtune.open_sweep("small", store=store.root).answer)
 
 
 def test_data_sets_are_inputs_named_by_what_is_in_them(

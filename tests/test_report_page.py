@@ -58,7 +58,13 @@ def test_the_page_shows_its_answer_tables_and_plots_and_asks_nobody(
 ) -> None:
     opened(driver, page, width, script)
     text = page_text(driver)
-    for words in (ATTACK, "the best candidate surely beats scratch", "surely better", "After fine-tuning", TEACHER):
+    for words in (
+        ATTACK,
+        "the best candidate is better than scratch",
+        "corrected for 10 comparisons",
+        "After fine-tuning",
+        TEACHER,
+    ):
         assert words in text
     assert driver.title == "kdtune report: s"
     plots = driver.execute_script(

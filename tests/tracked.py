@@ -67,7 +67,11 @@ def publish(uri: str, folder: Path, trials: list[TrackedTrial], state: str = "co
     )
     for trial in trials:
         publisher.update(trial)
-    return publisher.close(state, SweepResult("The third.", "surely better", {"best/knn": 0.4}), timeout_s=120)
+    return publisher.close(
+        state,
+        SweepResult("The third.", "better (95 % CI, corrected for 16 comparisons)", {"best/knn": 0.4}),
+        timeout_s=120,
+    )
 
 
 class Shown:

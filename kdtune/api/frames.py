@@ -8,6 +8,7 @@ import pandas as pd
 
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import TrialRecord
+from kdtune.history.videos import Videos
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles
 
@@ -49,7 +50,7 @@ def epochs_frame(store: StoreFiles, records: Iterable[TrialRecord]) -> pd.DataFr
     return frame.astype({**EPOCHS, **({"stage": "string"} if "stage" in frame else {})})
 
 
-def gains_frame(history: SweepHistory, blocks: Sequence[str], videos: dict[str, dict[str, int]]) -> pd.DataFrame:
+def gains_frame(history: SweepHistory, blocks: Sequence[str], videos: Videos) -> pd.DataFrame:
     """Return the frame of `Sweep.gains`; `videos` is block → split → how many are evaluated, where that is known."""
     metric, rows = history.metric, []
     for block in blocks:

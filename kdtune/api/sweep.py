@@ -133,7 +133,7 @@ class Sweep:
         """
         from kdtune.api.frames import gains_frame
 
-        return gains_frame(self.history, self._chosen_blocks(block), self._videos)
+        return gains_frame(self.history, self._chosen_blocks(block), self._found.videos)
 
     def pareto(self, block: str | None = None) -> pd.DataFrame:
         """Return the candidates that no other beats in every objective, by number; the best one for a single objective.
@@ -195,11 +195,11 @@ class Sweep:
 
     @property
     def answer(self) -> str:
-        """The sweep's question answered in a sentence, with its interval: what `report` says first."""
-        from kdtune.report.standing import sweep_of
-        from kdtune.report.words import answer
+        """The sweep's question answered in a few sentences, with intervals and what would decide: what `sweep`,
+        `results`, `status`, the report and MLflow say."""
+        from kdtune.history.answer import answer
 
-        return answer(sweep_of(self._found, self._videos))
+        return str(answer(self.history, self._found.videos))
 
     def report(self, out: str | Path | None = None, *, regret: int = 0, device: str = "auto") -> list[Path]:
         """Write the sweep's page, tables and plots; return their files, the page first.
@@ -225,13 +225,6 @@ class Sweep:
         from kdtune.history.trials import sweep_trials
 
         return sweep_trials(self.store.files, self.history)
-
-    @cached_property
-    def _videos(self) -> dict[str, dict[str, int]]:
-        """Block → split → how many videos are evaluated, where that is known."""
-        from kdtune.history.videos import videos_of
-
-        return videos_of(self.store.files, self.history)
 
     def _chosen_blocks(self, block: str | None) -> list[str]:
         if block is not None and block not in self.history.blocks:

@@ -28,7 +28,7 @@ def sweep(options: argparse.Namespace) -> int:
     from kdtune.history.reading import read_history
     from kdtune.history.trials import sweep_trials
     from kdtune.plan.plan import outlook
-    from kdtune.report.results import mixed_profiles, summary
+    from kdtune.report.results import answer_of, mixed_profiles, summary
     from kdtune.tracking.location import is_server, tracking_uri
     from kdtune.watch.live import watcher
 
@@ -55,6 +55,7 @@ def sweep(options: argparse.Namespace) -> int:
     print(f"All figures: {pasteable('results', sweep.name, '--format', 'csv', *store_words(options))}")
     if sweep.search.candidates is not None:
         print(f"Continue:    {continue_command(options, 2 * sweep.search.candidates)}")
+    print("", *answer_of(found).sentences, sep="\n")
     return end.exit_code
 
 

@@ -98,11 +98,6 @@ class Gain:
             return "not decided"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "not decided"
 
-    @property
-    def says(self) -> str:
-        """The verdict in words: `surely better`, `surely worse` or `not decided`."""
-        return self.verdict if self.verdict == "not decided" else f"surely {self.verdict}"
-
 
 def paired_gain(
     metric: MetricSpec,

@@ -14,6 +14,7 @@ from kdtune.history.groups import GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
 from kdtune.history.sweep import SweepHistory
+from kdtune.history.videos import Videos, videos_of
 from kdtune.names import is_name, quoted
 from kdtune.near import did_you_mean
 from kdtune.store import StoreFiles, TrialFiles
@@ -164,6 +165,8 @@ class SweepTrials:
     no `refit: true`."""
     teachers: Sequence[TrialRecord] = ()
     """The teachers, which have epochs and stages of their own."""
+    videos: Videos = field(default_factory=dict)
+    """Block → split → number of evaluated videos, if known."""
 
     @property
     def every(self) -> list[TrialRecord]:
@@ -177,7 +180,8 @@ def sweep_trials(store: StoreFiles, history: SweepHistory) -> SweepTrials:
     again = [refit for block in history.blocks for refit in history.chosen_refits(block)]
     tested = [objective.at(split="test") for objective in history.objectives]
     teachers = _records(store, list(history.teachers.teachers.values()), ())
-    return SweepTrials(history, trials, _records(store, again, tested) if history.record.refit else None, teachers)
+    refits = _records(store, again, tested) if history.record.refit else None
+    return SweepTrials(history, trials, refits, teachers, videos_of(store, history))
 
 
 def baseline_in(metric: MetricSpec, trials: Sequence[TrialRecord]) -> float | None:

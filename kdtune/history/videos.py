@@ -1,40 +1,61 @@
-"""Numbers of evaluated videos in each block, from the index of the stored frames, without torch."""
+"""Numbers of evaluated videos in each block, as the block's trials recorded them."""
 
 from __future__ import annotations
 
-from kdtune.clips.dataset import TrialData
-from kdtune.clips.frames.store import ClipStore
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import PositiveInt
+
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.errors import UserError
+from kdtune.history.events import parsed
 from kdtune.history.sweep import SweepHistory
-from kdtune.store import StoreFiles
+from kdtune.store import StoreFiles, TrialFiles
+from kdtune.store.files import read_json
+from kdtune.store.seal import passed_over
+
+#: Block → split → number of evaluated videos.
+Videos = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    validation: PositiveInt
+    test: PositiveInt
+
+
+@dataclass(frozen=True)
+class _DataRecord:
+    """The fields of data.json that a sweep needs."""
+
+    videos: _Counts
 
 
 def videos_of(store: StoreFiles, history: SweepHistory) -> dict[str, dict[str, int]]:
     """Return block → {"validation": n, "test": n}, the numbers of videos that are evaluated at the metric's stage.
 
-    Blocks without a trial and blocks whose frames are no longer in the store are left out.
+    All trials of a block are evaluated on the same videos: the first one that recorded their number tells it, a control
+    if possible. Blocks without such a trial are left out.
     """
-    sweep, stage = history.record.sweep(), history.metric.stage
-    stores: dict[str, ClipStore] = {}
-    for folder in store.clip_stores():
-        try:
-            clips, _ = ClipStore.look(folder)
-            stores.setdefault(clips.manifest, clips)
-        except UserError:  # its index is damaged
-            continue
+    tuned = history.metric.stage == FINETUNE_STAGE
+    controls = [group.asked for block in history.blocks.values() for group in block.first_control()]
+    store.fetch_trials(key for asked in controls for key in asked.every_key)
     found = {}
-    for block in sweep.blocks():
-        config = sweep.build(block, sweep.search.controls[0], sweep.search.seeds[0])
-        measured = config.finetuned if stage == FINETUNE_STAGE and config.finetuned is not None else config
-        asked = [group.asked for group in history.in_order() if group.asked.block == block.label]
-        keys = [key for group in asked for key in (group.keys if measured is config else group.finetuned)]
-        identities = (store.trial(key).identity() for key in keys)
-        manifest = next((identity["data"] for identity in identities if identity and "data" in identity), None)
-        if manifest in stores:
-            try:
-                data = TrialData.of(measured, stores[manifest])
-            except UserError:  # the store now has the frames of fewer videos than the trials had
-                continue
-            found[block.label] = {"validation": len(data.validation), "test": len(data.test)}
+    for label, block in history.blocks.items():
+        groups = itertools.chain(block.first_control(), block.candidates.values())
+        keys = (key for group in groups for key in (group.asked.finetuned if tuned else group.keys) or group.keys)
+        counts = next((counts for key in keys if (counts := _counts(store.trial(key))) is not None), None)
+        if counts is not None:
+            found[label] = {"validation": counts.validation, "test": counts.test}
     return found
+
+
+def _counts(files: TrialFiles) -> _Counts | None:
+    """Return the counts in a trial's data.json; None if it is missing or damaged."""
+
+    def read() -> _Counts | None:
+        record = read_json(files.data)
+        return None if record is None else parsed(_DataRecord, record, files.data).videos
+
+    return passed_over(read, None)

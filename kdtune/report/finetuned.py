@@ -58,7 +58,7 @@ def finetuned_table(sweep: SweepReport) -> Table | None:
             rows.append([*cells, *gain_cells(gain, TOP1)])
             keys.append(entry.keys)
     columns = [Column("block"), Column("trial"), number("top-1 on validation"), number("F1 on validation")]
-    columns += [number("top-1 on test"), number(TOP1.gain_head), number("interval"), Column("says")]
+    columns += [number("top-1 on test"), number(TOP1.gain_head), number("interval"), Column("verdict")]
     note = (
         "Gains are of top-1 on validation, over the control's fine-tuning of the same seed. Test figures are shown for "
         "controls and chosen candidates."

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from kdtune.history.answer import verdict_words
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.report.convergence import Curve, mean_curve
@@ -138,11 +139,11 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
 # ---- gains -----------------------------------------------------------------------------------------------------------
 
 
-#: Verdict → colour, marker and legend; undecided ones are hollow.
+#: Verdict → colour, marker and fill; undecided ones are hollow.
 VERDICTS = {
-    "better": (GREEN, "o", GREEN, "surely better"),
-    "worse": (VERMILION, "s", VERMILION, "surely worse"),
-    "not decided": (BLUE, "D", "white", "not decided"),
+    "better": (GREEN, "o", GREEN),
+    "worse": (VERMILION, "s", VERMILION),
+    "not decided": (BLUE, "D", "white"),
 }
 
 
@@ -165,7 +166,8 @@ def gains_plot(sweep: SweepReport) -> Figure | None:
     ax = figure.subplots()
     for y, (_, gain) in enumerate(rows):
         if gain is not None:
-            colour, marker, face, name = VERDICTS[gain.verdict]
+            colour, marker, face = VERDICTS[gain.verdict]
+            name = verdict_words(gain, sweep.comparisons)
             _bar(ax, y, _ends(gain), reach, colour, marks[y])
             ax.plot([gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3, gid=marks[y])
     ax.axvline(0, color=BLACK, lw=1)

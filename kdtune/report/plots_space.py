@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdtune.config.space import Parameter, column_name, value_text
+from kdtune.history.answer import label
 from kdtune.history.metric import MetricSpec
 from kdtune.report.plots import (
     BLACK,
@@ -23,7 +24,7 @@ from kdtune.report.plots import (
     teacher_name,
     teachers_of,
 )
-from kdtune.report.standing import Entry, SweepReport, label
+from kdtune.report.standing import Entry, SweepReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
+from kdtune.history.answer import Answer, answer
 from kdtune.history.groups import BlockHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
@@ -30,13 +31,20 @@ OWN = ("frames", "threads", "precision", "torchvision")
 def render(found: SweepTrials, form: str, run_ids: Mapping[str, str], width: int | None = None) -> str:
     """Return the results of a sweep in one of FORMATS; `run_ids`: trial's key → MLflow's run.
 
-    `width` is the terminal's, to which the tables that are read there are fitted.
+    `width` is the terminal's, to which the tables that are read there are fitted. The `table` ends with the answer.
     """
     if form == "json":
         return json.dumps(results_json(found, run_ids), indent=1, ensure_ascii=False)
     if form == "csv":
         return rendered(_trials(found, run_ids), "csv")
-    return "\n\n".join(readable(table, form, width) for table in _tables(found, None))
+    tables = [readable(table, form, width) for table in _tables(found, None)]
+    # The other forms are pasted into papers and pages.
+    return "\n\n".join([*tables, *(["\n".join(answer_of(found).sentences)] if form == "table" else [])])
+
+
+def answer_of(found: SweepTrials) -> Answer:
+    """Return the sweep's answer."""
+    return answer(found.history, found.videos)
 
 
 def readable(table: Table, form: str, width: int | None) -> str:
@@ -161,8 +169,9 @@ def _trials(found: SweepTrials, run_ids: Mapping[str, str]) -> Table:
 
 
 def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
-    """Return {"sweep": name, "trials": […], "best": {block: trial}} as DESIGN 5; `run_ids`: key → MLflow's run.
+    """Return {"sweep": name, "answer": text, "trials": […], "best": {block: trial}} as DESIGN 5.
 
+    `run_ids`: key → MLflow's run.
     Trials are in order of blocks: controls, then candidates by number. A block's best is the first trial of its best
     candidate, or None; with several objectives it is a list, the Pareto set. A sweep with `refit: true` also has
     "refits": controls and chosen candidates, trained again on the whole training list, with objectives on test.
@@ -173,7 +182,7 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
     rows = [(trial, trial_json(trial, count, run_ids)) for trial in found.trials]
     first = {(trial.block, trial.candidate): row for trial, row in reversed(rows)}
     best = {label: [first[label, group.number] for group in block.best] for label, block in history.blocks.items()}
-    results: JsonObject = {"sweep": history.name, "trials": [row for _, row in rows]}
+    results: JsonObject = {"sweep": history.name, "answer": str(answer_of(found)), "trials": [row for _, row in rows]}
     results["best"] = best if count > 1 else {label: next(iter(rows), None) for label, rows in best.items()}
     if found.refits is not None:
         results["refits"] = [trial_json(trial, count, run_ids) for trial in found.refits]

@@ -9,11 +9,12 @@ from typing import Literal
 from kdtune.config.recipe import recipe
 from kdtune.config.space import Parameter, Scalar, resolve, value_text
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.answer import label
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import Profile, TrialRecord, baseline_in
 from kdtune.report.convergence import Reach
-from kdtune.report.standing import Entry, Standing, SweepReport, label
+from kdtune.report.standing import Entry, Standing, SweepReport
 from kdtune.tables import Cell, Column, Table, number
 
 #: Hex digits of a digest that a table shows.
@@ -30,7 +31,7 @@ def block_table(sweep: SweepReport, standing: Standing, name: str) -> Table:
     columns = [Column("trial"), *(Column(label(p), align=_align(entries, p)) for p in params), *map(number, stages)]
     columns += [number(metric.name)] if metric.cost else []
     columns += [number(f"{m.name} ({m.mode})") for m in others]
-    columns += [number(metric.gain_head), number("interval"), Column("says"), Column("state")]
+    columns += [number(metric.gain_head), number("interval"), Column("verdict"), Column("state")]
     rows = []
     for entry in entries:
         cells = [Cell(entry.name), *(Cell(value_text(entry.params.get(p)), entry.params.get(p)) for p in params)]
@@ -58,7 +59,7 @@ def on_test_table(sweep: SweepReport) -> Table | None:
                 rows.append([*cells, *gain_cells(gains.get(entry.name), metric)])
                 keys.append(entry.keys)
     columns = [Column("block"), Column("trial"), number(f"{metric.name} on test")]
-    columns += [number(metric.gain_head), number("interval"), Column("says")]
+    columns += [number(metric.gain_head), number("interval"), Column("verdict")]
     title = "Chosen on validation, measured on test"
     title += "" if sweep.refits is None else ", trained again on the whole training list"
     return Table(columns, rows, title, name="test", keys=keys) if rows else None
@@ -193,7 +194,7 @@ def gain_cells(gain: Gain | None, metric: MetricSpec) -> list[Cell]:
     if gain is None:
         return [Cell(""), Cell(""), Cell("")]
     interval = metric.interval_text(gain.low, gain.high)
-    return [Cell(metric.gain_text(gain.mean), gain.mean), Cell(interval or "none"), Cell(gain.says)]
+    return [Cell(metric.gain_text(gain.mean), gain.mean), Cell(interval or "none"), Cell(gain.verdict)]
 
 
 def _state(entry: Entry, standing: Standing) -> str:

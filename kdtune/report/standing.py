@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdtune.config.space import Scalar, value_text
+from kdtune.config.space import Scalar
+from kdtune.history.answer import chosen, described, varied
 from kdtune.history.gains import Family, Gain, paired_gain
 from kdtune.history.groups import BlockHistory, State, joint_state
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import SweepTrials, TrialRecord
-
-#: Short name of a parameter → its sign, for heads and axes.
-SIGNS = {"lambda": "λ", "tau": "τ", "alpha": "α"}
-
-
-def label(parameter: str) -> str:
-    """Return the displayed name of a parameter: its sign if it has one, else its name."""
-    return SIGNS.get(parameter, parameter)
+from kdtune.history.videos import Videos
 
 
 @dataclass(frozen=True)
@@ -71,12 +65,9 @@ class Entry:
 
     def described(self, params: Sequence[str]) -> str:
         """Return the name with the values of `params`, as in `candidate 3 (c3d, λ 0.25, τ 4)`."""
-        shown = [f"{label(p)} {value_text(self.params[p])}" for p in params if self.params.get(p) is not None]
-        shown = [text.removeprefix("teacher ").removeprefix("student ") for text in shown]
         if self.name == "control":
             return self.name
-        name = self.name if self.is_control else f"candidate {self.name}"
-        return f"{name} ({', '.join(shown)})" if shown else name
+        return described(self.name if self.is_control else f"candidate {self.name}", self.params, params)
 
 
 @dataclass(frozen=True)
@@ -120,6 +111,8 @@ class SweepReport:
     """Controls and chosen candidates, trained again on the whole training list; None without `refit: true`."""
     standings: Sequence[Standing]
     teachers: Sequence[TrialRecord] = ()
+    videos: Videos = field(default_factory=dict)
+    """Block → split → number of evaluated videos, if known."""
 
     @property
     def every(self) -> list[TrialRecord]:
@@ -149,19 +142,9 @@ class SweepReport:
     def seeds(self) -> list[int]:
         return list(dict.fromkeys(trial.seed for trial in self.trials))
 
-    @property
-    def varied(self) -> list[str]:
-        """Parameters that differ between trials, and always the teacher."""
-        names = dict.fromkeys(name for trial in self.trials for name in trial.params)
-        seen = {name: {str(trial.params.get(name)) for trial in self.trials} for name in names}
-        return [name for name in names if name == "teacher" or len(seen[name]) > 1]
-
     def varied_in(self, standing: Standing) -> list[str]:
         """Return the parameters that differ within one block, and always the teacher."""
-        entries = [*standing.controls, *standing.candidates]
-        given = {name: [entry.params.get(name) for entry in entries] for name in self.varied}
-        seen = {name: {str(value) for value in values if value is not None} for name, values in given.items()}
-        return [name for name in self.varied if name == "teacher" or len(seen[name]) > 1]
+        return varied(standing.history)
 
     def chosen_on_test(self, standing: Standing) -> tuple[list[Entry], dict[str, Gain]]:
         """Return a block's chosen candidates, and their gains on the test split.
@@ -170,7 +153,7 @@ class SweepReport:
         In a sweep with refits, the refits are returned.
         """
         own, metric = standing.history, self.metric.at(split="test")
-        comparisons, videos = max(1, sum(len(s.history.best) for s in self.standings)), standing.videos.get("test")
+        comparisons, videos = chosen(self.history), standing.videos.get("test")
         best, gains = standing.best, dict[str, Gain | None]()
         if self.refits is not None:
             _, best = self.refitted(standing)
@@ -183,18 +166,18 @@ class SweepReport:
         return best, {name: gain for name, gain in gains.items() if gain is not None}
 
 
-def sweep_of(trials: SweepTrials, videos: Mapping[str, Mapping[str, int]]) -> SweepReport:
-    """Return the data of a sweep's report; `videos`: block → split → number of evaluated videos, if known."""
+def sweep_of(trials: SweepTrials) -> SweepReport:
+    """Return the data of a sweep's report."""
     history = trials.history
     standings = []
     for block, own in history.blocks.items():
         controls, candidates = entries_of([trial for trial in trials.trials if trial.block == block])
-        known = videos.get(block, {})
+        known = trials.videos.get(block, {})
         found = history.gains(block, known.get(history.metric.split))
         gains = {str(number): gain for number, gain in found.items()}
         candidates.sort(key=lambda entry, own=own: _rank(entry, own))  # type: ignore[misc]
         standings.append(Standing(own, controls, candidates, known, gains))
-    return SweepReport(history, trials.trials, trials.refits, standings, trials.teachers)
+    return SweepReport(history, trials.trials, trials.refits, standings, trials.teachers, trials.videos)
 
 
 def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from kdtune import __version__
 from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
+from kdtune.history.answer import answer
 from kdtune.history.gains import LEVEL
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
-from kdtune.history.videos import videos_of
 from kdtune.report.convergence import Reach, curve, curve_metric, reaches
 from kdtune.report.finetuned import finetuned_parts
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
@@ -32,7 +32,7 @@ from kdtune.report.sections import (
 from kdtune.report.standing import SweepReport, sweep_of
 from kdtune.report.stops import stops_of, stops_parts
 from kdtune.report.teachers import teachers_table
-from kdtune.report.words import answer, block_words, method_words, trial_words
+from kdtune.report.words import block_words, method_words, trial_words
 from kdtune.store import StoreFiles
 from kdtune.store.files import write_atomic
 from kdtune.tables import Table, render
@@ -47,7 +47,7 @@ def write_report(store: StoreFiles, history: SweepHistory, folder: Path, importa
 
     Raises StoreError if an earlier version wrote `record`.
     """
-    sweep = sweep_of(sweep_trials(store, history), videos_of(store, history))
+    sweep = sweep_of(sweep_trials(store, history))
     parts = list(parts_of(store, sweep, importances))
     title = f"kdtune report: {history.name}"
     words = {
@@ -75,7 +75,7 @@ def parts_of(store: StoreFiles, sweep: SweepReport, importances: Importances) ->
     curves = {trial.key: curve(store, trial, metric) for trial in sweep.trials}
     reached = {standing.block: reaches(standing, curves, metric) for standing in sweep.standings}
     yield Text(f"Question: {sweep.history.record.question or 'none was given.'}")
-    yield Text(answer(sweep), "answer")
+    yield Text(str(answer(sweep.history, sweep.videos)), "answer")
     yield from _when(sweep)
     yield from _warnings(sweep, config)
     yield Heading("Gains over the control")

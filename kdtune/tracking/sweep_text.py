@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from kdtune.config.recipe import recipe
 from kdtune.config.space import value_text
 from kdtune.errors import StoreError
+from kdtune.history.answer import answer, leader_gain, refit_gain, verdict_words
 from kdtune.history.gains import Gain
 from kdtune.history.groups import STATES, BlockHistory, GroupHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
+from kdtune.history.videos import Videos, videos_of
 from kdtune.store import StoreFiles
 from kdtune.tracking.ranking import Ranking, ranking
 from kdtune.tracking.record import metric_name
@@ -42,7 +44,7 @@ class SweepResult:
     text: str = ""
     """Markdown, added to the run's description."""
     verdict: str = ""
-    """Whether the best candidates beat the control."""
+    """The verdict of each block's best candidate, with its error rate."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The best values."""
 
@@ -53,19 +55,14 @@ def sweep_text(record: SweepRecord) -> SweepText:
 
 
 def sweep_result(store: StoreFiles, history: SweepHistory) -> SweepResult:
-    """Return the best candidate of each block beside its control, with gains, intervals and verdicts."""
-    from kdtune.history.videos import videos_of  # it imports pandas
-
+    """Return the answer, and the best candidate of each block beside its control, with gains and verdicts."""
     try:
-        videos, settings = videos_of(store, history), recipe(history.record.sweep().trial)
+        settings = recipe(history.record.sweep().trial)
     except StoreError:  # an earlier version ran it
-        videos, settings = {}, {}
+        settings = {}
+    videos = videos_of(store, history)
     metric, several = history.metric, len(history.blocks) > 1
-    gains = {
-        label: history.gains(label, videos.get(label, {}).get(metric.split)).get(block.leader.number)
-        for label, block in history.blocks.items()
-        if block.leader is not None
-    }
+    gains = {label: leader_gain(history, label, videos) for label in history.blocks}
     metrics: dict[str, float] = {}
     for label, block in history.blocks.items():
         best, prefix = block.leader, f"best/{label}/" if several else "best/"
@@ -74,17 +71,16 @@ def sweep_result(store: StoreFiles, history: SweepHistory) -> SweepResult:
             metrics[metric_name(f"{prefix}{metric.column}")] = value
         if (gain := gains.get(label)) is not None:
             metrics[metric_name(f"{prefix}gain")] = gain.mean
-    says = {label: gain.says for label, gain in gains.items() if gain is not None}
+    comparisons = max(1, history.comparisons)
+    says = {label: verdict_words(gain, comparisons) for label, gain in gains.items() if gain is not None}
     verdict = "; ".join(f"{label}: {text}" if several else text for label, text in says.items())
-    text = "\n".join(_lines(history, gains, videos))
+    text = "\n".join([str(answer(history, videos)), "", *_lines(history, gains, videos)])
     if settings:
         text += f"\n\nRecipe: {', '.join(f'`{path}` {value}' for path, value in settings.items())}."
     return SweepResult(text, verdict or "no answer yet", metrics)
 
 
-def _lines(
-    history: SweepHistory, gains: Mapping[str, Gain | None], videos: Mapping[str, Mapping[str, int]]
-) -> list[str]:
+def _lines(history: SweepHistory, gains: Mapping[str, Gain | None], videos: Videos) -> list[str]:
     metric = history.metric
     better = "higher" if metric.sign > 0 else "lower"
     counted = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
@@ -97,19 +93,17 @@ def _lines(
         lines += [f"- {label}: {_numbers(block)}" for label, block in history.blocks.items()]
     lines += ["", f"Candidates: {', '.join(states) or 'none'}."]
     if history.record.refit and not metric.cost:
-        chosen = max(1, sum(len(block.best) for block in history.blocks.values()))
         rows = []
         for label, block in history.blocks.items():
             refit = None if block.leader is None else block.refit(block.leader)
-            gain = None if refit is None else block.gain(refit, chosen, videos.get(label, {}).get("test"))
-            rows.append([label, *_row(block, refit, gain, refit=True)])
+            rows.append([label, *_row(block, refit, refit_gain(history, label, videos), refit=True)])
         lines += ["", f"Trained again on the whole training list, {metric.name} on test:", ""]
         lines += _table("chosen candidate", metric, rows)
     return lines
 
 
 def _table(chosen: str, metric: MetricSpec, rows: Sequence[Sequence[str]]) -> list[str]:
-    heads = ["block", "control", chosen, metric.gain_head, "interval", "says"]
+    heads = ["block", "control", chosen, metric.gain_head, "interval", "verdict"]
     return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
@@ -125,7 +119,7 @@ def _row(block: BlockHistory, shown: GroupHistory | None, gain: Gain | None, ref
     if gain is None:
         return [control, figure, "–", "–", "–"]
     interval = block.metric.interval_text(gain.low, gain.high)
-    return [control, figure, block.metric.gain_text(gain.mean), interval or "none", gain.says]
+    return [control, figure, block.metric.gain_text(gain.mean), interval or "none", gain.verdict]
 
 
 def _numbers(block: BlockHistory) -> str:

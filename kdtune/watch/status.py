@@ -9,9 +9,11 @@ from typing import TextIO
 
 from rich.console import Group
 
+from kdtune.history.answer import Answer, answer
 from kdtune.history.progress import picture
 from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
+from kdtune.history.videos import videos_of
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles
 from kdtune.store.seal import passed_over
@@ -32,8 +34,8 @@ def status(store: StoreFiles, name: str) -> JsonObject:
     """Return the state of a sweep as JSON.
 
     {"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
-    "driver": {"host", "pid", "since": seconds since 1970, "address", "seconds": that it has run} or None, …}, and what
-    kdtune.history.progress.picture holds.
+    "driver": {"host", "pid", "since": seconds since 1970, "address", "seconds": that it has run} or None,
+    "answer": the sentences of kdtune.history.answer, …}, and what kdtune.history.progress.picture holds.
 
     While no driver runs, the `running` trials are those that resume from their checkpoints in the next run.
     Raises StoreError for an unknown name.
@@ -78,7 +80,12 @@ def _status(reader: HistoryReader, life: DriverLife) -> tuple[JsonObject, Driver
     found = picture(history)
     if not _is_run(state):
         found["time_left"] = None
-    return {"sweep": reader.name, "state": state, "driver": None if driver is None else asdict(driver), **found}, driver
+    run = {"sweep": reader.name, "state": state, "driver": None if driver is None else asdict(driver)}
+    return {**run, "answer": str(_answer(reader)), **found}, driver
+
+
+def _answer(reader: HistoryReader) -> Answer:
+    return answer(reader.history, videos_of(reader.store, reader.history))
 
 
 def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
@@ -86,6 +93,7 @@ def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
     heading = f"{found['sweep']} · {_state_words(found['state'], driver)}"
     begun = "running" if _is_run(found["state"]) else "begun"
     show(tables(reader.history, found, heading, begun, width=line_width(stream)), stream)
+    print("", *_answer(reader).sentences, sep="\n", file=stream, flush=True)
 
 
 # ---- all sweeps ------------------------------------------------------------------------------------------------------
