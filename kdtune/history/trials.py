@@ -18,7 +18,6 @@ from kdtune.history.videos import Videos, videos_of
 from kdtune.names import is_name, quoted
 from kdtune.near import did_you_mean
 from kdtune.store import StoreFiles, TrialFiles
-from kdtune.store.files import read_json
 from kdtune.store.seal import passed_over
 
 #: Stage → split → metric → value.
@@ -44,19 +43,6 @@ class TrialEnd:
     profile: Profile | None = None
     earlier_profiles: tuple[EarlierProfile, ...] = ()
     cost: Mapping[str, FiniteFloat] | None = None
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """How an action head answered on one split: the fields of classes_STAGE.json that a report needs."""
-
-    actions: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """Number of videos; a row for each true class, a column for each predicted one."""
-
-    def __post_init__(self) -> None:
-        if {len(self.actions)} != {len(self.confusion), *map(len, self.confusion)}:
-            raise ValueError("confusion must have a row and a column for each action")
 
 
 @dataclass(frozen=True)
@@ -249,14 +235,3 @@ def trial_end(files: TrialFiles) -> TrialEnd | None:
     """Return the result of a complete trial; None if it is not complete or its result is damaged."""
     result = files.sound_result()
     return None if result is None else passed_over(lambda: parsed(TrialEnd, result, files.result_file), None)
-
-
-def class_figures(files: TrialFiles, stage: str, split: str) -> ClassFigures | None:
-    """Return the per-class figures of an action head; None if there are none or their file is damaged."""
-    place = files.classes(stage)
-
-    def read() -> ClassFigures | None:
-        found = (read_json(place) or {}).get(split)
-        return None if found is None else parsed(ClassFigures, found, place)
-
-    return passed_over(read, None)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kdtune.config.trial import FINETUNE_STAGE
+from kdtune.history.events import parsed
 from kdtune.history.gains import Family, paired_gain
 from kdtune.history.metric import MetricSpec
-from kdtune.history.trials import ClassFigures, class_figures
 from kdtune.report.page import Heading, Part
 from kdtune.report.plots import GREY, drawn, figure_of
 from kdtune.report.sections import gain_cells, mean_cell
 from kdtune.report.standing import Entry, Standing, SweepReport
-from kdtune.store import StoreFiles
+from kdtune.store import StoreFiles, TrialFiles
+from kdtune.store.files import read_json
+from kdtune.store.seal import passed_over
 from kdtune.tables import Cell, Column, Table, number
 
 if TYPE_CHECKING:
@@ -24,6 +27,19 @@ if TYPE_CHECKING:
 #: Maximum number of blocks whose confusion is drawn, of classes that are named, and of classes with numbers.
 BLOCKS, NAMED, NUMBERED = 4, 40, 12
 TOP1 = MetricSpec("top1", "validation", FINETUNE_STAGE, "max", "top1")
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How an action head answered on one split: the fields of classes_STAGE.json that a report needs."""
+
+    actions: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Number of videos; a row for each true class, a column for each predicted one."""
+
+    def __post_init__(self) -> None:
+        if {len(self.actions)} != {len(self.confusion), *map(len, self.confusion)}:
+            raise ValueError("confusion must have a row and a column for each action")
 
 
 def finetuned_parts(store: StoreFiles, sweep: SweepReport) -> Iterator[Part]:
@@ -84,6 +100,17 @@ def _summed(store: StoreFiles, entry: Entry) -> ClassFigures | None:
         return None
     rows = zip(*(figures.confusion for figures in known), strict=True)
     return ClassFigures(known[0].actions, tuple(tuple(map(sum, zip(*each, strict=True))) for each in rows))
+
+
+def class_figures(files: TrialFiles, stage: str, split: str) -> ClassFigures | None:
+    """Return the per-class figures of an action head; None if there are none or their file is damaged."""
+    place = files.classes(stage)
+
+    def read() -> ClassFigures | None:
+        found = (read_json(place) or {}).get(split)
+        return None if found is None else parsed(ClassFigures, found, place)
+
+    return passed_over(read, None)
 
 
 def confusion_plot(found: Sequence[tuple[Standing, Entry, ClassFigures]]) -> Figure | None:
