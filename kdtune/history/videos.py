@@ -17,6 +17,8 @@ from kdtune.store.seal import passed_over
 
 #: Block → split → number of evaluated videos.
 Videos = Mapping[str, Mapping[str, int]]
+#: Maximum number of trials of a block whose records are looked at.
+LOOKED = 8
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def videos_of(store: StoreFiles, history: SweepHistory) -> dict[str, dict[str, i
     for label, block in history.blocks.items():
         groups = itertools.chain(block.first_control(), block.candidates.values())
         keys = (key for group in groups for key in (group.asked.finetuned if tuned else group.keys) or group.keys)
-        counts = next((counts for key in keys if (counts := _counts(store.trial(key))) is not None), None)
+        records = (_counts(store.trial(key)) for key in itertools.islice(keys, LOOKED))
+        counts = next((counts for counts in records if counts is not None), None)
         if counts is not None:
             found[label] = {"validation": counts.validation, "test": counts.test}
     return found
