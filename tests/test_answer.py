@@ -71,7 +71,8 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         ONE,
         [
             f"The data do not decide whether candidate 0 (c3d) is better than scratch in {TITLE}: +1.3 points "
-            "(95 % CI −7.4 … +10.1 over 3 seeds, on 48 videos, corrected for 1 comparison)."
+            "(95 % CI −7.4 … +10.1 over 3 seeds, on 48 videos, corrected for 1 comparison); about 27 more "
+            "seeds would decide."
         ],
     ),
     "one seed": (
@@ -79,8 +80,8 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         ONE,
         [
             f"The data do not decide whether candidate 0 (c3d) is better than scratch in {TITLE}: +10.0 points "
-            "(95 % CI −9.6 … +28.6 over 48 videos, one seed, corrected for 1 comparison); more seeds would show the "
-            "spread."
+            "(95 % CI −9.6 … +28.6 over 48 videos, one seed, corrected for 1 comparison); about 6 more seeds would "
+            "decide."
         ],
     ),
     "less is better": (
@@ -122,8 +123,9 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         [
             f"In 1 of 2 blocks the best candidate is better than scratch in {TITLE} (95 % CI, corrected for 2 "
             "comparisons).",
-            "f=1: candidate 0 (c3d) is better, +10.0 points (+9.6 … +10.4; 3 seeds, 48 videos).",
-            "f=0.5: not decided, candidate 0 (c3d) has +1.3 points (−11.2 … +13.9; 3 seeds, 48 videos).",
+            "f=1: candidate 0 (c3d) is better, +10.0 points (+9.6 … +10.4 over 3 seeds, on 48 videos).",
+            "f=0.5: not decided, candidate 0 (c3d) has +1.3 points (−11.2 … +13.9 over 3 seeds, on 48 videos); about 35 "
+            "more seeds would decide.",
         ],
     ),
     "one of two blocks": (
@@ -132,7 +134,7 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         [
             f"So far, in none of 2 blocks is the best candidate better than scratch in {TITLE}, and in 1 it is worse "
             "(95 % CI, corrected for 1 comparison).",
-            "f=1: candidate 0 (c3d) is worse, −10.0 points (−10.2 … −9.8; 3 seeds, 48 videos).",
+            "f=1: candidate 0 (c3d) is worse, −10.0 points (−10.2 … −9.8 over 3 seeds, on 48 videos).",
             "No answer yet: the control is pending in f=0.5.",
         ],
     ),

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdtune.config.space import Scalar, value_text
-from kdtune.history.gains import LEVEL, Gain
+from kdtune.history.gains import Family, Gain
 from kdtune.history.groups import BlockHistory, GroupHistory, joint_state
+from kdtune.history.racing import MOST_NEEDED, seeds_needed
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos
 from kdtune.parse import printable
@@ -71,29 +72,39 @@ def block_answer(history: SweepHistory, label: str, videos: Videos) -> str:
             return f"The data do not decide whether {name} is better {against}{to_decide(gain)}{tested}."
 
 
-def verdict_words(gain: Gain, comparisons: int) -> str:
+def verdict_words(gain: Gain) -> str:
     """Return the verdict with its error rate, as in `better (95 % CI, corrected for 16 comparisons)`."""
-    return gain.verdict if gain.verdict == "not decided" else f"{gain.verdict} ({correction(comparisons)})"
+    return gain.verdict if gain.verdict == "not decided" else f"{gain.verdict} ({correction(gain.family)})"
 
 
-def correction(comparisons: int) -> str:
-    """Return the level of the intervals, as in `95 % CI, corrected for 16 comparisons`."""
-    return f"{100 * LEVEL:g} % CI, corrected for {counted(comparisons, 'comparison')}"
+def correction(family: Family, ends: str = "") -> str:
+    """Return the level of intervals, as in `95 % CI, corrected for 16 comparisons`; `ends` follow `CI`."""
+    looks = f" and {family.looks} looks" if family.looks > 1 else ""
+    comparisons = counted(family.comparisons, "comparison")
+    return f"{100 * family.level:g} % CI{ends}, corrected for {comparisons}{looks}"
 
 
 def evidence(history: SweepHistory, gain: Gain, videos: int | None) -> str:
     """Return a gain's interval and what it rests on, as in `95 % CI +1.0 … +7.4 over 3 seeds, on 48 videos, corrected
     for 16 comparisons`. `videos` is the number of evaluated videos, if known."""
-    seeds = counted(len(gain.differences), "seed")
     if gain.low is None or gain.high is None:
-        why = "one seed has no spread" if len(gain.differences) == 1 else f"{seeds} have the same gain"
+        count = len(gain.differences)
+        why = "one seed has no spread" if count == 1 else f"{count} seeds have the same gain"
         return f"no interval: {why}"
-    if gain.basis == "videos":
-        over = f"over {counted(videos or 0, 'video')}, one seed"
-    else:
-        over = f"over {seeds}" + (f", on {counted(videos, 'video')}" if videos else "")
-    ends, comparisons = history.metric.interval_text(gain.low, gain.high), max(1, history.comparisons)
-    return f"{100 * LEVEL:g} % CI {ends} {over}, corrected for {counted(comparisons, 'comparison')}"
+    ends = history.metric.interval_text(gain.low, gain.high)
+    return correction(gain.family, f" {ends} over {_sample(gain, videos)}")
+
+
+def _sample(gain: Gain, videos: int | None) -> str:
+    """Return the seeds and videos of a gain; videos whose chance its interval does not cover follow `on`."""
+    seeds = counted(len(gain.differences), "seed")
+    match gain.basis:
+        case "videos":
+            return f"{counted(gain.videos or 0, 'video')}, one seed"
+        case "seeds and videos":
+            return f"{seeds} and {counted(gain.videos or 0, 'video')}"
+        case _:
+            return seeds + (f", on {counted(videos, 'video')}" if videos else "")
 
 
 def evaluated(history: SweepHistory, label: str, videos: Videos, split: str | None = None) -> int | None:
@@ -102,8 +113,13 @@ def evaluated(history: SweepHistory, label: str, videos: Videos, split: str | No
 
 
 def to_decide(gain: Gain) -> str:
-    """Return what would decide an undecided gain, to end a sentence; empty if nothing says."""
-    return "; more seeds would show the spread" if len(gain.differences) == 1 else ""
+    """Return what would decide an undecided gain, to end a sentence; empty if the data do not tell."""
+    more = seeds_needed(gain)
+    if more:
+        return f"; about {counted(more, 'more seed')} would decide"
+    if gain.low is None:
+        return "; more seeds would show the spread" if len(gain.differences) == 1 else ""
+    return f"; {MOST_NEEDED} more seeds would not decide{': it takes more videos' if gain.videos else ''}"
 
 
 def counted(number: int, what: str) -> str:
@@ -186,7 +202,7 @@ def _overall(history: SweepHistory, known: Mapping[str, tuple[BlockHistory, Gain
     claim += f", and in {worse} it is worse" if worse else ""
     if all(gain.low is None for _, gain in known.values()):
         return f"{claim}: the data give no intervals."
-    return f"{claim} ({correction(max(1, history.comparisons))})."
+    return f"{claim} ({correction(next(iter(known.values()))[1].family)})."
 
 
 def _in_short(history: SweepHistory, label: str, videos: Videos, gain: Gain) -> str:
@@ -194,9 +210,9 @@ def _in_short(history: SweepHistory, label: str, videos: Videos, gain: Gain) -> 
     block, metric = history.blocks[label], history.metric
     assert block.leader is not None, "a gain is the best candidate's"
     name = _leader_name(block, block.leader)
-    ends, number = metric.interval_text(gain.low, gain.high), evaluated(history, label, videos)
-    over = counted(len(gain.differences), "seed") + (f", {counted(number, 'video')}" if number else "")
-    by = f"{metric.gain_text(gain.mean, unit=True)} ({ends or 'no interval'}; {over})"
+    ends = metric.interval_text(gain.low, gain.high) or "no interval"
+    sample = _sample(gain, evaluated(history, label, videos))
+    by = f"{metric.gain_text(gain.mean, unit=True)} ({ends} over {sample})"
     tested = _on_test(history, label, videos)
     if gain.verdict == "not decided":
         return f"{label}: not decided, {name} has {by}{to_decide(gain)}{tested}."

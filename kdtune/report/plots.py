@@ -167,7 +167,7 @@ def gains_plot(sweep: SweepReport) -> Figure | None:
     for y, (_, gain) in enumerate(rows):
         if gain is not None:
             colour, marker, face = VERDICTS[gain.verdict]
-            name = verdict_words(gain, sweep.comparisons)
+            name = verdict_words(gain)
             _bar(ax, y, _ends(gain), reach, colour, marks[y])
             ax.plot([gain.mean], [y], marker, color=colour, mfc=face, ms=5.5, label=name, zorder=3, gid=marks[y])
     ax.axvline(0, color=BLACK, lw=1)

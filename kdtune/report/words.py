@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import fmean
 
 from kdtune.history.answer import block_answer, correction, counted, verdict_words
-from kdtune.history.gains import LEVEL
 from kdtune.history.trials import baseline_in
 from kdtune.report.standing import Entry, Standing, SweepReport
 
@@ -19,9 +18,10 @@ def block_words(sweep: SweepReport, standing: Standing) -> list[str]:
     decided = {"better": 0, "worse": 0, "not decided": 0}
     for gain in standing.gains.values():
         decided[gain.verdict] += 1
+    family = standing.gains[leader.name].family
     words.append(
         f"{counted(len(standing.gains), 'complete candidate')}: {decided['better']} better than the control "
-        f"({correction(sweep.comparisons)}), {decided['worse']} worse, {decided['not decided']} not decided."
+        f"({correction(family)}), {decided['worse']} worse, {decided['not decided']} not decided."
     )
     entries = [*standing.controls, *standing.candidates]
     majority = baseline_in(sweep.metric, [entry.trials[0] for entry in entries])
@@ -38,38 +38,49 @@ def block_words(sweep: SweepReport, standing: Standing) -> list[str]:
 def method_words(sweep: SweepReport) -> list[str]:
     """Return how the intervals are computed and what they do not cover."""
     gains = [gain for standing in sweep.standings for gain in standing.gains.values()]
-    comparisons = counted(sweep.comparisons, "comparison")
-    words = []
-    if any(gain.basis == "seeds" for gain in gains):
+    if not gains:
+        return []
+    family, bases = gains[0].family, {gain.basis for gain in gains}
+    looks = f" at all {family.looks} looks" if family.looks > 1 else ""
+    words = [
+        "Gains are paired by seed: a candidate's trial minus the control of the same seed, which saw the same samples. "
+        f"With a probability of {family.level:.0%}, all {counted(family.comparisons, 'interval')} of this sweep hold "
+        f"their gain{looks}, pruned candidates included (Bonferroni; Dunn 1961, J. Am. Stat. Assoc. 56, 52–64)."
+    ]
+    if "seeds and videos" in bases:
         words.append(
-            "Gains are paired by seed: a candidate's trial minus the control of the same seed, which saw the same "
-            f"samples. Intervals: Student's t over the seeds' differences, at a simultaneous level of {LEVEL:.0%} for "
-            f"all {comparisons} of this sweep, pruned candidates included (Bonferroni; Dunn 1961, "
-            "J. Am. Stat. Assoc. 56, 52–64). They apply to other seeds on these videos, not to other videos."
+            "The intervals cover the choice of the seeds and of the videos: crossed random effects, with Behrens and "
+            "Fisher's quantile (Searle, Casella, McCulloch 1992, Variance Components, ch. 4; Fisher 1935, Ann. Eugen. "
+            "6, 391–398)."
         )
-        fewest = min(len(gain.differences) for gain in gains if gain.basis == "seeds")
-        if fewest < 4:
-            words.append(
-                f"{fewest} seeds give a poor estimate of the spread, so these intervals are wide. A few more seeds are "
-                "the best way to narrow them."
-            )
-    if any(gain.basis == "videos" for gain in gains):
+    if "seeds" in bases:
+        words.append(
+            "Intervals over seeds alone are Student's t. They apply to other seeds on these videos, not to other "
+            "videos."
+        )
+    fewest = min(len(gain.differences) for gain in gains)
+    if 1 < fewest < 4:
+        words.append(
+            f"{fewest} seeds give a poor estimate of the spread, so these intervals are wide. A few more seeds are "
+            "the best way to narrow them."
+        )
+    if "videos" in bases:
+        paired = all(gain.paired for gain in gains if gain.basis == "videos")
+        how = "of the same videos" if paired else "as if each were measured on videos of its own, so they are too wide"
         words.append(
             "One seed has no spread, so nothing here shows how another seed would do. The intervals are for the "
-            "difference of two shares of the evaluated videos (Newcombe 1998, Stat. Med. 17, 873–890). They are "
-            "approximate and unpaired, so conservative with respect to the videos, and corrected for "
-            f"{comparisons} (Bonferroni; Dunn 1961). Several `search.seeds` give a paired answer."
+            f"difference of two figures {how} (Newcombe 1998, Stat. Med. 17, {'2635–2650' if paired else '873–890'}). "
+            "Several `search.seeds` cover the seeds, too."
         )
-    if any(gain.low is None for gain in gains):
+    if None in bases:
         words.append(
             "A gain without an interval decides nothing. It has none if all seeds have the same gain, or if there is "
             "one seed and the metric is not a share of videos or their number is no longer known."
         )
-    if gains:
-        words.append(
-            "The best candidate is the best of many, so its gain on the split that chose it is too high on average, "
-            "and more so with more candidates. Its interval is corrected for that, its mean is not."
-        )
+    words.append(
+        "The best candidate is the best of many, so its gain on the split that chose it is too high on average, "
+        "and more so with more candidates. Its interval is corrected for that, its mean is not."
+    )
     return words
 
 
@@ -84,5 +95,5 @@ def trial_words(sweep: SweepReport, standing: Standing, entry: Entry) -> str:
     if (gain := standing.gains.get(entry.name)) is not None:
         interval = sweep.metric.interval_text(gain.low, gain.high)
         by = sweep.metric.gain_text(gain.mean, unit=True)
-        lines.append(f"gain {by}{f' ({interval})' if interval else ''}: {verdict_words(gain, sweep.comparisons)}")
+        lines.append(f"gain {by}{f' ({interval})' if interval else ''}: {verdict_words(gain)}")
     return "\n".join([*lines, f"pruned at {entry.last_stage}" if entry.last_stage else entry.state])

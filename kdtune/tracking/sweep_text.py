@@ -71,8 +71,7 @@ def sweep_result(store: StoreFiles, history: SweepHistory) -> SweepResult:
             metrics[metric_name(f"{prefix}{metric.column}")] = value
         if (gain := gains.get(label)) is not None:
             metrics[metric_name(f"{prefix}gain")] = gain.mean
-    comparisons = max(1, history.comparisons)
-    says = {label: verdict_words(gain, comparisons) for label, gain in gains.items() if gain is not None}
+    says = {label: verdict_words(gain) for label, gain in gains.items() if gain is not None}
     verdict = "; ".join(f"{label}: {text}" if several else text for label, text in says.items())
     text = "\n".join([str(answer(history, videos)), "", *_lines(history, gains, videos)])
     if settings:
