@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from watched import GMAC, KNN, a_history, asked
 
-from kdtune.history.answer import answer
 from kdtune.history.events import Ended, Event, Outcome
+from kdtune.history.words.answer import answer
 
 VIDEOS = {"validation": 48, "test": 24}
 TITLE = "k-NN accuracy on validation at late"
@@ -124,8 +124,8 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
             f"In 1 of 2 blocks the best candidate is better than scratch in {TITLE} (95 % CI, corrected for 2 "
             "comparisons).",
             "f=1: candidate 0 (c3d) is better, +10.0 points (+9.6 … +10.4 over 3 seeds, on 48 videos).",
-            "f=0.5: not decided, candidate 0 (c3d) has +1.3 points (−11.2 … +13.9 over 3 seeds, on 48 videos); about 35 "
-            "more seeds would decide.",
+            "f=0.5: not decided, candidate 0 (c3d) has +1.3 points (−11.2 … +13.9 over 3 seeds, on 48 videos); about "
+            "35 more seeds would decide.",
         ],
     ),
     "one of two blocks": (

@@ -197,7 +197,7 @@ class Sweep:
     def answer(self) -> str:
         """The sweep's question answered in a few sentences, with intervals and what would decide: what `sweep`,
         `results`, `status`, the report and MLflow say."""
-        from kdtune.history.answer import answer
+        from kdtune.history.words.answer import answer
 
         return str(answer(self.history, self._found.videos))
 

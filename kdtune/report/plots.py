@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from kdtune.history.answer import verdict_words
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
+from kdtune.history.words.verdicts import verdict_words
 from kdtune.report.convergence import Curve, mean_curve
 from kdtune.report.standing import Entry, SweepReport
 

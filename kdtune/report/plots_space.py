@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdtune.config.space import Parameter, column_name, value_text
-from kdtune.history.answer import label
 from kdtune.history.metric import MetricSpec
+from kdtune.history.words.names import label
 from kdtune.report.plots import (
     BLACK,
     BLOCKS,

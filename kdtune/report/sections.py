@@ -9,10 +9,10 @@ from typing import Literal
 from kdtune.config.recipe import recipe
 from kdtune.config.space import Parameter, Scalar, resolve, value_text
 from kdtune.config.sweep import SweepConfig
-from kdtune.history.answer import label
 from kdtune.history.gains import Gain
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import Profile, TrialRecord, baseline_in
+from kdtune.history.words.names import label
 from kdtune.report.convergence import Reach
 from kdtune.report.standing import Entry, Standing, SweepReport
 from kdtune.tables import Cell, Column, Table, number

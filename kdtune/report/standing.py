@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdtune.config.space import Scalar
-from kdtune.history.answer import chosen, described, varied
 from kdtune.history.gains import Family, Gain, paired_gain
 from kdtune.history.groups import BlockHistory, State, joint_state
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import SweepTrials, TrialRecord
 from kdtune.history.videos import Videos
+from kdtune.history.words.names import described, varied
+from kdtune.history.words.verdicts import chosen
 
 
 @dataclass(frozen=True)

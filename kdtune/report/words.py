@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdtune.history.answer import block_answer, correction, counted, verdict_words
 from kdtune.history.trials import baseline_in
+from kdtune.history.words.answer import block_answer
+from kdtune.history.words.names import counted
+from kdtune.history.words.verdicts import correction, verdict_words
 from kdtune.report.standing import Entry, Standing, SweepReport
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from kdtune import __version__
 from kdtune.config.checking.steering import NONE_LEFT, steered_by_test
 from kdtune.config.sweep import SweepConfig
-from kdtune.history.answer import answer
 from kdtune.history.gains import LEVEL
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
+from kdtune.history.words.answer import answer
 from kdtune.report.convergence import Reach, curve, curve_metric, reaches
 from kdtune.report.finetuned import finetuned_parts
 from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from kdtune.config.recipe import recipe
 from kdtune.config.space import value_text
 from kdtune.errors import StoreError
-from kdtune.history.answer import answer, leader_gain, refit_gain, verdict_words
 from kdtune.history.gains import Gain
 from kdtune.history.groups import STATES, BlockHistory, GroupHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos, videos_of
+from kdtune.history.words.answer import answer
+from kdtune.history.words.verdicts import leader_gain, refit_gain, verdict_words
 from kdtune.store import StoreFiles
 from kdtune.tracking.ranking import Ranking, ranking
 from kdtune.tracking.record import metric_name

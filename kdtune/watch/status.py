@@ -9,11 +9,11 @@ from typing import TextIO
 
 from rich.console import Group
 
-from kdtune.history.answer import Answer, answer
 from kdtune.history.progress import picture
 from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import videos_of
+from kdtune.history.words.answer import Answer, answer
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles
 from kdtune.store.seal import passed_over
@@ -35,7 +35,7 @@ def status(store: StoreFiles, name: str) -> JsonObject:
 
     {"sweep": name, "state": "running" | "stopping" (it was asked to) | "complete" | "died" (the driver) | "stopped",
     "driver": {"host", "pid", "since": seconds since 1970, "address", "seconds": that it has run} or None,
-    "answer": the sentences of kdtune.history.answer, …}, and what kdtune.history.progress.picture holds.
+    "answer": the sentences of kdtune.history.words, …}, and what kdtune.history.progress.picture holds.
 
     While no driver runs, the `running` trials are those that resume from their checkpoints in the next run.
     Raises StoreError for an unknown name.
