@@ -53,7 +53,7 @@ def main() -> None:
     with place(SHAPES[args.shape], candidates=1) as at:
         done = sweep(at, candidates=1)
         first, *_ = at.sweep.teachers
-        config = at.sweep.build(at.sweep.blocks()[0], {"teacher": first}, at.sweep.search.seeds[0])
+        config = at.sweep.build(at.sweep.blocks()[0], {"teacher": first}, at.sweep.search.first_seeds[0])
         at.session.prepare(config)
         pipe = arithmetic_process(config, at.session)
         for number in range(args.rounds):

@@ -183,7 +183,7 @@ def targets_ready(at: Place, names: Sequence[str]) -> None:
     """Compute the targets of these teachers for the trial's own samples; the rest of a block is never read."""
     block = at.sweep.blocks()[0]
     for name in names:
-        config = at.sweep.build(block, {"teacher": name}, at.sweep.search.seeds[0])
+        config = at.sweep.build(block, {"teacher": name}, at.sweep.search.first_seeds[0])
         assert config.teacher is not None
         data = TrialData.of(config, at.session.clips(config))
         own = dataclasses.replace(data, order=data.train)

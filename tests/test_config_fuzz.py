@@ -121,7 +121,7 @@ def used(sweep: SweepConfig) -> None:
     "\n".join(described(sweep)).encode()
     for block in sweep.blocks()[:3]:
         for control in sweep.search.controls:
-            trial_key(sweep.build(block, control, sweep.search.seeds[0]), lambda data: data.folder)
+            trial_key(sweep.build(block, control, sweep.search.first_seeds[0]), lambda data: data.folder)
         search = Search(sweep, block)
         for _ in range(min(2, sweep.candidates(block))):
             values = search.ask()

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdtune.config.fields import Count, Section, Seed, broken
 from kdtune.config.metrics import Metric, OfCost
+from kdtune.config.seeds import RaceConfig, RaceSeeds, Seeds
 from kdtune.config.space import Scalar, SpaceEntry
 from kdtune.names import LONGEST_NAME, NAME_PATTERN
 
@@ -44,13 +45,34 @@ class SearchConfig(Section):
     startup: Count = 4
     """Finished candidates that a sampler needs before it learns; until then it draws at random. For nsga2, the size of
     a generation."""
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [0]
-    """Seeds with which each candidate is trained. The objective is the mean over them."""
+    seeds: Seeds = [0]
+    """Seeds with which each candidate is trained; the objective is the mean over them. Or `{race: {…}}`: a race, which
+    gives further seeds to the candidates that may still win."""
     window: Count = 4
     """Lag of learning: candidate n learns from candidates ≤ n − window. It should be at least the number of candidates
     of a block that may run in parallel."""
     seed: Seed = 0
     """Seed of the search itself."""
+
+    @property
+    def race(self) -> RaceConfig | None:
+        """The race, or None where every candidate has the same seeds."""
+        return self.seeds.race if isinstance(self.seeds, RaceSeeds) else None
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """Seeds with which every candidate and control is trained; a race adds further ones."""
+        return list(range(self.seeds.race.first)) if isinstance(self.seeds, RaceSeeds) else self.seeds
+
+    @property
+    def every_seed(self) -> list[int]:
+        """All seeds that a candidate may have."""
+        return list(range(self.seeds.race.most)) if isinstance(self.seeds, RaceSeeds) else self.seeds
+
+    @property
+    def seeds_text(self) -> str:
+        """The seeds in words, as in `0, 1, 2` or `a race from 2 to 8, 95% confidence`."""
+        return ", ".join(map(str, self.seeds)) if not isinstance(self.seeds, RaceSeeds) else str(self.seeds.race)
 
 
 class ObjectiveConfig(Section):

@@ -18,7 +18,7 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     if sweep.question:
         yield sweep.question
         yield ""
-    trial, blocks, seeds = sweep.trial, sweep.blocks(), len(sweep.search.seeds)
+    trial, blocks, seeds = sweep.trial, sweep.blocks(), len(sweep.search.first_seeds)
     stages = ", ".join(f"{name} {epoch}" for name, epoch in trial.stage_epochs.items())
     yield f"trial        {trial.epochs} epochs (stages: {stages})"
     yield f"clips        {trial.clip.frames} frames at {trial.clip.size}×{trial.clip.size}, {trial.clip.modality}"
@@ -33,7 +33,7 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     if sweep.prune.at:
         kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers continue"
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"
-    yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds}"
+    yield f"search       {sweep.search.sampler}, window {sweep.search.window}, seeds {sweep.search.seeds_text}"
     teachers = _teachers(sweep)
     shown = (f"{name} ({_origin(config)})" for name, config in teachers)
     yield f"teachers     {len(teachers)}: " + (", ".join(shown) or "none")
@@ -70,7 +70,7 @@ def _named_teachers(sweep: SweepConfig) -> Iterator[tuple[Block, str]]:
 
 def trials_line(sweep: SweepConfig) -> str:
     """Return the number of trials as a sum: teachers, controls, candidates, fine-tunings."""
-    teachers, blocks, seeds = _teachers(sweep), sweep.blocks(), len(sweep.search.seeds)
+    teachers, blocks, seeds = _teachers(sweep), sweep.blocks(), len(sweep.search.first_seeds)
     controls = len(blocks) * len(sweep.search.controls) * seeds
     candidates = sum(sweep.candidates(block) for block in blocks)
     tuned = _finetuned_teachers(sweep)
@@ -98,7 +98,7 @@ def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
 def _finetuned_teachers(sweep: SweepConfig) -> list[TrialConfig]:
     """Return the teachers that are fine-tuned in order to teach fine-tunings."""
     known = {folder_key(config) for _, config in _teachers(sweep)}
-    seed, named = sweep.search.seeds[0], _named_teachers(sweep)
+    seed, named = sweep.search.first_seeds[0], _named_teachers(sweep)
     tuned = [sweep.build(block, {"teacher": name}, seed).finetuned_teacher for block, name in named]
     found = {folder_key(teacher): teacher for teacher in tuned if teacher is not None}
     return [teacher for key, teacher in found.items() if key not in known]
@@ -118,8 +118,8 @@ def _different(sweep: SweepConfig, teachers: list[tuple[str, TrialConfig]]) -> i
         if sweep.search.sampler == "grid":
             points += sweep.grid(block)
         else:
-            unknown += sweep.candidates(block) * len(sweep.search.seeds)
-        keys |= {folder_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.seeds}
+            unknown += sweep.candidates(block) * len(sweep.search.first_seeds)
+        keys |= {folder_key(sweep.build(block, point, seed)) for point in points for seed in sweep.search.first_seeds}
     return len(keys) + unknown
 
 
@@ -141,6 +141,6 @@ def _epochs(sweep: SweepConfig, epochs: int, fraction: float | None = None) -> f
     for block in sweep.blocks():
         named = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
         own = float(named[0]) if named else sweep.trial.data.fraction  # type: ignore[arg-type]
-        trials = (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.seeds)
+        trials = (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.first_seeds)
         total += trials * (own if fraction is None else fraction)
     return epochs * total

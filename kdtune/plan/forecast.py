@@ -129,14 +129,14 @@ class _Look:
             self.add_group(self.made.refit(control), None)
         if self.sweep.search.sampler == "grid":
             points = self.sweep.grid(block, IMAGINED)
-            configs = [self.sweep.build(block, values, self.sweep.search.seeds[0]) for values in points]
+            configs = [self.sweep.build(block, values, self.sweep.search.first_seeds[0]) for values in points]
         else:
             configs = _imagined(self.sweep, block)
         self._imagine(list(map(refit_of, configs)), 1, " on the whole list")
 
     def _imagine(self, examples: list[TrialConfig], count: int, what: str) -> None:
         """Add `count` candidates that cannot be asked yet. Another seed costs the same and has the same teacher."""
-        trials = count * len(self.sweep.search.seeds)
+        trials = count * len(self.sweep.search.first_seeds)
         self.forecast.unasked += trials * (1 if self.sweep.trial.finetune is None else 2)
         for config in examples:
             tuned, teacher = config.finetuned, config.finetuned_teacher
@@ -178,7 +178,7 @@ def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
             if space[name].active({**block.values, **values}):
                 values[name] = options[chosen]
         try:
-            found.append(sweep.build(block, values, sweep.search.seeds[0]))
+            found.append(sweep.build(block, values, sweep.search.first_seeds[0]))
         except ValidationError:  # the values exclude each other: such a candidate fails and costs nothing
             continue
     return found

@@ -84,7 +84,7 @@ def _keys(sweep: SweepConfig, store: StoreFiles, *, prepare: bool) -> Keys | Non
 
 def _data(sweep: SweepConfig, store: StoreFiles, prepared: Prepared | None) -> Iterator[str]:
     """Yield a summary of each data set that is here, or why the sweep would refuse it; then warnings on few videos."""
-    configs = [sweep.build(block, {}, sweep.search.seeds[0]) for block in sweep.blocks()]
+    configs = [sweep.build(block, {}, sweep.search.first_seeds[0]) for block in sweep.blocks()]
     if not any(Path(part.data.folder).is_dir() for config in configs for part in config.lineage()):
         return
     from kdtune.clips.summary import lines

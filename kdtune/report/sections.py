@@ -94,7 +94,7 @@ def recipe_table(config: SweepConfig) -> Table:
     rows = [(path, text) for path, text in recipe(config.trial).items() if path not in chosen]
     rows += [(f"blocks: {name}", ", ".join(map(value_text, values))) for name, values in search.blocks.items()]
     rows += [(f"searched: {name}", _searched(parameter)) for name, parameter in search.space.items()]
-    rows += [("seeds", ", ".join(map(str, search.seeds))), ("sampler", search.sampler)]
+    rows += [("seeds", search.seeds_text), ("sampler", search.sampler)]
     if config.prune.at:
         rows.append(("pruned at", f"{', '.join(config.prune.at)}, the best {config.prune.keep:.0%} continue"))
     note = "Settings that are not here have their defaults: see the configuration reference."

@@ -79,7 +79,7 @@ def data_warnings(sweep: SweepConfig, prepared: Prepared) -> list[DataWarning]:
         if (rows := catalogs[source]) is None:
             continue
         videos = counted.get((*source, data)) or counted.setdefault((*source, data), Videos.of(data, rows))
-        for shortage in shortages(part.config, videos, len(sweep.search.seeds), compared=not part.teacher):
+        for shortage in shortages(part.config, videos, len(sweep.search.every_seed), compared=not part.teacher):
             paths = tuple(part.path(sweep, mend.path) for mend in shortage.mends)
             changes = {path: _changed(sweep, path, mend) for path, mend in zip(paths, shortage.mends, strict=True)}
             found = videos.training + videos.validation, DataWarning(shortage.seen, shortage.why, changes)
@@ -129,7 +129,7 @@ def _parts(sweep: SweepConfig) -> Iterator[_Part]:
         variants += [{**first, name: value} for name, parameter in checked.items() for value in parameter.extremes]
         for values in variants:
             with suppress(ValidationError):  # such a candidate fails when it is asked
-                config = sweep.build(block, values, sweep.search.seeds[0])
+                config = sweep.build(block, values, sweep.search.first_seeds[0])
                 yield _Part(config)
                 if (finetuned := config.finetuned) is not None:
                     yield _Part(finetuned, finetuning=True)

@@ -28,9 +28,9 @@ class GroupFactory:
         search = self.sweep.search
         found = []
         for i, control in enumerate(search.controls):
-            for seed in search.seeds:
+            for seed in search.first_seeds:
                 name = "control" if len(search.controls) == 1 else f"control {i}"
-                name += "" if len(search.seeds) == 1 else f" seed {seed}"
+                name += "" if len(search.first_seeds) == 1 else f" seed {seed}"
                 found.append(self._group("control", f"{block.label} · {name}", block, i, (seed,), control, {}))
         return found
 
@@ -38,7 +38,7 @@ class GroupFactory:
         self, block: Block, number: int, values: Mapping[str, Scalar], thresholds: Mapping[str, float]
     ) -> TrialGroup:
         """Return the group of a candidate with all its seeds."""
-        name, seeds = candidate_name(block, number), tuple(self.sweep.search.seeds)
+        name, seeds = candidate_name(block, number), tuple(self.sweep.search.first_seeds)
         return self._group("candidate", name, block, number, seeds, values, thresholds)
 
     def refit(self, group: TrialGroup) -> TrialGroup:

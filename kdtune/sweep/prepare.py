@@ -88,10 +88,10 @@ def _configs(sweep: SweepConfig) -> list[TrialConfig]:
         for name, parameter in space.items():
             if name == "teacher" or resolve(name).startswith(("data.", "clip.", "finetune.data.", "finetune.clip.")):
                 variants += [{name: value} for value in parameter.extremes]
-        configs += [sweep.build(block, values, sweep.search.seeds[0]) for values in variants]
+        configs += [sweep.build(block, values, sweep.search.first_seeds[0]) for values in variants]
         # A teacher may use its student's videos at another size.
         teachers = space["teacher"].extremes if "teacher" in space else []
         for values, teacher in itertools.product(variants, teachers):
             with suppress(ValidationError):  # such a candidate fails when it is asked
-                configs.append(sweep.build(block, {**values, "teacher": teacher}, sweep.search.seeds[0]))
+                configs.append(sweep.build(block, {**values, "teacher": teacher}, sweep.search.first_seeds[0]))
     return configs

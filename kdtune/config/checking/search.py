@@ -31,7 +31,8 @@ def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem("search.sampler", f"{rule}, got {', '.join(ranges) or 'none'}", "tpe, gp")
         if len(sweep.objectives) > 1:
             yield Problem("search.sampler", "cmaes supports one objective only", "tpe, gp, nsga2, random, qmc, grid")
-    lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.seeds))]
+    yield from _race(sweep)
+    lists: list[tuple[str, list[Any]]] = [("search.seeds", list(search.first_seeds))]
     lists += [(f"search.blocks.{name}", list(values)) for name, values in search.blocks.items()]
     lists += [(f"search.space.{name}", list(parameter.choice or [])) for name, parameter in search.space.items()]
     for place, values in lists:
@@ -48,6 +49,19 @@ def search_problems(sweep: SweepConfig) -> Iterable[Problem]:
                 yield Problem("search.exclude", f"leaves no value of {name} in block {block.label}")
 
 
+def _race(sweep: SweepConfig) -> Iterable[Problem]:
+    """Yield the problems of a race."""
+    race = sweep.search.race
+    if race is None:
+        return
+    if race.most < race.first:
+        what = f"must be at least `first`, which is {race.first}, got {race.most}"
+        yield Problem("search.seeds.race.most", what, f"{race.first} or more")
+    if len(sweep.objectives) > 1:
+        rule = f"a race decides one question, got {len(sweep.objectives)} objectives"
+        yield Problem("search.seeds", rule, "one objective, or a list of seeds")
+
+
 def _too_large(sweep: SweepConfig) -> Problem | None:
     """Return the problem of too many candidates or trials, counted without making them; None where there are few."""
     search, blocks = sweep.search, sweep.blocks()
@@ -59,11 +73,11 @@ def _too_large(sweep: SweepConfig) -> Problem | None:
     else:
         trials = 0
         for block in blocks:
-            trials += sweep.candidates(block) * len(search.seeds)
+            trials += sweep.candidates(block) * len(search.first_seeds)
             if trials > MOST_KNOWN:
                 what = f"the grid has too many trials{_size(sweep)}"
                 return Problem("search.space", what, f"{MOST_KNOWN:,} at most; another sampler tries only some points")
-    controls = len(search.controls) * len(search.seeds) * len(blocks)
+    controls = len(search.controls) * len(search.first_seeds) * len(blocks)
     if controls > MOST_KNOWN:
         what = f"controls × seeds × blocks give too many trials, got {controls:,}"
         return Problem("search.controls", what, f"{MOST_KNOWN:,} at most")
@@ -80,7 +94,7 @@ def _size(sweep: SweepConfig) -> str:
         each = None if conditional else min(points, search.candidates or points)
     if each is None:
         return ""
-    seeds = f" for each of {len(search.seeds):,} seeds" if len(search.seeds) > 1 else ""
+    seeds = f" for each of {len(search.first_seeds):,} seeds" if len(search.first_seeds) > 1 else ""
     return f", got {each:,} in each of {len(sweep.blocks()):,} block{'s' if len(sweep.blocks()) > 1 else ''}{seeds}"
 
 

@@ -199,7 +199,7 @@ def _combinations(sweep: SweepConfig) -> Iterable[Problem]:
         what = f"blocks and values of the space form {pairs:,} pairs, and each is tried"
         yield Problem("search.blocks", what, f"{MOST_PAIRS:,} at most")
         return
-    seed = sweep.search.seeds[0]
+    seed = sweep.search.first_seeds[0]
     for block, control in itertools.product(sweep.blocks(), sweep.search.controls):
         for message in _refusals(partial(sweep.build, block, control, seed)):
             yield Problem("search.blocks", f"{block.label}: {message}")

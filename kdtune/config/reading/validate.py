@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -15,6 +15,7 @@ from kdtune.config.inherit import RawConfig
 from kdtune.config.reading.reader import Path_, dotted
 from kdtune.config.schedules import SCHEDULE_TAGS
 from kdtune.config.search import OBJECTIVE_TAGS
+from kdtune.config.seeds import SEEDS_TAGS
 from kdtune.config.space import SHORT_NAMES, all_paths, section_keys
 from kdtune.errors import Problem
 from kdtune.near import did_you_mean, nearest, short_list
@@ -74,6 +75,7 @@ def _in_file(loc: Path_, kind: str = "") -> Path_:
     `kind` is the type of the error: a last part such as `int` is a tag only where the error says that no int is there.
     """
     tags = OBJECTIVE_TAGS if loc[:1] == ("objective",) else SCHEDULE_TAGS
+    tags = SEEDS_TAGS if loc[:2] == ("search", "seeds") else tags
     if loc and _SCALARS.get(str(loc[-1])) == kind:
         loc = loc[:-1]
     return tuple(part for part in loc if part not in tags and not _UNION.fullmatch(str(part)))
@@ -146,13 +148,13 @@ def _literals(error: ErrorDetails) -> list[str]:
 
 
 def _allowed_keys(model: Any, loc: Path_) -> list[str]:
-    """Return the keys of the section at `loc`, following pydantic's fields through optional and dictionary types."""
+    """Return the keys of the section at `loc`, following pydantic's fields through unions, lists and dictionaries."""
     for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = fields_of(model).get(str(part))
-            model = model if field is None else field.annotation
-        else:
-            model = section_in(model)
+        section = section_in(model)
+        if isinstance(part, int) or get_origin(model) is dict:
+            model = section
+        elif section is not None and (field := fields_of(section).get(str(part))) is not None:
+            model = field.annotation
     section = section_in(model)
     return [] if section is None else list(fields_of(section))
 
