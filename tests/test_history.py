@@ -12,7 +12,7 @@ import pytest
 from fabricated import fabricate, sweep_of, usual_figure
 
 from kdtune.errors import DamageError, StoreError
-from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Outcome, Refitted, Started, epoch_row, ledger_event
+from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Outcome, Refitted, Started
 from kdtune.history.front import Front
 from kdtune.history.metric import MetricSpec
 from kdtune.history.progress import picture, time_left

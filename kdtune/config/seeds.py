@@ -24,8 +24,8 @@ class RaceConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that no block's decision is wrong, over all looks and candidates."""
     margin: Positive | None = None
-    """Difference that does not matter, in the unit of gains: points (0.01) for accuracies. A block is then also decided
-    when its best candidate is surely within this margin of the control. Without it, only *better* and *worse* decide."""
+    """Difference that does not matter, in the unit of gains: points (0.01) for accuracies. If it is given, a block is
+    also decided when its candidates are surely within this margin of the control."""
 
     def __str__(self) -> str:
         margin = "" if self.margin is None else f", margin {self.margin:g}"
@@ -46,6 +46,7 @@ def _tag(value: Any) -> str:
 #: Tags that pydantic adds to the path of an error in the seeds; they are not part of the file.
 SEEDS_TAGS = ("fixed", "raced")
 Seeds = Annotated[
-    Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS), Tag("fixed")] | Annotated[RaceSeeds, Tag("raced")],
+    Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS), Tag("fixed")]
+    | Annotated[RaceSeeds, Tag("raced")],
     Discriminator(_tag),
 ]

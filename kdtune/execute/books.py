@@ -10,8 +10,9 @@ from typing import Protocol
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.execute.group_queue import ReportedEpoch
-from kdtune.history.events import EpochEnd, Event, Outcome, epoch_row
+from kdtune.history.events import EpochEnd, Event, Outcome
 from kdtune.history.record import SweepRecord
+from kdtune.history.rows import epoch_row
 from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.prune import reaches

@@ -1,39 +1,39 @@
-"""The events of a sweep, frozen and validated. Only this module reads them from records.
+"""The events of a sweep, frozen and validated. Only kdtune/history/rows.py reads them from records.
 
     Asked     the sweep asks for a group of trials     a row of the ledger
     Started   a group begins to train                  observed, not recorded
     EpochEnd  a trial ends an epoch                    a row of the trial's epochs.jsonl
     Ended     a group ends                             a row of the ledger
     Known     the search learns from earlier sweeps    a row of the ledger
+    Looked    a race looks at its block's results      a row of the ledger
 
-The trials of a group end together: a group is a candidate with all its seeds, one control with one seed, a teacher, or
-a refit. A row of the ledger is an event as a flat JSON object with the key "event".
+The trials of a group end together: a group is a candidate with its first seeds, one control with one seed, a further
+seed of a candidate in a race, a teacher, or a refit. A row of the ledger is an event as a flat JSON object with the key
+"event".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat
 
 from kdtune.config.space import Scalar
-from kdtune.errors import DamageError, Problem
+from kdtune.history.race import Looked
 from kdtune.names import stays_below
-from kdtune.parse import JsonObject, printable
-from kdtune.store.seal import REMEDY, passed_over
+from kdtune.parse import JsonObject
 
-#: A refit trains a control or a chosen candidate again, on the whole training list.
-Kind = Literal["teacher", "control", "candidate", "refit"]
+#: `further` is a further seed of a candidate in a race. A refit trains a control or a chosen candidate again, on the
+#: whole training list.
+Kind = Literal["teacher", "control", "candidate", "further", "refit"]
+#: Fields of Asked that its row omits if they are None.
+OPTIONAL = ("refits", "extends", "look")
 #: How a group can end.
 EndState = Literal["complete", "pruned", "failed"]
-
-Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Asked:
     """Epochs of each trial, without fine-tuning."""
     refits: Refitted | None = None
     """The group that a refit trains again; None for every other group."""
+    extends: str | None = None
+    """The candidate's group to which this further seed belongs; None for every other group."""
+    look: int | None = None
+    """The look of the race that asked for this further seed of a candidate or control; None for the first seeds."""
 
     def __post_init__(self) -> None:
         count = len(self.seeds)
@@ -81,6 +85,10 @@ class Asked:
             raise ValueError("a key must name a folder")
         if (self.kind == "refit") != (self.refits is not None):
             raise ValueError("a refit, and no other group, must name the group that it refits")
+        if (self.kind == "further") != (self.extends is not None):
+            raise ValueError("a further seed, and no other group, must name the candidate that it extends")
+        if self.look is None if self.kind == "further" else self.look is not None and self.kind != "control":
+            raise ValueError("a further seed of a candidate or control, and no other group, must have a look")
         if (self.kind == "teacher") != (self.block is None) or (self.kind == "teacher") != (self.number is None):
             raise ValueError("every group, except a teacher, must have a block and a number")
 
@@ -91,13 +99,15 @@ class Asked:
 
     @property
     def role(self) -> Literal["teacher", "control", "candidate"]:
-        """The kind of the group; for a refit, the kind of the group that it trains again."""
+        """The kind of the group; for a refit or a further seed, the kind of the group that it belongs to."""
+        if self.kind == "further":
+            return "candidate"
         return self.refits.kind if self.refits is not None else self.kind  # type: ignore[return-value]
 
     def row(self) -> JsonObject:
-        """Return the row of the ledger."""
+        """Return the row of the ledger, without the fields that only refits and races have unless they are set."""
         row = {"event": "asked", **asdict(self)}
-        return row if self.refits is not None else {name: value for name, value in row.items() if name != "refits"}
+        return {name: value for name, value in row.items() if value is not None or name not in OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,9 @@ class Outcome:
     stage: str | None = None
     """The stage where the group was pruned."""
     error: str | None = None
+    per_video: tuple[str, ...] = ()
+    """For each seed, the right answers for each evaluated video in the first objective's metric, one digit per video
+    (see kdtune.config.metrics.outcomes); empty if the trials' rows lack them."""
 
     def __post_init__(self) -> None:
         if not all(self.values) or (self.values and self.state != "complete"):
@@ -178,7 +191,8 @@ class Ended:
     def row(self) -> JsonObject:
         """Return the row of the ledger, without stage values that are not finite."""
         stages = {stage: value for stage, value in self.outcome.stages.items() if math.isfinite(value)}
-        return {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
+        row = {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
+        return {name: value for name, value in row.items() if value or name != "per_video"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,49 +225,5 @@ class Known:
         return {"event": "known", **asdict(self)}
 
 
-LedgerEvent = Asked | Ended | Known
-Event = Asked | Started | EpochEnd | Ended | Known
-
-
-def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
-    """Return the event of a ledger's row. Raises DamageError, which names `path`, if the row is invalid."""
-    match row.get("event"):
-        case "asked":
-            return parsed(Asked, row, path)
-        case "ended":
-            return parsed(Ended, {**row, "outcome": parsed(Outcome, row, path)}, path)
-        case "known":
-            return parsed(Known, row, path)
-        case _:
-            raise DamageError([Problem(str(path), f"holds a row that is not a ledger event; {REMEDY}")])
-
-
-def epoch_row(row: Mapping[str, Any], path: Path) -> EpochRow:
-    """Return a row of epochs.jsonl. Raises DamageError, which names `path`, if the row is invalid."""
-    return parsed(EpochRow, row, path)
-
-
-def readable(
-    read: Callable[[Mapping[str, Any], Path], Parsed], rows: Iterable[Mapping[str, Any]], path: Path
-) -> Iterator[Parsed]:
-    """Yield what `read` makes of each row. A damaged row is skipped, and a note names `path`."""
-    for row in rows:
-        found = passed_over(partial(read, row, path), None)
-        if found is not None:
-            yield found
-
-
-def parsed(kind: type[Parsed], record: Mapping[str, Any], path: Path) -> Parsed:
-    """Return `record` as an object of `kind`. Raises DamageError, which names `path` and the first error."""
-    try:
-        return _adapter(kind).validate_python(record)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        what = printable(f"{where}: {first['msg']}" if where else first["msg"])
-        raise DamageError([Problem(str(path), f"is damaged: {what}; {REMEDY}")]) from None
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+LedgerEvent = Asked | Ended | Known | Looked
+Event = Asked | Started | EpochEnd | Ended | Known | Looked

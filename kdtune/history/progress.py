@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdtune.history.groups import STATES, BlockHistory, GroupHistory
+from kdtune.history.blocks import BlockHistory
+from kdtune.history.groups import STATES, GroupHistory
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import JsonObject
 

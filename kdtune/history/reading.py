@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdtune.errors import DamageError, Problem
-from kdtune.history.events import Asked, Ended, EpochEnd, Event, LedgerEvent, Started, epoch_row, ledger_event, readable
+from kdtune.history.events import Asked, Ended, EpochEnd, Event, LedgerEvent, Started
 from kdtune.history.groups import GroupHistory
 from kdtune.history.record import read_record
+from kdtune.history.rows import epoch_row, ledger_event, readable
 from kdtune.history.sweep import SweepHistory
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from kdtune.config.space import column_name
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import Problem, StoreError
-from kdtune.history.events import Asked, parsed
+from kdtune.history.events import Asked
 from kdtune.history.metric import MetricSpec
+from kdtune.history.racing import RaceRules
+from kdtune.history.rows import parsed
 from kdtune.names import stays_below
 from kdtune.parse import JsonObject, first_line
 from kdtune.store import StoreFiles
@@ -47,6 +49,8 @@ class SweepRecord:
     epochs: int
     """Epochs of a trial, without fine-tuning."""
     refit: bool = False
+    race: RaceRules | None = None
+    """The rules of the race between each block's candidates; None where all have the same seeds."""
     tracking: ModelsWanted = field(default_factory=ModelsWanted)
     commit: Mapping[str, str] = field(default_factory=dict)
     """MLflow tags of the code that ran the sweep."""
@@ -64,7 +68,7 @@ class SweepRecord:
     @classmethod
     def of(cls, sweep: SweepConfig, ledger: str, text: str, commit: Mapping[str, str]) -> SweepRecord:
         """Return the record of `sweep`, whose file reads `text`."""
-        reduce = sweep.trial.stage.reduce
+        reduce, race = sweep.trial.stage.reduce, sweep.search.race
         return cls(
             name=sweep.name,
             question=sweep.question,
@@ -76,6 +80,7 @@ class SweepRecord:
             params=tuple(dict.fromkeys(map(column_name, [*sweep.search.blocks, *sweep.search.space]))),
             epochs=sweep.trial.epochs,
             refit=sweep.refit,
+            race=None if race is None else RaceRules(race.first, race.most, race.confidence, race.margin),
             tracking=ModelsWanted(sweep.tracking.models, sweep.tracking.register_as),
             commit=commit,
             text=text,
@@ -99,7 +104,7 @@ class SweepRecord:
         """
         if asked.block is None:
             return True
-        if asked.kind == "refit" and not self.refit:
+        if (asked.kind == "refit" and not self.refit) or (asked.look is not None and self.race is None):
             return False
         numbered = asked.role != "candidate" or (asked.number or 0) < self.blocks.get(asked.block, 0)
         return asked.block in self.blocks and numbered

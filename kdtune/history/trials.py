@@ -9,10 +9,11 @@ from pydantic import FiniteFloat
 
 from kdtune.config.space import Scalar
 from kdtune.errors import Problem, StoreError
-from kdtune.history.events import EpochRow, epoch_row, parsed, readable
+from kdtune.history.events import EpochRow
 from kdtune.history.groups import GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
+from kdtune.history.rows import epoch_row, parsed, readable
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos, videos_of
 from kdtune.names import is_name, quoted

@@ -47,9 +47,11 @@ def described(sweep: SweepConfig) -> Iterator[str]:
     yield trials_line(sweep)
     controls, tuned = len(blocks) * len(sweep.search.controls) * seeds, _finetuned_teachers(sweep)
     if sweep.refit:
-        chosen = len(blocks) * seeds
-        yield f"refits       {controls + chosen} on the whole training list: {controls} controls, {chosen} chosen" + (
-            ", with their teachers" if teachers else ""
+        chosen, further = len(blocks) * seeds, len(blocks) * (len(sweep.search.every_seed) - seeds)
+        yield (
+            f"refits       {controls + chosen} on the whole training list: {controls} controls, {chosen} chosen"
+            + (f"; a race adds at most {2 * further}" if further else "")
+            + (", with their teachers" if teachers else "")
         )
     epochs = _epochs(sweep, trial.epochs) + trial.epochs * len(teachers) * trial.data.fraction
     yield f"             at most {epochs:,.1f} epochs of the full data"
@@ -82,7 +84,13 @@ def trials_line(sweep: SweepConfig) -> str:
         f"{candidates} candidates × {seeds} seed{'s' if seeds > 1 else ''}"
         + (f" + {finetunings} fine-tunings" if finetunings else "")
         + (f"; {same} of them are the same trial as another" if same else "")
+        + (f"; races add at most {sum(_most_further(sweep, block) for block in blocks)}" if sweep.search.race else "")
     )
+
+
+def _most_further(sweep: SweepConfig, block: Block) -> int:
+    """Return how many further seeds a block's race may train at most, those of the control included."""
+    return (1 + sweep.candidates(block)) * (len(sweep.search.every_seed) - len(sweep.search.first_seeds))
 
 
 def _teachers(sweep: SweepConfig) -> list[tuple[str, TrialConfig]]:
@@ -142,5 +150,6 @@ def _epochs(sweep: SweepConfig, epochs: int, fraction: float | None = None) -> f
         named = [value for name, value in block.values.items() if resolve(name) == "data.fraction"]
         own = float(named[0]) if named else sweep.trial.data.fraction  # type: ignore[arg-type]
         trials = (len(sweep.search.controls) + sweep.candidates(block)) * len(sweep.search.first_seeds)
+        trials += _most_further(sweep, block)
         total += trials * (own if fraction is None else fraction)
     return epochs * total

@@ -28,6 +28,7 @@ from kdtune.sweep.groups import GroupFactory, KeyOf
 from kdtune.sweep.ledger import Ledger
 
 if TYPE_CHECKING:
+    from kdtune.history.blocks import BlockHistory
     from kdtune.plan.keys import Keys
 
 #: Number of examples that stand for the candidates of a block that cannot be asked yet, to estimate their cost.
@@ -60,16 +61,23 @@ class Forecast:
     """Number of trials of candidates that can be asked only when others have ended."""
     imagined: list[PendingTrial] = field(default_factory=list)
     """Examples of what the unasked trials may be."""
+    further: list[PendingTrial] = field(default_factory=list)
+    """Examples of the further seeds that races may ask for."""
 
     @property
     def pending(self) -> list[PendingTrial]:
-        """All trials to train, if no unasked one is in the store."""
+        """All trials to train, if no unasked one is in the store and races need no further seeds."""
         return [*self.continued.values(), *self.new.values(), *self.imagined]
 
     @property
     def trials(self) -> int:
-        """Number of trials to train."""
+        """Number of trials to train, without the further seeds of races."""
         return len(self.continued) + len(self.new) + self.unasked
+
+    @property
+    def most_further(self) -> int:
+        """Maximum number of further seeds that races may ask for."""
+        return round(sum(trial.times for trial in self.further))
 
 
 def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Forecast:
@@ -77,6 +85,7 @@ def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Fore
     look = _Look(sweep, store, keys.of if keys is not None else folder_key)
     groups = [group for block in sweep.blocks() for group in look.made.controls(block)]
     asked = {block.index: 0 for block in sweep.blocks()}
+    races: dict[int, BlockHistory] = {}
     outcomes: Mapping[str, Outcome | None] = {}
     if keys is not None and keys.may_be_found:
         from kdtune.sweep.scheduler import SweepScheduler
@@ -90,10 +99,12 @@ def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Fore
         groups = list(scheduler.groups.values())
         outcomes = {name: group.outcome for name, group in scheduler.history.groups.items()}
         asked = {search.block.index: len(search.history.candidates) for search in scheduler.blocks}
+        races = {search.block.index: search.history for search in scheduler.blocks}
     for group in groups:
         look.add_group(group, outcomes.get(group.name))
     for block in sweep.blocks():
         look.add_unasked(block, asked[block.index])
+        look.add_race(block, races.get(block.index))
         if sweep.refit and not any(group.kind == "refit" and group.block == block for group in groups):
             look.add_refits(block)
     forecast = look.forecast
@@ -126,13 +137,33 @@ class _Look:
     def add_refits(self, block: Block) -> None:
         """Add what is trained again after the search of a block: its controls and a candidate, which is imagined."""
         for control in self.made.controls(block):
-            self.add_group(self.made.refit(control), None)
-        if self.sweep.search.sampler == "grid":
-            points = self.sweep.grid(block, IMAGINED)
-            configs = [self.sweep.build(block, values, self.sweep.search.first_seeds[0]) for values in points]
-        else:
-            configs = _imagined(self.sweep, block)
-        self._imagine(list(map(refit_of, configs)), 1, " on the whole list")
+            self.add_group(self.made.refit(control, control.asked.seeds), None)
+        self._imagine(list(map(refit_of, _examples(self.sweep, block))), 1, " on the whole list")
+
+    def add_race(self, block: Block, history: BlockHistory | None) -> None:
+        """Add the further seeds that the race of a block may still ask for: those of all candidates that may be left,
+        and of their control. `history` is the block's, if the store may hold some of it."""
+        rules, sweep = self.sweep.search.race, self.sweep
+        if rules is None:
+            return
+        examples, left, seeds = _examples(sweep, block), sweep.candidates(block), rules.first
+        race = None if history is None else history.race
+        if history is not None and race is not None:
+            if race.ended:
+                return
+            left -= sum(group.state in ("pruned", "failed") for group in history.candidates.values())
+            if race.last is not None:
+                seeds, left = race.next_seeds.stop, len(race.last.left)
+                chosen = (history.candidates[number].asked.values for number in race.last.left)
+                examples = [sweep.build(block, values, 0) for values in chosen]
+        control = sweep.build(block, sweep.search.controls[0], 0)
+        times = [(control, 1.0), *((config, left / len(examples)) for config in examples)]
+        if sweep.refit:
+            times += [(refit_of(control), 1.0), *((refit_of(config), 1 / len(examples)) for config in examples)]
+        for config, count in times:
+            tuned = [] if config.finetuned is None else [config.finetuned]
+            again = [PendingTrial(trial, "", times=count * (rules.most - seeds)) for trial in (config, *tuned)]
+            self.forecast.further += [trial for trial in again if trial.times > 0]
 
     def _imagine(self, examples: list[TrialConfig], count: int, what: str) -> None:
         """Add `count` candidates that cannot be asked yet. Another seed costs the same and has the same teacher."""
@@ -163,6 +194,13 @@ class _Look:
                 self._add(other, f"teacher {other.architecture}")
         if (finetuned := config.finetuned) is not None:
             self._add(finetuned, f"{name}, fine-tuning")
+
+
+def _examples(sweep: SweepConfig, block: Block) -> list[TrialConfig]:
+    """Return examples of a block's candidates: points of its grid, or imagined ones."""
+    if sweep.search.sampler != "grid":
+        return _imagined(sweep, block)
+    return [sweep.build(block, values, sweep.search.first_seeds[0]) for values in sweep.grid(block, IMAGINED)]
 
 
 def _imagined(sweep: SweepConfig, block: Block) -> list[TrialConfig]:

@@ -57,7 +57,7 @@ def _ahead(
 ) -> Iterator[str]:
     """Yield what the store has and what is to be trained; `unknown` says when the time of trials becomes known."""
     yield from _in_store(forecast, keys)
-    if not forecast.trials:
+    if not forecast.trials and not forecast.further:
         yield "to train     nothing"
     elif keys is None or keys.missing:
         yield f"to train     {_trials(sweep, forecast)}; {unknown}"
@@ -120,6 +120,8 @@ def _in_store(forecast: Forecast, keys: Keys | None) -> Iterator[str]:
 
 
 def _trials(sweep: SweepConfig, forecast: Forecast) -> str:
+    if most := forecast.most_further:
+        return f"{forecast.trials} to {forecast.trials + most} trials{' at most' if sweep.prune.at else ''}"
     at_most = "at most " if forecast.unasked or sweep.prune.at else ""
     return f"{at_most}{forecast.trials} trial{'s' if forecast.trials != 1 else ''}"
 
@@ -132,18 +134,21 @@ def _costs(
     from kdtune.plan.costs import cost_of, shape_words, side_by_side
 
     kind = "cuda" if sweep.resources.gpu > 0 else "cpu"
-    cost = cost_of(forecast.pending, keys.prepared, keys.identities, kind)
+    every = [*forecast.pending, *forecast.further]
+    cost = cost_of(every, keys.prepared, keys.identities, kind)
     if measuring is not None and cost.unmeasured:
         from kdtune.plan.calibrate import measure
         from kdtune.train.session import choose_device
 
         measure(cost.unmeasured, keys.prepared, choose_device(kind), sweep.resources.workers, measuring)
-        cost = cost_of(forecast.pending, keys.prepared, keys.identities, kind)
+        cost = cost_of(every, keys.prepared, keys.identities, kind)
     line = f"to train     {_trials(sweep, forecast)}"
     if cost.seconds:
-        line += f": about {duration(cost.seconds)} of one worker"
-        if (workers := min(side_by_side(sweep.resources), forecast.trials)) > 1:
-            line += f", {duration(cost.seconds / workers)} with {workers} side by side"
+        raced = cost_of(forecast.pending, keys.prepared, keys.identities, kind) if forecast.further else cost
+        ends = [raced.seconds, cost.seconds]
+        line += f": about {_span(ends)} of one worker"
+        if (workers := min(side_by_side(sweep.resources), forecast.trials + forecast.most_further)) > 1:
+            line += f", {_span([end / workers for end in ends])} with {workers} side by side"
         line += f"; {amount(cost.bytes)}"
     yield line
     if elsewhere := [device or "an unknown machine" for device in cost.devices if device != processor()]:
@@ -152,6 +157,10 @@ def _costs(
         what = "without those" if cost.seconds else "all"
         yield f"             {what} of unknown speed (`plan --measure` finds it):"
         yield from _some([shape_words(config) for config in cost.unmeasured.values()])
+
+
+def _span(seconds: list[float]) -> str:
+    return " to ".join(dict.fromkeys(map(duration, seconds)))
 
 
 def _some(lines: list[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.groups import BlockHistory
+from kdtune.history.blocks import BlockHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
 from kdtune.history.words.answer import Answer, answer

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdtune.config.space import Scalar
+from kdtune.history.blocks import BlockHistory
 from kdtune.history.gains import Family, Gain, paired_gain
-from kdtune.history.groups import BlockHistory, State, joint_state
+from kdtune.history.groups import State, joint_state
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import SweepTrials, TrialRecord

@@ -13,8 +13,8 @@ from functools import partial
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
+from kdtune.history.blocks import BlockHistory
 from kdtune.history.events import Asked, KnownCandidate
-from kdtune.history.groups import BlockHistory
 from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal

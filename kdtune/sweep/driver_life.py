@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import FiniteFloat
 
-from kdtune.history.events import parsed
+from kdtune.history.rows import parsed
 from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import read_json
 from kdtune.store.lease import BEAT_S, EXPIRY_S, clock

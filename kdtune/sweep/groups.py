@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kdtune.config.checking.refit import refit_of
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
@@ -29,27 +29,38 @@ class GroupFactory:
         found = []
         for i, control in enumerate(search.controls):
             for seed in search.first_seeds:
-                name = "control" if len(search.controls) == 1 else f"control {i}"
-                name += "" if len(search.first_seeds) == 1 else f" seed {seed}"
-                found.append(self._group("control", f"{block.label} · {name}", block, i, (seed,), control, {}))
+                name = f"{block.label} · {control_name(self.sweep, i, seed)}"
+                found.append(self._group("control", name, block, i, (seed,), control, {}))
         return found
 
     def candidate(
         self, block: Block, number: int, values: Mapping[str, Scalar], thresholds: Mapping[str, float]
     ) -> TrialGroup:
-        """Return the group of a candidate with all its seeds."""
+        """Return the group of a candidate with its first seeds."""
         name, seeds = candidate_name(block, number), tuple(self.sweep.search.first_seeds)
         return self._group("candidate", name, block, number, seeds, values, thresholds)
 
-    def refit(self, group: TrialGroup) -> TrialGroup:
-        """Return the refit of a control or candidate: trained again on the whole training list, and never pruned."""
+    def further(self, block: Block, look: int, seed: int, candidates: Sequence[TrialGroup]) -> list[TrialGroup]:
+        """Return what look number `look` of a race asks for: `seed` of the first control, then of each candidate.
+        None of them is pruned."""
+        name = f"{block.label} · {control_name(self.sweep, 0, seed)}"
+        found = [self._group("control", name, block, 0, (seed,), self.sweep.search.controls[0], {}, look=look)]
+        for group in candidates:
+            name, number, values = f"{group.name} seed {seed}", group.asked.number, group.asked.values
+            assert number is not None
+            found.append(self._group("further", name, block, number, (seed,), values, {}, None, group.name, look))
+        return found
+
+    def refit(self, group: TrialGroup, seeds: Sequence[int]) -> TrialGroup:
+        """Return the refit of a control or candidate: its `seeds` trained again on the whole training list, and never
+        pruned."""
         asked, block = group.asked, group.block
         assert block is not None
         assert asked.number is not None
         assert asked.kind in ("control", "candidate")
         name = f"{block.label} · refit of {asked.group.removeprefix(f'{block.label} · ')}"
         again = Refitted(asked.group, asked.kind)
-        return self._group("refit", name, block, asked.number, asked.seeds, asked.values, {}, again)
+        return self._group("refit", name, block, asked.number, tuple(seeds), asked.values, {}, again)
 
     def _group(
         self,
@@ -61,6 +72,8 @@ class GroupFactory:
         values: Mapping[str, Scalar],
         thresholds: Mapping[str, float],
         refits: Refitted | None = None,
+        extends: str | None = None,
+        look: int | None = None,
     ) -> TrialGroup:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         chosen = {**block.values, **values}
@@ -82,6 +95,8 @@ class GroupFactory:
             thresholds=thresholds,
             epochs=configs[0].epochs,
             refits=refits,
+            extends=extends,
+            look=look,
         )
         needs = dict.fromkeys(self._teacher(config, chosen) for config in configs if config.distils)
         return TrialGroup(asked, block, configs, tuple(needs))
@@ -109,6 +124,12 @@ class GroupFactory:
             )
             self.teachers[key] = TrialGroup(asked, None, (config.teacher,))
         return key
+
+
+def control_name(sweep: SweepConfig, place: int, seed: int) -> str:
+    """Return the name of a control within its block."""
+    name = "control" if len(sweep.search.controls) == 1 else f"control {place}"
+    return name if len(sweep.search.first_seeds) == 1 else f"{name} seed {seed}"
 
 
 def candidate_name(block: Block, number: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdtune.history.events import Asked, Ended, Known, LedgerEvent, Outcome, ledger_event, readable
+from kdtune.history.events import Asked, Ended, Known, LedgerEvent, Outcome
+from kdtune.history.race import Looked
+from kdtune.history.rows import ledger_event, readable
 from kdtune.parse import JsonObject
 from kdtune.store.files import append_jsonl, read_jsonl, set_damaged_lines_aside
 from kdtune.store.records import LEDGER_ROW
@@ -19,6 +21,7 @@ class Ledger:
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path, self.write = path, write
         self._asked: dict[str, Asked] = {}
+        self._looks: dict[tuple[str, int], Looked] = {}
         self._told: dict[tuple[str, str], JsonObject] = {}
         """(event, group) → the last row in the file that is still valid."""
         self.ended: dict[str, Outcome] = {}
@@ -39,6 +42,10 @@ class Ledger:
         """Return the candidates in the order in which they were first asked."""
         return [asked for asked in self._asked.values() if asked.kind == "candidate"]
 
+    def looked(self, block: str, number: int) -> Looked | None:
+        """Return the look of a block's race that was last recorded under this number, or None."""
+        return self._looks.get((block, number))
+
     def add(self, event: LedgerEvent) -> None:
         """Append an event, unless the file already contains it."""
         row = event.row()
@@ -54,7 +61,23 @@ class Ledger:
             self._asked[event.group] = event
         elif isinstance(event, Ended):
             self.ended[event.group] = event.outcome
+        elif isinstance(event, Looked):
+            if self._looks.get((event.block, event.number)) != event:
+                self._untell_after(event)
+            self._looks[event.block, event.number] = event
         else:
             self.known = event
         row = event.row()
         self._told[row["event"], event.group] = row
+
+    def _untell_after(self, look: Looked) -> None:
+        """Forget the rows that SweepHistory drops when it comes to this look: later looks, and further seeds that this
+        look or a later one asked for."""
+        later = {other.group for other in self._looks.values() if _follows(other.block, other.number - 1, look)}
+        later |= {group for group, asked in self._asked.items() if _follows(asked.block, asked.look, look)}
+        self._told = {told: row for told, row in self._told.items() if told[1] not in later}
+
+
+def _follows(block: str | None, after: int | None, look: Looked) -> bool:
+    """Return whether what came after look number `after` of a block came after `look`."""
+    return block == look.block and after is not None and after >= look.number

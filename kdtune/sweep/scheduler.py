@@ -1,9 +1,9 @@
 """Decide which groups a sweep has and which may start next, without Ray (DESIGN 4.4, 4.5).
 
 Within a block, candidate n is asked as soon as all candidates ≤ n − window have ended. Teachers come first, because
-other groups wait for them; then controls; then candidates by number; then refits, which are asked when their block's
-search is over. A ledger beside the sweep records what was asked. Apart from the sampler, the cost of an event does not
-grow with the number of groups.
+other groups wait for them; then controls; then candidates by number; then the further seeds of a race; then refits,
+which are asked when their block's search and race are over. A ledger beside the sweep records what was asked. Apart
+from the sampler and the looks of a race, the cost of an event does not grow with the number of groups.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kdtune.sweep.block import BlockSearch
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.race import take_look
 from kdtune.sweep.study import Journal
 
 #: Called with every group as it ends, its outcome, and whether the store already had it.
@@ -30,7 +31,7 @@ OnEnd = Callable[[TrialGroup, Outcome, bool], object]
 #: Called with every event of the ledger, including those of earlier runs, and with every start.
 OnRecord = Callable[[Event], object]
 #: Order in which groups start; lower first.
-RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "refit": 3}
+RANK: dict[Kind, int] = {"teacher": 0, "control": 1, "candidate": 2, "further": 3, "refit": 4}
 
 
 class SweepScheduler:
@@ -141,8 +142,10 @@ class SweepScheduler:
             if self.journal is not None:
                 search.write(self.journal)
             self._ask_more(search)
-        if group.kind in ("control", "candidate") and group.block is not None:
-            self._ask_refits(self.blocks[group.block.index])
+        if group.kind in ("control", "candidate", "further") and group.block is not None:
+            search = self.blocks[group.block.index]
+            self._race(search)
+            self._ask_refits(search)
 
     # ---- asking ------------------------------------------------------------------------------------------------------
 
@@ -153,15 +156,29 @@ class SweepScheduler:
             values = search.ask() if recorded is None else search.ask_as(recorded)
             self._add(self._made.candidate(search.block, number, values, search.thresholds()))
 
+    def _race(self, search: BlockSearch) -> None:
+        """Take a look at the block if all trainings that it needs have ended, and ask for what it finds necessary."""
+        race = search.history.race
+        while race is not None and not race.ended and not search.history.count("pending", "running"):
+            number = len(race.looks) + 1
+            looked = take_look(search.history, self.ledger.looked(search.block.label, number))
+            self._record(looked)
+            if looked.decision is None:
+                left = [self.groups[candidate_name(search.block, candidate)] for candidate in looked.left]
+                for seed in race.next_seeds:
+                    for group in self._made.further(search.block, number, seed, left):
+                        self._add(group)
+
     def _ask_refits(self, search: BlockSearch) -> None:
-        """Ask the refits on the whole list when all controls and candidates of the block have ended."""
-        if not self.sweep.refit or search.history.count("pending", "running"):
+        """Ask the refits on the whole list when all controls and candidates of the block, and its race, have ended."""
+        race = search.history.race
+        if not self.sweep.refit or search.history.count("pending", "running") or (race is not None and not race.ended):
             return
         chosen = {group.name for group in search.history.best}
         for group in [group for group in self.groups.values() if group.block is search.block]:
-            complete = self.history.groups[group.name].state == "complete"
-            if group.name in chosen or (group.kind == "control" and complete):
-                self._add(self._made.refit(group))
+            history = self.history.groups[group.name]
+            if group.name in chosen or (group.kind == "control" and history.state == "complete"):
+                self._add(self._made.refit(group, list(history.values())))
 
     def _add(self, group: TrialGroup) -> None:
         for key in group.needs:

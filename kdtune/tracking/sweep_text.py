@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from kdtune.config.recipe import recipe
 from kdtune.config.space import value_text
 from kdtune.errors import StoreError
+from kdtune.history.blocks import BlockHistory
 from kdtune.history.gains import Gain
-from kdtune.history.groups import STATES, BlockHistory, GroupHistory
+from kdtune.history.groups import STATES, GroupHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory

@@ -11,10 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
 from kdtune.history.events import Ended, EpochEnd, Event
+from kdtune.history.folded import place_of
 from kdtune.history.groups import GroupHistory
 from kdtune.history.progress import picture
 from kdtune.history.record import SweepRecord
-from kdtune.history.sweep import SweepHistory, place_of
+from kdtune.history.sweep import SweepHistory
 from kdtune.units import duration
 from kdtune.watch.picture import tables
 
