@@ -18,6 +18,7 @@ from kdtune.history.metric import MetricSpec
 from kdtune.history.progress import picture, time_left
 from kdtune.history.reading import HistoryReader, read_history
 from kdtune.history.record import SweepRecord
+from kdtune.history.rows import epoch_row, ledger_event
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.trials import sweep_trials
 from kdtune.store import StoreFiles

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from kdtune.config.metrics import column, is_cost
+from kdtune.config.metrics import PER_VIDEO, column, is_cost
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.sweep import Block
 from kdtune.config.trial import FINETUNE_STAGE, TrialConfig
 from kdtune.errors import DamageError
 from kdtune.history.events import Asked, Kind, Outcome
-from kdtune.store import StoreFiles
+from kdtune.store import StoreFiles, TrialFiles
+from kdtune.store.contents import EpochRecord
+from kdtune.store.seal import passed_over
 from kdtune.sweep.prune import reaches
 from kdtune.train.soundness import complete_rows, read_result, read_rows
+from kdtune.train.soundness import per_video as recorded_per_video
 
 
 @dataclass(frozen=True)
@@ -83,18 +87,21 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
     if group.asked.finetuned:
         phases.append((group.asked.finetuned, [FINETUNE_STAGE]))
     reached: dict[str, list[Evaluation]] = {}
+    per_video: tuple[str, ...] = ()
     stages: dict[str, float] = {}
     for keys, names in phases:
         files = [store.trial(key).fetch() for key in keys]
         ends = [complete_rows(trial) for trial in files]
         seen = [
-            {row["stage"]: row["evaluation"] for row in (read_rows(trial) if rows is None else rows) if "stage" in row}
+            {row["stage"]: row for row in (read_rows(trial) if rows is None else rows) if "stage" in row}
             for trial, rows in zip(files, ends, strict=True)
         ]
         for stage in names:
-            if not all(stage in evaluations for evaluations in seen):
+            if not all(stage in rows for rows in seen):
                 return None
-            reached[stage] = [evaluations[stage] for evaluations in seen]
+            reached[stage] = [rows[stage]["evaluation"] for rows in seen]
+            if stage == first.stage:
+                per_video = _per_video(files, [rows[stage] for rows in seen], first, reduce)
             values = stage_values(reached[stage], first, reduce)
             if values is None:
                 continue
@@ -110,7 +117,23 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
         if not values or not all(map(math.isfinite, values)):
             what = f"is {fmean(values)}" if values else _unmeasured(group, store)
             return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
-    return Outcome("complete", tuple(map(tuple, found)), stages)
+    return Outcome("complete", tuple(map(tuple, found)), stages, per_video=per_video)
+
+
+def _per_video(
+    files: Sequence[TrialFiles], rows: Sequence[EpochRecord], objective: ObjectiveConfig, reduce: str
+) -> tuple[str, ...]:
+    """Return how each video was answered, one text per seed; empty if a row lacks that, or is damaged (with a note)."""
+    metric = objective.metric
+    if metric not in PER_VIDEO or column(metric, reduce) != metric:
+        return ()
+    texts = []
+    for trial, row in zip(files, rows, strict=True):
+        text = passed_over(partial(recorded_per_video, trial, row, objective.split, metric), None)
+        if text is None:
+            return ()
+        texts.append(text)
+    return tuple(texts)
 
 
 def _unmeasured(group: TrialGroup, store: StoreFiles) -> str:
