@@ -27,13 +27,14 @@ GAINS = {
 def trials_frame(history: SweepHistory, records: Iterable[TrialRecord], refits: Iterable[TrialRecord]) -> pd.DataFrame:
     """Return the frame of `Sweep.trials`; with `refits` and their column where there are any."""
     names = [metric.column for metric in history.objectives]
-    rows = [_row(record, names) for record in records]
+    raced = history.record.race is not None
+    rows = [_row(record, names) | ({"dropped": record.group.dropped} if raced else {}) for record in records]
     again = [{**_row(record, names), "refit": True} for record in refits]
     if again:
         rows = [{**row, "refit": False} for row in rows] + again
     frame = pd.DataFrame(rows, columns=None if rows else [*FIRST, *LAST])
     own = [name for name in frame.columns if name not in LAST]
-    return frame[[*own, *LAST]].astype({**FIRST, **LAST})
+    return frame[[*own, *LAST]].astype({**FIRST, **LAST, **({"dropped": "Int64"} if raced and rows else {})})
 
 
 def epochs_frame(store: StoreFiles, records: Iterable[TrialRecord]) -> pd.DataFrame:

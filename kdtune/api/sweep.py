@@ -85,7 +85,8 @@ class Sweep:
             objective/<metric> (float64, of several objectives each), params/<name> (as they were searched: teacher,
             lambda, tau, alpha, fraction, student and more), <stage>/<split>/<metric> (float64: accuracies as shares,
             losses in nats), cost/<name> (float64; kdtune/config/metrics.py says the units), weights_sha256 (string),
-            finetuned (string, the key of its fine-tuning), error (string).
+            finetuned (string, the key of its fine-tuning), error (string). In a race also dropped (Int64, the look that
+            dropped the candidate, or missing).
 
         With `refits` the trainings on the whole training list follow, and a column refit (bool) tells them apart: their
         objectives are measured on the test split.
@@ -165,7 +166,7 @@ class Sweep:
         'complete'
         """
         group = self.history.blocks[self._one_block(block)].leader
-        return None if group is None else self._with_seed(dict(zip(group.seeds, group.keys, strict=True)), seed)
+        return None if group is None else self._with_seed(group.trials, seed)
 
     def control(self, block: str | None = None, *, seed: int | None = None) -> Trial | None:
         """Return a trial of the block's first control, which gains are measured against; arguments as in `best`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kdtune.history.events import Kind
 from kdtune.history.front import Front
 from kdtune.history.gains import Family, Gain, paired_gain
-from kdtune.history.groups import GroupHistory, State
+from kdtune.history.groups import ENDED, GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.race import RaceHistory
 
@@ -123,6 +123,21 @@ class BlockHistory:
         values = [group.objective(i) for i in range(len(self.objectives))]
         if (contenders is None or group.number in contenders) and None not in values:
             self.front.add(group.number, [value for value in values if value is not None])
+
+    def rank_all(self) -> None:
+        """Rank the candidates again after a change of the race, and note which of them it has dropped."""
+        dropped = {} if self.race is None else self.race.dropped
+        for candidate in self.candidates.values():
+            for part in (candidate, *candidate.further):
+                part.dropped = dropped.get(candidate.number)
+            self.rank(candidate)
+
+    @property
+    def trainings(self) -> int:
+        """Number of trials of the controls and candidates that have ended, with their further seeds."""
+        controls = [group for by_seed in self.controls.values() for group in by_seed.values()]
+        candidates = [part for group in self.candidates.values() for part in (group, *group.further)]
+        return sum(len(group.keys) for group in (*controls, *candidates) if group.state in ENDED)
 
     # ---- progress ----------------------------------------------------------------------------------------------------
 

@@ -207,9 +207,8 @@ class FoldedEvents:
             self._discard_looks(block, look.number - 1)
             race.recorded.append(look)
             for further in (group for groups in block.further.values() for group in groups):
-                further.counted = True  # those that no look asked for are discarded
-            for candidate in block.candidates.values():
-                block.rank(candidate)
+                further.counted = True  # those that an earlier look did not ask for were discarded
+            block.rank_all()
 
     def _discard_looks(self, block: BlockHistory, kept: int) -> None:
         """Discard the looks after the first `kept` ones, and the further seeds that they asked for."""
@@ -220,8 +219,7 @@ class FoldedEvents:
         for group in every:
             if group.asked.look is not None and group.asked.look > kept:
                 self._forget(group)
-        for candidate in block.candidates.values():
-            block.rank(candidate)
+        block.rank_all()
 
     def _length(self, group: GroupHistory) -> int | None:
         """Return the number of epochs of each trial of an ended candidate; None if it is unknown."""

@@ -45,6 +45,8 @@ class GroupHistory:
     """Further seeds of a candidate in a race."""
     counted: bool = False
     """For a further seed: whether a look has seen it. Its value then belongs to the candidate's."""
+    dropped: int | None = None
+    """The look of a race that dropped this candidate, or the candidate of this further seed; None if none did."""
 
     @property
     def name(self) -> str:
@@ -72,6 +74,11 @@ class GroupHistory:
     def parts(self) -> list[GroupHistory]:
         """The group and those of its further seeds that count."""
         return [self, *(group for group in self.further if group.counted)]
+
+    @property
+    def trials(self) -> dict[int, str]:
+        """Seed → key of its trial, with those of the further seeds that count."""
+        return {seed: key for part in self.parts for seed, key in zip(part.seeds, part.keys, strict=True)}
 
     @property
     def params(self) -> Mapping[str, Scalar]:

@@ -35,7 +35,8 @@ def picture(history: SweepHistory) -> JsonObject:
     "teachers": as a block, with "values": {teacher: its own value in the objective's metric}, or None without teachers,
     "blocks": [{"block", "complete", "pruned", "failed", "running", "pending": groups,
     "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
-    several objectives {"candidates": the Pareto set} or None}],
+    several objectives {"candidates": the Pareto set} or None, and in a race "race": {"look": the newest one's number or
+    None, "seeds": that it saw, "left": candidates still in the race, "decision": or None, "words"}}],
     "running": [{"group", "trial": the group with the seed of the newest row, "epoch", "epochs": of that trial,
     "stage": the last stage or evaluated epoch, "metric", "value": its mean over the seeds that have reached it}]}
     """
@@ -59,7 +60,12 @@ def _block(block: BlockHistory) -> JsonObject:
         gain = block.gain(block.best[0])
         objective = block.best[0].objective()
         best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
-    return {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
+    found: JsonObject = {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
+    if (race := block.race) is not None:
+        look, left = (None, None) if race.last is None else (race.last.number, race.last.left)
+        state = {"look": look, "seeds": race.seeds, "left": left, "decision": race.decision}
+        found["race"] = {**state, "words": race.words()}
+    return found
 
 
 def _teachers(history: SweepHistory) -> JsonObject:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from kdtune.history.folded import FoldedEvents
 from kdtune.history.gains import Gain
 from kdtune.history.groups import STATES, GroupHistory, State
+from kdtune.history.racing import fixed_seeds, fixed_trainings
 
 
 class SweepHistory(FoldedEvents):
@@ -51,6 +52,22 @@ class SweepHistory(FoldedEvents):
         own, comparisons = self.blocks[block], max(1, self.comparisons)
         found = {n: own.gain(group, comparisons, videos) for n, group in sorted(own.candidates.items())}
         return {number: gain for number, gain in found.items() if gain is not None}
+
+    @property
+    def race_words(self) -> str:
+        """How many trainings the races took, and how many a sweep with fixed seeds would take for the same power; empty
+        without a race."""
+        rules, sizes = self.record.race, list(self.record.blocks.values())
+        if rules is None:
+            return ""
+        took = sum(block.trainings for block in self.blocks.values())
+        so_far = "" if all(block.race is not None and block.race.ended for block in self.blocks.values()) else " so far"
+        controls = max((len(block.controls) for block in self.blocks.values()), default=1)
+        fixed, seeds = fixed_trainings(rules, sizes, max(1, controls)), fixed_seeds(rules, sum(sizes))
+        return (
+            f"The race took {took} trainings{so_far}; {seeds} seeds for every candidate and control, which decide as "
+            f"much, would take {fixed}."
+        )
 
     def counts(self) -> Mapping[State, int]:
         """Return state → number of groups, over all blocks and the teachers; unasked candidates are pending."""

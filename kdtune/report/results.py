@@ -70,8 +70,12 @@ def _tables(found: SweepTrials, most: int | None) -> Iterator[Table]:
     """Yield a table for each block, of `most` candidates, and, if it has refits, one with their figures on test; then
     the teachers' table."""
     objectives, stages = found.history.objectives, list(found.history.record.stages)
+    last = next(reversed(found.history.blocks.values()), None)
     for label, block in found.history.blocks.items():
-        yield _block(block, [trial for trial in found.trials if trial.block == label], objectives, stages, most)
+        race = [] if block.race is None else [f"race: {block.race.words()}"]
+        race += [found.history.race_words] if race and block is last else []
+        own = [trial for trial in found.trials if trial.block == label]
+        yield _block(block, own, objectives, stages, most, notes=race)
         if refits := [trial for trial in found.refits or [] if trial.block == label]:
             tested = [objective.at(split="test") for objective in objectives]
             yield _block(block, refits, tested, stages, None, "trained again on the whole list, ")
@@ -86,6 +90,7 @@ def _block(
     stages: Sequence[str],
     most: int | None,
     what: str = "",
+    notes: Sequence[str] = (),
 ) -> Table:
     metric = objectives[block.place]
     others = [(i, objective) for i, objective in enumerate(objectives) if i != block.place]
@@ -119,8 +124,8 @@ def _block(
     majority = baseline_in(metric, trials)
     title += "" if majority is None else f" (majority baseline {majority:.3f})"
     rest = candidates[len(shown) :]
-    notes = [f"… and {len(rest)} more: {_by_state(rest)}"] if rest else []
-    return Table.of(columns, rows, title, *notes)
+    more = [f"… and {len(rest)} more: {_by_state(rest)}"] if rest else []
+    return Table.of(columns, rows, title, *more, *notes)
 
 
 def _value(trial: TrialRecord, place: int) -> float:
@@ -139,6 +144,8 @@ def _state(trial: TrialRecord) -> str:
     outcome = trial.group.outcome
     if outcome is not None and outcome.stage is not None:
         return f"pruned at {outcome.stage}"
+    if trial.group.dropped is not None:
+        return f"{trial.state}, dropped at look {trial.group.dropped}"
     return trial.state + (f": {trial.error}" if trial.error else "")
 
 
@@ -193,7 +200,7 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
 
 def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) -> JsonObject:
     """Return a trial as in DESIGN 5; `objectives` is the sweep's number of objectives."""
-    asked, outcome = trial.group.asked, trial.group.outcome
+    asked = trial.group.asked
     row: JsonObject = {
         "key": trial.key,
         "candidate": trial.candidate,
@@ -215,8 +222,10 @@ def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) 
     }
     if objectives > 1:
         row["objectives"] = list(trial.values) or [None] * objectives
-    if outcome is not None and outcome.spread is not None:
-        row["spread"] = outcome.spread
+    if (spread := trial.group.spread) is not None:
+        row["spread"] = spread
+    if trial.group.dropped is not None:
+        row["dropped"] = trial.group.dropped
     if asked.refits is not None:
         row["refits"] = asked.refits.group
     if asked.finetuned:

@@ -203,5 +203,7 @@ def _state(entry: Entry, standing: Standing) -> str:
     error = next((trial.error for trial in entry.trials if trial.error), None)
     if entry.state == "failed" and error:
         return f"failed: {error.splitlines()[0][:60]}"
+    if entry.trials[0].group.dropped is not None:
+        return f"{entry.state}, dropped at look {entry.trials[0].group.dropped}"
     pareto = len(standing.history.objectives) > 1 and entry in standing.best
     return entry.state + (", Pareto set" if pareto else "")

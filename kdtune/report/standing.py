@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def state(self) -> State:
-        return joint_state([trial.group for trial in self.trials])
+        return joint_state([trial.group for trial in self.trials if trial.group.kind != "further"])
 
     @property
     def last_stage(self) -> str:
@@ -183,10 +183,11 @@ def sweep_of(trials: SweepTrials) -> SweepReport:
 
 
 def entries_of(trials: Sequence[TrialRecord]) -> tuple[list[Entry], list[Entry]]:
-    """Return the controls and the candidates of one block's trials, each with all its seeds."""
+    """Return the controls and the candidates of one block's trials, each with all its seeds. Further seeds of a race
+    belong to a candidate once a look has seen them."""
     controls: dict[int, list[TrialRecord]] = {}
     candidates: dict[int, list[TrialRecord]] = {}
-    for trial in trials:
+    for trial in (trial for trial in trials if trial.group.kind != "further" or trial.group.counted):
         (controls if trial.is_control else candidates).setdefault(trial.group.number, []).append(trial)
     names = {number: "control" if len(controls) == 1 else f"control {number}" for number in controls}
     return (

@@ -20,6 +20,7 @@ from kdtune.report.page import Heading, Part, Points, Text, as_page, as_text
 from kdtune.report.paper import early_plot, early_words, paper_of, paper_tables
 from kdtune.report.plots import BLOCKS, CANDIDATES, Plot, drawn, gains_plot, stages_plot
 from kdtune.report.plots_space import importance_plot, map_plot, parallel_plot, pareto_plot
+from kdtune.report.races import race_parts
 from kdtune.report.results import mixed_profiles
 from kdtune.report.sections import (
     block_table,
@@ -84,6 +85,7 @@ def parts_of(store: StoreFiles, sweep: SweepReport, importances: Importances) ->
     for i, standing in enumerate(sweep.standings):
         yield Points(block_words(sweep, standing))
         yield block_table(sweep, standing, f"block_{i}")
+    yield from race_parts(sweep)
     yield from _test_parts(sweep, config)
     yield from _paper_parts(sweep, config)
     yield from finetuned_parts(store, sweep)

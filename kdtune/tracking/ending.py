@@ -18,7 +18,7 @@ from kdtune.tracking.record import NOTE, TrackedTrial
 from kdtune.tracking.sweep_text import SweepResult, sweep_result
 
 #: If two groups share a trial, the later kind wins.
-ORDER = ("teacher", "refit", "control", "candidate")
+ORDER = ("teacher", "refit", "control", "candidate", "further")
 #: Characters that MLflow refuses in an alias (all but letters, digits, `_` and `-`), and its maximum length.
 NO_ALIAS, ALIAS_LENGTH = r"[^\w-]+", 255
 
@@ -158,7 +158,7 @@ def tracked_trial(
         "block": asked.block,
         "key": asked.keys[i],
     }
-    tags = {"kdtune.kind": asked.kind, "kdtune.cached": str(cached).lower()}
+    tags = {"kdtune.kind": asked.kind if asked.kind == "refit" else asked.role, "kdtune.cached": str(cached).lower()}
     tags[NOTE] = _note(asked, i)
     tags |= {} if cached or commit is None else commit
     # A refit's objective is measured on test, and would look like one that the search used.
@@ -183,5 +183,5 @@ def _run_name(asked: Asked, i: int) -> str:
         return asked.group
     what = f"{asked.number} · {asked.params[i]['teacher']}" if asked.role == "candidate" else "control"
     what = f"refit of {what}" if asked.kind == "refit" else what
-    seed = f" · seed {asked.seeds[i]}" if len(asked.seeds) > 1 else ""
+    seed = f" · seed {asked.seeds[i]}" if len(asked.seeds) > 1 or asked.kind == "further" else ""
     return f"{what} · {asked.block}{seed}"

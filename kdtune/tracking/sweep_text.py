@@ -93,6 +93,9 @@ def _lines(history: SweepHistory, gains: Mapping[str, Gain | None], videos: Vide
         lines += ["", f"Pareto sets of {names}:", ""]
         lines += [f"- {label}: {_numbers(block)}" for label, block in history.blocks.items()]
     lines += ["", f"Candidates: {', '.join(states) or 'none'}."]
+    if history.record.race is not None:
+        races = [(label, block.race) for label, block in history.blocks.items() if block.race is not None]
+        lines += ["", *(f"- {label}: race: {race.words()}" for label, race in races), "", history.race_words]
     if history.record.refit and not metric.cost:
         rows = []
         for label, block in history.blocks.items():

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
-from kdtune.history.events import Ended, EpochEnd, Event
+from kdtune.history.events import Ended, EpochEnd, Event, Looked
 from kdtune.history.folded import place_of
 from kdtune.history.groups import GroupHistory
 from kdtune.history.progress import picture
@@ -61,17 +61,19 @@ class Plain:
         """Apply an event to the history, and show what is new. The same event may come again."""
         assert self.history is not None, "events come after begin()"
         with self._lock:
-            group = self.history.groups.get(event.group)
-            reached = group.reached.get(place_of(event.row), ()) if group and isinstance(event, EpochEnd) else ()
-            known = isinstance(event, EpochEnd) and event.key in reached
+            known = _is_known(self.history, event)
             group = self.history.apply(event)
-            words = "" if group is None or known else self._words(self.history, group, event)
+            words = "" if known else self._words(self.history, group, event)
             done = f"{self.history.done:3d}/{self.history.total}"
         if words:  # printed outside of our lock, because printing takes the terminal's own lock
             self.say(f"[{time.monotonic() - self.began:6.0f} s · {done}] {words}")
 
-    def _words(self, history: SweepHistory, group: GroupHistory, event: Event) -> str:
-        """Return an event in words; empty for an event that is not printed."""
+    def _words(self, history: SweepHistory, group: GroupHistory | None, event: Event) -> str:
+        """Return an event of `group` in words; empty for an event that is not printed."""
+        if isinstance(event, Looked):
+            return look_words(event)
+        if group is None:  # the sweep no longer has it
+            return ""
         match event:
             case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None and self._shows_stages:
                 reached = group.reached.get(row.stage, {})
@@ -121,6 +123,30 @@ def watcher(stream: TextIO) -> Plain:
     if stream.isatty() and console.is_terminal and not console.is_dumb_terminal:
         return Live(console)
     return Plain(lambda text: print(text, file=stream, flush=True))
+
+
+def _is_known(history: SweepHistory, event: Event) -> bool:
+    """Return whether the history holds the event already, or ignores it."""
+    match event:
+        case EpochEnd(name, key, row):
+            group = history.groups.get(name)
+            return group is not None and key in group.reached.get(place_of(row), ())
+        case Looked():
+            block = history.blocks.get(event.block)
+            return block is None or block.race is None or block.race.known(event)
+        case _:
+            return False
+
+
+def look_words(look: Looked) -> str:
+    """Return what a look of a race found, in words."""
+    reasons: dict[str, list[int]] = {}
+    for number, reason in sorted(look.dropped.items()):
+        reasons.setdefault(reason, []).append(number)
+    found = [f"dropped {', '.join(map(str, numbers))} ({reason})" for reason, numbers in reasons.items()]
+    found += [f"{len(look.left)} left"] if look.decision is None else []
+    found += [f"{look.decision}{f': {look.reason}' if look.reason else ''}"] if look.decision is not None else []
+    return f"{look.block} · race, look {look.number}: {'; '.join(found)}"
 
 
 def end_words(history: SweepHistory, group: GroupHistory) -> str:

@@ -47,9 +47,11 @@ def tables(
     objectives = history.objectives
     heads = ["block", *(begun if state == "running" else state for state in STATES)]
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
+    heads += ["race"] if history.record.race is not None else []
     counts = [[block["block"], *(str(block[state] or "") for state in STATES)] for block in blocks]
     best = [_best(block, objectives) for block in blocks]
-    rows = [[*row, *cells] for row, cells in zip(counts, best, strict=True)]
+    raced = [_race(block) if history.record.race is not None else [] for block in blocks]
+    rows = [[*row, *cells, *race] for row, cells, race in zip(counts, best, raced, strict=True)]
     parts += _fitted(Table.of(heads, rows), width)
     parts += _rest(len(picture["blocks"]) + bool(picture["teachers"]) - len(blocks), "blocks")
     if groups:
@@ -93,6 +95,10 @@ def _best(block: JsonObject, objectives: Sequence[MetricSpec]) -> list[str]:
     if "candidates" in best:
         return [str(len(best["candidates"]))]
     return [best_words(best, objectives), first.gain_text(best["gain"])]
+
+
+def _race(block: JsonObject) -> list[str]:
+    return [block["race"]["words"] if "race" in block else ""]
 
 
 def _group(history: SweepHistory, group: JsonObject) -> list[str]:
