@@ -150,8 +150,9 @@ def usual_figure(group: TrialGroup, i: int, epoch: int) -> float | None:
     weak at the first stage.
     """
     base = 0.2 + 0.05 * epoch + 0.03 * group.asked.seeds[i]
-    if group.kind != "candidate" or group.asked.number is None or group.block is None:
+    if group.asked.role != "candidate" or group.asked.number is None or group.block is None:
         return base
+    i = group.asked.seeds[i]
     early = -0.05 if group.asked.number > 2 and epoch == 2 else 0.0
     if group.block.index == 0:
         steps = (0.0, 0.005, -0.005)

@@ -143,6 +143,24 @@ WRONG = [
         "[0, 8]",
         "must lie above 0",
     ),
+    # Races.
+    ("  seeds: [0, 1]", "  seeds: {race: {most: 1}}", "search.seeds.race.most", "got 1", "greater than or equal to 2"),
+    ("  seeds: [0, 1]", "  seeds: {race: {first: 1}}", "search.seeds.race.first", "got 1", "2"),
+    ("  seeds: [0, 1]", "  seeds: {race: {first: 5, most: 3}}", "search.seeds.race.most", "5, got 3", "5 or more"),
+    ("  seeds: [0, 1]", "  seeds: {race: {margin: 0}}", "search.seeds.race.margin", "got 0", "greater than 0"),
+    ("  seeds: [0, 1]", "  seeds: {race: {frist: 3}}", "search.seeds.race.frist", "did you mean first?", "confidence"),
+    ("  seeds: [0, 1]", "  seeds: {rase: {}}", "search.seeds.rase", "did you mean race?", "race"),
+    *[
+        (
+            "  seeds: [0, 1]",
+            f"  seeds: {{race: {{confidence: {n}}}}}",
+            "search.seeds.race.confidence",
+            f"got {n}",
+            "than",
+        )
+        for n in (0.5, 1.0)
+    ],
+    ("  seed: 0", "  seed: 0\n  controls: []", "search.controls", "got []", "at least 1"),
 ]
 
 
@@ -182,6 +200,18 @@ def test_all_problems_of_a_file_are_in_one_message(tmp_path: Path) -> None:
     for _, new, path, *_ in wrong:
         assert any(f":{line_of(file, new)}: {path}" in p.where for p in caught.value.problems), f"{path} is not named"
     assert len(caught.value.problems) == len(wrong)
+
+
+def test_all_problems_of_a_race_are_in_one_message_with_those_of_set(tmp_path: Path) -> None:
+    race = ("  seeds: [0, 1]", "  seeds: {race: {first: 6, confidence: 1.5}}\n  controls: []")
+    file = write_sweep(tmp_path, race, ("  seed: 0", TWO.format("knn", "gmac, mode: min")))
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(file, ["search.seeds.race.most=4"])
+    told = [str(problem) for problem in caught.value.problems]
+    assert len(told) == 4
+    for words in ("controls: List should", "confidence: should be less than 1, got 1.5", "got 4", "got 2 objectives"):
+        assert any(words in problem for problem in told), words
+    load_sweep(write_sweep(tmp_path, (*race[:1], "  seeds: {race: {}}")), ["search.seeds.race.most=4"])
 
 
 def test_a_problem_does_not_hide_one_at_a_longer_name(tmp_path: Path) -> None:

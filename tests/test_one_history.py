@@ -75,7 +75,22 @@ def killed_and_asked_again(store: StoreFiles) -> None:
     left_by_driver(store.sweep("s"))
 
 
-SWEEPS = [usual, min_objective, cost, two_objectives, killed_and_asked_again]
+RACE = {"seeds": {"race": {"first": 2, "most": 5}}}
+
+
+def raced(store: StoreFiles) -> None:
+    fabricate(store, sweep_of(RACE), usual_figure)
+
+
+def raced_and_killed(store: StoreFiles) -> None:
+    """Its driver was killed between two looks: one candidate has a further seed that no look has seen."""
+    scheduler = fabricate(store, sweep_of(RACE), usual_figure, ends=0)
+    while not any(group.kind == "further" and group.state == "complete" for group in scheduler.history.groups.values()):
+        scheduler = fabricate(store, sweep_of(RACE), usual_figure, ends=1)
+    left_by_driver(store.sweep("s"))
+
+
+SWEEPS = [usual, min_objective, cost, two_objectives, killed_and_asked_again, raced, raced_and_killed]
 
 
 @pytest.fixture(params=SWEEPS, ids=lambda make: make.__name__)
@@ -152,6 +167,7 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
             trials = [t for t in results["trials"] if t["block"] == label]
             base = {t["seed"]: t["objective"] for t in trials if t["control"]}
             own = {t["seed"]: t["objective"] for t in trials if t["candidate"] == leader.number}
+            own = {seed: own[seed] for seed in leader.values()}  # a race's next look will add the others
             gains = [history.metric.gain(value, base[seed]) for seed, value in own.items()]
             assert list(gain.differences) == gains
 
@@ -166,6 +182,24 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
         assert (trial["state"] == "pending") == (trial["key"] not in tracked)
         assert trial["state"] == "pending" or tracked[trial["key"]].state == trial["state"]
         assert f"trial-{trial['key']}" in page
+    # ---- the race ----------------------------------------------------------------------------------------------------
+    for label, block in history.blocks.items() if history.record.race is not None else ():
+        assert block.race is not None
+        words = f"race: {block.race.words()}"
+        assert next(b for b in found["blocks"] if b["block"] == label)["race"]["words"] == block.race.words()
+        assert f"{label}: {words}" in result.text
+        assert history.race_words in result.text
+        assert history.race_words in page
+        dropped = {t["candidate"]: t["dropped"] for t in results["trials"] if t["block"] == label and "dropped" in t}
+        assert dropped == block.race.dropped
+        for number, look in dropped.items():
+            row = next(row for row in table if row["block"] == label and row["candidate"] == str(number))
+            assert row["dropped"] == str(look)
+            i = list(history.blocks).index(label)
+            reported = list(csv.DictReader((store.report("s") / "tables" / f"block_{i}.csv").read_text().splitlines()))
+            shown = next(row["state"] for row in reported if row["trial"] == str(number))
+            assert shown == f"complete, dropped at look {look}"
+
     candidates = Counter(group.state for group in history.groups.values() if group.kind == "candidate")
     counted = result.text.split("Candidates: ")[1]
     assert all(f"{count} {state}" in counted for state, count in candidates.items())

@@ -11,6 +11,7 @@ from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.history.events import EpochEnd, Event, Outcome
+from kdtune.history.race import Looked
 from kdtune.history.record import SweepRecord
 from kdtune.history.rows import epoch_row
 from kdtune.store import TARGET_COUNTS, StoreFiles
@@ -91,6 +92,8 @@ class SweepBooks:
 
     def apply(self, event: Event) -> None:
         """Forward the event to the watcher. Keep what it raises, which Ray Tune would treat as the trial's failure."""
+        if isinstance(event, Looked) and self.scheduler is not None:
+            self._publish_raced(self.scheduler, event)
         if self.raised is None:
             try:
                 self.watcher.apply(event)
@@ -136,6 +139,14 @@ class SweepBooks:
             notes.append(f"{budget}: run the same command with a larger budget to resume the sweep")
         counts = (self.trained, self.found, self.waited, self.targets)
         return Ending(self.sweep.name, code, seconds, *counts, notes, published=not unsent)
+
+    def _publish_raced(self, scheduler: SweepScheduler, look: Looked) -> None:
+        """Send the means over all seeds that a look saw, for every trial of its candidates."""
+        candidates = scheduler.history.blocks[look.block].candidates
+        for candidate in (candidates[number] for number in look.candidates):
+            for part in candidate.parts:
+                for key in part.keys:
+                    self._publish(scheduler.groups[part.name], key, part.state, candidate.objective(), part.cached)
 
     def _publish(self, group: TrialGroup, key: str, state: str, objective: float | None, cached: bool = False) -> None:
         told = tracked_trial(self.store, group.asked, key, state, objective, cached=cached, commit=self.commit)

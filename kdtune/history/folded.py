@@ -72,6 +72,11 @@ class FoldedEvents:
         """Return the group's block, or `teachers` for a teacher."""
         return self.teachers if group.asked.block is None else self.blocks[group.asked.block]
 
+    def candidate_of(self, group: GroupHistory) -> GroupHistory:
+        """Return the candidate whose values include those of `group`, a further seed; every other group is its own."""
+        candidates = self.block_of(group).candidates
+        return candidates.get(group.number, group) if group.kind == "further" and group.counted else group
+
     # ---- events ------------------------------------------------------------------------------------------------------
 
     def apply(self, event: Event) -> GroupHistory | None:

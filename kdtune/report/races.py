@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdtune.history.events import Looked
+from kdtune.history.race import Looked
 from kdtune.report.page import Heading, Part, Text
 from kdtune.report.standing import SweepReport
 from kdtune.tables import Cell, Column, Table, number
@@ -18,8 +18,8 @@ def race_parts(sweep: SweepReport) -> Iterator[Part]:
     yield Heading("The race")
     within = "" if rules.margin is None else f", or within {rules.margin:g} {sweep.metric.unit} of it".rstrip()
     yield Text(
-        f"Every candidate had {rules.first} seeds. A look at the results then dropped the candidates that could not win "
-        f"any more, and gave the others and their control further seeds, {rules.most} at most, until a candidate was "
+        f"Every candidate had {rules.first} seeds. A look at the results then dropped the candidates that could no "
+        f"longer win, and gave the others and their control further seeds, {rules.most} at most, until a candidate was "
         f"better than the control, or all were worse{within}. The intervals of all looks hold together with a "
         f"probability of {rules.confidence:.4g}. {sweep.history.race_words}"
     )

@@ -74,7 +74,7 @@ class SweepEnding:
                 group.asked,
                 key,
                 "running" if is_open else group.state,
-                group.objective(),
+                self.history.candidate_of(group).objective(),
                 cached=group.was_found,
                 commit=self.history.record.commit,
             )

@@ -10,10 +10,11 @@ from typing import TextIO
 from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
-from kdtune.history.events import Ended, EpochEnd, Event, Looked
+from kdtune.history.events import Ended, EpochEnd, Event
 from kdtune.history.folded import place_of
 from kdtune.history.groups import GroupHistory
 from kdtune.history.progress import picture
+from kdtune.history.race import Looked
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.units import duration
