@@ -10,10 +10,11 @@ from kdtune.config.key import digest
 from kdtune.config.metrics import PER_VIDEO
 from kdtune.config.search import Mode
 from kdtune.history.agreement import Answers, Comparison, Spread, answers_bound, seeds_bound, shares_bound
-from kdtune.history.events import EpochRow, epoch_row
+from kdtune.history.events import EpochRow
 from kdtune.history.gains import LEVEL
 from kdtune.history.metric import MetricSpec
 from kdtune.history.record import read_record
+from kdtune.history.rows import epoch_row
 from kdtune.history.trials import Stages, epoch_rows
 from kdtune.names import is_name
 from kdtune.parse import JsonObject

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.events import parsed
+from kdtune.history.rows import parsed
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.files import read_json

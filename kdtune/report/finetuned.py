@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.events import parsed
 from kdtune.history.gains import Family, paired_gain
 from kdtune.history.metric import MetricSpec
+from kdtune.history.rows import parsed
 from kdtune.report.page import Heading, Part
 from kdtune.report.plots import GREY, drawn, figure_of
 from kdtune.report.sections import gain_cells, mean_cell

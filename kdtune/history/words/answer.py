@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdtune.history.blocks import BlockHistory
 from kdtune.history.gains import Gain
-from kdtune.history.groups import BlockHistory, joint_state
+from kdtune.history.groups import joint_state
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos
 from kdtune.history.words.names import control_name, counted, leader_name

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kdtune.config.space import Scalar, value_text
-from kdtune.history.groups import BlockHistory, GroupHistory
+from kdtune.history.blocks import BlockHistory
+from kdtune.history.groups import GroupHistory
 
 #: Short name of a parameter → its sign.
 SIGNS = {"lambda": "λ", "tau": "τ", "alpha": "α"}
