@@ -212,3 +212,28 @@ def test_refits_come_after_the_race_with_all_seeds_of_the_chosen(tmp_path: Path)
         assert set(block.control_values(refit=True)) == set(block.control_values())
         assert label in refit.name
     assert scheduler.history.complete
+
+
+def answered(group: TrialGroup) -> Outcome:
+    """`noisy`, with 60 videos: the figure is their share that is answered rightly."""
+    values, texts = [], []
+    for i, value in enumerate(noisy(group).values[0]):
+        luck = random.Random(f"{group.name} {i}")
+        bars = [random.Random(video).random() for video in range(60)]
+        texts.append("".join(str(int(bar < value + luck.uniform(-0.05, 0.05))) for bar in bars))
+        values.append(texts[-1].count("1") / 60)
+    return Outcome("complete", (tuple(values),), {"late": sum(values) / len(values)}, per_video=tuple(texts))
+
+
+def test_a_readers_gain_is_the_one_that_the_last_look_saw(tmp_path: Path) -> None:
+    for outcome in (noisy, answered):
+        scheduler = drive(raced(), tmp_path / f"{outcome.__name__}.jsonl", outcome=outcome)
+        history = read(scheduler)
+        for block in history.blocks.values():
+            assert block.race is not None
+            for look in block.race.looks:
+                for number in look.dropped if look.decision is None else look.candidates:
+                    gain = block.gain(block.candidates[number])
+                    assert gain is not None
+                    assert (gain.mean, gain.low, gain.high) == pytest.approx(look.gains[number], abs=1e-9)
+                    assert gain.basis == ("seeds and videos" if outcome is answered else "seeds")

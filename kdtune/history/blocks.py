@@ -105,12 +105,20 @@ class BlockHistory:
         """Return the gain of a candidate (or of a refit, over the control's refits) in `metric`, paired by seed.
 
         Return None while no seed is complete in both, and for a candidate that is the control's own trial. See
-        paired_gain for `comparisons` and `videos`.
+        paired_gain for `comparisons` and `videos`; a race has comparisons of its own, which cover all its looks.
         """
         if self.is_control_itself(group):
             return None
-        base = self.control_values(refit=group.kind == "refit")
-        return paired_gain(self.metric, group.values(self.place), base, Family(comparisons), videos)
+        again = group.kind == "refit"
+        values, base, family = group.values(self.place), self.control_values(refit=again), Family(comparisons)
+        if self.race is not None and not again:
+            family = self.race.family(len(values.keys() & base.keys()))
+        if self.place > 0:  # there are outcomes of the first objective alone
+            return paired_gain(self.metric, values, base, family, videos)
+        control = {
+            seed: own for one in self.first_control(again) for seed, own in one.scores(self.metric.metric).items()
+        }
+        return paired_gain(self.metric, values, base, family, videos, group.scores(self.metric.metric), control)
 
     def is_control_itself(self, group: GroupHistory) -> bool:
         """Return whether all trials of the group are the first control's, as for a candidate without a teacher."""

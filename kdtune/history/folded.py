@@ -182,8 +182,8 @@ class FoldedEvents:
     def _end(self, group: GroupHistory | None, ended: Ended) -> GroupHistory | None:
         if group is None:
             return None
-        if any(len(values) != len(group.seeds) for values in ended.outcome.values):
-            what = f"has an end of {group.name} with another number of trials than asked for: the row is skipped"
+        if (wrong := group.misfit(ended.outcome, self.objectives[0].metric)) is not None:
+            what = f"has an end of {group.name} with {wrong}: the row is skipped"
             note_damage(DamageError([Problem(f"the ledger of sweep {self.name}", what)]))
             return None
         if group.outcome is None:

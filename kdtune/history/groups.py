@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
+from kdtune.config.metrics import PER_VIDEO, outcomes
 from kdtune.config.space import Scalar
 from kdtune.history.events import Asked, Kind, Outcome
 from kdtune.history.metric import MetricSpec
@@ -101,10 +102,23 @@ class GroupHistory:
             for seed, value in zip(seeds, values[objective], strict=False)
         }
 
-    def outcomes(self) -> dict[int, str]:
-        """Return seed → the right answers for each video in the first objective's metric (see `Outcome.per_video`)."""
+    def misfit(self, outcome: Outcome, metric: str) -> str | None:
+        """Return what of an outcome cannot be this group's; None if it fits. `metric` is the first objective's."""
+        count, digits = len(self.seeds), "012345"[: PER_VIDEO.get(metric, -1) + 1]
+        if any(len(values) != count for values in outcome.values) or len(outcome.per_video) not in (0, count):
+            return "another number of trials than asked for"
+        wrong = any(not text or set(text) - set(digits) for text in outcome.per_video)
+        return f"outcomes of videos that {metric} cannot have" if wrong else None
+
+    def scores(self, metric: str) -> dict[int, tuple[float, ...]]:
+        """Return seed → the share of right answers of each evaluated video, in the first objective's `metric`, for the
+        seeds whose records hold that."""
         ends = [(part.seeds, part.outcome) for part in self.parts if part.outcome is not None]
-        return {seed: text for seeds, end in ends for seed, text in zip(seeds, end.per_video, strict=False)}
+        return {
+            seed: outcomes(metric, text)
+            for seeds, end in ends
+            for seed, text in zip(seeds, end.per_video, strict=False)
+        }
 
     def objective(self, objective: int = 0) -> float | None:
         """Return the mean of an objective over the seeds; None unless the group is complete."""

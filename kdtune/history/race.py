@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
+from kdtune.history.gains import Family
 from kdtune.history.racing import RaceDecision, RaceRules
 from kdtune.parse import JsonObject
 
@@ -103,6 +104,11 @@ class RaceHistory:
     def seeds(self) -> int:
         """Number of seeds of each candidate that the newest look saw; 0 before the first look."""
         return self.rules.looks[len(self.looks) - 1] if self.looks else 0
+
+    def family(self, seeds: int) -> Family:
+        """Return the family of a candidate's interval after so many seeds: that of the newest look that they suffice
+        for."""
+        return self.rules.family(self.rules.look_at(seeds) or self.rules.first, self.comparisons)
 
     @property
     def next_seeds(self) -> range:

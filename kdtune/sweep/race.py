@@ -6,10 +6,9 @@ decides depends on neither the order in which they ended nor the number of train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kdtune.config.metrics import outcomes
 from kdtune.history.blocks import BlockHistory
 from kdtune.history.gains import VideoScores
 from kdtune.history.groups import GroupHistory
@@ -71,16 +70,15 @@ def _values(groups: Sequence[GroupHistory]) -> dict[int, float]:
 
 def _scores(
     block: BlockHistory, candidates: Sequence[GroupHistory], controls: Sequence[GroupHistory]
-) -> tuple[dict[int, VideoScores], VideoScores]:
+) -> tuple[Mapping[int, VideoScores], VideoScores]:
     """Return the scores of the candidates and of the control: one for each video where all of them have those."""
-    parts = {group.number: [group, *group.further] for group in candidates}
+    parts, metric = {group.number: [group, *group.further] for group in candidates}, block.metric.metric
     every = [controls, *parts.values()]
     values = [_values(groups) for groups in every]
-    texts = [{seed: text for group in groups for seed, text in group.outcomes().items()} for groups in every]
-    lengths = {len(text) for own in texts for text in own.values()}
-    if len(lengths) == 1 and all(own.keys() == known.keys() for own, known in zip(texts, values, strict=True)):
-        metric = block.objectives[0].metric
-        scores: list[VideoScores] = [{seed: outcomes(metric, text) for seed, text in own.items()} for own in texts]
-    else:
+    scores: list[dict[int, Sequence[float]]] = [
+        {seed: own for group in groups for seed, own in group.scores(metric).items()} for groups in every
+    ]
+    lengths = {len(own) for found in scores for own in found.values()}
+    if len(lengths) != 1 or any(own.keys() != known.keys() for own, known in zip(scores, values, strict=True)):
         scores = [{seed: [value] for seed, value in known.items()} for known in values]
     return dict(zip(parts, scores[1:], strict=True)), scores[0]
