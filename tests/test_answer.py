@@ -10,6 +10,8 @@ import pytest
 from watched import GMAC, KNN, a_history, asked
 
 from kdtune.history.events import Ended, Event, Outcome
+from kdtune.history.race import Looked
+from kdtune.history.racing import RaceRules
 from kdtune.history.words.answer import answer
 
 VIDEOS = {"validation": 48, "test": 24}
@@ -37,6 +39,15 @@ def controls(*objectives: Sequence[float], block: str = "all") -> list[Event]:
     return events
 
 
+def raced(decision: Any) -> Looked:
+    """The look of a race that ends it."""
+    failed = decision == "failed"
+    seen: dict[str, Any] = {"control": BASE, "candidates": {0: UNDECIDED}, "leader": None if failed else 0}
+    reason = "a disk is full" if failed else ""
+    return Looked(block="all", number=1, comparisons=1, decision=decision, reason=reason, **seen)
+
+
+RACE = RaceRules(first=3, most=5, margin=20)
 BASE = (0.40, 0.42, 0.38)
 BETTER, WORSE, UNDECIDED = (0.50, 0.521, 0.479), (0.30, 0.321, 0.279), (0.41, 0.40, 0.43)
 #: The sweep's events, its blocks and objectives, and the answer.
@@ -132,10 +143,36 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         [*controls(BASE, block="f=1"), *group("candidate", 0, WORSE, block="f=1")],
         TWO,
         [
-            f"So far, in none of 2 blocks is the best candidate better than scratch in {TITLE}, and in 1 it is worse "
+            f"So far, in none of 2 blocks is the best candidate better than scratch in {TITLE}, in 1 it is worse "
             "(95 % CI, corrected for 1 comparison).",
             "f=1: candidate 0 (c3d) is worse, −10.0 points (−10.2 … −9.8 over 3 seeds, on 48 videos).",
             "No answer yet: the control is pending in f=0.5.",
+        ],
+    ),
+    "a race that has not looked": (
+        [*controls(BASE), *group("candidate", 0, UNDECIDED)],
+        {**ONE, "race": RACE},
+        [
+            f"So far, the data do not decide whether candidate 0 (c3d) is better than scratch in {TITLE}: +1.3 points "
+            "(95 % CI −18.0 … +20.7 over 3 seeds, on 48 videos, corrected for 1 comparison and 2 looks); its race has "
+            "not ended."
+        ],
+    ),
+    "a race within the margin": (
+        [*controls(BASE), *group("candidate", 0, UNDECIDED), raced("within margin")],
+        {**ONE, "race": RACE},
+        [
+            f"Candidate 0 (c3d) is within ±20 points of scratch in {TITLE}: +1.3 points (95 % CI −18.0 … +20.7 over 3 "
+            "seeds, on 48 videos, corrected for 1 comparison and 2 looks)."
+        ],
+    ),
+    "a race that failed": (
+        [*controls(BASE), *group("candidate", 0, UNDECIDED), raced("failed")],
+        {**ONE, "race": RACE},
+        [
+            f"The data do not decide whether candidate 0 (c3d) is better than scratch in {TITLE}: +1.3 points "
+            "(95 % CI −18.0 … +20.7 over 3 seeds, on 48 videos, corrected for 1 comparison and 2 looks); its race "
+            "failed: a disk is full."
         ],
     ),
     "many blocks without an answer": (
@@ -151,7 +188,7 @@ CASES: dict[str, tuple[list[Event], dict[str, Any], list[str]]] = {
         ],
         {"blocks": {f"b{n}": 1 for n in range(5)}},
         [
-            f"In 3 of 5 blocks the best candidate is better than scratch in {TITLE}, and in 1 it is worse (95 % CI, "
+            f"In 3 of 5 blocks the best candidate is better than scratch in {TITLE}, in 1 it is worse (95 % CI, "
             "corrected for 5 comparisons).",
             "Gains are from −10.0 to +10.0 points, with intervals between −18.8 and +21.5.",
         ],

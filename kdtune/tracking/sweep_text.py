@@ -17,7 +17,7 @@ from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos, videos_of
 from kdtune.history.words.answer import answer
-from kdtune.history.words.verdicts import leader_gain, refit_gain, verdict_words
+from kdtune.history.words.verdicts import block_verdict, leader_gain, refit_gain, verdict_words
 from kdtune.store import StoreFiles
 from kdtune.tracking.ranking import Ranking, ranking
 from kdtune.tracking.record import metric_name
@@ -73,7 +73,11 @@ def sweep_result(store: StoreFiles, history: SweepHistory) -> SweepResult:
             metrics[metric_name(f"{prefix}{metric.column}")] = value
         if (gain := gains.get(label)) is not None:
             metrics[metric_name(f"{prefix}gain")] = gain.mean
-    says = {label: verdict_words(gain) for label, gain in gains.items() if gain is not None}
+    says = {
+        label: verdict_words(gain, block_verdict(history.blocks[label], gain))
+        for label, gain in gains.items()
+        if gain is not None
+    }
     verdict = "; ".join(f"{label}: {text}" if several else text for label, text in says.items())
     text = "\n".join([str(answer(history, videos)), "", *_lines(history, gains, videos)])
     if settings:
@@ -123,7 +127,8 @@ def _row(block: BlockHistory, shown: GroupHistory | None, gain: Gain | None, ref
     if gain is None:
         return [control, figure, "–", "–", "–"]
     interval = block.metric.interval_text(gain.low, gain.high)
-    return [control, figure, block.metric.gain_text(gain.mean), interval or "none", gain.verdict]
+    verdict = gain.verdict if refit else block_verdict(block, gain)
+    return [control, figure, block.metric.gain_text(gain.mean), interval or "none", verdict]
 
 
 def _numbers(block: BlockHistory) -> str:

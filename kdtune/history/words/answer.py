@@ -14,7 +14,16 @@ from kdtune.history.groups import joint_state
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos
 from kdtune.history.words.names import control_name, counted, leader_name
-from kdtune.history.words.verdicts import correction, evaluated, evidence, leader_gain, refit_gain, sample, to_decide
+from kdtune.history.words.verdicts import (
+    block_verdict,
+    correction,
+    evaluated,
+    evidence,
+    leader_gain,
+    refit_gain,
+    sample,
+    to_decide,
+)
 from kdtune.parse import printable
 
 #: Maximum number of blocks that an answer names.
@@ -60,14 +69,16 @@ def block_answer(history: SweepHistory, label: str, videos: Videos) -> str:
         return f"{_lacking(block).capitalize()}, so there is no gain to report."
     name, control = leader_name(block, leader), control_name(block)
     by = f"{metric.gain_text(gain.mean, unit=True)} ({evidence(history, gain, evaluated(history, label, videos))})"
-    against, tested = f"than {control} in {metric.title}: {by}", _on_test(history, label, videos)
-    match gain.verdict:
+    against, tested = f"{control} in {metric.title}: {by}", _on_test(history, label, videos)
+    match block_verdict(block, gain):
         case "better":
-            return f"{name[0].upper()}{name[1:]} is better {against}{tested}."
+            return f"{name[0].upper()}{name[1:]} is better than {against}{tested}."
         case "worse":
-            return f"Even the best, {name}, is worse {against}{tested}."
+            return f"Even the best, {name}, is worse than {against}{tested}."
+        case "within margin":
+            return f"{name[0].upper()}{name[1:]} is within {_margin(history)} of {against}{tested}."
         case _:
-            return f"The data do not decide whether {name} is better {against}{to_decide(gain)}{tested}."
+            return f"The data do not decide whether {name} is better than {against}{to_decide(block, gain)}{tested}."
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -75,14 +86,15 @@ def block_answer(history: SweepHistory, label: str, videos: Videos) -> str:
 
 def _overall(history: SweepHistory, known: Mapping[str, tuple[BlockHistory, Gain]], blocks: int) -> str:
     """Return in how many blocks the best candidate is better than the control, and in how many worse."""
-    verdicts = [gain.verdict for _, gain in known.values()]
-    better, worse = verdicts.count("better"), verdicts.count("worse")
+    verdicts = [block_verdict(block, gain) for block, gain in known.values()]
+    better, worse, within = (verdicts.count(verdict) for verdict in ("better", "worse", "within margin"))
     control = control_name(next(iter(known.values()))[0])
     than = f"better than {control} in {history.metric.title}"
     claim = f"In {better} of {blocks} blocks the best candidate is {than}"
     if not better:
         claim = f"In none of {blocks} blocks is the best candidate {than}"
-    claim += f", and in {worse} it is worse" if worse else ""
+    claim += f", in {within} it is within {_margin(history)}" if within else ""
+    claim += f", in {worse} it is worse" if worse else ""
     if all(gain.low is None for _, gain in known.values()):
         return f"{claim}: the data give no intervals."
     return f"{claim} ({correction(next(iter(known.values()))[1].family)})."
@@ -97,9 +109,19 @@ def _in_short(history: SweepHistory, label: str, videos: Videos, gain: Gain) -> 
     over = sample(gain, evaluated(history, label, videos))
     by = f"{metric.gain_text(gain.mean, unit=True)} ({ends} over {over})"
     tested = _on_test(history, label, videos)
-    if gain.verdict == "not decided":
-        return f"{label}: not decided, {name} has {by}{to_decide(gain)}{tested}."
-    return f"{label}: {name} is {gain.verdict}, {by}{tested}."
+    match block_verdict(block, gain):
+        case "not decided":
+            return f"{label}: not decided, {name} has {by}{to_decide(block, gain)}{tested}."
+        case "within margin":
+            return f"{label}: {name} is within {_margin(history)}, {by}{tested}."
+        case verdict:
+            return f"{label}: {name} is {verdict}, {by}{tested}."
+
+
+def _margin(history: SweepHistory) -> str:
+    """Return the margin of the races, as in `±2 points`."""
+    race, unit = history.record.race, history.metric.unit
+    return f"±{0 if race is None else race.margin or 0:g} {unit}".rstrip()
 
 
 def _range(history: SweepHistory, gains: Sequence[Gain]) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from kdtune.history.gains import Family, Gain
+from typing import Literal
+
+from kdtune.history.blocks import BlockHistory
+from kdtune.history.gains import Family, Gain, Verdict
 from kdtune.history.racing import MOST_NEEDED, seeds_needed
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import Videos
 from kdtune.history.words.names import counted
+
+#: A gain's verdict; in a race also that the best candidate is within ±margin of the control.
+BlockVerdict = Verdict | Literal["within margin"]
+
+
+def block_verdict(block: BlockHistory, gain: Gain) -> BlockVerdict:
+    """Return the decision of a block's race, or the verdict of its best candidate's gain while none has decided."""
+    decision = None if block.race is None else block.race.decision
+    return gain.verdict if decision is None or decision == "failed" else decision
 
 
 def leader_gain(history: SweepHistory, label: str, videos: Videos) -> Gain | None:
@@ -36,9 +48,11 @@ def evaluated(history: SweepHistory, label: str, videos: Videos, split: str | No
 # ---- words -----------------------------------------------------------------------------------------------------------
 
 
-def verdict_words(gain: Gain) -> str:
-    """Return the verdict with its error rate, as in `better (95 % CI, corrected for 16 comparisons)`."""
-    return gain.verdict if gain.verdict == "not decided" else f"{gain.verdict} ({correction(gain.family)})"
+def verdict_words(gain: Gain, verdict: BlockVerdict | None = None) -> str:
+    """Return the verdict with its error rate, as in `better (95 % CI, corrected for 16 comparisons)`; default: the
+    gain's."""
+    verdict = gain.verdict if verdict is None else verdict
+    return verdict if verdict == "not decided" else f"{verdict} ({correction(gain.family)})"
 
 
 def correction(family: Family, ends: str = "") -> str:
@@ -71,9 +85,14 @@ def sample(gain: Gain, videos: int | None) -> str:
             return seeds + (f", on {counted(videos, 'video')}" if videos else "")
 
 
-def to_decide(gain: Gain) -> str:
+def to_decide(block: BlockHistory, gain: Gain) -> str:
     """Return what would decide an undecided gain, to end a sentence; empty if the data do not tell."""
-    more = seeds_needed(gain)
+    race = block.race
+    if race is not None and not race.ended:
+        return "; its race has not ended"
+    if race is not None and race.last is not None and race.decision == "failed":
+        return f"; its race failed: {race.last.reason}"
+    more = seeds_needed(gain, None if race is None else race.rules)
     if more:
         return f"; about {counted(more, 'more seed')} would decide"
     if gain.low is None:
