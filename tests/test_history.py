@@ -177,6 +177,21 @@ def test_gains_are_paired_by_seed_and_better_is_positive() -> None:
     assert (block["best"]["gain"], picture(history)["unit"]) == (0.375, "nats")
 
 
+@pytest.mark.parametrize("other", ["", "10", "00000000"])
+def test_gains_use_the_outcomes_of_each_video_unless_they_contradict_the_values(other: str) -> None:
+    """Two seeds on 8 videos: the interval covers seeds and videos. Without these outcomes equal seeds give none."""
+    history = a_history()
+    for seed, text in enumerate(("10000001", "00000011")):
+        history.apply(control := asked("control", 0, seed))
+        history.apply(Ended(control.group, Outcome("complete", ((0.25,),), per_video=(text,))))
+    texts = ("11000011", other or "01000111")
+    history.apply(candidate := asked("candidate", 0, 0, 1))
+    history.apply(Ended(candidate.group, Outcome("complete", ((0.5, 0.5),), per_video=texts)))
+    gain = history.gains("f=1")[0]
+    assert gain.mean == 25
+    assert (gain.basis, gain.videos) == ((None, None) if other else ("seeds and videos", 8))
+
+
 def test_the_best_is_the_search_s_and_the_leader_is_its_best_in_what_gains_are_said_of() -> None:
     history = a_history(GMAC, KNN)
     for number, values in enumerate([(2.0, 0.5), (1.0, 0.25), (3.0, 0.5)]):

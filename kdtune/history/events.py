@@ -129,6 +129,8 @@ class EpochRow:
     """The name of the stage that ends with this epoch."""
     evaluation: Mapping[str, Mapping[str, FiniteFloat]] | None = None
     """Split → metric → value, for epochs with an evaluation: stages, and epochs between them if configured."""
+    per_video: Mapping[str, Mapping[str, str]] | None = None
+    """Split → metric → how each video was answered, for stages (see kdtune.config.metrics.outcomes)."""
     weights_sha256: str | None = None
 
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Literal
 
+from kdtune.config.metrics import PER_VIDEO, outcomes
 from kdtune.history.intervals.means import paired_interval, videos_interval
 from kdtune.history.intervals.shares import shares_interval
 from kdtune.history.metric import MetricSpec
@@ -111,14 +113,16 @@ def paired_gain(
     """Return the gain of `values` over `control`, both seed → value, in `metric.unit`; None if no seed has both.
 
     Each seed is compared with the control of the same seed. `videos` is the number of evaluated videos, if known.
-    `scores` and `control_scores` are the trials' scores of each video, whose means are the values; they are used if
-    they are there for every compared seed.
+    `scores` and `control_scores` are the trials' scores of each video. They are used if they are there for every
+    compared seed and have the values as their means.
     """
     seeds = [seed for seed in values if seed in control]
     if not seeds:
         return None
     ours, base = [values[seed] for seed in seeds], [control[seed] for seed in seeds]
     pairs = _pairs(seeds, scores or {}, control_scores or {})
+    if pairs is not None and not all(map(_agree, pairs, zip(ours, base, strict=True))):
+        pairs = None
     largest = 1.0 if metric.percent else math.inf
     gain = gain_over(ours, base, metric.sign, family, videos if metric.is_share else None, pairs, largest)
     low, high = (None if end is None else metric.scaled(end) for end in (gain.low, gain.high))
@@ -126,6 +130,18 @@ def paired_gain(
     part = gain.videos_part * metric.scaled(1.0) ** 2
     mean = metric.scaled(gain.mean)
     return Gain(mean, differences, low, high, gain.basis, tuple(seeds), gain.videos, gain.paired, part, family)
+
+
+def video_scores(metric: MetricSpec, texts: Mapping[int, str]) -> VideoScores:
+    """Return the scores of each video from seed → text of a row's `per_video`, without texts that `metric` cannot have.
+
+    A metric without outcomes of each video has none.
+    """
+    found: dict[int, Sequence[float]] = {}
+    for seed, text in texts.items() if metric.column in PER_VIDEO else ():
+        with suppress(ValueError):  # a damaged row
+            found[seed] = outcomes(metric.column, text)
+    return found
 
 
 #: For each seed, the scores of the videos by the trial and by the control.
@@ -139,6 +155,11 @@ def _pairs(seeds: Sequence[int], scores: VideoScores, control: VideoScores) -> P
     pairs = [(scores[seed], control[seed]) for seed in seeds]
     counts = {len(one) for pair in pairs for one in pair}
     return pairs if len(counts) == 1 and min(counts) > 1 else None
+
+
+def _agree(pair: tuple[Sequence[float], Sequence[float]], values: tuple[float, float]) -> bool:
+    """Return whether the scores' means are the values."""
+    return all(math.isclose(fmean(one), value, abs_tol=1e-9) for one, value in zip(pair, values, strict=True))
 
 
 def gain_over(

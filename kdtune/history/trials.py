@@ -23,6 +23,8 @@ from kdtune.store.seal import passed_over
 
 #: Stage → split → metric → value.
 Stages = Mapping[str, Mapping[str, Mapping[str, float]]]
+#: Stage → split → metric → how each video was answered.
+StageOutcomes = Mapping[str, Mapping[str, Mapping[str, str]]]
 Profile = Mapping[str, Scalar]
 
 
@@ -69,6 +71,8 @@ class TrialRecord:
     """The trial's result; None if it was not trained to its end in this sweep."""
     span: tuple[float, float] | None = None
     """When its first epoch began and its last one ended, in seconds since 1970; None if that is not known."""
+    outcomes: StageOutcomes = field(default_factory=dict, repr=False)
+    """How each video was answered at the stages that record it."""
 
     @property
     def key(self) -> str:
@@ -138,6 +142,10 @@ class TrialRecord:
         if self.values and metric in self.objectives:
             return self.values[self.objectives.index(metric)]
         return metric.value_of(self.stages, self.cost or {})
+
+    def answered(self, metric: MetricSpec) -> str:
+        """Return how each video was answered in a metric; empty if that is not recorded."""
+        return self.outcomes.get(metric.stage, {}).get(metric.split, {}).get(metric.column, "")
 
 
 @dataclass(frozen=True)
@@ -220,11 +228,12 @@ def _record(store: StoreFiles, group: GroupHistory, i: int, objectives: Sequence
     if group.asked.finetuned and state != "pruned":
         rows = rows + epoch_rows(store.trial(group.asked.finetuned[i]))
     stages = {row.stage: row.evaluation for row in rows if row.stage is not None and row.evaluation is not None}
+    answers = {row.stage: row.per_video for row in rows if row.stage is not None and row.per_video is not None}
     seconds = sum(row.seconds for row in rows)
     dated = [row for row in rows if row.at > 0]
     span = (min(row.at - row.seconds for row in dated), max(row.at for row in dated)) if dated else None
     weights = weights if end is None else end.weights_sha256
-    return TrialRecord(group, i, state, epochs, stages, seconds, weights, objectives, end, span)
+    return TrialRecord(group, i, state, epochs, stages, seconds, weights, objectives, end, span, answers)
 
 
 def epoch_rows(files: TrialFiles) -> list[EpochRow]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.gains import Family, paired_gain
+from kdtune.history.gains import Family
 from kdtune.history.metric import MetricSpec
 from kdtune.history.rows import parsed
 from kdtune.report.page import Heading, Part
@@ -61,14 +61,13 @@ def finetuned_table(sweep: SweepReport) -> Table | None:
     shown = [TOP1, TOP1.other("f1"), TOP1.at(split="test")]
     rows, keys = [], []
     for standing in sweep.standings:
-        base = standing.controls[0].finals(TOP1) if standing.controls else {}
         for entry in [*standing.controls, *standing.candidates]:
-            values = entry.finals(TOP1)
-            if not values:
+            if not entry.finals(TOP1):
                 continue
             tested = entry.is_control or entry in standing.best
             own = standing.history.is_control_itself(entry.trials[0].group)
-            gain = None if entry.is_control or own else paired_gain(TOP1, values, base, Family(sweep.comparisons))
+            compared = standing.controls and not entry.is_control and not own
+            gain = entry.gain(standing.controls[0], TOP1, Family(sweep.comparisons)) if compared else None
             cells = [Cell(standing.block), Cell(entry.described(sweep.varied_in(standing)))]
             cells += [mean_cell(entry, m) if m.split != "test" or tested else Cell("") for m in shown]
             rows.append([*cells, *gain_cells(gain, TOP1)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kdtune.config.space import Scalar
 from kdtune.history.blocks import BlockHistory
-from kdtune.history.gains import Family, Gain, paired_gain
+from kdtune.history.gains import Family, Gain, paired_gain, video_scores
 from kdtune.history.groups import State, joint_state
 from kdtune.history.metric import MetricSpec
 from kdtune.history.sweep import SweepHistory
@@ -60,6 +60,14 @@ class Entry:
         """Return seed → value, for complete trials only."""
         complete = [trial for trial in self.trials if trial.group.state == "complete"]
         return Entry(self.name, complete).values(metric)
+
+    def gain(self, control: Entry, metric: MetricSpec, family: Family, videos: int | None = None) -> Gain | None:
+        """Return the gain over `control` of the complete trials, paired by seed; see paired_gain for `videos`."""
+        ours, theirs = (
+            video_scores(metric, {trial.seed: trial.answered(metric) for trial in entry.trials})
+            for entry in (self, control)
+        )
+        return paired_gain(metric, self.finals(metric), control.finals(metric), family, videos, ours, theirs)
 
     def text(self, metric: MetricSpec) -> str:
         """Return the mean over the seeds, with the standard deviation (n − 1) if there are several."""
@@ -161,10 +169,9 @@ class SweepReport:
             _, best = self.refitted(standing)
             gains = {entry.name: own.gain(entry.trials[0].group, comparisons, videos) for entry in best}
         elif standing.controls:
-            base = standing.controls[0].finals(metric)
-            family = Family(comparisons)
+            base, family = standing.controls[0], Family(comparisons)
             compared = [entry for entry in best if not own.is_control_itself(entry.trials[0].group)]
-            gains = {e.name: paired_gain(metric, e.finals(metric), base, family, videos) for e in compared}
+            gains = {e.name: e.gain(base, metric, family, videos) for e in compared}
         return best, {name: gain for name, gain in gains.items() if gain is not None}
 
 
