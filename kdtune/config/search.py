@@ -142,6 +142,9 @@ class ResourceConfig(Section):
     """GiB of memory to reserve for a trial. If left out, trials are packed by cores and GPUs only."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Extra processes of a trial that draw and read its batches ahead. Their number changes no bit."""
+    same_device: bool | None = None
+    """Whether a block's trials keep to one device model of a cluster, so that gains compare like with like. Default: if
+    they train on GPUs. Processors need labels for it (`ray start --labels kdtune-cpu=MODEL`)."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """Number of times that a failed trial is restarted from its checkpoint before it is marked failed."""
 

@@ -13,11 +13,10 @@ from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
-from kdtune.clips.machine import GIB
-from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.backend import Stuck
 from kdtune.execute.cluster.connect import ClusterWatch, connected
+from kdtune.execute.cluster.devices import DeviceWatch, Request, choose_devices
 from kdtune.execute.cluster.local import HERE, RESUME
 from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.cluster.ray_private import error_of
@@ -82,6 +81,11 @@ class TuneSearcher(Searcher):
         """Report to the queue that a group's actor has ended, with or without `error`."""
         self.queue.ended(self._groups.pop(trial_id), error)
 
+    @property
+    def blocks(self) -> list[str | None]:
+        """The blocks of the groups that run or wait for a machine."""
+        return [group.asked.block for group in self._groups.values()]
+
     # Ray pickles a search algorithm and its callbacks to restore them later. Our snapshot is the ledger.
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -96,8 +100,8 @@ class TuneSearcher(Searcher):
 class TuneCallback(tune.Callback):
     """Forwards Ray Tune's events to the queue, and checks for reasons to stop."""
 
-    def __init__(self, searcher: TuneSearcher, cluster: ClusterWatch) -> None:
-        self.searcher, self.queue, self.cluster = searcher, searcher.queue, cluster
+    def __init__(self, searcher: TuneSearcher, cluster: ClusterWatch, devices: DeviceWatch | None) -> None:
+        self.searcher, self.queue, self.cluster, self.devices = searcher, searcher.queue, cluster, devices
         self._nodes: dict[str, set[str]] = {}
         """Tune's id of a trial → ids of the nodes that may run it."""
 
@@ -108,6 +112,8 @@ class TuneCallback(tune.Callback):
         self.queue.stopping.look()
         if self.cluster.gone:
             raise ClusterGone
+        if self.devices is not None:
+            self.devices.look(self.searcher.blocks)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._nodes[trial.trial_id] = {node["NodeID"] for node in alive_nodes()}
@@ -152,12 +158,17 @@ def run_in_tune(
         stack.enter_context(log_level("ray.tune", logging.CRITICAL))  # the sweep reports failed trials itself
         cluster = stack.enter_context(closing(ClusterWatch(lambda: stuck(gone))))
         searcher = TuneSearcher(queue, needs)
-        problems = check_resources(resources, [node["Resources"] for node in alive_nodes()])
-        problems += check_nodes(needs) if needs is not None else []
-        if problems:
+        nodes = alive_nodes()
+        problems = check_resources(resources, [node["Resources"] for node in nodes])
+        lacking, processors = check_nodes(needs) if needs is not None else ([], [])
+        if problems := problems + lacking:
             raise ResourceError(problems)
+        devices = None
+        if address is not None:
+            blocks = [block.label for block in queue.sweep.blocks()]
+            devices = choose_devices(queue.stopping.files, blocks, resources, nodes, processors, say)
         tuner = tune.Tuner(
-            tune.with_resources(TrialWorker, _resources(resources)),
+            tune.with_resources(TrialWorker, Request(resources, devices)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -167,7 +178,7 @@ def run_in_tune(
             run_config=tune.RunConfig(
                 name=queue.sweep.name,
                 storage_path=str(scratch / "tune"),
-                callbacks=[TuneCallback(searcher, cluster)],
+                callbacks=[TuneCallback(searcher, cluster, None if devices is None else DeviceWatch(devices, say))],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -208,9 +219,3 @@ def _in_a_thread(work: Callable[[], object], stopping: Stopping) -> None:
             stopping.cancel.asked = stopping.cancel.interrupted = True
     if raised:
         raise raised[0]
-
-
-def _resources(resources: ResourceConfig) -> dict[str, float]:
-    """Return the resources of a trial under Ray's names; memory in bytes."""
-    memory = {} if resources.memory is None else {"memory": resources.memory * GIB}
-    return {"cpu": resources.cpu, "gpu": resources.gpu, **memory}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdtune.store.records import LEDGER_ROW, RESULT, SWEEP_RECORD
+from kdtune.store.records import DEVICES, LEDGER_ROW, RESULT, SWEEP_RECORD
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ KINDS = (
     Kind("sweeps/*/ledger_*.jsonl", "the candidates of a sweep", _LEDGER, LEDGER_ROW),
     Kind("sweeps/*/mlflow.jsonl", "ids of MLflow's runs", "`publish` finds them again", ("uri", "runs")),
     Kind("sweeps/*/driver.json", "a sweep's driver", "the sweep's next run", ("host", "pid", "since", "address")),
+    Kind("sweeps/*/devices.json", "the blocks' device models", "the sweep's next run chooses again", DEVICES),
     Kind("sweeps/*/job.json", "a sweep's Ray job", "`submit` again", ("address", "submission_id")),
     Kind("clips/*/verified.json", "the last check of frames", _CHECKED),
 )

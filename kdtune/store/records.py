@@ -19,6 +19,8 @@ from kdtune.urls import redact
 SWEEP_RECORD = ("name", "ledger", "blocks", "objectives", "stages")
 #: Keys of every trial's result.
 RESULT = ("epochs", "stages", "weights_sha256", "seconds", "profile")
+#: Keys of the record of the blocks' device models.
+DEVICES = ("label", "blocks")
 #: Keys of every row of a ledger.
 LEDGER_ROW = ("event", "group")
 
@@ -173,6 +175,8 @@ class SweepFiles(_Folder):
     mlflow = _File("mlflow.jsonl")
     #: Host, process and start of the sweep's driver; written again every few seconds, and removed when it ends.
     driver = _File("driver.json")
+    #: On a cluster, the device model that each block keeps to.
+    devices = _File("devices.json")
     #: The sweep file as last submitted, for the job to read.
     submitted = _File("submitted.yaml")
     #: The Ray job of the last submission: the cluster's address and the job's id.

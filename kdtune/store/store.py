@@ -13,7 +13,7 @@ A store is a folder that all machines share, or a URL of which each machine has 
                                           checkpoint.pt  checkpoint_before.pt
                                           stage_<stage>.pt  classes_<stage>.json
   sweeps/<name>/                          sweep.json  ledger_<digest>.jsonl  study_<digest>.log  mlflow.jsonl
-                                          driver.json  submitted.yaml  job.json  stop
+                                          driver.json  submitted.yaml  job.json  devices.json  stop
   reports/<name>/                         from `report`: report.html  report.md  plots/  tables/
   measured/<shape>.json                   from `plan --measure`: the speed of trials of a shape
   mirror/                                 in a working copy: the last state that was the same behind the URL

@@ -23,6 +23,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdtune import __version__
+from kdtune.clips.machine import processor
 from kdtune.config.key import TRAINER_SEMANTICS
 from kdtune.errors import Problem, StoreError
 from kdtune.store import StoreFiles
@@ -66,6 +67,10 @@ class Needs:
                 yield replace(self, held_lock=name)
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
+
+    def report(self) -> tuple[list[Problem], str]:
+        """Return what this machine lacks, and the name of its processor."""
+        return self.problems(), processor()
 
     def problems(self) -> list[Problem]:
         """Return what this machine lacks."""
@@ -128,9 +133,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_nodes(needs: Needs) -> list[Problem]:
-    """Return what nodes with a CPU lack to train. Ray must be connected to their cluster."""
-    look = ray.remote(num_cpus=0, max_retries=0)(Needs.problems)
+def check_nodes(needs: Needs) -> tuple[list[Problem], list[str]]:
+    """Return what nodes with a CPU lack to train, and the names of their processors.
+
+    Ray must be connected to their cluster.
+    """
+    look = ray.remote(num_cpus=0, max_retries=0)(Needs.report)
     deadline = time.monotonic() + ANSWER_S
     asked = {}
     for node in alive_nodes():
@@ -138,10 +146,12 @@ def check_nodes(needs: Needs) -> list[Problem]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[node["NodeID"]] = node, look.options(scheduling_strategy=there).remote(needs)
     problems: list[Problem] = []
+    processors: list[str] = []
     for node_id, (node, answer) in asked.items():
         try:
-            lacking: list[Problem] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            lacking, name = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             problems += lacking
+            processors.append(name)
         except RayError as error:
             if all(other["NodeID"] != node_id for other in alive_nodes()):
                 continue  # it has left the cluster and gets no trial
@@ -150,7 +160,7 @@ def check_nodes(needs: Needs) -> list[Problem]:
             what = late if isinstance(error, GetTimeoutError) else f"cannot run kdtune: {last}"
             where = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
             problems.append(Problem(where, what, "kdtune installed as on the driver's machine"))
-    return problems
+    return problems, processors
 
 
 def alive_nodes() -> list[dict[str, Any]]:
