@@ -21,7 +21,7 @@ from kdtune.clips.machine import GIB
 from kdtune.config.search import ResourceConfig
 from kdtune.errors import Problem, ResourceError
 from kdtune.execute.cluster.nodes import alive_nodes
-from kdtune.history.events import parsed
+from kdtune.history.rows import parsed
 from kdtune.store import SweepFiles
 from kdtune.store.files import read_json, write_json
 from kdtune.store.records import DEVICES
