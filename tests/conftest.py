@@ -10,12 +10,12 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 import yaml
 from databases import empty_database
-from helpers import CPU, ROOT, SMALL_CLIP, TEACHER, link_clips
+from helpers import CPU, ROOT, SMALL_CLIP, TEACHER, link_clips, short_videos
 from s3 import BUCKET, Machines, S3Server, weed
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -50,18 +50,19 @@ CLASSES, GROUPS, CLIPS = ("SpinLeft", "Rise", "Grow", "Shake"), 5, 2
 
 
 class OneCluster(LoadScopeScheduling):
-    """One worker, from the start, runs all files that need the shared Ray cluster; it and its sweep are made once.
+    """One worker, from the start, runs all files that need the shared Ray cluster or sweep, which are made once.
 
     What a file makes once for its tests is made by one worker, too."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if _needs_ray(file) else file if _shares(file) else nodeid
+        return "sweep" if _sweeps(file) else file if _shares(file) else nodeid
 
 
 @cache
-def _needs_ray(file: str) -> bool:
-    return "ray_address" in (ROOT / file).read_text()
+def _sweeps(file: str) -> bool:
+    text = (ROOT / file).read_text()
+    return "ray_address" in text or "swept: tuple[Path, Ending]" in text
 
 
 @cache
@@ -100,9 +101,10 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def videos(shared_folder: Path) -> Path:
-    """A folder of 40 real video files. Tests only read it."""
+    """A folder of 40 real video files of about two seconds. Tests only read it."""
     root = shared_folder / "synthetic"
-    make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)  # once: the set is locked while it is made
+    with short_videos():
+        make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)  # once: the set is locked while it is made
     return root
 
 
@@ -111,7 +113,7 @@ def trial_form(videos: Path) -> dict[str, Any]:
     """A raw trial of two epochs, which takes about two seconds."""
     return {
         "data": {"dataset": "synthetic", "root": str(videos), "validation": 0.3},
-        "clip": {"frames": 8, "size": 32},
+        "clip": {"frames": 8, "size": 24},
         "student": {"backbone": "r3d", "width": 4},
         "loss": {"negatives": 16},
         "evaluation": {"clips": 2},
@@ -168,9 +170,10 @@ def sweep_file(sweep_form: dict[str, Any], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def eight_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8 real video files, for tests that change files instead of training on them."""
+    """A folder of 8 real video files of about two seconds, for tests that change files instead of training on them."""
     root = tmp_path_factory.mktemp("eight") / "set"
-    make_synthetic(root, classes=("SpinLeft", "Rise"), groups=2, clips=2)
+    with short_videos():
+        make_synthetic(root, classes=("SpinLeft", "Rise"), groups=2, clips=2)
     return root
 
 
@@ -196,6 +199,16 @@ def store(tmp_path: Path) -> StoreFiles:
 def uri(tmp_path: Path) -> str:
     """The URI of an MLflow database without runs."""
     return empty_database(tmp_path / "mlflow" / "mlflow.db")
+
+
+@pytest.fixture
+def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save plots as empty pictures, for tests of a report's words: rendering takes most of a report's time."""
+
+    def save(_: object, file: BinaryIO, format: str, **more: object) -> None:
+        file.write(b"<svg/>" if format == "svg" else b"")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
 
 
 @pytest.fixture
@@ -288,14 +301,13 @@ def ray_address(machine: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def swept(
-    sweep_file: Path, prepared: Session, ray_address: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Ending]:
-    """The store and the result of that sweep, undisturbed, with two workers in parallel."""
+def swept(sweep_file: Path, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ending]:
+    """The store and the result of that sweep, undisturbed, in this process. Ray's sweeps are compared with it."""
+    from kdtune.execute.in_process import InProcess
     from sweeps import run
 
     store = tmp_path_factory.mktemp("swept") / "runs"
     link_clips(prepared.store.root, store)
-    end, said = run(sweep_file, store, ray_address)
+    end, said = run(sweep_file, store, InProcess())
     assert end.exit_code == EXIT_OK, said
     return store, end

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from kdtune.cli import main
+from kdtune.clips import motion, synthetic
 from kdtune.clips.frames.store import ClipStore
 from kdtune.clips.video.decode import decode
 from kdtune.config.sections import ClipConfig
@@ -57,9 +59,18 @@ def kdtune(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subp
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def kdtune_here(*arguments: str, cwd: Path = ROOT, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+class Screen(io.StringIO):
+    """Says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def kdtune_here(
+    *arguments: str, cwd: Path = ROOT, store: Path | None = None, stream: type[io.StringIO] = io.StringIO
+) -> subprocess.CompletedProcess[str]:
     """Run a command in this process, which saves a process's start where the process is not what is tested."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = stream(), stream()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         for name, value in _places(store).items():
@@ -150,6 +161,15 @@ def stopped(config: TrialConfig, store: StoreFiles, prepared: Session, epoch: in
             break
     run.close()
     return session.files(config)
+
+
+@contextmanager
+def short_videos() -> Iterator[None]:
+    """Give synthetic videos half of their frames: drawing, encoding and decoding them takes most of many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(motion, "FRAMES", (44, 52))
+        patch.setattr(synthetic, "WORTH_WORKERS", 1000)  # made in this process, where the patch holds
+        yield
 
 
 def decoded(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:

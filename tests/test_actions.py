@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, bits, session_of, train
+from helpers import CPU, bits, session_of, short_videos, train
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
 from kdtune.clips.dataset import TrialData
@@ -66,7 +66,7 @@ def test_an_action_sample_is_one_clip_with_the_videos_label(finetuning: TrialCon
     assert config is not None
     data = TrialData.of(config, prepared.clips(config))
     batch = training_samples(config, data, 1, np.arange(6), CPU)
-    assert batch.clips.shape == (6, 1, 3, 8, 32, 32)
+    assert batch.clips.shape == (6, 1, 3, 8, 24, 24)
     assert batch.labels.tolist() == data.labels[data.order[:6]].tolist()
     # Fine-tuning only crops, so a frame's pixels are among those of the video's frames.
     again = training_samples(config, data, 1, np.array([5, 0]), CPU)
@@ -170,7 +170,8 @@ def test_fine_tuning_on_another_data_set_has_that_sets_classes(
 ) -> None:
     """As in fine-tuning from UCF101 to HMDB51."""
     root = tmp_path / "others"
-    make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=4, clips=2)
+    with short_videos():
+        make_synthetic(root, classes=("SpinRight", "Fall", "Shrink"), groups=4, clips=1)
     data = {"dataset": "synthetic", "root": str(root), "validation": 0.4}
     assert finetuning.finetune is not None
     finetune = {**finetuning.finetune.model_dump(by_alias=True), "data": data, "epochs": 1}
@@ -198,10 +199,10 @@ def test_action_figures_are_scikit_learns_on_the_mean_of_the_clips_logits(
     network, rows = network_of(finetuned, config, data), getattr(data, split)
     mean, std = (np.array(x, np.float32) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     height, width = config.clip.stored_size
-    top, left = (height - 32) // 2, (width - 32) // 2
+    top, left = (height - 24) // 2, (width - 24) // 2
     logits = []
     for row in rows:
-        video = np.asarray(data.clips.frames(row))[:, top : top + 32, left : left + 32]
+        video = np.asarray(data.clips.frames(row))[:, top : top + 24, left : left + 24]
         each = []
         for centre in np.linspace(4, len(video) - 4, config.evaluation.clips):  # like PCL's test clips
             start = int(centre - 4)

@@ -45,7 +45,7 @@ def asked_and_ended(store: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_a_sweep_that_a_budget_and_a_request_end_resumes_to_the_same_results(
     backend: Backend, swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, tmp_path: Path
 ) -> None:
-    """The reference is an undisturbed sweep through Ray, two trials at a time, without loader workers."""
+    """The reference is an undisturbed sweep in this process, without loader workers."""
     link_clips(prepared.store.root, tmp_path)
     end, said = run(sweep_file, tmp_path, backend, ("stop.trials=3",))
     assert (end.exit_code, end.trained) == (EXIT_OK, 3), said

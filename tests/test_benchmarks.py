@@ -80,7 +80,7 @@ def test_training_tuples(other: ModuleType, tiny: TrialConfig, listed: list[tupl
     torch.manual_seed(0)
     tuples = other.Tuples(listed, tiny, train=True)
     samples = [tuples[i % len(listed)] for i in range(60)]
-    assert {clips.shape for clips, _, _ in samples} == {(3, 3, 8, 32, 32)}
+    assert {clips.shape for clips, _, _ in samples} == {(3, 3, 8, 24, 24)}
     assert all(clips.isfinite().all() for clips, _, _ in samples)
     counts = np.bincount([label for _, label, _ in samples], minlength=PRETEXT_CLASSES)
     assert counts[:4].min() >= 5  # about .225 of 60 each; a remote clip needs more room

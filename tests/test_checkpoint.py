@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,21 @@ def config(trial_form: dict[str, Any]) -> TrialConfig:
 @pytest.fixture(scope="module")
 def undisturbed(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
     return train(config, StoreFiles(tmp_path_factory.mktemp("undisturbed")), prepared)
+
+
+@pytest.fixture(scope="module")
+def stopped_at_3(config: TrialConfig, prepared: Session, tmp_path_factory: pytest.TempPathFactory) -> TrialFiles:
+    """The trial stopped after its third epoch, with checkpoints of the second and the third."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdtune.train.state.CHECKPOINT_SHARE", math.inf)
+        return stopped(config, StoreFiles(tmp_path_factory.mktemp("stopped")), prepared, 3)
+
+
+@pytest.fixture
+def begun(stopped_at_3: TrialFiles, tmp_path: Path) -> TrialFiles:
+    """A copy of that trial with its teacher, in a store of its own."""
+    shutil.copytree(stopped_at_3.folder.parents[1], tmp_path, dirs_exist_ok=True)
+    return StoreFiles(tmp_path).trial(stopped_at_3.key)
 
 
 class Stop(Exception):
@@ -140,11 +156,12 @@ def test_long_epochs_have_checkpoints_within(
     assert at == [place for epoch in (0, 0, 1, 2, 3) for place in of_an_epoch(epoch)]
 
 
-def test_a_checkpoint_of_another_version_says_so(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, StoreFiles(tmp_path), prepared, 1)
-    parts = read_checkpoint(files.checkpoint)
+def test_a_checkpoint_of_another_version_says_so(
+    config: TrialConfig, prepared: Session, begun: TrialFiles, tmp_path: Path
+) -> None:
+    parts = read_checkpoint(begun.checkpoint)
     del parts["samples"]
-    torch.save({**parts, "sha256": content_digest(parts)}, files.checkpoint)
+    torch.save({**parts, "sha256": content_digest(parts)}, begun.checkpoint)
     with pytest.raises(StoreError, match="another version wrote the checkpoint: it has no samples; remove its folder"):
         train(config, StoreFiles(tmp_path), prepared)
 
@@ -170,10 +187,11 @@ def test_the_one_before_is_used_to_the_same_bits(
     config: TrialConfig,
     prepared: Session,
     undisturbed: TrialFiles,
+    begun: TrialFiles,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = stopped(config, StoreFiles(tmp_path), prepared, 3)
+    files = begun
     assert read_checkpoint(files.checkpoint)["epoch"] == 3
     assert read_checkpoint(files.checkpoint_before)["epoch"] == 2
     damage(files.checkpoint)
@@ -185,19 +203,22 @@ def test_the_one_before_is_used_to_the_same_bits(
     assert not files.checkpoint_before.exists(), "a complete trial needs it no more"
 
 
-def test_a_checkpoint_without_its_checksum_is_damaged(config: TrialConfig, prepared: Session, tmp_path: Path) -> None:
-    files = stopped(config, StoreFiles(tmp_path), prepared, 1)
-    torch.save(read_checkpoint(files.checkpoint), files.checkpoint)
+def test_a_checkpoint_without_its_checksum_is_damaged(begun: TrialFiles) -> None:
+    torch.save(read_checkpoint(begun.checkpoint), begun.checkpoint)
     with pytest.raises(StoreError, match="does not match its checksum"):
-        read_checkpoint(files.checkpoint)
+        read_checkpoint(begun.checkpoint)
 
 
 def test_where_both_are_damaged_the_trial_begins_again_and_says_so(
-    config: TrialConfig, prepared: Session, undisturbed: TrialFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: TrialConfig,
+    prepared: Session,
+    undisturbed: TrialFiles,
+    begun: TrialFiles,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = stopped(config, StoreFiles(tmp_path), prepared, 2)
-    one_bit(files.checkpoint)
-    torn(files.checkpoint_before)
+    one_bit(begun.checkpoint)
+    torn(begun.checkpoint_before)
     assert bits(train(config, StoreFiles(tmp_path), prepared)) == bits(undisturbed)
     said = capsys.readouterr().err
     assert "checkpoint.pt: the checkpoint is damaged: it does not match its checksum" in said

@@ -97,12 +97,12 @@ def test_retrieval_is_pcls_on_the_same_weights(
     pooled = evaluate(network, Samples(plain, data, CPU)).scores
 
     mean, std = (np.array(x, np.float32) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    top, left = ((stored - 32) // 2 for stored in own.clip.stored_size)
+    top, left = ((stored - 24) // 2 for stored in own.clip.stored_size)
 
     def features(rows: np.ndarray) -> np.ndarray:
         videos = []
         for row in rows:
-            frames = np.asarray(data.clips.frames(row))[:, top : top + 32, left : left + 32]
+            frames = np.asarray(data.clips.frames(row))[:, top : top + 24, left : left + 24]
             frames = (frames.astype(np.float32) / 255 - mean) / std
             each = []
             for centre in np.linspace(4, len(frames) - 4, 3):

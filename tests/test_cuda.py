@@ -35,7 +35,11 @@ MATRIX = [
     (*network, *others)
     for network, *others in itertools.product(NETWORKS, PRECISIONS, ("memory_bank", "in_batch"), (10, 16))
 ]
-CORE = [("c3d", 10, "fp32", "in_batch", 16), ("r21d", 10, "bf16", "memory_bank", 10)]
+CORE = [
+    ("cpu", "c3d", 10, "fp32", "in_batch", 16),
+    ("cpu", "r21d", 10, "fp32", "memory_bank", 10),
+    pytest.param("cpu", "r21d", 10, "bf16", "memory_bank", 10, marks=pytest.mark.slow),  # a CPU emulates bf16
+]
 BACKBONES = itertools.product((*get_args(Own), *get_args(Torchvision)), PRECISIONS)
 
 
@@ -76,7 +80,7 @@ def trained(config: TrialConfig, device: str, store: Path, folders: dict[str, st
 
 @pytest.mark.parametrize(
     ("device", "backbone", "depth", "precision", "contrast", "frames"),
-    [*(("cpu", *case) for case in CORE), *(pytest.param("cuda", *case, marks=NEEDS_GPU) for case in MATRIX)],
+    [*CORE, *(pytest.param("cuda", *case, marks=NEEDS_GPU) for case in MATRIX)],
 )
 def test_a_trial_repeats(
     device: str,

@@ -10,7 +10,7 @@ from typing import Any
 import damage
 import pytest
 from fuzzing import fuzz, fuzzed
-from helpers import kdtune_here
+from helpers import kdtune_here, short_videos
 from hypothesis import strategies as st
 
 from kdtune.clips.synthetic import make_synthetic
@@ -49,7 +49,8 @@ class Swept:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     root = tmp_path_factory.mktemp("data") / "videos"
-    make_synthetic(root, classes=("SpinLeft", "Rise"), groups=4, clips=1)
+    with short_videos():
+        make_synthetic(root, classes=("SpinLeft", "Rise"), groups=4, clips=1)
     trial = {
         "data": {"dataset": "synthetic", "root": str(root), "validation": 0.3},
         "clip": {"frames": 4, "size": 24},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from kdtune.commands.say import wrapped
+from kdtune.messages import wrapped
 from kdtune.tables import Table, render
 from kdtune.tables.fit import fitted, width_of
 from kdtune.tables.terminal import text_for

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import fuzz, fuzzed
+from fuzzing import fuzz, fuzzed_on_disk
 from hypothesis import strategies as st
 from layouts import check, check_outcome, counts, read, unprivileged, videos, write
 
@@ -271,7 +271,7 @@ PLAIN = st.tuples(
 TREES = st.tuples(PLAIN | st.just([]), st.lists(ENTRIES, max_size=8)).map(lambda t: t[0] + t[1])
 
 
-@fuzzed
+@fuzzed_on_disk
 def test_any_tree_is_a_catalog_or_refused(examples: int, tmp_path: Path) -> None:
     number = iter(range(examples * 20))
 

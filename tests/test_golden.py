@@ -35,7 +35,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE and name != "s3d" else ()) for name in TRIALS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in TRIALS]
 )
 def test_a_trial_gives_its_golden_values(name: str, session: Session) -> None:
     wrong = complaint(RECORDED, name, Trained.of(name, session))

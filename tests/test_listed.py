@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzzing import fuzz, fuzzed
+from fuzzing import fuzz, fuzzed_on_disk
 from hypothesis import strategies as st
 from layouts import check, check_outcome, counts, read, videos, write
 
@@ -262,7 +262,7 @@ PIECES = st.sampled_from([
 TEXTS = st.none() | st.lists(PIECES, max_size=30).map("".join)
 
 
-@fuzzed
+@fuzzed_on_disk
 def test_any_lists_are_a_catalog_or_refused(examples: int, tmp_path: Path) -> None:
     root = tmp_path / "root"
     STYLES["SlowFast: path,number"](root)

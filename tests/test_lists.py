@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzzing import fuzz, fuzzed
+from fuzzing import fuzz, fuzzed_on_disk
 from hypothesis import strategies as st
 from layouts import check, check_outcome, read, unprivileged, videos, write
 
@@ -282,7 +282,7 @@ def or_nearly(text: str) -> st.SearchStrategy[bytes]:
     return st.one_of(st.just(raw), st.just(raw), st.just(raw), nearly, nearly, ANY)
 
 
-@fuzzed
+@fuzzed_on_disk
 def test_any_lists_and_groups_are_a_catalog_or_refused(examples: int, root: Path) -> None:
     def one(contents: tuple[bytes | None, ...]) -> None:
         for name, content in zip([*LISTS, "groups.csv"], contents, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from watched import KNN, a_history, asked, ended, epoch
+from watched import KNN, a_history, asked, ended, epoch, tuned
 
 from kdtune.history.events import Started
 from kdtune.history.groups import STATES
@@ -95,16 +95,20 @@ def test_a_running_trial_has_its_epoch_and_its_newest_accuracy() -> None:
 def test_fine_tuning_s_epochs_are_counted_on_and_its_metric_is_the_objective_s() -> None:
     top1 = MetricSpec("top1", "validation", "finetune", "max", "top1")
     history = a_history(objectives=(top1,), stages={"late": 8, "finetune": 12})
-    history.apply(asked("candidate", 0, finetuned=("tuned",)))
+    history.apply(asked("candidate", 0, seeds=2, finetuned=("tuned/0", "tuned/1")))
     name = "f=1 · candidate 0"
     history.apply(epoch(name, 8, stage="late", knn=0.5))
     (running,) = picture(history)["running"]
     assert (running["epoch"], running["metric"], running["value"]) == (8, "knn", 0.5)
-    tuned = epoch(name, 4, stage="finetune")
-    row = dataclasses.replace(tuned.row, evaluation={"validation": {"knn": 0.5, "top1": 0.625}})
-    history.apply(dataclasses.replace(tuned, key="tuned", row=row))
+    history.apply(tuned(name, 4, 0.625))
     (running,) = picture(history)["running"]
     assert (running["epoch"], running["epochs"], running["metric"], running["value"]) == (12, 12, "top1", 0.625)
+    history.apply(epoch(name, 8, stage="late", knn=0.25, seed=1))  # the other seed is still before its fine-tuning
+    (running,) = picture(history)["running"]
+    assert (running["stage"], running["metric"], running["value"]) == ("finetune", "top1", 0.625)
+    history.apply(tuned(name, 3, 0.5, seed=1, stage=None))
+    (running,) = picture(history)["running"]
+    assert (running["stage"], running["metric"], running["value"]) == ("epoch 3", "top1", 0.5)
 
 
 def test_epochs_are_those_that_the_ledger_says() -> None:

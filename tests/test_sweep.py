@@ -1,4 +1,4 @@
-"""The main group, whole: a sweep through Ray Tune on real video files, its resume, its failures and its results."""
+"""A whole sweep on real video files, its resume, its failures and its results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from helpers import run_python, sweep_results
 
@@ -18,7 +17,6 @@ from kdtune.errors import EXIT_OK, UserError
 from kdtune.execute.books import Ending
 from kdtune.store import TARGET_COUNTS, StoreFiles
 from kdtune.store.files import append_jsonl, read_json, write_json
-from kdtune.train.replay import Replay
 from sweeps import outcome, run
 
 
@@ -83,7 +81,7 @@ def test_a_finished_sweep_trains_nothing_and_imports_neither_ray_nor_torch(
     assert outcome(store) == before
 
 
-@pytest.mark.slow  # test_backends.py: one trial at a time, read by a loader worker, ends as two at a time do
+@pytest.mark.slow  # test_backends.py and test_sweep_endings.py: loader workers, and two trials at a time
 def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_nor_bits(
     swept: tuple[Path, Ending], sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
@@ -91,16 +89,6 @@ def test_parallelism_and_loader_workers_change_neither_candidates_nor_prunings_n
     end, _ = run(sweep_file, tmp_path, ray_address, ("resources.cpu=2", "resources.workers=1"))
     assert end.exit_code == EXIT_OK
     assert outcome(tmp_path) == outcome(swept[0])
-
-
-def test_a_trial_that_ray_ran_has_the_same_bits_without_ray(swept: tuple[Path, Ending]) -> None:
-    """A whole candidate with its teacher, trained again from scratch in this process."""
-    store = StoreFiles(swept[0])
-    trials = sweep_results(store, "tiny")["trials"]
-    complete = [trial["key"] for trial in trials if trial["state"] == "complete" and trial["candidate"] is not None]
-    with Replay(store, torch.device("cpu")) as replays:
-        assert replays.trial(complete[0]) is None
-        assert len(replays.session.store.trials()) == 2
 
 
 @pytest.mark.slow

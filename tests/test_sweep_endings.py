@@ -12,7 +12,6 @@ from helpers import link_clips
 from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.books import Ending
-from kdtune.execute.in_process import InProcess
 from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.session import Session
@@ -23,7 +22,7 @@ from sweeps import outcome, run, started
 def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_results(
     swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    """The second driver resumes through Ray what the first one left; the last in this process, which is cheaper."""
+    """All three drivers train through Ray, two trials at a time; the reference was trained without Ray."""
     link_clips(prepared.store.root, tmp_path)
     process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
     process.send_signal(signal.SIGTERM)
@@ -34,7 +33,7 @@ def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_resul
         run(sweep_file, tmp_path, ray_address)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end, said = run(sweep_file, tmp_path, InProcess())
+    end, said = run(sweep_file, tmp_path, ray_address)
     assert end.exit_code == EXIT_OK, said
     assert end.found > 0
     assert outcome(tmp_path) == outcome(swept[0])

@@ -70,12 +70,9 @@ def test_real_files_of_both_kinds(made: Path) -> None:
             assert 90 <= stream.frames <= 110
 
 
-def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path) -> None:
-    make_synthetic(tmp_path / "again", **SMALL)
-    assert contents(tmp_path / "again") == contents(made)
-
-
-def test_workers_write_what_one_process_writes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_files_from_workers_too(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(synthetic, "WORTH_WORKERS", 0)
     monkeypatch.setattr(synthetic, "cores", lambda: 2)
     make_synthetic(tmp_path / "again", **SMALL)

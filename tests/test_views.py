@@ -100,7 +100,7 @@ def test_a_view_is_cut_from_the_frames_around_the_students(trial_form: dict[str,
         for c in (0, 2):  # the middle clip is transformed
             first = int(np.clip(draws.start[i, c] - 2, 0, len(video) - 12))
             top, left = draws.crop[i, c]
-            cut = (video[first : first + 12, top : top + 32, left : left + 32] - MEAN) / STD
+            cut = (video[first : first + 12, top : top + 24, left : left + 24] - MEAN) / STD
             np.testing.assert_allclose(seen.clips[i, c].numpy(), cut.transpose(3, 0, 1, 2), atol=1e-5)
             mine = cut[int(draws.start[i, c]) - first :][:8].transpose(3, 0, 1, 2)
             np.testing.assert_allclose(own.clips[i, c].numpy(), np.roll(mine, 1, 1) - mine, atol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from watched import HIDE, SHOW, Terminal, a_history, a_record, asked, ended, epoch
+from watched import HIDE, SHOW, Terminal, a_history, a_record, asked, ended, epoch, tuned
 
 from kdtune.history.progress import picture
 from kdtune.units import duration
@@ -52,6 +52,20 @@ def test_plain_lines_read_as_they_always_did() -> None:
         "[     0 s ·   3/8] f=1 · candidate 1 · complete, k-NN accuracy 0.312",
         "[     0 s ·   4/8] f=1 · candidate 2 · failed: luck",
         "[     0 s ·   5/8] f=1 · control · complete",
+    ]
+
+
+def test_a_fine_tuning_s_line_says_its_top_1() -> None:
+    said: list[str] = []
+    watch = Plain(said.append)
+    watch.begin(a_record(stages={"late": 8, "finetune": 12}))
+    name = "f=1 · candidate 0"
+    for event in (asked("candidate", 0, finetuned=("tuned/0",)), epoch(name, 8, stage="late", knn=0.25)):
+        watch.apply(event)
+    watch.apply(tuned(name, 4, 0.625))
+    assert [line.partition("] ")[2] for line in said] == [
+        f"{name} · late: k-NN accuracy 0.250",
+        f"{name} · finetune: top-1 accuracy 0.625",
     ]
 
 

@@ -61,6 +61,12 @@ def epoch(
     return EpochEnd(group, f"{group}/{seed}", EpochRow(number, seconds, stage=stage, evaluation=found))
 
 
+def tuned(group: str, number: int, top1: float, seed: int = 0, stage: str | None = "finetune") -> EpochEnd:
+    """An evaluated epoch of the fine-tuning `tuned/SEED`."""
+    found = {"validation": {"top1": top1}, "test": {"top1": 0.0}}
+    return EpochEnd(group, f"tuned/{seed}", EpochRow(number, 1.0, stage=stage, evaluation=found))
+
+
 #: What hides a terminal's cursor, and shows it again.
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 

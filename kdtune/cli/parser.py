@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kdtune.errors import EXIT_OK, EXIT_USER_ERROR
+from kdtune.messages import line_width, wrapped
 from kdtune.near import did_you_mean
 from kdtune.parse import printable
 from kdtune.urls import redact
@@ -80,7 +82,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with `message`, redacted: it may quote a URL with a password."""
-        self.exit(EXIT_USER_ERROR, f"{self.prog}: {redact(message)}\n`{self.prog} --help` shows how to call it\n")
+        said = f"{self.prog}: {redact(message)}\n`{self.prog} --help` shows how to call it"
+        self.exit(EXIT_USER_ERROR, f"{wrapped(said, line_width(sys.stderr))}\n")
 
 
 #: A function that runs a command and returns its exit code.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdtune.calling import pasteable
 from kdtune.commands.places import reading, writing
-from kdtune.commands.say import say
+from kdtune.commands.say import say, show
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK, Problem, UserError
 from kdtune.parse import printable
 
@@ -43,9 +43,9 @@ def download(options: argparse.Namespace) -> int:
     if not fetch.run(lambda terms: _agrees(terms, yes=options.yes)):
         say("nothing was downloaded")
         return EXIT_OK
-    print(f"{official.count:,} videos of {official.classes} classes are in {folder}. In a sweep file:")
+    show(f"{official.count:,} videos of {official.classes} classes are in {folder}. In a sweep file:")
     print(f"  data: {in_one_line(fetch.data.model_dump(exclude_unset=True))}")
-    print(f"or let kdtune write one: {pasteable('data', 'init', str(folder))} > {official.dataset}.yaml")
+    show(f"or let kdtune write one: {pasteable('data', 'init', str(folder))} > {official.dataset}.yaml")
     return EXIT_OK
 
 
@@ -77,16 +77,16 @@ def prepare(options: argparse.Namespace) -> int:
     prepared, config = Prepared(writing(options)), load_trial(options.file, options.set)
     parts = data_sets([config])
     listed = [prepared.summary(part) for part in parts if Path(part.data.folder).exists()]
-    print("\n".join(line for summary in listed for line in lines(summary)), flush=True)
+    show("\n".join(line for summary in listed for line in lines(summary)))
     prepared.prepare(config)
     for part in parts:
         summary = prepared.summary(part)
         if summary in listed:
-            print(f"  refused    none, and no video is too short ({summary.place})")
+            show(f"  refused    none, and no video is too short ({summary.place})")
         else:
-            print("\n".join(lines(summary)))
+            show("\n".join(lines(summary)))
     for clips in map(ClipStore.open, map(Path, dict.fromkeys(prepared.folders.values()))):
-        print(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
+        show(f"{clips.folder}: {clips.tier.name}, {described(clips)}")
     return EXIT_OK
 
 
@@ -96,8 +96,9 @@ def verify(options: argparse.Namespace) -> int:
 
     folders = reading(options).clip_stores()
     damaged = [problem for folder in folders for problem in problems_of(folder, cores())]
-    print("".join(f"{problem}\n" for problem in damaged), end="")
-    print(f"{len(folders)} clip stores checked, {len(damaged)} problems")
+    for problem in damaged:
+        show(problem)
+    show(f"{len(folders)} clip stores checked, {len(damaged)} problems")
     if damaged:
         say("the next `data prepare` or sweep on their videos decodes the damaged ones again")
     return EXIT_FAILED_TRIALS if damaged else EXIT_OK

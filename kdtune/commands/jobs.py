@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdtune.calling import pasteable
 from kdtune.commands.places import reading, store_words, writing
-from kdtune.commands.say import say
+from kdtune.commands.say import say, show, show_command
 from kdtune.errors import EXIT_OK
 
 
@@ -25,11 +25,11 @@ def submit(options: argparse.Namespace) -> int:
     job = submit_sweep(sweep, text, options.file, options.set, store, options.address, Path.cwd())
     for variable in withheld():
         say(f"note: {variable} was not passed on, because Ray shows a job's environment; set it on the cluster's head")
-    print(f"{sweep.name} runs on {options.address} as job {job}; it no longer needs this machine.")
+    show(f"{sweep.name} runs on {options.address} as job {job}; it no longer needs this machine.")
     place = store_words(options)
-    print(f"Watch it:    {pasteable('status', sweep.name, *place)}")
-    print(f"Its output:  {pasteable('logs', sweep.name, '--follow', *place)}")
-    print(f"Stop it:     {pasteable('stop', sweep.name, *place)}")
+    show_command("Watch it:", pasteable("status", sweep.name, *place))
+    show_command("Its output:", pasteable("logs", sweep.name, "--follow", *place))
+    show_command("Stop it:", pasteable("stop", sweep.name, *place))
     return EXIT_OK
 
 

@@ -21,9 +21,9 @@ def doctor(options: argparse.Namespace) -> int:
         tried += finding.name in (TRIAL, PACKED)
         problems += finding.state == "problem"
     if problems:
-        print(f"{problems} problem{'s' if problems != 1 else ''}")
+        show(f"{problems} problem{'s' if problems != 1 else ''}")
         return EXIT_FAILED_TRIALS
-    print(f"ready: every trial repeated its bits ({tried}/{tried})")
+    show(f"ready: every trial repeated its bits ({tried}/{tried})")
     return EXIT_OK
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
-from kdtune.commands.say import line_width, wrapped
+from kdtune.commands.say import say
 from kdtune.errors import (
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
@@ -192,7 +192,7 @@ def _end_of_bug(error: BaseException) -> int:
 
 def _say(text: str) -> None:
     with suppress(OSError):  # stderr is closed
-        print(wrapped(f"kdtune: {redact(text)}", line_width(sys.stderr)), file=sys.stderr, flush=True)
+        say(f"kdtune: {redact(text)}")
 
 
 def _works(stream: TextIO) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kdtune.commands.places import writing
-from kdtune.commands.say import say
+from kdtune.commands.say import say, show
 from kdtune.errors import EXIT_OK, Problem, UserError
 
 
@@ -39,5 +39,5 @@ def publish(options: argparse.Namespace) -> int:
     if unsent:
         raise UserError([Problem("MLFLOW_TRACKING_URI", text) for text in unsent])
     models = f", {len(students.wanted)} students as models" if students is not None else ""
-    print(f"MLflow has {len(trials)} trials of {name}{models}, and its report.")
+    show(f"MLflow has {len(trials)} trials of {name}{models}, and its report.")
     return EXIT_OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kdtune.commands.places import reading, writing
-from kdtune.commands.say import say
+from kdtune.commands.say import say, show
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_OK
 
 
@@ -13,8 +13,8 @@ def check(options: argparse.Namespace) -> int:
     from kdtune.train.checking.store_check import report
 
     store = writing(options) if options.repair else reading(options)
-    found, left = report(store, options.repair, lambda line: print(line, flush=True))
-    print(f"{found} damaged" + (f", {found - left} set aside" if options.repair else ""))
+    found, left = report(store, options.repair, show)
+    show(f"{found} damaged" + (f", {found - left} set aside" if options.repair else ""))
     if found and not options.repair:
         say("`store check --repair` sets damaged files aside that can be made again")
     return EXIT_FAILED_TRIALS if left else EXIT_OK

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kdtune.calling import pasteable
 from kdtune.commands.places import reading, store_words, writing
-from kdtune.commands.say import line_width, say, show
+from kdtune.commands.say import say, show, show_command
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, Problem, UserError
+from kdtune.messages import line_width
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -43,19 +44,19 @@ def sweep(options: argparse.Namespace) -> int:
     found = sweep_trials(store, read_history(store, sweep.name))
     print(f"\n{summary(found, line_width(sys.stdout))}\n")
     for line in end.account(options.store):
-        print(line)
+        show(line)
     worth = end.trained > 0 and end.published and end.exit_code != EXIT_INTERRUPTED
     page, unsent = log_report(store, sweep.name, uri) if worth else (None, [])
     for note in filter(None, [*end.notes, *unsent, mixed_profiles(found.every)]):
-        print(f"note: {note}")
-    print(f"Look at it:  {uri if is_server(uri) else pasteable('ui')}")
+        show(f"note: {note}")
+    show_command("Look at it:", str(uri) if is_server(uri) else pasteable("ui"))
     if page is not None:
         here = Path.cwd()
-        print(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")
-    print(f"All figures: {pasteable('results', sweep.name, '--format', 'csv', *store_words(options))}")
+        show(f"Report:      {page.relative_to(here) if page.is_relative_to(here) else page}")
+    show_command("All figures:", pasteable("results", sweep.name, "--format", "csv", *store_words(options)))
     if sweep.search.candidates is not None:
-        print(f"Continue:    {continue_command(options, 2 * sweep.search.candidates)}")
-    print("", *answer_of(found).sentences, sep="\n")
+        show_command("Continue:", continue_command(options, 2 * sweep.search.candidates))
+    show("\n".join(["", *answer_of(found).sentences]))
     return end.exit_code
 
 

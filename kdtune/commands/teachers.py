@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from kdtune.commands.places import reading, writing
 from kdtune.commands.say import say
 from kdtune.errors import EXIT_OK
+from kdtune.messages import line_width
 
 
 def list_teachers(options: argparse.Namespace) -> int:
     from kdtune.report.teachers import teacher_rows, teacher_table
 
-    print(teacher_table(teacher_rows(reading(options))))
+    print(teacher_table(teacher_rows(reading(options)), line_width(sys.stdout)))
     return EXIT_OK
 
 

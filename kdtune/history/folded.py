@@ -166,8 +166,10 @@ class FoldedEvents:
         self.pace.add(row.seconds)
         self.block_of(group).pace.add(row.seconds)
         if (figure := self._figure(group, row)) is not None:
-            group.shown, value = figure
-            group.reached.setdefault(place_of(row), {})[key] = value
+            (metric, value), place = figure, place_of(row)
+            if group.shown.setdefault(place, metric) != metric:  # an epoch of fine-tuning has a pre-training's number
+                group.shown[place], group.reached[place] = metric, {}
+            group.reached.setdefault(place, {})[key] = value
         return group
 
     def _figure(self, group: GroupHistory, row: EpochRow) -> tuple[MetricSpec, float] | None:
@@ -192,7 +194,8 @@ class FoldedEvents:
             return group  # every run that finds it writes it again
         outcome, block = ended.outcome, self.block_of(group)
         self._move(group, outcome.state)
-        group.outcome, group.cached, group.done, group.reached = outcome, ended.cached, {}, {}  # saves memory
+        group.outcome, group.cached = outcome, ended.cached
+        group.done, group.reached, group.shown = {}, {}, {}  # saves memory
         if group.kind == "candidate":
             block.rank(group)
             if (length := self._length(group)) is not None:

@@ -39,9 +39,9 @@ class GroupHistory:
     newest: str = ""
     """The key of the trial that ended an epoch last."""
     reached: dict[str, dict[str, float]] = field(default_factory=dict)
-    """While it runs: stage or evaluated epoch → key → value of `shown`, in order of arrival."""
-    shown: MetricSpec | None = None
-    """The metric of `reached`."""
+    """While it runs: stage or evaluated epoch → key → value of the metric in `shown`, in order of arrival."""
+    shown: dict[str, MetricSpec] = field(default_factory=dict)
+    """While it runs: stage or evaluated epoch → the metric that is displayed of it."""
     further: list[GroupHistory] = field(default_factory=list)
     """Further seeds of a candidate in a race."""
     counted: bool = False

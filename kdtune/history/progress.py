@@ -82,6 +82,6 @@ def _running(group: GroupHistory) -> JsonObject:
         "epoch": group.epoch(group.place(key)),
         "epochs": group.epochs,
         "stage": stage,
-        "metric": group.shown.column if group.shown is not None else None,
+        "metric": None if stage is None else group.shown[stage].column,
         "value": None if stage is None else fmean(group.reached[stage].values()),
     }

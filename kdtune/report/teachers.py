@@ -15,7 +15,8 @@ from kdtune.history.trials import TrialRecord
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.seal import REMEDY, note_damage
-from kdtune.tables import Cell, Column, Table, number, render
+from kdtune.tables import Cell, Column, Table, number
+from kdtune.tables.terminal import text_for
 
 #: Accuracies that are shown if a trial has them.
 ACCURACIES = ("pretext", "knn", "top1")
@@ -95,8 +96,11 @@ def network_label(student: JsonObject) -> str:
     return f"{student['backbone']}{depth}{width}"
 
 
-def teacher_table(rows: list[JsonObject]) -> str:
-    """Return `rows` of teacher_rows as text: accuracies at the last stage and the best before it if that was better."""
+def teacher_table(rows: list[JsonObject], width: int | None = None) -> str:
+    """Return `rows` of teacher_rows as text: accuracies at the last stage and the best before it if that was better.
+
+    Lines have at most `width` characters if that is given.
+    """
     if not rows:
         return "no trial in the store is complete yet"
     shown = [metric for metric in ACCURACIES if any(row[metric] is not None for row in rows)]
@@ -110,7 +114,7 @@ def teacher_table(rows: list[JsonObject]) -> str:
         line += [row["source"] + ("" if "head" in row["heads"] else " (backbone only)")]
         line += [row[name][:SHORT] if row[name] else "–" for name in chains]
         lines.append(line)
-    return render(Table.of(heads, lines), "text")
+    return text_for(Table.of(heads, lines), width)
 
 
 def _accuracy(last: float | None, best: float | None) -> str:

@@ -101,12 +101,13 @@ class Session(Prepared):
 
     def _train_first(self, config: TrialConfig, role: str, device: torch.device) -> None:
         """Complete a trial that another one needs, and log that and each epoch unless the store has all of them."""
-        name = f"{role} {config.architecture}"
+        name, complete = f"{role} {config.architecture}", False
         with suppress(DamageError):
-            if complete_rows(self.files(config)) is None:
-                log.info(f"first the {name}: {config.epochs} epochs, trial {self.key(config)[:12]}…")
+            complete = complete_rows(self.files(config)) is not None
+        if not complete:
+            log.info(f"first the {name}: {config.epochs} epochs, trial {self.key(config)[:12]}…")
         for row in self.trial(config, device):
-            if self.key(config) in self.trained:
+            if not complete and self.key(config) in self.trained:
                 log.info(f"{name}: epoch {row['epoch']}/{config.epochs} ({row['seconds']:.1f} s)")
 
     def weights(self, config: TrialConfig, device: torch.device) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from kdtune.history.progress import picture
 from kdtune.history.race import Looked
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
+from kdtune.messages import line_width, wrapped
 from kdtune.units import duration
 from kdtune.watch.picture import tables
 
@@ -76,9 +77,9 @@ class Plain:
         if group is None:  # the sweep no longer has it
             return ""
         match event:
-            case EpochEnd(_, key, row) if row.stage is not None and group.shown is not None and self._shows_stages:
-                reached = group.reached.get(row.stage, {})
-                figure = f"{group.shown.name} {group.shown.text(reached[key])}" if key in reached else ""
+            case EpochEnd(_, key, row) if row.stage in group.shown and self._shows_stages:
+                shown, reached = group.shown[row.stage], group.reached[row.stage]
+                figure = f"{shown.name} {shown.text(reached[key])}" if key in reached else ""
                 return f"{group.trial_name(key)} · {row.stage}: {figure}" if figure else ""
             case Ended(_, _, False):
                 return f"{group.name} · {end_words(history, group)}"
@@ -95,7 +96,9 @@ class Live(Plain):
     _shows_stages = False  # the table does
 
     def __init__(self, console: Console) -> None:
-        super().__init__(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+        super().__init__(
+            lambda text: console.print(wrapped(text, console.width), markup=False, highlight=False, soft_wrap=True)
+        )
         self._console = console
         # Standard output may be redirected. Other output on standard error is moved above the table.
         self._redrawn = Redrawn(
@@ -123,7 +126,7 @@ def watcher(stream: TextIO) -> Plain:
     console = Console(file=stream)
     if stream.isatty() and console.is_terminal and not console.is_dumb_terminal:
         return Live(console)
-    return Plain(lambda text: print(text, file=stream, flush=True))
+    return Plain(lambda text: print(wrapped(text, line_width(stream)), file=stream, flush=True))
 
 
 def _is_known(history: SweepHistory, event: Event) -> bool:

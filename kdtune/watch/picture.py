@@ -60,11 +60,6 @@ def tables(
     return Group(*parts)
 
 
-def line_width(stream: TextIO) -> int | None:
-    """Return the characters in a line of the terminal that `stream` writes to; None for a file or a pipe."""
-    return Console(file=stream).width if stream.isatty() else None
-
-
 def _fitted(table: Table, width: int | None) -> list[Drawn]:
     return [for_terminal(part) for part in (fitted(table, width) if width is not None else [table])]
 
@@ -102,7 +97,7 @@ def _race(block: JsonObject) -> list[str]:
 
 
 def _group(history: SweepHistory, group: JsonObject) -> list[str]:
-    shown = history.groups[group["group"]].shown
+    shown = history.groups[group["group"]].shown.get(group["stage"])
     reached = "" if shown is None else f"{group['stage']}: {shown.name} {shown.text(group['value'])}"
     return [group["trial"], f"{group['epoch']} of {group['epochs']}", reached]
 

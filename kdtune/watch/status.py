@@ -14,6 +14,7 @@ from kdtune.history.reading import HistoryReader
 from kdtune.history.sweep import SweepHistory
 from kdtune.history.videos import videos_of
 from kdtune.history.words.answer import Answer, answer
+from kdtune.messages import line_width, wrapped
 from kdtune.parse import JsonObject
 from kdtune.store import StoreFiles
 from kdtune.store.seal import passed_over
@@ -22,7 +23,7 @@ from kdtune.tables import Table
 from kdtune.tables.fit import fitted
 from kdtune.tables.terminal import for_terminal
 from kdtune.watch.live import Live, watcher
-from kdtune.watch.picture import best_words, line_width, show, tables
+from kdtune.watch.picture import best_words, show, tables
 
 #: Seconds between two polls of a sweep.
 POLL = 1.0
@@ -93,7 +94,7 @@ def _show(reader: HistoryReader, life: DriverLife, stream: TextIO) -> None:
     heading = f"{found['sweep']} · {_state_words(found['state'], driver)}"
     begun = "running" if _is_run(found["state"]) else "begun"
     show(tables(reader.history, found, heading, begun, width=line_width(stream)), stream)
-    print("", *_answer(reader).sentences, sep="\n", file=stream, flush=True)
+    print(wrapped("\n".join(["", *_answer(reader).sentences]), line_width(stream)), file=stream, flush=True)
 
 
 # ---- all sweeps ------------------------------------------------------------------------------------------------------
