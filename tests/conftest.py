@@ -206,7 +206,7 @@ def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save plots as empty pictures, for tests of a report's words: rendering takes most of a report's time."""
 
     def save(_: object, file: BinaryIO, format: str, **more: object) -> None:
-        file.write(b"<svg/>" if format == "svg" else b"")
+        file.write(b"<svg ></svg>" if format == "svg" else b"")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
 

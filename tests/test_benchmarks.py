@@ -22,6 +22,7 @@ from kdtune.clips.pretext import permute_quadrants
 from kdtune.clips.tuples import PRETEXT_CLASSES, SPATIAL, read_clips
 from kdtune.config.sweep import SweepConfig
 from kdtune.config.trial import TrialConfig
+from kdtune.store import StoreFiles
 from kdtune.train.inputs import evenly_spaced_clips
 from kdtune.train.session import Session
 
@@ -38,6 +39,19 @@ def other() -> ModuleType:
     import baseline_data
 
     return baseline_data
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny: TrialConfig) -> TrialConfig:
+    """With an even margin around its crops: torchvision's centre crop rounds half a pixel to the even number."""
+    return tiny.model_copy(update={"clip": tiny.clip.model_copy(update={"resize": (28, 38)})})
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    session = Session(StoreFiles(tmp_path_factory.mktemp("resized")))
+    session.prepare(tiny)
+    return session
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.record import metric_name
 from kdtune.watch.status import status
 
+pytestmark = pytest.mark.usefixtures("empty_plots")
+
 #: Of a sweep whose trials all cost as much: the third candidate's is far better than the control's.
 LOSS = {"metric": "pretext_loss", "mode": "min"}
 GMAC = {"metric": "gmac", "mode": "min"}

@@ -112,6 +112,7 @@ def test_the_early_stage_is_counted_row_by_row(made: tuple[Path, str]) -> None:
     assert "(one seed: no interval)" in page
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_other_sweeps_have_no_such_tables(tmp_path: Path) -> None:
     store = StoreFiles(tmp_path / "runs")
     fabricate(store, load_sweep(ROOT / "sweeps" / "lambda_tau.yaml"), lambda group, i, epoch: 0.3 + 0.01 * epoch)

@@ -204,6 +204,7 @@ def test_results_name_the_refits_apart_with_their_figures_on_test(told: StoreFil
     assert "fraction=0.25, test, trained again on the whole list" in accuracies(found, "table")
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_the_report_s_test_figures_are_those_of_the_refits(told: StoreFiles) -> None:
     page = make_report(told, "s")[0].read_text()
     assert "trained again on the whole training list" in page

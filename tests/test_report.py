@@ -27,6 +27,9 @@ from kdtune.store.files import read_json, write_json
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.importance import importances
 
+#: Fixtures of a module are made before: `made` has real plots.
+pytestmark = pytest.mark.usefixtures("empty_plots")
+
 
 def reported(
     tmp_path: Path, sweep: SweepConfig, at: Figure = usual_figure, ends: int | None = None

@@ -119,8 +119,11 @@ def test_a_candidate_with_several_seeds_is_one_candidate(
     assert results["best"]["all"]["candidate"] == means.index(max(means))
 
 
-def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(swept: tuple[Path, Ending], sweep_file: Path) -> None:
-    store, _ = swept
+def test_the_ledger_survives_a_torn_line_and_keeps_what_was_asked(
+    swept: tuple[Path, Ending], sweep_file: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs"
+    shutil.copytree(swept[0], store, symlinks=True)
     files = StoreFiles(store).sweep("tiny")
     ledger = files.folder / read_json(files.sweep)["ledger"]
     before = outcome(store)

@@ -12,6 +12,7 @@ from kdtune.history.blocks import BlockHistory
 from kdtune.history.metric import MetricSpec
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
 from kdtune.history.words.answer import Answer, answer
+from kdtune.messages import wrapped
 from kdtune.parse import JsonObject
 from kdtune.report.teachers import teachers_table
 from kdtune.tables import Cell, Table
@@ -39,7 +40,8 @@ def render(found: SweepTrials, form: str, run_ids: Mapping[str, str], width: int
         return rendered(_trials(found, run_ids), "csv")
     tables = [readable(table, form, width) for table in _tables(found, None)]
     # The other forms are pasted into papers and pages.
-    return "\n\n".join([*tables, *(["\n".join(answer_of(found).sentences)] if form == "table" else [])])
+    words = [wrapped("\n".join(answer_of(found).sentences), width)] if form == "table" else []
+    return "\n\n".join([*tables, *words])
 
 
 def answer_of(found: SweepTrials) -> Answer:
