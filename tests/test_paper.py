@@ -85,7 +85,7 @@ def test_a_sweep_that_fine_tunes_nothing_leaves_that_column_out(tmp_path: Path) 
     form["search"]["exclude"] = [{"student": "r3d", "teacher": "r3d"}]
     store, sweep = StoreFiles(tmp_path / "runs"), SweepConfig.model_validate(form)
     fabricate(store, sweep, figure)
-    measured = sweep_of(sweep_trials(store, read_history(store, "paper")), {})
+    measured = sweep_of(sweep_trials(store, read_history(store, "paper")))
     paper = paper_of(measured, sweep)
     assert paper is not None
     table = paper_tables(paper)[0]
