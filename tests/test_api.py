@@ -153,6 +153,9 @@ def test_frames_have_their_documented_columns(sweep: kdtune.Sweep) -> None:
     np.testing.assert_allclose(gains["gain"], expected)
     assert gains["gain"].is_monotonic_decreasing
     assert ((gains["low"] <= gains["gain"]) & (gains["gain"] <= gains["high"])).all()
+    assert set(gains["basis"]) == {"videos"}, "one seed"
+    assert gains["videos"].dtype == "Int64"
+    assert (gains["videos"] > 1).all()
 
 
 def test_frames_of_a_sweep_without_trials_have_the_same_columns(place: Path, tmp_path: Path) -> None:

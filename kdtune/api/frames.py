@@ -20,7 +20,7 @@ LAST = {"weights_sha256": "string", "finetuned": "string", "error": "string"}
 EPOCHS = {**IDENTITY, "finetuning": "bool", "epoch": "int64"}
 GAINS = {
     **{"block": "string", "candidate": "int64", "gain": "float64", "low": "float64", "high": "float64"},
-    **{"verdict": "string", "basis": "string", "seeds": "int64", "unit": "string"},
+    **{"verdict": "string", "basis": "string", "seeds": "int64", "videos": "Int64", "unit": "string"},
 }
 
 
@@ -59,7 +59,7 @@ def gains_frame(history: SweepHistory, blocks: Sequence[str], videos: Videos) ->
         for number, gain in sorted(gains.items(), key=lambda item: (-item[1].mean, item[0])):
             ends = {"low": gain.low, "high": gain.high, "verdict": gain.verdict, "basis": gain.basis}
             row = {"block": block, "candidate": number, "gain": gain.mean, **ends}
-            rows.append({**row, "seeds": len(gain.differences), "unit": metric.unit})
+            rows.append({**row, "seeds": len(gain.differences), "videos": gain.videos, "unit": metric.unit})
     return pd.DataFrame(rows, columns=list(GAINS)).astype(GAINS)
 
 

@@ -123,8 +123,9 @@ class Sweep:
         (Bonferroni).
 
         Columns: block (string), candidate (int64), gain (float64), low and high (float64, the interval's ends, missing
-        where nothing says how far chance reaches), verdict (string: better, worse, not decided), basis (string: seeds,
-        videos, or missing), seeds (int64, how many were paired), unit (string).
+        where nothing says how far chance reaches), verdict (string: better, worse, not decided), basis (string: the
+        chance that the interval covers: seeds, videos, seeds and videos, or missing), seeds (int64, how many were
+        paired), videos (Int64, how many the interval covers), unit (string).
 
         Raises StoreError for an unknown block.
 
