@@ -14,8 +14,9 @@ import pytest
 from helpers import kdtune, kdtune_here, refused, run_python, stopped, train
 from watched import a_sweep, asked, driven, ended, left_by_driver, status, tell
 
+from kdtune.cli import main
 from kdtune.config.trial import TrialConfig
-from kdtune.errors import UserError
+from kdtune.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from kdtune.history.reading import HistoryReader, Lines
 from kdtune.store import StoreFiles, SweepFiles
 from kdtune.store.files import append_jsonl
@@ -168,6 +169,26 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(tmp_path: Path) ->
     assert said.startswith("kdtune: 1 problem\n")
     assert "holds no sweep named 'three' (allowed: one, two)" in said
     assert "--follow: shows one sweep" in refused(kdtune_here("status", "--follow", store=tmp_path))
+
+
+def test_the_only_sweep_or_the_only_one_that_runs_is_followed_without_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["status", "--follow", "--store", str(tmp_path)]
+    assert main(command) == EXIT_USER_ERROR
+    assert "--follow: shows one sweep: name it, since 0 are here" in capsys.readouterr().err
+    a_sweep(tmp_path, "one", asked("candidate", 0, "all"))
+    assert main(command) == EXIT_OK
+    assert capsys.readouterr().out.startswith("one · not running"), "its state, since nobody runs it"
+    a_sweep(tmp_path, "two")
+    followed: list[str] = []
+    monkeypatch.setattr("kdtune.watch.status.follow", lambda store, name, stream: followed.append(name))
+    with driven(tmp_path, "two"):
+        assert main(command) == EXIT_OK
+        assert main([*command, "one"]) == EXIT_OK, "a name that is given is followed"
+    assert followed == ["two", "one"]
+    assert main(command) == EXIT_USER_ERROR
+    assert "2 are here and 0 of them run (allowed: one, two)" in capsys.readouterr().err
 
 
 def test_all_sweeps_are_listed_with_their_bests_and_who_runs_them(tmp_path: Path) -> None:
