@@ -55,9 +55,9 @@ def run(
         address: address of a Ray cluster, as in `head:6379`. If this process is connected to that cluster already, the
             connection is used, and stays. Without an address the sweep starts its own Ray, which ends with it. Ray
             allows one cluster per process: beside another connection a sweep is refused (ResourceError).
-        on_event: function that is called with each event (kdtune/history/events.py): Asked, Started, EpochEnd, Ended.
-            Calls come one at a time; with `ray`, from another thread than the caller's. An exception that it raises
-            ends the sweep, which can be resumed, and is raised again.
+        on_event: function that is called with each event (kdtune/history/events.py): Asked, Started, EpochEnd, Ended,
+            and in a race Looked. Calls come one at a time; with `ray`, from another thread than the caller's. An
+            exception that it raises ends the sweep, which can be resumed, and is raised again.
         tracking: whether to log to MLflow, at MLFLOW_TRACKING_URI or else in `sqlite:///mlflow/mlflow.db`; or the URI
             of another MLflow.
 

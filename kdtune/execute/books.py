@@ -10,7 +10,7 @@ from typing import Protocol
 from kdtune.config.sweep import SweepConfig
 from kdtune.errors import EXIT_FAILED_TRIALS, EXIT_INTERRUPTED, EXIT_OK
 from kdtune.execute.group_queue import ReportedEpoch
-from kdtune.history.events import EpochEnd, Event, Outcome
+from kdtune.history.events import EpochEnd, Event, Outcome, Started
 from kdtune.history.race import Looked
 from kdtune.history.record import SweepRecord
 from kdtune.history.rows import epoch_row
@@ -87,6 +87,8 @@ class SweepBooks:
         self.found = self.trained = self.waited = 0
         self._trains: dict[str, bool] = {}
         """Key of each trial that a worker has reported on → whether this run trained it."""
+        self._had: set[str] = set()
+        """Keys of the trials of begun groups that the store had when their group began."""
         self.scheduler: SweepScheduler | None = None
         self._began = time.time()
 
@@ -94,6 +96,8 @@ class SweepBooks:
         """Forward the event to the watcher. Keep what it raises, which Ray Tune would treat as the trial's failure."""
         if isinstance(event, Looked) and self.scheduler is not None:
             self._publish_raced(self.scheduler, event)
+        if isinstance(event, Started) and self.scheduler is not None:
+            self._note_found(self.scheduler.groups[event.group])
         if self.raised is None:
             try:
                 self.watcher.apply(event)
@@ -117,8 +121,10 @@ class SweepBooks:
         if group.name in self.stopping.begun:
             # A trial that failed before its first row counts as trained.
             trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
+            found = sum(key in self._had and not self._trains.get(key, False) for key in trials)
             self.trained += trained
-            self.waited += len(trials) - trained
+            self.found += found
+            self.waited += len(trials) - trained - found
         elif cached:
             self.found += len(trials)
         target, value, first = self.sweep.stop.target, outcome.objective, self.sweep.objectives[0]
@@ -139,6 +145,12 @@ class SweepBooks:
             notes.append(f"{budget}: run the same command with a larger budget to resume the sweep")
         counts = (self.trained, self.found, self.waited, self.targets)
         return Ending(self.sweep.name, code, seconds, *counts, notes, published=not unsent)
+
+    def _note_found(self, group: TrialGroup) -> None:
+        """Note which trials of a group that begins are in the store already: it may lack only one of several seeds."""
+        for key in group.asked.every_key if len(group.asked.every_key) > 1 else ():
+            if key not in self._trains and self.store.trial(key).sound_result() is not None:
+                self._had.add(key)
 
     def _publish_raced(self, scheduler: SweepScheduler, look: Looked) -> None:
         """Send the means over all seeds that a look saw, for every trial of its candidates."""

@@ -36,7 +36,8 @@ def picture(history: SweepHistory) -> JsonObject:
     "blocks": [{"block", "complete", "pruned", "failed", "running", "pending": groups,
     "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
     several objectives {"candidates": the Pareto set} or None, and in a race "race": {"look": the newest one's number or
-    None, "seeds": that it saw, "left": candidates still in the race, "decision": or None, "words"}}],
+    None, "seeds": that it saw, "left": candidates still in the race, "decision": or None, "trainings": that ended,
+    "words"}}],
     "running": [{"group", "trial": the group with the seed of the newest row, "epoch", "epochs": of that trial,
     "stage": the last stage or evaluated epoch, "metric", "value": its mean over the seeds that have reached it}]}
     """
@@ -61,11 +62,16 @@ def _block(block: BlockHistory) -> JsonObject:
         objective = block.best[0].objective()
         best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
     found: JsonObject = {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
-    if (race := block.race) is not None:
-        look, left = (None, None) if race.last is None else (race.last.number, race.last.left)
-        state = {"look": look, "seeds": race.seeds, "left": left, "decision": race.decision}
-        found["race"] = {**state, "words": race.words()}
-    return found
+    return found if block.race is None else {**found, "race": race_json(block)}
+
+
+def race_json(block: BlockHistory) -> JsonObject:
+    """Return the state of a block's race as in `picture`."""
+    race = block.race
+    assert race is not None, "the sweep must have a race"
+    look, left = (None, None) if race.last is None else (race.last.number, race.last.left)
+    state = {"look": look, "seeds": race.seeds, "left": left, "decision": race.decision}
+    return {**state, "trainings": block.trainings, "words": race.words()}
 
 
 def _teachers(history: SweepHistory) -> JsonObject:

@@ -10,6 +10,7 @@ from kdtune.config.space import value_text
 from kdtune.config.trial import FINETUNE_STAGE
 from kdtune.history.blocks import BlockHistory
 from kdtune.history.metric import MetricSpec
+from kdtune.history.progress import race_json
 from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
 from kdtune.history.words.answer import Answer, answer
 from kdtune.messages import wrapped
@@ -184,7 +185,9 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
     Trials are in order of blocks: controls, then candidates by number. A block's best is the first trial of its best
     candidate, or None; with several objectives it is a list, the Pareto set. A sweep with `refit: true` also has
     "refits": controls and chosen candidates, trained again on the whole training list, with objectives on test.
-    A sweep with teachers has "teachers", which have no block and no objective.
+    A sweep with a race has "races", block → as "race" in kdtune.history.progress.picture, and a dropped candidate's
+    trials have "dropped", the number of the look. A sweep with teachers has "teachers", which have no block and no
+    objective.
     """
     history = found.history
     count = len(history.objectives)
@@ -193,6 +196,8 @@ def results_json(found: SweepTrials, run_ids: Mapping[str, str]) -> JsonObject:
     best = {label: [first[label, group.number] for group in block.best] for label, block in history.blocks.items()}
     results: JsonObject = {"sweep": history.name, "answer": str(answer_of(found)), "trials": [row for _, row in rows]}
     results["best"] = best if count > 1 else {label: next(iter(rows), None) for label, rows in best.items()}
+    if history.record.race is not None:
+        results["races"] = {label: race_json(block) for label, block in history.blocks.items()}
     if found.refits is not None:
         results["refits"] = [trial_json(trial, count, run_ids) for trial in found.refits]
     if found.teachers:

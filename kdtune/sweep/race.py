@@ -37,7 +37,8 @@ def take_look(block: BlockHistory, recorded: Looked | None) -> Looked:
         candidates={candidate: tuple(own.values()) for candidate, own in values.items()},
         decision="failed",
     )
-    if recorded is not None and recorded.evidence == found.evidence:
+    goes_on = recorded is not None and recorded.left and number < len(race.rules.looks)
+    if recorded is not None and recorded.evidence == found.evidence and (recorded.decision is not None or goes_on):
         return recorded
     seeds = range(race.rules.looks[number - 1])
     if lacking := [seed for seed in seeds if seed not in control]:
