@@ -69,7 +69,7 @@ def test_fixed_seeds_find_the_trials_of_a_race_that_was_stopped(
     link_clips(prepared.store.root, tmp_path)
     search = {**SEARCH, "space": {"optimizer.lr": [0.0101]}}
     file, backend, cancel = written({**race_form, "search": search}, tmp_path), backend_of("inprocess"), Cancel()
-    end, said = run(file, tmp_path, backend, (), cancel, stop_at(cancel, "candidate 0 seed 2"))
+    end, said = run(file, tmp_path, backend, (), cancel, stop_at(cancel, "control seed 2"))
     before = looks(tmp_path)
     assert (end.exit_code, len(before), before[0].decision) == (EXIT_INTERRUPTED, 1, None), said
     # The rest through the library, as a configuration that is built in Python.
