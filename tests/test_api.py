@@ -18,6 +18,8 @@ from test_layout import HEAVY
 
 import kdtune
 from kdtune.history.events import Asked, Ended, EpochEnd, Started
+from kdtune.history.trials import sweep_trials
+from kdtune.report.standing import sweep_of
 from kdtune.train.session import Session
 
 MODULES = (
@@ -156,6 +158,13 @@ def test_frames_have_their_documented_columns(sweep: kdtune.Sweep) -> None:
     assert set(gains["basis"]) == {"videos"}, "one seed"
     assert gains["videos"].dtype == "Int64"
     assert (gains["videos"] > 1).all()
+
+
+def test_gains_on_test_compare_the_same_videos(sweep: kdtune.Sweep, place: Path) -> None:
+    """A report takes the outcomes of each test video from the trials' rows."""
+    report = sweep_of(sweep_trials(kdtune.Store(place / "runs").files, sweep.history))
+    _, gains = report.chosen_on_test(report.standings[0])
+    assert {(gain.basis, gain.paired) for gain in gains.values()} == {("videos", True)}
 
 
 def test_frames_of_a_sweep_without_trials_have_the_same_columns(place: Path, tmp_path: Path) -> None:
