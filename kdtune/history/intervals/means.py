@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean, stdev
+from typing import Any
 
 from kdtune.history.intervals.shares import paired_shares_interval
 from kdtune.scoped import kept_warnings
@@ -41,6 +43,12 @@ def videos_interval(ours: Sequence[float], base: Sequence[float], alpha: float) 
 
 def t_value(df: int, alpha: float) -> float:
     """Return the quantile of Student's t for two-sided intervals of level 1 − `alpha`."""
+    return -float(_special().stdtrit(df, alpha / 2))
+
+
+@cache
+def _special() -> Any:
+    """Import scipy.special, which takes a while, without the warning filter that SciPy adds."""
     with kept_warnings():
-        from scipy import special  # it takes a while
-    return -float(special.stdtrit(df, alpha / 2))
+        from scipy import special
+    return special
