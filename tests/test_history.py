@@ -16,6 +16,7 @@ from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Outcome, Ref
 from kdtune.history.front import Front
 from kdtune.history.metric import MetricSpec
 from kdtune.history.progress import picture, time_left
+from kdtune.history.race import Looked
 from kdtune.history.reading import HistoryReader, read_history
 from kdtune.history.record import SweepRecord
 from kdtune.history.rows import epoch_row, ledger_event
@@ -71,9 +72,20 @@ def pruned(group: str) -> Ended:
         complete("f=1 · candidate 1", (0.5, 0.25), (3.0, 4.0)),
         Ended("g", Outcome("pruned", stages={"early": 0.1}, stage="early"), cached=True),
         Ended("g", Outcome("failed", error="out of memory")),
+        Ended("g", Outcome("complete", ((0.5,),), per_video=("0110",))),
+        Looked(
+            block="f=1",
+            number=2,
+            comparisons=3,
+            control=(0.5, 0.25, 0.5),
+            candidates={0: (0.5, 0.5, 0.25), 2: (0.75, 0.5, 0.5)},
+            gains={0: (0.0, -10.5, 10.5), 2: (16.7, None, None)},
+            dropped={0: "worse than candidate 2"},
+            leader=2,
+        ),
     ],
 )
-def test_an_event_comes_back_from_its_row_as_it_was(event: Asked | Ended) -> None:
+def test_an_event_comes_back_from_its_row_as_it_was(event: Asked | Ended | Looked) -> None:
     row = json.loads(json.dumps(event.row()))
     assert ledger_event(row, HERE) == event
     assert ledger_event(row, HERE).row() == event.row()

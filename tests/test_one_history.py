@@ -7,6 +7,7 @@ import html
 import json
 from collections import Counter
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from kdtune.store.files import append_jsonl
 from kdtune.sweep.group import TrialGroup
 from kdtune.tracking.ending import SweepEnding
 from kdtune.tracking.record import metric_name
-from kdtune.watch.status import status
+from kdtune.watch.status import show_status, status
 
 pytestmark = pytest.mark.usefixtures("empty_plots")
 
@@ -184,6 +185,8 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
         assert (trial["state"] == "pending") == (trial["key"] not in tracked)
         assert trial["state"] == "pending" or tracked[trial["key"]].state == trial["state"]
         assert f"trial-{trial['key']}" in page
+    shown_as_text = StringIO()
+    show_status(store, "s", shown_as_text)
     # ---- the race ----------------------------------------------------------------------------------------------------
     for label, block in history.blocks.items() if history.record.race is not None else ():
         assert block.race is not None
@@ -192,6 +195,12 @@ def test_all_readers_say_the_same(store: StoreFiles, capsys: pytest.CaptureFixtu
         assert f"{label}: {words}" in result.text
         assert history.race_words in result.text
         assert history.race_words in page
+        assert block.race.words() in shown_as_text.getvalue()
+        assert block.race.last is not None
+        for number in block.race.looks[0].candidates:
+            own = [tracked[key] for key in block.candidates[number].trials.values()]
+            assert {trial.tags["kdtune.kind"] for trial in own} == {"candidate"}
+            assert {trial.objective for trial in own} == {block.candidates[number].objective()}
         dropped = {t["candidate"]: t["dropped"] for t in results["trials"] if t["block"] == label and "dropped" in t}
         assert dropped == block.race.dropped
         for number, look in dropped.items():

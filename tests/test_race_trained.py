@@ -23,6 +23,7 @@ from kdtune.execute.backend import backend_of
 from kdtune.history.events import EpochEnd, Event
 from kdtune.history.race import Looked
 from kdtune.history.reading import read_history
+from kdtune.plan.plan import plan
 from kdtune.store import StoreFiles
 from kdtune.sweep.stopping import Cancel
 from kdtune.train.session import Session
@@ -55,6 +56,10 @@ def looks(store: Path, name: str = "tiny") -> list[Looked]:
     return [look for race in races if race is not None for look in race.looks]
 
 
+def to_train(sweep: SweepConfig, store: Path) -> str:
+    return next(line for line in plan(sweep, StoreFiles(store)) if line.startswith("to train"))
+
+
 def stop_at(cancel: Cancel, words: str) -> Callable[[Event], None]:
     def seen(event: Event) -> None:
         if isinstance(event, EpochEnd) and words in event.group:
@@ -68,12 +73,14 @@ def test_fixed_seeds_find_the_trials_of_a_race_that_was_stopped(
 ) -> None:
     link_clips(prepared.store.root, tmp_path)
     search = {**SEARCH, "space": {"optimizer.lr": [0.0101]}}
+    config = SweepConfig.model_validate({**race_form, "name": "tiny", "search": search})
     file, backend, cancel = written({**race_form, "search": search}, tmp_path), backend_of("inprocess"), Cancel()
+    assert to_train(config, tmp_path).startswith("to train     4 to 6 trials")
     end, said = run(file, tmp_path, backend, (), cancel, stop_at(cancel, "control seed 2"))
     before = looks(tmp_path)
     assert (end.exit_code, len(before), before[0].decision) == (EXIT_INTERRUPTED, 1, None), said
+    assert to_train(config, tmp_path).startswith("to train     1 trial:")
     # The rest through the library, as a configuration that is built in Python.
-    config = SweepConfig.model_validate({**race_form, "name": "tiny", "search": search})
     sweep = kdtune.run(config, store=tmp_path, backend="inprocess", tracking=False)
     found = looks(tmp_path)
     assert found[:1] == before
