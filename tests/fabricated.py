@@ -14,6 +14,7 @@ from kdtune.history.record import SweepRecord
 from kdtune.store import StoreFiles
 from kdtune.store.files import write_json, write_jsonl
 from kdtune.sweep.earlier import known_candidates
+from kdtune.sweep.feasible import Costs, RecordedCosts
 from kdtune.sweep.group import Outcome, TrialGroup, outcome_in_store
 from kdtune.sweep.groups import KeyOf
 from kdtune.sweep.ledger import Ledger
@@ -29,7 +30,12 @@ VIDEOS = {"training": 64, "validation": 48, "test": 24}
 
 
 def fabricate(
-    store: StoreFiles, sweep: SweepConfig, figure: Figure, ends: int | None = None, keys: KeyOf = key_of
+    store: StoreFiles,
+    sweep: SweepConfig,
+    figure: Figure,
+    ends: int | None = None,
+    keys: KeyOf = key_of,
+    costs: Costs | None = None,
 ) -> SweepScheduler:
     """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
@@ -37,7 +43,9 @@ def fabricate(
     write_json(files.sweep, SweepRecord.of(sweep, ledger.name, "", {}).row())
     asked = Ledger(ledger)
     list(known_candidates(sweep, asked, store, keys))
-    scheduler = SweepScheduler(sweep, keys, asked, Journal(files.study(ledger), sweep))
+    metrics = [constraint.metric for constraint in sweep.constraints]
+    recorded = None if costs is None else RecordedCosts(costs, metrics, asked)
+    scheduler = SweepScheduler(sweep, keys, asked, Journal(files.study(ledger), sweep), costs=recorded)
     while ends != 0 and (group := scheduler.next_to_train(store)) is not None:
         scheduler.finish(group, _train(store, sweep, group, figure), cached=False)
         ends = None if ends is None else ends - 1

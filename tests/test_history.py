@@ -14,6 +14,7 @@ from fabricated import fabricate, sweep_of, usual_figure
 from kdtune.errors import DamageError, StoreError
 from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Outcome, Refitted, Started
 from kdtune.history.front import Front
+from kdtune.history.groups import STATES
 from kdtune.history.metric import MetricSpec
 from kdtune.history.progress import picture, time_left
 from kdtune.history.race import Looked
@@ -238,7 +239,7 @@ def test_what_is_asked_anew_is_pending_and_so_is_what_followed_from_it() -> None
     assert (history.done, history.total) == (5, 8)
     history.apply(asked("control", 0, keys="new"))
     assert (history.done, history.total, history.groups.keys()) == (0, 7, {control.group})
-    assert history.counts() == {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "pending": 7}
+    assert history.counts() == {state: 7 * (state == "pending") for state in STATES}
     assert history.apply(complete(candidates[0].group, (0.5,))) is None, "it is not asked for"
     history.apply(asked("candidate", 0, keys="new"))
     history.apply(Started(candidates[0].group))

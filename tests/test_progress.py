@@ -15,7 +15,7 @@ from kdtune.history.sweep import SweepHistory
 
 
 def counts(history: SweepHistory, block: int = 0) -> list[int]:
-    """complete, pruned, failed, running, pending"""
+    """complete, pruned, infeasible, failed, running, pending"""
     row = picture(history)["blocks"][block]
     return [row[state] for state in STATES]
 
@@ -23,13 +23,13 @@ def counts(history: SweepHistory, block: int = 0) -> list[int]:
 def test_counts_bests_and_gains_are_each_block_s_own() -> None:
     history = a_history(asked("control", 0), asked("control", 0, "f=0.5"))
     assert (history.done, history.total) == (0, 8)
-    assert counts(history) == [0, 0, 0, 0, 4]
+    assert counts(history) == [0, 0, 0, 0, 0, 4]
     for group in (*(asked("candidate", number) for number in range(3)), asked("teacher", None, None)):
         history.apply(group)
     assert (history.done, history.total) == (0, 9)
     history.apply(ended("teacher c3d", "complete", 0.4375))
     history.apply(epoch("f=1 · control", 1))
-    assert counts(history) == [0, 0, 0, 1, 3]
+    assert counts(history) == [0, 0, 0, 0, 1, 3]
     history.apply(ended("f=1 · candidate 0", "complete", 0.5))
     assert picture(history)["blocks"][0]["best"] == {"candidate": 0, "objective": 0.5, "gain": None}
     history.apply(ended("f=1 · control", "complete", 0.375))
@@ -40,8 +40,8 @@ def test_counts_bests_and_gains_are_each_block_s_own() -> None:
     first, second = picture(history)["blocks"]
     assert first["best"] == {"candidate": 0, "objective": 0.5, "gain": 12.5}
     assert second["best"] == {"candidate": 0, "objective": 0.9, "gain": None}
-    assert counts(history) == [2, 1, 1, 0, 0]
-    assert counts(history, 1) == [1, 0, 0, 0, 3]
+    assert counts(history) == [2, 1, 0, 1, 0, 0]
+    assert counts(history, 1) == [1, 0, 0, 0, 0, 3]
     teachers = picture(history)["teachers"]
     assert (teachers["complete"], teachers["pending"], teachers["values"]) == (1, 0, {"c3d": 0.4375})
     assert (history.done, history.total) == (6, 9)
@@ -57,9 +57,9 @@ def test_the_lower_value_is_best_where_the_mode_is_min_and_the_lower_number_wins
 def test_ends_that_are_said_again_count_once_and_a_group_may_end_otherwise() -> None:
     end = ended("f=1 · candidate 0", "complete", 0.5)
     history = a_history(asked("candidate", 0), asked("candidate", 1), end, dataclasses.replace(end, cached=True))
-    assert counts(history) == [1, 0, 0, 0, 2]
+    assert counts(history) == [1, 0, 0, 0, 0, 2]
     history.apply(ended("f=1 · candidate 1", "failed", error="out of memory"))
-    assert counts(history) == [1, 0, 1, 0, 1]
+    assert counts(history) == [1, 0, 0, 1, 0, 1]
     history.apply(Started("f=1 · candidate 1"))  # tried again
     assert (counts(history), history.done) == ([1, 0, 0, 1, 1], 1)
     history.apply(ended("f=1 · candidate 1", "complete", 0.75))

@@ -153,7 +153,7 @@ def test_tpe_asks_what_optunas_own_would(monkeypatch: pytest.MonkeyPatch, space:
     sweep = sweep_of() if space is None else sweep_of(space=space)
     asked = searched(sweep, 30)
 
-    def optunas(self: Search, candidate: int) -> TPESampler:
+    def optunas(self: Search, candidate: int, draw: int) -> TPESampler:
         parts = (sweep.search.seed, self.block.label, candidate)
         return TPESampler(**tpe_settings(False), seed=seed_of(*parts), n_startup_trials=sweep.search.startup)
 

@@ -50,7 +50,7 @@ def test_a_sweep_is_read_while_its_trials_run(tiny: TrialConfig, prepared: Sessi
         tell(files, ended("all · control", "complete", knn[0]), ended("all · candidate 0", "complete", knn[1]))
         early = stopped(half, store, prepared, epoch=1).stages()["early"]["validation"]["knn"]
         found = status(tmp_path, "tiny")
-        states = {"complete": 2, "pruned": 0, "failed": 0, "running": 1, "pending": 2}
+        states = {"complete": 2, "pruned": 0, "infeasible": 0, "failed": 0, "running": 1, "pending": 2}
         best = {"candidate": 0, "objective": knn[1], "gain": pytest.approx(100 * (knn[1] - knn[0]))}
         assert found["blocks"] == [{"block": "all", **states, "best": best}]
         name = "all · candidate 1"

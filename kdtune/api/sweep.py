@@ -80,7 +80,7 @@ class Sweep:
 
         Columns, with their dtypes:
             key (string), block (string), candidate (Int64, missing for a control), control (bool), seed (int64),
-            state (string: complete, pruned, failed, running, pending), epochs (int64, without fine-tuning),
+            state (string: complete, pruned, infeasible, failed, running, pending), epochs (int64, without fine-tuning),
             seconds (float64, of training), objective (float64, the first one, missing unless complete),
             objective/<metric> (float64, of several objectives each), params/<name> (as they were searched: teacher,
             lambda, tau, alpha, fraction, student and more), <stage>/<split>/<metric> (float64: accuracies as shares,

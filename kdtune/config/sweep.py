@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kdtune.config.constraints import ConstraintConfig
 from kdtune.config.fields import Section
 from kdtune.config.inherit import RawConfig, inherit
 from kdtune.config.key import NOT_HASHED, TRAINER_SEMANTICS, digest
@@ -82,6 +83,9 @@ class SweepConfig(Section):
     search: SearchConfig
     objective: Objectives = ObjectiveConfig()
     """One objective, or a list of them. With several, the results are a Pareto set and nothing is pruned."""
+    constraints: Annotated[list[ConstraintConfig], Field(max_length=20)] = []
+    """Bounds on costs that are known before training. A candidate that breaks one is not trained, and the sampler
+    learns where they are kept. Controls are trained in any case."""
     refit: bool = False
     """Train the chosen candidates and the controls again on the whole training list, including the validation videos.
     Reported figures on the test list then come from these trainings."""

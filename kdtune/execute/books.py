@@ -120,7 +120,7 @@ class SweepBooks:
         trials = group.asked.every_key if outcome.state == "complete" else group.asked.keys
         if group.name in self.stopping.begun:
             # A trial that failed before its first row counts as trained.
-            trained = sum(self._trains.get(key, outcome.state == "failed") for key in trials)
+            trained = sum(self._trains.get(key, outcome.state in ("failed", "infeasible")) for key in trials)
             found = sum(key in self._had and not self._trains.get(key, False) for key in trials)
             self.trained += trained
             self.found += found

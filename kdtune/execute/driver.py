@@ -20,6 +20,7 @@ from kdtune.store.files import write_json
 from kdtune.sweep.changes import explained
 from kdtune.sweep.driver_lock import DriverLock
 from kdtune.sweep.earlier import known_candidates
+from kdtune.sweep.feasible import recorded_costs
 from kdtune.sweep.few_videos import data_warnings
 from kdtune.sweep.ledger import Ledger
 from kdtune.sweep.prepare import prepare_sweep, refuse
@@ -75,6 +76,7 @@ def drive(
         ledger = Ledger(files.ledger(sweep.ledger))
         for line in known_candidates(sweep, ledger, store, key_of):
             watcher.say(line)
+        costs = recorded_costs(sweep, prepared, ledger)
         commit = commit_tags(Path.cwd())
         record = SweepRecord.of(sweep, ledger.path.name, text, commit)
         write_json(files.sweep, record.row())
@@ -93,7 +95,7 @@ def drive(
         state = "interrupted"
         try:
             journal = Journal(files.study(ledger.path), sweep)
-            scheduler = SweepScheduler(sweep, key_of, ledger, journal, books.on_end, books.apply)
+            scheduler = SweepScheduler(sweep, key_of, ledger, journal, books.on_end, books.apply, costs)
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:

@@ -41,6 +41,10 @@ class ProcessDied(Exception):
     """The process that trained a group was killed, usually for lack of memory."""
 
 
+class OutOfMemory(ProcessDied):
+    """Ray killed the process, because its machine ran out of memory."""
+
+
 class MachineLost(Exception):
     """The machine that trained a group has left the cluster. The group is not to blame."""
 
@@ -140,7 +144,9 @@ class GroupQueue:
             (self._alone if memory else self._again).append(group)
             return None
         words = failed.failure() if failed is not None else DIED if died else ENDED if error is None else _words(error)
-        return Outcome("failed", error=f"{words}; {ADVICE}" if memory else words)
+        # A killed process says nothing of the reason, unless Ray gives one.
+        too_large = group.kind == "candidate" and (isinstance(error, OutOfMemory) if failed is None else memory)
+        return Outcome("infeasible" if too_large else "failed", error=f"{words}; {ADVICE}" if memory else words)
 
 
 def _words(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from ray import tune
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.search import Searcher
 
 from kdtune.errors import Problem, ResourceError
@@ -20,7 +20,7 @@ from kdtune.execute.cluster.devices import DeviceWatch, Request, choose_devices
 from kdtune.execute.cluster.local import HERE, RESUME
 from kdtune.execute.cluster.nodes import Needs, alive_nodes, check_nodes
 from kdtune.execute.cluster.ray_private import error_of
-from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, ProcessDied
+from kdtune.execute.group_queue import GroupQueue, MachineLost, MachineUnfit, OutOfMemory, ProcessDied
 from kdtune.execute.worker import TrialWorker
 from kdtune.scoped import environment, kept_environment, log_level
 from kdtune.sweep.group import TrialGroup
@@ -137,6 +137,8 @@ def _in_our_words(error: BaseException, nodes: set[str]) -> BaseException:
     """Convert the error of a trial on one of `nodes` to the exception that the queue expects."""
     if isinstance(error, ActorUnavailableError):
         return MachineLost()  # unreachable, though no node has reported its process dead
+    if isinstance(error, OutOfMemoryError):
+        return OutOfMemory()
     if isinstance(error, RayActorError):
         return MachineLost() if nodes - {node["NodeID"] for node in alive_nodes()} else ProcessDied()
     cause = error.cause if isinstance(error, RayTaskError) else error

@@ -71,6 +71,11 @@ class BlockHistory:
         return asked + (self.unasked if "pending" in states else 0)
 
     @property
+    def redrawn(self) -> Counter[str]:
+        """Bound of the constraints → number of draws that broke it, which the sampler then drew again."""
+        return sum((Counter(group.asked.redrawn) for group in self.candidates.values()), Counter())
+
+    @property
     def unasked(self) -> int:
         """Number of candidates not yet asked for."""
         return self.size - len(self.candidates)
@@ -145,7 +150,8 @@ class BlockHistory:
         """Number of trials of the controls and candidates that have ended, with their further seeds."""
         controls = [group for by_seed in self.controls.values() for group in by_seed.values()]
         candidates = [part for group in self.candidates.values() for part in (group, *group.further)]
-        return sum(len(group.keys) for group in (*controls, *candidates) if group.state in ENDED)
+        trained = (group for group in (*controls, *candidates) if group.state in ENDED and group.state != "infeasible")
+        return sum(len(group.keys) for group in trained)
 
     # ---- progress ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
     EpochEnd  a trial ends an epoch                    a row of the trial's epochs.jsonl
     Ended     a group ends                             a row of the ledger
     Known     the search learns from earlier sweeps    a row of the ledger
+    Costed    a network's costs are measured           a row of the ledger
     Looked    a race looks at its block's results      a row of the ledger
 
 The trials of a group end together: a group is a candidate with its first seeds, one control with one seed, a further
@@ -31,9 +32,9 @@ from kdtune.parse import JsonObject
 #: whole training list.
 Kind = Literal["teacher", "control", "candidate", "further", "refit"]
 #: Fields of Asked that its row omits if they are None.
-OPTIONAL = ("refits", "extends", "look")
-#: How a group can end.
-EndState = Literal["complete", "pruned", "failed"]
+OPTIONAL = ("refits", "extends", "look", "redrawn")
+#: How a group can end. An infeasible candidate breaks a constraint and is not trained, or ran out of memory.
+EndState = Literal["complete", "pruned", "infeasible", "failed"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Asked:
     """The group that a refit trains again; None for every other group."""
     extends: str | None = None
     """The candidate's group to which this further seed belongs; None for every other group."""
+    redrawn: Mapping[str, int] = field(default_factory=dict)
+    """Bound of the constraints → number of the sampler's earlier draws for this candidate that broke it."""
     look: int | None = None
     """The look of the race that asked for this further seed of a candidate or control; None for the first seeds."""
 
@@ -107,7 +110,7 @@ class Asked:
     def row(self) -> JsonObject:
         """Return the row of the ledger, without the fields that only refits and races have unless they are set."""
         row = {"event": "asked", **asdict(self)}
-        return {name: value for name, value in row.items() if value is not None or name not in OPTIONAL}
+        return {name: value for name, value in row.items() if value not in (None, {}) or name not in OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -227,5 +230,21 @@ class Known:
         return {"event": "known", **asdict(self)}
 
 
-LedgerEvent = Asked | Ended | Known | Looked
-Event = Asked | Started | EpochEnd | Ended | Known | Looked
+@dataclass(frozen=True, kw_only=True)
+class Costed:
+    """A network's costs are measured before it is trained. The record decides, whatever a later measurement says."""
+
+    group: str
+    """Not a group; it names the row."""
+    shape: str
+    """Digest that networks of equal cost share."""
+    costs: Mapping[str, FiniteFloat]
+    """Metric → value, for metrics of the sweep's constraints."""
+
+    def row(self) -> JsonObject:
+        """Return the row of the ledger."""
+        return {"event": "costed", **asdict(self)}
+
+
+LedgerEvent = Asked | Ended | Known | Costed | Looked
+Event = Asked | Started | EpochEnd | Ended | Known | Costed | Looked

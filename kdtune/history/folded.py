@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kdtune.errors import DamageError, Problem
 from kdtune.history.blocks import BlockHistory, Mean
-from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Known, Started
+from kdtune.history.events import Asked, Costed, Ended, EpochEnd, EpochRow, Event, Known, Started
 from kdtune.history.groups import ENDED, GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.race import Looked, RaceHistory
@@ -92,6 +92,8 @@ class FoldedEvents:
                 return self._end(self.groups.get(group), event)
             case Known():
                 self.known = event
+                return None
+            case Costed():
                 return None
             case Looked():
                 self._look(event)
@@ -232,7 +234,7 @@ class FoldedEvents:
     def _length(self, group: GroupHistory) -> int | None:
         """Return the number of epochs of each trial of an ended candidate; None if it is unknown."""
         outcome = group.outcome
-        if outcome is None or outcome.state == "failed":
+        if outcome is None or outcome.state in ("failed", "infeasible"):
             return None
         return group.epochs if outcome.state == "complete" else self.record.stages.get(outcome.stage or "")
 

@@ -12,10 +12,12 @@ from kdtune.config.space import Scalar
 from kdtune.history.events import Asked, Kind, Outcome
 from kdtune.history.metric import MetricSpec
 
-State = Literal["pending", "running", "complete", "pruned", "failed"]
+State = Literal["pending", "running", "complete", "pruned", "infeasible", "failed"]
 #: How a group can end.
-ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
+ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
 STATES: tuple[State, ...] = (*ENDED, "running", "pending")
+#: States of trials that are not fine-tuned.
+UNTUNED: tuple[State, ...] = ("pruned", "infeasible")
 
 
 @dataclass

@@ -33,7 +33,8 @@ def picture(history: SweepHistory) -> JsonObject:
     {"done": ended groups, "total", "time_left": seconds or None,
     "metric": the objective's column, or None where there are several objectives, "unit": of gains,
     "teachers": as a block, with "values": {teacher: its own value in the objective's metric}, or None without teachers,
-    "blocks": [{"block", "complete", "pruned", "failed", "running", "pending": groups,
+    "blocks": [{"block", "complete", "pruned", "infeasible", "failed", "running", "pending": groups,
+    "redrawn": {bound of the constraints: draws that broke it}, if there are any,
     "best": {"candidate", "objective", "gain": over the first control in `unit`, more is better, or None} or None; with
     several objectives {"candidates": the Pareto set} or None, and in a race "race": {"look": the newest one's number or
     None, "seeds": that it saw, "left": candidates still in the race, "decision": or None, "trainings": that ended,
@@ -61,7 +62,10 @@ def _block(block: BlockHistory) -> JsonObject:
         gain = block.gain(block.best[0])
         objective = block.best[0].objective()
         best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
-    found: JsonObject = {"block": block.label, **{state: block.count(state) for state in STATES}, "best": best}
+    counts: JsonObject = {state: block.count(state) for state in STATES}
+    found: JsonObject = {"block": block.label, **counts, "best": best}
+    if block.redrawn:
+        found["redrawn"] = dict(block.redrawn)
     return found if block.race is None else {**found, "race": race_json(block)}
 
 

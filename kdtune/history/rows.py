@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kdtune.errors import DamageError, Problem
-from kdtune.history.events import Asked, Ended, EpochRow, Known, LedgerEvent, Outcome
+from kdtune.history.events import Asked, Costed, Ended, EpochRow, Known, LedgerEvent, Outcome
 from kdtune.history.race import Looked
 from kdtune.parse import printable
 from kdtune.store.seal import REMEDY, passed_over
@@ -27,6 +27,8 @@ def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
             return parsed(Ended, {**row, "outcome": parsed(Outcome, row, path)}, path)
         case "known":
             return parsed(Known, row, path)
+        case "costed":
+            return parsed(Costed, row, path)
         case "looked":
             return parsed(Looked, row, path)
         case _:

@@ -10,7 +10,7 @@ from pydantic import FiniteFloat
 from kdtune.config.space import Scalar
 from kdtune.errors import Problem, StoreError
 from kdtune.history.events import EpochRow
-from kdtune.history.groups import GroupHistory, State
+from kdtune.history.groups import UNTUNED, GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.reading import read_history
 from kdtune.history.rows import epoch_row, parsed, readable
@@ -81,7 +81,8 @@ class TrialRecord:
     @property
     def finetuned(self) -> str | None:
         """The key of its fine-tuning; None without one, or if the trial was pruned."""
-        return self.group.asked.finetuned[self.place] if self.group.asked.finetuned and self.state != "pruned" else None
+        tuned = self.group.asked.finetuned
+        return tuned[self.place] if tuned and self.state not in UNTUNED else None
 
     @property
     def seed(self) -> int:
@@ -225,7 +226,7 @@ def _record(store: StoreFiles, group: GroupHistory, i: int, objectives: Sequence
         state = "running" if rows or files.config.exists() else "pending"
     epochs = rows[-1].epoch if rows else 0
     weights = next((row.weights_sha256 for row in reversed(rows) if row.stage is not None), None)
-    if group.asked.finetuned and state != "pruned":
+    if group.asked.finetuned and state not in UNTUNED:
         rows = rows + epoch_rows(store.trial(group.asked.finetuned[i]))
     stages = {row.stage: row.evaluation for row in rows if row.stage is not None and row.evaluation is not None}
     answers = {row.stage: row.per_video for row in rows if row.stage is not None and row.per_video is not None}

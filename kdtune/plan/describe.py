@@ -30,6 +30,8 @@ def described(sweep: SweepConfig) -> Iterator[str]:
         yield f"{'objective' if i == 0 else '':<12} {objective.mode} {objective.metric}{where}"
     if reasons := steered_by_test(sweep):
         yield f"note         {'; '.join(reasons)}: {NONE_LEFT}"
+    if sweep.constraints:
+        yield f"constraints  {'; '.join(map(str, sweep.constraints))}: other candidates are not trained"
     if sweep.prune.at:
         kept = f"the best {sweep.prune.keep:.0%} of at least {sweep.prune.min_peers} peers continue"
         yield f"pruning      at {', '.join(sweep.prune.at)}: {kept}; controls never"

@@ -23,6 +23,7 @@ from kdtune.config.trial import TrialConfig
 from kdtune.history.events import Outcome
 from kdtune.store import StoreFiles
 from kdtune.sweep.earlier import known_candidates
+from kdtune.sweep.feasible import recorded_costs
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf
 from kdtune.sweep.ledger import Ledger
@@ -87,13 +88,16 @@ def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Fore
     asked = {block.index: 0 for block in sweep.blocks()}
     races: dict[int, BlockHistory] = {}
     outcomes: Mapping[str, Outcome | None] = {}
-    if keys is not None and keys.may_be_found:
+    # Without its data set, the size of a network's head is unknown.
+    unknown = sweep.constraints and keys is not None and keys.missing
+    if keys is not None and keys.may_be_found and not unknown:
         from kdtune.sweep.scheduler import SweepScheduler
 
         ledger = Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False)
         for _ in known_candidates(sweep, ledger, store, keys.of):
             pass  # the sweep says it
-        scheduler = SweepScheduler(sweep, keys.of, ledger)
+        costs = recorded_costs(sweep, keys.prepared, ledger)
+        scheduler = SweepScheduler(sweep, keys.of, ledger, costs=costs)
         while (group := scheduler.next_to_train(store)) is not None:
             pass  # it is not in the store and counts as running
         groups = list(scheduler.groups.values())
@@ -119,6 +123,8 @@ class _Look:
 
     def add_group(self, group: TrialGroup, outcome: Outcome | None) -> None:
         outcome = outcome or outcome_in_store(group, self.sweep.objectives, self.store)
+        if outcome is not None and outcome.state == "infeasible":
+            return
         if outcome is not None:
             self.forecast.found.update(group.asked.keys, group.asked.finetuned if outcome.state == "complete" else ())
             return

@@ -95,6 +95,8 @@ def recipe_table(config: SweepConfig) -> Table:
     rows += [(f"blocks: {name}", ", ".join(map(value_text, values))) for name, values in search.blocks.items()]
     rows += [(f"searched: {name}", _searched(parameter)) for name, parameter in search.space.items()]
     rows += [("seeds", search.seeds_text), ("sampler", search.sampler)]
+    if config.constraints:
+        rows.append(("constraints", "; ".join(map(str, config.constraints))))
     if config.prune.at:
         rows.append(("pruned at", f"{', '.join(config.prune.at)}, the best {config.prune.keep:.0%} continue"))
     note = "Settings that are not here have their defaults: see the configuration reference."
@@ -201,8 +203,8 @@ def _state(entry: Entry, standing: Standing) -> str:
     if entry.state == "pruned":
         return f"pruned at {entry.last_stage}"
     error = next((trial.error for trial in entry.trials if trial.error), None)
-    if entry.state == "failed" and error:
-        return f"failed: {error.splitlines()[0][:60]}"
+    if entry.state in ("failed", "infeasible") and error:
+        return f"{entry.state}: {error.splitlines()[0][:60]}"
     if entry.trials[0].group.dropped is not None:
         return f"{entry.state}, dropped at look {entry.trials[0].group.dropped}"
     pareto = len(standing.history.objectives) > 1 and entry in standing.best

@@ -8,41 +8,63 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.history.blocks import BlockHistory
 from kdtune.history.events import Asked, KnownCandidate
+from kdtune.sweep.feasible import Feasibility, RecordedCosts
 from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A candidate that the search asks for."""
+
+    values: dict[str, Scalar]
+    redrawn: Mapping[str, int]
+    """Bound of the constraints → number of earlier draws for this candidate that broke it."""
+    infeasible: str
+    """Why the candidate is not to be trained; empty for a feasible one."""
 
 
 class BlockSearch:
     """The candidates of a block, in order."""
 
     def __init__(
-        self, sweep: SweepConfig, block: Block, history: BlockHistory, known: Sequence[KnownCandidate] = ()
+        self,
+        sweep: SweepConfig,
+        block: Block,
+        history: BlockHistory,
+        known: Sequence[KnownCandidate] = (),
+        costs: RecordedCosts | None = None,
     ) -> None:
         self.sweep, self.block, self.history = sweep, block, history
         self.candidates = sweep.candidates(block)
         self.notes: list[str] = []
         """Messages about candidates for which the ledger and a fresh ask differ."""
-        self._search = Search(sweep, block, known)
+        self.feasibility = Feasibility(sweep, block, costs)
+        self._search = Search(sweep, block, known, self.feasibility.judge)
         self._later: deque[Callable[[], object]] = deque()
         """Calls to the search that `catch_up` makes, in order."""
         self._told = self._written = 0
         self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # sorted by value
 
-    def ask(self) -> dict[str, Scalar]:
-        """Return the values of the next candidate."""
+    def ask(self) -> Draw:
+        """Return the next candidate."""
         self.catch_up()
-        return self._search.ask()
+        return self._drawn(self._search.ask(), dict(self._search.redrawn))
 
-    def ask_as(self, recorded: Asked) -> dict[str, Scalar]:
-        """Return the values that the ledger records for the next candidate.
+    def _drawn(self, values: dict[str, Scalar], redrawn: Mapping[str, int]) -> Draw:
+        return Draw(values, redrawn, self.feasibility.judge(values, len(self.history.candidates)).reason)
+
+    def ask_as(self, recorded: Asked) -> Draw:
+        """Return the next candidate with the values that the ledger records for it.
 
         They are kept even if the sampler would now draw others, because their trials exist and later candidates have
         learned from them.
@@ -55,7 +77,7 @@ class BlockSearch:
                 self.notes.append(f"{recorded.group}: the search would now ask {values}; the recorded {kept} are kept")
 
         self._later.append(asked)
-        return kept
+        return self._drawn(kept, recorded.redrawn)
 
     def catch_up(self) -> None:
         """Bring the study up to date with the ledger and the results that have arrived."""
@@ -72,8 +94,9 @@ class BlockSearch:
             if outcome is None:
                 return False
             self._later.append(partial(self._search.tell, outcome))
+            self.feasibility.note(self._told, self.history.candidates[self._told].asked.values, outcome)
             self._told += 1
-            for stage in self._peers.keys() & outcome.stages if outcome.state != "failed" else ():
+            for stage in self._peers.keys() & outcome.stages if outcome.state in ("complete", "pruned") else ():
                 insort(self._peers[stage], outcome.stages[stage])
         return True
 

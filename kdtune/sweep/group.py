@@ -34,6 +34,8 @@ class TrialGroup:
     """One per seed."""
     needs: tuple[str, ...] = ()
     """Keys of the teachers that must be complete before the group starts."""
+    infeasible: str = ""
+    """Why the candidate is not to be trained; empty for a group that is."""
 
     @property
     def name(self) -> str:
@@ -67,12 +69,14 @@ def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, 
 
 
 def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: StoreFiles) -> Outcome | None:
-    """Return how `group` ended according to the store, or None if its records are incomplete or damaged: the worker
-    that trains the group makes them again.
+    """Return how `group` ended according to its verdict or the store, or None if its records are incomplete or damaged:
+    the worker that trains the group makes them again.
 
     This depends on the records and the group's thresholds alone: a trial that another sweep trained further is pruned
     at the same stage as if it had been trained here.
     """
+    if group.infeasible:
+        return Outcome("infeasible", error=group.infeasible)
     try:
         return _outcome(group, objectives, store)
     except DamageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kdtune.config.checking.refit import refit_of
 from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
@@ -34,11 +35,18 @@ class GroupFactory:
         return found
 
     def candidate(
-        self, block: Block, number: int, values: Mapping[str, Scalar], thresholds: Mapping[str, float]
+        self,
+        block: Block,
+        number: int,
+        values: Mapping[str, Scalar],
+        thresholds: Mapping[str, float],
+        redrawn: Mapping[str, int] | None = None,
+        infeasible: str = "",
     ) -> TrialGroup:
-        """Return the group of a candidate with its first seeds."""
+        """Return the group of a candidate with its first seeds. An infeasible one needs no teacher."""
         name, seeds = candidate_name(block, number), tuple(self.sweep.search.first_seeds)
-        return self._group("candidate", name, block, number, seeds, values, thresholds)
+        group = self._group("candidate", name, block, number, seeds, values, thresholds, redrawn=redrawn)
+        return replace(group, infeasible=infeasible, needs=()) if infeasible else group
 
     def further(self, block: Block, look: int, seed: int, candidates: Sequence[TrialGroup]) -> list[TrialGroup]:
         """Return what look number `look` of a race asks for: `seed` of the first control, then of each candidate.
@@ -74,6 +82,7 @@ class GroupFactory:
         refits: Refitted | None = None,
         extends: str | None = None,
         look: int | None = None,
+        redrawn: Mapping[str, int] | None = None,
     ) -> TrialGroup:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         chosen = {**block.values, **values}
@@ -96,6 +105,7 @@ class GroupFactory:
             epochs=configs[0].epochs,
             refits=refits,
             extends=extends,
+            redrawn=redrawn or {},
             look=look,
         )
         needs = dict.fromkeys(self._teacher(config, chosen) for config in configs if config.distils)

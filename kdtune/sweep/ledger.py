@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from kdtune.history.events import Asked, Ended, Known, LedgerEvent, Outcome
+from kdtune.history.events import Asked, Costed, Ended, Known, LedgerEvent, Outcome
 from kdtune.history.race import Looked
 from kdtune.history.rows import ledger_event, readable
 from kdtune.parse import JsonObject
@@ -28,6 +29,8 @@ class Ledger:
         """Group → its last outcome."""
         self.known: Known | None = None
         """What the search learned from earlier sweeps, if that is recorded."""
+        self.costs: dict[str, Mapping[str, float]] = {}
+        """Shape of a network → metric → value."""
         if write:
             set_damaged_lines_aside(path, LEDGER_ROW)
         # The search is deterministic and asks again what cannot be read.
@@ -65,6 +68,8 @@ class Ledger:
             if self._looks.get((event.block, event.number)) != event:
                 self._untell_after(event)
             self._looks[event.block, event.number] = event
+        elif isinstance(event, Costed):
+            self.costs[event.shape] = event.costs
         else:
             self.known = event
         row = event.row()

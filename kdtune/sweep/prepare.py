@@ -52,7 +52,7 @@ def this_machine(resources: ResourceConfig) -> dict[str, float]:
 
 def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
     """Raise UserError with all problems that can be found before a video is decoded, and those in `lacking`."""
-    problems = list(lacking)
+    problems = [*lacking, *_unmeasurable(sweep)]
     parts = [part for config in _configs(sweep) for part in config.lineage() if part.imported is None]
     # Blocks and teachers usually share their data; check each set once.
     for data in {source_id(part.data, part.clip): part.data for part in parts}.values():
@@ -64,6 +64,15 @@ def refuse(sweep: SweepConfig, lacking: Sequence[Problem] = ()) -> None:
                 problems += error.problems
     if problems:
         raise UserError(dict.fromkeys(problems))
+
+
+def _unmeasurable(sweep: SweepConfig) -> list[Problem]:
+    """Return the problem of a constraint that this machine would have to measure on a GPU that it lacks."""
+    metrics = [constraint.metric for constraint in sweep.constraints]
+    if "clip_ms" not in metrics or sweep.resources.gpu == 0 or this_machine(sweep.resources)["GPU"]:
+        return []
+    what = "clip_ms is measured by the machine that runs the sweep, which has no GPU"
+    return [Problem(f"constraints.{metrics.index('clip_ms')}.metric", what, "parameters, gmac")]
 
 
 def prepare_sweep(sweep: SweepConfig, store: StoreFiles) -> Prepared:

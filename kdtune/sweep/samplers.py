@@ -29,15 +29,17 @@ def sampler_of(
     sweep: SweepConfig,
     block: Block,
     candidate: int,
+    draw: int,
     common: IntersectionSearchSpace,
     source: Sequence[FrozenTrial] = (),
 ) -> samplers.BaseSampler:
-    """Return a new sampler for a candidate, seeded from (search seed, block, candidate).
+    """Return a new sampler for a draw of a candidate, seeded from (search seed, block, candidate).
 
+    The seed of a further draw also depends on its number.
     `common` is the search space shared by the block's samplers; `source` are trials of earlier sweeps, for CMA-ES.
     """
     search = sweep.search
-    seed = seed_of(search.seed, block.label, candidate)
+    seed = seed_of(search.seed, block.label, candidate, *([f"draw {draw}"] if draw else ()))
     match search.sampler:
         case "tpe":
             several = len(sweep.objectives) > 1

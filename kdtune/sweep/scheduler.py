@@ -20,6 +20,7 @@ from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import StoreFiles
 from kdtune.sweep.block import BlockSearch
+from kdtune.sweep.feasible import RecordedCosts
 from kdtune.sweep.group import TrialGroup, outcome_in_store
 from kdtune.sweep.groups import GroupFactory, KeyOf, candidate_name
 from kdtune.sweep.ledger import Ledger
@@ -45,6 +46,7 @@ class SweepScheduler:
         journal: Journal | None = None,
         on_end: OnEnd = lambda *_: None,
         on_record: OnRecord = lambda _: None,
+        costs: RecordedCosts | None = None,
     ) -> None:
         self.sweep, self.ledger, self.journal = sweep, ledger, journal
         self.on_end, self.on_record = on_end, on_record
@@ -58,8 +60,8 @@ class SweepScheduler:
             self._record(ledger.known)
         known = ledger.known.candidates if ledger.known is not None else ()
         self.blocks = [
-            BlockSearch(sweep, block, self.history.blocks[block.label], [k for k in known if k.block == block.label])
-            for block in sweep.blocks()
+            BlockSearch(sweep, block, history, [each for each in known if each.block == block.label], costs)
+            for block, history in zip(sweep.blocks(), self.history.blocks.values(), strict=True)
         ]
         self._made = GroupFactory(sweep, key_of)
         self._ready: list[tuple[int, int, int, TrialGroup]] = []  # a heap; the third item is unique
@@ -98,13 +100,22 @@ class SweepScheduler:
             outcome = outcome_in_store(group, self.sweep.objectives, store)
             if outcome is None:
                 return group
-            self.finish(group, outcome, cached=True)
+            self.finish(group, outcome, cached=outcome.state != "infeasible")
         return None
 
     @property
     def notes(self) -> list[str]:
         """Notes for the user: differences between the ledger and a fresh ask, and the remarks."""
-        return [note for search in self.blocks for note in search.notes] + list(self.remarks)
+        return [note for search in self.blocks for note in search.notes] + self._redrawn() + list(self.remarks)
+
+    def _redrawn(self) -> list[str]:
+        """Return a note for each block in which draws broke a constraint."""
+        found = []
+        for search in self.blocks:
+            broken = [f"{number} broke {bound}" for bound, number in search.history.redrawn.items()]
+            if broken:
+                found.append(f"block {search.block.label}: infeasible draws were drawn again: {', '.join(broken)}")
+        return found
 
     def catch_up(self) -> None:
         """Replay the ledger into the samplers, which takes as long as the original asks. The next fresh ask does so
@@ -117,7 +128,8 @@ class SweepScheduler:
         found = []
         for search in self.blocks:
             groups = search.history.candidates.values()
-            if len(groups) == search.candidates and {group.state for group in groups} <= {"pruned", "failed"}:
+            lost = {group.state for group in groups} <= {"pruned", "infeasible", "failed"}
+            if len(groups) == search.candidates and lost:
                 error = next((group.error for group in groups if group.error), "all were pruned")
                 found.append(f"block {search.block.label}: none of {len(groups)} candidates is complete; {error}")
         return found
@@ -153,8 +165,11 @@ class SweepScheduler:
         while search.may_ask():
             number = len(search.history.candidates)
             recorded = self.ledger.asked(candidate_name(search.block, number))
-            values = search.ask() if recorded is None else search.ask_as(recorded)
-            self._add(self._made.candidate(search.block, number, values, search.thresholds()))
+            draw = search.ask() if recorded is None else search.ask_as(recorded)
+            thresholds = search.thresholds()
+            self._add(
+                self._made.candidate(search.block, number, draw.values, thresholds, draw.redrawn, draw.infeasible)
+            )
 
     def _race(self, search: BlockSearch) -> None:
         """Take a look at the block if all trainings that it needs have ended, and ask for what it finds necessary."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kdtune.config.space import value_text
 from kdtune.history.events import Asked
-from kdtune.history.groups import GroupHistory
+from kdtune.history.groups import UNTUNED, GroupHistory
 from kdtune.history.sweep import SweepHistory
 from kdtune.store import StoreFiles, TrialFiles
 from kdtune.tracking.record import NOTE, TrackedTrial
@@ -164,7 +164,7 @@ def tracked_trial(
     # A refit's objective is measured on test, and would look like one that the search used.
     own = None if asked.kind == "refit" else objective
     # A pruned trial's fine-tuning belongs to another sweep.
-    tuned = store.trial(asked.finetuned[i]) if asked.finetuned and state != "pruned" else None
+    tuned = store.trial(asked.finetuned[i]) if asked.finetuned and state not in UNTUNED else None
     return TrackedTrial(store.trial(asked.keys[i]), _run_name(asked, i), params, tags, state, own, tuned, asked.epochs)
 
 

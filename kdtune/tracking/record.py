@@ -31,12 +31,13 @@ MARKER = "epoch_seconds"
 #: Prefix of the machine's metrics, and the metric that shows which lines MLflow has: they arrive after the rows.
 MACHINE, MACHINE_MARKER = "system/", "system/cpu_utilization_percentage"
 #: A trial's state → MLflow's run status. Pruning is not a failure, but MLflow's pages mark KILLED, like FAILED, with a
-#: red cross; so a pruned run is FINISHED and its tag kdtune.state says pruned.
+#: red cross; so a pruned run is FINISHED and its tag kdtune.state says pruned. So is an infeasible one.
 STATUS = {
     "pending": "SCHEDULED",
     "running": "RUNNING",
     "complete": "FINISHED",
     "pruned": "FINISHED",
+    "infeasible": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
 }

@@ -157,8 +157,8 @@ def end_words(history: SweepHistory, group: GroupHistory) -> str:
     """Return how a group ended, in words."""
     end = group.outcome
     assert end is not None, "the group must have ended"
-    if end.state == "failed":
-        return f"failed: {end.error}"
+    if end.state in ("failed", "infeasible"):
+        return f"{end.state}: {end.error}"
     if end.state == "pruned":
         threshold = group.asked.thresholds.get(end.stage or "")
         first = history.objectives[0]

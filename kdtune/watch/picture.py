@@ -45,10 +45,11 @@ def tables(
             # Show blocks with running groups first.
             blocks = sorted(blocks, key=lambda block: block["running"] == 0)[: room - len(groups)]
     objectives = history.objectives
-    heads = ["block", *(begun if state == "running" else state for state in STATES)]
+    states = [state for state in STATES if state != "infeasible" or any(block[state] for block in blocks)]
+    heads = ["block", *(begun if state == "running" else state for state in states)]
     heads += ["Pareto set"] if len(objectives) > 1 else [f"best {history.metric.name}", history.metric.gain_head]
     heads += ["race"] if history.record.race is not None else []
-    counts = [[block["block"], *(str(block[state] or "") for state in STATES)] for block in blocks]
+    counts = [[block["block"], *(str(block[state] or "") for state in states)] for block in blocks]
     best = [_best(block, objectives) for block in blocks]
     raced = [_race(block) if history.record.race is not None else [] for block in blocks]
     rows = [[*row, *cells, *race] for row, cells, race in zip(counts, best, raced, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdtune.config.checking.constraints import constraint_problems
 from kdtune.config.checking.search import search_problems
 from kdtune.config.metrics import METRICS, OF_HEAD, available, is_cost
 from kdtune.config.points import fitted
@@ -33,6 +34,7 @@ def sweep_problems(sweep: SweepConfig) -> list[Problem]:
         what = f"the blocks' values have {blocks:,} combinations"
         return [Problem("search.blocks", what, f"{MOST_BLOCKS:,} at most; a value may be searched instead")]
     problems = [*_names(sweep), *_values(sweep), *_teachers(sweep), *_stages(sweep), *search_problems(sweep)]
+    problems += constraint_problems(sweep)
     # Combinations of values are tried only if each value is valid by itself.
     return problems or list(_combinations(sweep))
 
