@@ -61,12 +61,12 @@ def test_ends_that_are_said_again_count_once_and_a_group_may_end_otherwise() -> 
     history.apply(ended("f=1 · candidate 1", "failed", error="out of memory"))
     assert counts(history) == [1, 0, 0, 1, 0, 1]
     history.apply(Started("f=1 · candidate 1"))  # tried again
-    assert (counts(history), history.done) == ([1, 0, 0, 1, 1], 1)
+    assert (counts(history), history.done) == ([1, 0, 0, 0, 1, 1], 1)
     history.apply(ended("f=1 · candidate 1", "complete", 0.75))
-    assert (counts(history), history.done) == ([2, 0, 0, 0, 1], 2)
+    assert (counts(history), history.done) == ([2, 0, 0, 0, 0, 1], 2)
     assert picture(history)["blocks"][0]["best"]["candidate"] == 1
     history.apply(asked("candidate", 1, keys=("other",)))  # its data have changed
-    assert (counts(history), history.done, history.total) == ([1, 0, 0, 0, 2], 1, 6)
+    assert (counts(history), history.done, history.total) == ([1, 0, 0, 0, 0, 2], 1, 6)
     assert picture(history)["blocks"][0]["best"]["candidate"] == 0
 
 

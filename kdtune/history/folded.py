@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kdtune.errors import DamageError, Problem
 from kdtune.history.blocks import BlockHistory, Mean
-from kdtune.history.events import Asked, Costed, Ended, EpochEnd, EpochRow, Event, Known, Started
+from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Known, Started
 from kdtune.history.groups import ENDED, GroupHistory, State
 from kdtune.history.metric import MetricSpec
 from kdtune.history.race import Looked, RaceHistory
