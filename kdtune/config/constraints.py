@@ -35,10 +35,9 @@ class ConstraintConfig(Section):
 
     def __str__(self) -> str:
         """Return the constraint in words, as in `gmac at least 1 and at most 5`."""
-        bounds = [("at least", self.min), ("at most", self.max)]
-        return (
-            f"{self.metric} {' and '.join(f'{word} {_number(bound)}' for word, bound in bounds if bound is not None)}"
-        )
+        low = [] if self.min is None else [f"at least {_number(self.min)}"]
+        high = [] if self.max is None else [f"at most {_number(self.max)}"]
+        return f"{self.metric} {' and '.join(low + high)}"
 
     def excess(self, value: float) -> dict[str, float]:
         """Return bound (as in `gmac max`) → by what share of it `value` lies outside; at most 0 where it is kept."""

@@ -92,12 +92,9 @@ class FoldedEvents:
                 return self._end(self.groups.get(group), event)
             case Known():
                 self.known = event
-                return None
-            case Costed():
-                return None
             case Looked():
                 self._look(event)
-                return None
+        return None
 
     def _ask(self, asked: Asked) -> GroupHistory | None:
         known = self.groups.get(asked.group)
