@@ -188,12 +188,15 @@ def test_what_is_the_same_on_every_machine_must_repeat(
     monkeypatch.undo()
     monkeypatch.setattr(initial, "SGD", lambda *groups, lr, **others: torch.optim.SGD(*groups, lr=10 * lr, **others))
     try:
-        with Replay(store, CPU) as replays:
-            found = replays.trial(files.key)
-            copied = replays.session.store.trial(teacher.key).result()
-        assert copied is not None
-        assert copied["weights_sha256"] == result["weights_sha256"]
-        assert (found.epoch, found.figure, bool(found.fault)) == (1, "lr", True)
+        for order in ((files, teacher), (teacher, files)):
+            with Replay(store, CPU) as replays:
+                for part in order:
+                    found = replays.trial(part.key)
+                    assert (found.epoch, found.figure, bool(found.fault)) == (1, "lr", True), "a copy is no replay"
+                    if part is files:
+                        copied = replays.session.store.trial(teacher.key).result()
+                        assert copied is not None
+                        assert copied["weights_sha256"] == result["weights_sha256"]
     finally:
         teacher.write_result(result)
 

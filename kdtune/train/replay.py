@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from kdtune.store import TARGET_COUNTS, StoreFiles, TrialFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.files import write_atomic, write_jsonl
 from kdtune.train.checking.recorded import RecordedTrial, recorded_trial
-from kdtune.train.checkpoint import read_checkpoint, weights_in
+from kdtune.train.checkpoint import read_checkpoint, trained_weights, weights_in
 from kdtune.train.importing.imports import import_trial
 from kdtune.train.prepared import source_id
 from kdtune.train.profile import profile, profile_changes, state_digest
@@ -72,7 +71,9 @@ class Replay:
     def __init__(self, store: StoreFiles, device: torch.device, from_stage: str | None = None) -> None:
         self.store, self.device, self.from_stage = store, device, from_stage
         self._folder = tempfile.TemporaryDirectory(prefix="kdtune-replay-")
-        self.session = Session(StoreFiles(self._folder.name))
+        self._shared = Session(StoreFiles(tempfile.mkdtemp(dir=self._folder.name)))
+        self.session = self._shared
+        """The session of the last trial. Trials share one, with its teachers, unless they need copies of others."""
 
     def __enter__(self) -> Replay:
         return self
@@ -165,15 +166,20 @@ class Replay:
         where = str(recorded.files.folder)
         if recorded.config.imported is not None:
             raise StoreError.at(where, "was imported, not trained: there is nothing to replay")
+        self.session = self._shared
         for part in recorded.lineage():
             if part.config.imported is None:
                 self._find_clips(part)
-            if part.config.imported is not None or (self.from_stage is not None and part is not recorded):
-                import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
-            elif part is not recorded and self._trained_elsewhere(part):
-                # Trained again, it would differ, and the student with it. Its own replay compares its figures.
-                with suppress(StoreError):  # incomplete or damaged: it is trained again
-                    import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
+        others = [part for part in recorded.lineage() if part is not recorded]
+        imported = [part for part in others if part.config.imported is not None]
+        trained = [part for part in others if part.config.imported is None]
+        # Trained again under another profile, a teacher would differ, and its student with it.
+        copied = trained if self.from_stage is not None else [part for part in trained if self._trained_elsewhere(part)]
+        if copied:
+            # In the shared store these trials may have been trained again, or would later seem to have been.
+            self.session = Session(StoreFiles(tempfile.mkdtemp(dir=self._folder.name)), self._shared.folders)
+        for part in [*imported, *copied]:
+            import_trial(part.files.fetch(part.files.checkpoint).folder, self.session.store)
         if self.session.key(recorded.config) != recorded.files.key:
             raise StoreError.at(where, "does not hash to its name: config.json was changed")
         return recorded
@@ -200,8 +206,15 @@ class Replay:
         raise StoreError.at(where, "its decoded frames are not in the store; `data prepare` makes them")
 
     def _trained_elsewhere(self, part: RecordedTrial) -> bool:
-        """Return whether a complete trial was trained under another profile than the present one."""
-        return part.files.sound_result() is not None and bool(self._profiles(part.files, part.config))
+        """Return whether a complete trial, whose weights are there, was trained under another profile."""
+        files = part.files
+        if files.sound_result() is None or not self._profiles(files, part.config):
+            return False
+        try:
+            trained_weights(files.fetch(files.checkpoint))
+        except StoreError:  # damaged: it is trained again
+            return False
+        return True
 
     def _profiles(self, files: TrialFiles, config: TrialConfig) -> dict[str, tuple[Any, Any]]:
         """Return the differences between the present profile and every profile under which the trial was trained."""
