@@ -125,6 +125,17 @@ class BlockHistory:
         }
         return paired_gain(self.metric, values, base, family, videos, group.scores(self.metric.metric), control)
 
+    def differences(self, group: GroupHistory) -> dict[int, float]:
+        """Return seed → the group's value in `metric` minus the control's, signed so that more is better.
+
+        These are what `gain` is the mean of, without the work of its interval; empty where `gain` is None.
+        """
+        if self.is_control_itself(group):
+            return {}
+        base = self.control_values(refit=group.kind == "refit")
+        values = group.values(self.place).items()
+        return {seed: self.metric.sign * (value - base[seed]) for seed, value in values if seed in base}
+
     def is_control_itself(self, group: GroupHistory) -> bool:
         """Return whether all trials of the group are the first control's, as for a candidate without a teacher."""
         return set(group.keys) <= {key for own in self.first_control(group.kind == "refit") for key in own.keys}

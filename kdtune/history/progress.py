@@ -59,9 +59,9 @@ def _block(block: BlockHistory) -> JsonObject:
     if block.best and len(block.objectives) > 1:
         best = {"candidates": [group.number for group in block.best]}
     elif block.best:
-        gain = block.gain(block.best[0])
-        objective = block.best[0].objective()
-        best = {"candidate": block.best[0].number, "objective": objective, "gain": None if gain is None else gain.mean}
+        differences, objective = block.differences(block.best[0]).values(), block.best[0].objective()
+        gain = block.metric.scaled(fmean(differences)) if differences else None
+        best = {"candidate": block.best[0].number, "objective": objective, "gain": gain}
     counts: JsonObject = {state: block.count(state) for state in STATES}
     found: JsonObject = {"block": block.label, **counts, "best": best}
     if block.redrawn:

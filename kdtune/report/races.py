@@ -33,7 +33,8 @@ def looks_table(sweep: SweepReport) -> Table | None:
     for standing in sweep.standings:
         race = standing.history.race
         for look in [] if race is None else race.looks:
-            mean, low, high = look.gains.get(-1 if look.leader is None else look.leader, (None, None, None))
+            none = (None, None, None)
+            mean, low, high = none if look.leader is None else look.gains.get(look.leader, none)
             cells = [Cell(standing.block), Cell(str(look.number), look.number)]
             cells += [Cell(str(len(look.control)), len(look.control))]
             cells += [Cell(str(len(look.candidates)), len(look.candidates))]

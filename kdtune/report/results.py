@@ -137,10 +137,10 @@ def _value(trial: TrialRecord, place: int) -> float:
 
 def _gain(block: BlockHistory, trial: TrialRecord) -> str:
     """Return the trial's gain over the control of its seed."""
-    gain = None if trial.is_control else block.gain(trial.group)
-    if gain is None or trial.seed not in gain.seeds:
+    differences = {} if trial.is_control else block.differences(trial.group)
+    if trial.seed not in differences:
         return ""
-    return block.metric.gain_text(gain.differences[gain.seeds.index(trial.seed)])
+    return block.metric.gain_text(block.metric.scaled(differences[trial.seed]))
 
 
 def _state(trial: TrialRecord) -> str:
