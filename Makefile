@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 sweep: install
-	@echo "Training 20 small networks on synthetic motion videos: about 4 minutes on two cores; the same command resumes."
+	@echo "Training small networks on synthetic motion videos: about 5 minutes on two cores; the same command resumes."
 	$(BIN)/kdtune sweep sweeps/lambda_tau.yaml
 
 test: install

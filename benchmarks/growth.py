@@ -25,7 +25,7 @@ from kdtune.train.samples import SampleCache
 from kdtune.train.session import Session
 from shapes import SHAPES, Place, place
 
-#: Numbers of groups of videos (the quick start has 10), and of frames per clip.
+#: Numbers of groups of videos (the shape has 10), and of frames per clip.
 GROUPS, FRAMES = (10, 20, 40), (8, 12, 16)
 
 

@@ -46,10 +46,12 @@ class Shape:
 
 
 def _quick() -> dict[str, Any]:
-    """sweeps/lambda_tau.yaml with one block, and without pruning, so that both sides train the same epochs."""
+    """sweeps/lambda_tau.yaml with one block of all data, three stages and one seed, without what the baseline lacks."""
     sweep = yaml.safe_load((ROOT / "sweeps" / "lambda_tau.yaml").read_text())
-    sweep["search"] |= {"blocks": {}, "sampler": "random"}
-    return {**sweep, "prune": {}}
+    trial = {**sweep["trial"], "loss": {"contrast": "in_batch"}, "stages": {"early": 2, "mid": 6, "late": 8}}
+    trial |= {"data": {"dataset": "synthetic"}, "evaluation": {"clips": 8}}
+    sweep["search"] |= {"blocks": {}, "sampler": "random", "first": [], "seeds": [0]}
+    return {**sweep, "trial": trial}
 
 
 def _few(groups: int, clips: int) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _paper(epochs: int, fraction: float) -> dict[str, Any]:
 
 
 SHAPES = {
-    "quick": Shape("sweeps/lambda_tau.yaml in one block", {}, _quick(), candidates=8, rounds=3),
+    "quick": Shape("sweeps/lambda_tau.yaml in one block", {"groups": 10}, _quick(), candidates=8, rounds=3),
     "paper": Shape(
         "R3D 64 and C3D 64 at 10×112², all of the data",
         # 12 training videos, 4 for validation, 4 for testing. One stage in 8 epochs: the paper has 3 in 200.

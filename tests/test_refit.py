@@ -162,7 +162,7 @@ def test_a_search_on_videos_that_were_trained_on_is_refused(tmp_path: Path) -> N
     assert f"{rule} objective.split is test" in both
     assert f"{rule} trial.data.validation is 0" in both
     assert "trial.data.train_on: is what `refit: true` sets" in said("data.train_on=all", refit=False)
-    text = text.replace("data.fraction: [1.0, 0.25]", "data.train_on: [rest, all]")
+    text = text.replace("data.fraction: [0.25, 0.125]", "data.train_on: [rest, all]")
     assert "search.blocks.data.train_on: is what" in said()
 
 

@@ -165,7 +165,7 @@ def parser(call: str | None = None) -> Parser:
     sub = command("synth", data.synth, "write a set of motion videos", "data synth data/synthetic", into=of_data)
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("--seed", type=_count, default=0)
-    sub.add_argument("--groups", type=_count, default=10, help="looks: each with its own sprites and background")
+    sub.add_argument("--groups", type=_count, default=20, help="looks: each with its own sprites and background")
     sub.add_argument("--clips", type=_count, default=3, help="videos per class and group")
     of_teacher = family("teacher", "list the store's trials, import others", PREPARE)
     does = "list the trials in the store that can teach"

@@ -38,7 +38,7 @@ VIDEO_RANGE = [16 + (v * 219 + 127) // 255 for v in range(256)] + [16 + (v * 224
 
 
 def make_synthetic(
-    root: str | Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 10, clips: int = 3
+    root: str | Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, groups: int = 20, clips: int = 3
 ) -> None:
     """Make classes × groups × clips videos and their lists at `root`, unless the same set is already there.
 
