@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import CPU, link_clips, session_of, train
+from helpers import CPU, ROOT, link_clips, session_of, train
 
 from kdtune.api.store import Store
 from kdtune.cli import main
@@ -199,6 +202,34 @@ def test_what_is_the_same_on_every_machine_must_repeat(
                         assert copied["weights_sha256"] == result["weights_sha256"]
     finally:
         teacher.write_result(result)
+
+
+@pytest.mark.slow
+def test_other_instructions_give_figures_that_agree_and_another_rate_does_not(store: StoreFiles) -> None:
+    """A real other profile: the plain kernels of torch, and oneDNN's for processors of 2008."""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    damaged = """
+import sys, torch
+from kdtune.cli import main
+from kdtune.train import initial
+
+class Damaged(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            torch._foreach_mul_([weight.grad for weight in group["params"] if weight.grad is not None], 10.0)
+        return super().step(closure)
+
+initial.SGD = Damaged
+sys.exit(main(sys.argv[1:]))
+"""
+    keys = [files.key for files in store.trials()]
+    for program, code, verdict in ((["-m", "kdtune"], EXIT_OK, "CONSISTENT"), (["-c", damaged], 1, "INCONSISTENT")):
+        for key in keys:
+            command = [sys.executable, *program, "replay", key, "--store", str(store.root), "--device", "cpu"]
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == code, done.stdout + done.stderr
+            assert done.stdout.startswith(f"{verdict:<14}{key}"), "bits differ, and the profile says so"
+            assert "profile, arithmetic: was" in done.stdout
 
 
 def test_from_a_stage_only_what_follows_is_trained_again(
