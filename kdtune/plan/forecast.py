@@ -157,7 +157,8 @@ class _Look:
         if history is not None and race is not None:
             if race.ended:
                 return
-            left -= sum(group.state in ("pruned", "failed") for group in history.candidates.values())
+            ended = [group.state for group in history.candidates.values() if group.outcome is not None]
+            left -= len(ended) - ended.count("complete")
             if race.last is not None:
                 seeds, left = race.next_seeds.stop, len(race.last.left)
                 chosen = (history.candidates[number].asked.values for number in race.last.left)
