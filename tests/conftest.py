@@ -101,10 +101,9 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def videos(shared_folder: Path) -> Path:
-    """A folder of 40 real video files of about two seconds. Tests only read it."""
+    """A folder of 40 real video files, long enough for clips of all pretext labels. Tests only read it."""
     root = shared_folder / "synthetic"
-    with short_videos():
-        make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)  # once: the set is locked while it is made
+    make_synthetic(root, classes=CLASSES, groups=GROUPS, clips=CLIPS)  # once: the set is locked while it is made
     return root
 
 

@@ -97,7 +97,7 @@ def test_mlflow_shows_fine_tunings_in_their_trials_runs(swept: Path) -> None:
     assert found.keys() == trials.keys()
     for key, trial in trials.items():
         data = found[key].data
-        settings = {"epochs": "2", "optimizer.batch": "16", "clip.frames": "8", "clip.size": "32"}
+        settings = {"epochs": "2", "optimizer.batch": "16", "clip.frames": "8", "clip.size": "24"}
         assert settings.items() <= data.params.items()
         assert data.params["optimizer.lr"] == str(trial["params"].get("optimizer.lr", 0.01))
         assert found[key].info.status == "FINISHED"

@@ -149,10 +149,10 @@ def test_the_look_depends_on_seed_and_group_alone() -> None:
 
 @pytest.mark.parametrize("action", ALL_CLASSES)
 def test_a_single_frame_says_nothing(action: str) -> None:
-    """Position, size and angle are uniform in every class, at the start and in the middle of a video."""
+    """Position, size and angle are uniform in every class, at the start of a video and later."""
     random = np.random.Generator(np.random.Philox(0))
-    poses = [motion(action, 50, random.random(8)) for _ in range(2000)]
-    for t in (0, 49):
+    poses = [motion(action, 10, random.random(8)) for _ in range(2000)]
+    for t in (0, 9):
         sprite = [pose[t][1] for pose in poses]
         values = [
             np.array([pose.x for pose in sprite]) / WIDTH,

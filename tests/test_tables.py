@@ -67,7 +67,7 @@ def line(text: str, start: str) -> list[str]:
 
 
 def test_gains_are_against_the_control_of_the_same_block(results: SweepTrials) -> None:
-    first, second = render(results, "table", {}).split("\n\n")
+    first, second, _ = render(results, "table", {}).split("\n\n")  # the answer comes last
     assert line(first, "2 ")[6:] == ["0.300", "0.500", "+10.0", "complete"]
     assert line(first, "0 ")[6:] == ["0.300", "0.350", "−5.0", "complete"]
     assert line(second, "0 ")[6:] == ["0.300", "0.900", "+70.0", "complete"]
@@ -84,7 +84,7 @@ def test_a_loss_and_a_cost_are_called_what_they_are_and_less_is_better() -> None
     loss = MetricSpec("pretext_loss", "validation", "late", "min", "pretext_loss")
     text = render(told({"all": {None: (1.0,), 0: (0.75,), 1: (1.125,)}}, loss), "table", {})
     assert text.splitlines()[0] == "all: pretext loss on validation"
-    assert [row.split()[0] for row in text.splitlines()[3:]] == ["control", "0", "1"]
+    assert [row.split()[0] for row in text.split("\n\n")[0].splitlines()[3:]] == ["control", "0", "1"]
     assert [line(text, start)[-2] for start in ("0 ", "1 ")] == ["+0.25", "−0.125"]
     assert "gain (nats)" in text
     text = render(told({"all": {None: (2.0,), 0: (6.65,)}}, GMAC), "table", {})
@@ -106,7 +106,7 @@ def test_a_candidate_s_mean_over_its_seeds_decides_and_each_trial_has_its_own_ga
     found.history.apply(dataclasses.replace(control, seeds=(1,)))
     found.history.apply(ended(control.group, "complete", 0.2))
     text = render(found, "table", {})
-    gains = {tuple(row.split()[:2]): row.split()[-2] for row in text.splitlines()[4:]}
+    gains = {tuple(row.split()[:2]): row.split()[-2] for row in text.split("\n\n")[0].splitlines()[4:]}
     assert [row.split()[-2] for row in text.splitlines() if row.startswith("0 ")] == ["+50.0", "−10.0"], gains
 
 
