@@ -224,7 +224,7 @@ def test_an_import_that_is_not_in_the_store_is_said_before_training(
     session = Session(StoreFiles(tmp_path / "runs"), dict(prepared.folders))
     (problem,) = session.problems(config)
     assert f"{'0' * 32} is not in" in str(problem)
-    assert "for c3d width 4 at 8 frames of 32², residual" in str(problem)
+    assert "for c3d width 4 at 8 frames of 24², residual" in str(problem)
 
 
 def test_a_complete_trial_needs_its_imported_teacher_no_more(

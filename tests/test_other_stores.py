@@ -25,7 +25,7 @@ from kdtune.train.checkpoint import content_digest, final_weights, read_checkpoi
 from kdtune.train.importing.imports import Imported, import_checkpoint, import_trial, yaml_lines
 from kdtune.train.session import Session
 
-CLIP, SHORT = {"frames": 8, "size": 32}, {"epochs": 1, "stages": {"late": 1}}
+CLIP, SHORT = {"frames": 8, "size": 24}, {"epochs": 1, "stages": {"late": 1}}
 Trained, Published, Taught = dict[bool, TrialFiles], dict[str, Imported], tuple[TrialConfig, TrialFiles]
 
 
@@ -262,7 +262,7 @@ def test_the_commands(tmp_path: Path, store: StoreFiles, capsys: pytest.CaptureF
         out, said = teacher("import", source, code=2)
         assert (out, said.startswith(f"kdtune: 1 problem\n  {source}: {words}")) == ("", True)
     assert held(store) == {}
-    says = ("student.backbone=c3d", "student.width=4", "clip.frames=8", "clip.size=32")
+    says = ("student.backbone=c3d", "student.width=4", "clip.frames=8", "clip.size=24")
     raw = yaml.safe_load(teacher("import", file, "--name", "pcl", *(f"--set={each}" for each in says))[0])["pcl"]
     key = trial_key(TrialConfig.model_validate(raw), lambda _: "")
     assert "imported: best_model_196.pt" in teacher("list")[0]

@@ -136,8 +136,8 @@ def test_shapes_that_nobody_has_measured_are_named(
     assert said[1:] == [
         "to train     2 trials",
         "             all of unknown speed (`plan --measure` finds it):",
-        "               c3d width 4 (8 frames of 32², batch 16)",
-        "               r3d depth 10 width 4 taught by c3d width 4 (8 frames of 32², batch 16)",
+        "               c3d width 4 (8 frames of 24², batch 16)",
+        "               r3d depth 10 width 4 taught by c3d width 4 (8 frames of 24², batch 16)",
     ]
 
 

@@ -142,15 +142,15 @@ def test_another_fine_tuning_shares_the_pre_training(swept: Path, form: dict[str
 
 
 def rewritten(swept: Path, folder: Path, split: str) -> Path:
-    """Copy the store with every figure of `split` changed and no sweep recorded."""
+    """Copy the store with the order of all figures of `split` reversed and no sweep recorded."""
     shutil.copytree(swept, folder)
     shutil.rmtree(folder / "sweeps")
     for path in (folder / "trials").glob("*/epochs.jsonl"):
         rows = read_jsonl(path)
-        for i, row in enumerate(rows):
+        for row in rows:
             if "evaluation" in row:
                 figures = row["evaluation"][split]
-                row["evaluation"][split] = {name: (int(path.parent.name[:8], 16) % 97 + i) / 97 for name in figures}
+                row["evaluation"][split] = {name: 1 / (1 + value) for name, value in figures.items()}
         write_jsonl(path, rows)
         # Results must agree with the rows; otherwise the trial would be made again.
         files = TrialFiles(path.parent)
