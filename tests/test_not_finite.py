@@ -56,7 +56,7 @@ def test_a_figure_that_is_not_finite(
     tiny: TrialConfig, prepared: Session, store: StoreFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluated(*_: Any) -> Evaluation:
-        return Evaluation({split: {"knn": 0.5, "pretext_loss": math.nan} for split in ("validation", "test")}, None)
+        return Evaluation({split: {"knn": 0.5, "pretext_loss": math.nan} for split in ("validation", "test")}, {}, None)
 
     monkeypatch.setattr(loop, "evaluate", evaluated)
     _, said = failed(tiny, prepared, store)

@@ -214,9 +214,9 @@ def test_the_list_says_what_each_trial_is_and_where_it_came_from(
     columns = ("key", "network", "target", "size", "dataset", "fraction", "epochs", "source", "teacher", "start")
     assert [tuple(row[name] for name in columns) for row in rows] == [
         (bare.key, "r21d-10 w4", "action", 16, None, None, 0, "imported: base.pt", None, None),
-        (action.key, "r3d-10 w4", "action", 32, "synthetic", 1.0, 1, "trained", None, None),
-        (c3d.key, "c3d w4", "pretext", 32, None, None, 0, "imported: c3d.pt", None, None),
-        (taught[1].key, "r3d-10 w4", "pretext", 32, "synthetic", 1.0, 1, "trained", c3d.key, r3d.key),
+        (action.key, "r3d-10 w4", "action", 24, "synthetic", 1.0, 1, "trained", None, None),
+        (c3d.key, "c3d w4", "pretext", 24, None, None, 0, "imported: c3d.pt", None, None),
+        (taught[1].key, "r3d-10 w4", "pretext", 24, "synthetic", 1.0, 1, "trained", c3d.key, r3d.key),
     ]
     assert rows[1]["top1"] == action.stages()["late"]["validation"]["top1"]
     rows[1] |= {"knn": 0.25, "best_knn": 0.5, "top1": 0.75, "best_top1": 0.75, "fraction": 0.25}

@@ -155,10 +155,10 @@ class Trial:
         Raises StoreError if the trial is not complete, or its weights are not those that its result names.
 
         >>> student = kdtune.Store("runs").trial(key).load_student()
-        >>> student(torch.zeros(1, 3, 8, 32, 32, 3))
+        >>> student(torch.zeros(1, 3, 8, 24, 24, 3))
         Traceback (most recent call last):
         ...
-        ValueError: frames must be uint8 (B, 3, 8, 32, 32, 3), ..., but got float32 (1, 3, 8, 32, 32, 3)
+        ValueError: frames must be uint8 (B, 3, 8, 24, 24, 3), ..., but got float32 (1, 3, 8, 24, 24, 3)
         """
         from kdtune.train.measuring.student import trained_student
 
