@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import CPU, bits, train
+from helpers import CPU, bits, session_of, train
 from pydantic import ValidationError
 
 from kdtune.clips.dataset import TrialData
@@ -48,6 +48,22 @@ def test_a_teacher_may_have_had_a_teacher(trial_form: dict[str, Any], prepared: 
     # The middle one learnt from the first, so it is another trial than the same network from scratch.
     alone = trial_of(trial_form, teacher={**second, "teacher": None})
     assert bits(train(alone, store, prepared)) != bits(ended)
+
+
+def test_a_session_says_once_that_it_trains_a_teacher_and_how_far(
+    trial_form: dict[str, Any], prepared: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, loss = session_of(StoreFiles(tmp_path), prepared), trial_form["loss"]
+    teacher = {"student": {"backbone": "c3d", "width": 4}, "epochs": 2, "stages": {"late": 2}}
+    for weight in (1.0, 0.5):
+        config = trial_of(trial_form, teacher=teacher, loss={**loss, "lambda": weight})
+        for _ in session.trial(config, CPU):
+            pass
+    assert config.teacher is not None
+    first, *epochs = [line for line in capsys.readouterr().err.splitlines() if "teacher" in line]
+    assert first == f"kdtune: first the teacher c3d width 4: 2 epochs, trial {session.key(config.teacher)[:12]}…"
+    said = [line.partition(" (")[0] for line in epochs]
+    assert said == [f"kdtune: teacher c3d width 4: epoch {epoch}/2" for epoch in (1, 2)]
 
 
 def test_self_distillation_with_the_same_seed_has_the_scratch_trial_as_teacher(
