@@ -72,7 +72,7 @@ def test_what_commands_say_of_a_sweep(
     empty_database(store / "mlflow.db")
     text = said("sweep", file, "--backend", "inprocess", "--set", "search.candidates=4", store=store)
     assert "in the store 12 found, 0 continued, 0 new\nto train     nothing\n" in text
-    command = text[text.index("Continue:") :].partition(":")[2].replace("\\\n", " ")
+    command = text[text.index("Continue:") :].partition(":")[2].partition("\n\n")[0].replace("\\\n", " ")
     again = ["sweep", file, "--set", "search.candidates=8", "--backend", "inprocess"]
     assert shlex.split(command)[-len(again) :] == again
     bad = tmp_path / "bad.yaml"
