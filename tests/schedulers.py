@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from helpers import sweep_of
@@ -51,6 +51,7 @@ def drive(
     stop_after: int | None = None,
     made: dict[str, Outcome] | None = None,
     outcome: OutcomeOf = outcome_of,
+    regretted: Collection[str] = (),
 ) -> SweepScheduler:
     """Run a scheduler as Ray would: up to `at_once` groups in parallel, ending in random order.
 
@@ -58,11 +59,12 @@ def drive(
     """
     rng, running, ends = random.Random(order), [], 0
     made = {} if made is None else made
-    scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), Journal(ledger.with_suffix(".log"), sweep))
+    journal = Journal(ledger.with_suffix(".log"), sweep)
+    scheduler = SweepScheduler(sweep, key_of, Ledger(ledger), journal, regretted=regretted)
     while not scheduler.history.complete:
         while len(running) < at_once and (group := scheduler.next_group()) is not None:
-            if group.name in made:
-                scheduler.finish(group, made[group.name], cached=True)
+            if made_name(group) in made:
+                scheduler.finish(group, made[made_name(group)], cached=True)
             else:
                 running.append(group)
         if scheduler.history.complete:
@@ -71,11 +73,16 @@ def drive(
         if ends == stop_after:
             return scheduler
         group = running.pop(rng.randrange(len(running)))
-        made[group.name] = outcome(group)
-        scheduler.finish(group, made[group.name], cached=False)
+        made[made_name(group)] = outcome(group)
+        scheduler.finish(group, made[made_name(group)], cached=False)
         ends += 1
     assert not running
     return scheduler
+
+
+def made_name(group: TrialGroup) -> str:
+    """Return what `made` calls a group: a promoted candidate ends once more."""
+    return group.name + (f" promoted {group.promotion}" if group.promotion else "")
 
 
 def ended(scheduler: SweepScheduler) -> list[tuple[TrialGroup, Outcome]]:

@@ -48,7 +48,7 @@ def test_pruned_trials_are_finished_as_they_would_have_been(sweep_form: dict[str
     assert all(store.trial(key).result() is None for key, _ in trials)
     page = make_report(store, "tiny", regret=1, device="cpu")[0].read_text()
     assert "1 pruned candidates were trained to their end" in page
-    assert "approximate and unpaired" in page, "one seed, and the videos are known"
+    assert "One seed has no spread" in page, "and the videos are known"
     rows = list(csv.DictReader((store.report("tiny") / "tables" / "stops.csv").read_text().splitlines()))
     assert [f"{row['block']} · {row['trial']}" for row in rows] == [name]
     assert sweep_results(store, "tiny")["trials"] == before["trials"], "the sweep's own figures stay what they were"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdtune.errors import Problem, StoreError
 from kdtune.store import StoreFiles
+from kdtune.store.files import append_jsonl
 from kdtune.store.places import check_writable
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def _finish(store: StoreFiles, history: SweepHistory, count: int, device_name: s
     from kdtune.train.session import Session, choose_device
 
     session, device = Session(store), choose_device(device_name)
+    files = store.sweep(history.name)
+    known = files.regretted()
     for group, trials in found:
         for key, config in trials:
             session.prepare(config)
@@ -57,3 +60,6 @@ def _finish(store: StoreFiles, history: SweepHistory, count: int, device_name: s
                 with settings_kept():
                     for _ in session.trial(config, device):
                         pass
+        if group not in known:
+            append_jsonl(files.regret, {"group": group})  # with `prune.promote` the search learns from it
+    files.publish()

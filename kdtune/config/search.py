@@ -115,6 +115,9 @@ class PruneConfig(Section):
     """Share of the candidates that continue."""
     min_peers: Count = 2
     """Number of finished peers that pruning needs. With fewer, every candidate continues."""
+    promote: bool = False
+    """Take up a pruned candidate again, from its checkpoint, when its value at that stage would pass among the peers
+    that have finished since. A candidate that `report --regret` has trained to its end counts with its full result."""
 
 
 class StopConfig(Section):

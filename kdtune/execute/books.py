@@ -84,7 +84,8 @@ class SweepBooks:
         self.raised: BaseException | None = None
         """The exception that the watcher raised on an event. It then receives no more, and the sweep ends."""
         self.targets: Counter[str] = Counter()
-        self.found = self.trained = self.waited = 0
+        self._counts: dict[str, tuple[int, int, int]] = {}
+        """Group → its trials that were trained, found and waited for. A promoted candidate ends more than once."""
         self._trains: dict[str, bool] = {}
         """Key of each trial that a worker has reported on → whether this run trained it."""
         self._had: set[str] = set()
@@ -122,11 +123,9 @@ class SweepBooks:
             # A trial that failed before its first row counts as trained.
             trained = sum(self._trains.get(key, outcome.state in ("failed", "infeasible")) for key in trials)
             found = sum(key in self._had and not self._trains.get(key, False) for key in trials)
-            self.trained += trained
-            self.found += found
-            self.waited += len(trials) - trained - found
+            self._counts[group.name] = (trained, found, len(trials) - trained - found)
         elif cached:
-            self.found += len(trials)
+            self._counts[group.name] = (0, len(trials), 0)
         target, value, first = self.sweep.stop.target, outcome.objective, self.sweep.objectives[0]
         if (
             group.kind == "candidate"
@@ -143,7 +142,8 @@ class SweepBooks:
         notes = [*(scheduler.notes + scheduler.barren() if scheduler else ()), *unsent]
         if (budget := self.stopping.budget_note) is not None and not (scheduler and scheduler.history.complete):
             notes.append(f"{budget}: run the same command with a larger budget to resume the sweep")
-        counts = (self.trained, self.found, self.waited, self.targets)
+        trained, found, waited = map(sum, zip((0, 0, 0), *self._counts.values(), strict=True))
+        counts = (trained, found, waited, self.targets)
         return Ending(self.sweep.name, code, seconds, *counts, notes, published=not unsent)
 
     def _note_found(self, group: TrialGroup) -> None:

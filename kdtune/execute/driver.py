@@ -95,7 +95,8 @@ def drive(
         state = "interrupted"
         try:
             journal = Journal(files.study(ledger.path), sweep)
-            scheduler = SweepScheduler(sweep, key_of, ledger, journal, books.on_end, books.apply, costs)
+            regretted = files.regretted()
+            scheduler = SweepScheduler(sweep, key_of, ledger, journal, books.on_end, books.apply, costs, regretted)
             books.scheduler = scheduler
             first = scheduler.next_to_train(store)
             if first is not None:

@@ -24,6 +24,7 @@ from typing import Literal
 from pydantic import FiniteFloat
 
 from kdtune.config.space import Scalar
+from kdtune.history.promotion import Promoted
 from kdtune.history.race import Looked
 from kdtune.names import stays_below
 from kdtune.parse import JsonObject
@@ -192,12 +193,15 @@ class Ended:
     outcome: Outcome
     cached: bool = False
     """Whether the store already held the group's end when the sweep looked for it."""
+    promotion: int = 0
+    """Number of times that a candidate had been promoted before."""
 
     def row(self) -> JsonObject:
         """Return the row of the ledger, without stage values that are not finite."""
         stages = {stage: value for stage, value in self.outcome.stages.items() if math.isfinite(value)}
         row = {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
-        return {name: value for name, value in row.items() if value or name != "per_video"}
+        row["promotion"] = self.promotion
+        return {name: value for name, value in row.items() if value or name not in ("per_video", "promotion")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,5 +250,5 @@ class Costed:
         return {"event": "costed", **asdict(self)}
 
 
-LedgerEvent = Asked | Ended | Known | Costed | Looked
-Event = Asked | Started | EpochEnd | Ended | Known | Costed | Looked
+LedgerEvent = Asked | Ended | Known | Costed | Looked | Promoted
+Event = Asked | Started | EpochEnd | Ended | Known | Costed | Looked | Promoted

@@ -10,6 +10,7 @@ from kdtune.history.blocks import BlockHistory, Mean
 from kdtune.history.events import Asked, Ended, EpochEnd, EpochRow, Event, Known, Started
 from kdtune.history.groups import ENDED, GroupHistory, State
 from kdtune.history.metric import MetricSpec
+from kdtune.history.promotion import Promoted
 from kdtune.history.race import Looked, RaceHistory
 from kdtune.history.record import SweepRecord
 from kdtune.store.seal import note_damage
@@ -57,17 +58,6 @@ class FoldedEvents:
     def objectives(self) -> tuple[MetricSpec, ...]:
         return self.record.objectives
 
-    @property
-    def total(self) -> int:
-        """Number of groups that were asked for, plus candidates not yet asked for."""
-        return len(self.groups) + sum(block.unasked for block in self.blocks.values())
-
-    @property
-    def complete(self) -> bool:
-        """Whether every group of the sweep, and every race, has ended."""
-        raced = all(block.race is None or block.race.ended for block in self.blocks.values())
-        return raced and self.done >= self.total
-
     def block_of(self, group: GroupHistory) -> BlockHistory:
         """Return the group's block, or `teachers` for a teacher."""
         return self.teachers if group.asked.block is None else self.blocks[group.asked.block]
@@ -94,6 +84,8 @@ class FoldedEvents:
                 self.known = event
             case Looked():
                 self._look(event)
+            case Promoted():
+                return self._promote(self.groups.get(event.group), event)
         return None
 
     def _ask(self, asked: Asked) -> GroupHistory | None:
@@ -133,6 +125,8 @@ class FoldedEvents:
             later = [g for n, g in block.candidates.items() if n >= first and group.asked.look is None]
             for other in [*block.refits.values(), *later]:
                 self._forget(other)
+            for other in block.candidates.values() if group.kind != "further" else ():
+                self._demote(other, sum(event.point < first for event, _ in other.promotions))
         self._forget(group)
 
     def _forget(self, group: GroupHistory) -> None:
@@ -164,21 +158,8 @@ class FoldedEvents:
         group.done[key], group.newest = row.epoch, key
         self.pace.add(row.seconds)
         self.block_of(group).pace.add(row.seconds)
-        if (figure := self._figure(group, row)) is not None:
-            (metric, value), place = figure, place_of(row)
-            if group.shown.setdefault(place, metric) != metric:  # an epoch of fine-tuning has a pre-training's number
-                group.shown[place], group.reached[place] = metric, {}
-            group.reached.setdefault(place, {})[key] = value
+        group.reach(key, row, self.metric)
         return group
-
-    def _figure(self, group: GroupHistory, row: EpochRow) -> tuple[MetricSpec, float] | None:
-        """Return the metric that is displayed for a running group, and its value in an epoch's row."""
-        split = "test" if group.kind == "refit" else self.metric.split
-        figures = (row.evaluation or {}).get(split, {})
-        # Only fine-tuning measures the action head, which k-NN stands for before; a cost is not measured per epoch.
-        others = (self.metric.other(name) for name in ("top1", "knn"))
-        metric = next((metric for metric in (self.metric, *others) if metric.column in figures), self.metric)
-        return (metric, figures[metric.column]) if metric.column in figures else None
 
     def _end(self, group: GroupHistory | None, ended: Ended) -> GroupHistory | None:
         if group is None:
@@ -187,6 +168,8 @@ class FoldedEvents:
             what = f"has an end of {group.name} with {wrong}: the row is skipped"
             note_damage(DamageError([Problem(f"the ledger of sweep {self.name}", what)]))
             return None
+        if ended.promotion != len(group.promotions):
+            return None  # of a promotion that the sweep does not have, or has passed
         if group.outcome is None:
             group.was_found = ended.cached
         if (group.outcome, group.cached) == (ended.outcome, ended.cached):
@@ -202,6 +185,28 @@ class FoldedEvents:
         elif group.kind == "further" and group.counted and group.number in block.candidates:
             block.rank(block.candidates[group.number])
         return group
+
+    def _promote(self, group: GroupHistory | None, event: Promoted) -> GroupHistory | None:
+        """Take up a pruned candidate again. An event that the search has no place for is ignored: an earlier run of the
+        sweep had another number of candidates."""
+        if group is None or group.kind != "candidate" or not event.belongs(self.block_of(group).size):
+            return None
+        if any(known == event for known, _ in group.promotions):
+            return group  # a resumed run promotes again
+        self._demote(group, event.promotion - 1)
+        if group.outcome is not None and group.state == "pruned" and event.promotion == len(group.promotions) + 1:
+            group.promotions.append((event, group.outcome))
+            self._move(group, "pending")
+        return group
+
+    def _demote(self, group: GroupHistory, kept: int) -> None:
+        """Discard the promotions of a candidate after the first `kept` ones: it is pruned as before."""
+        if 0 <= kept < len(group.promotions):
+            outcome = group.promotions[kept][1]
+            del group.promotions[kept:]
+            self._move(group, "pruned")
+            group.outcome = outcome
+            self.block_of(group).lengths.add(self._length(group) or 0)
 
     def _look(self, look: Looked) -> None:
         """Take a look of a race. A look that does not follow the last one is ignored: a damaged ledger lacks those
@@ -251,8 +256,3 @@ class FoldedEvents:
                 held[group.name] = group
             else:
                 held.pop(group.name, None)
-
-
-def place_of(row: EpochRow) -> str:
-    """Return the name of an evaluated row: its stage, or as in `epoch 3`."""
-    return row.stage or f"epoch {row.epoch}"

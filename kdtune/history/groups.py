@@ -9,8 +9,9 @@ from typing import Literal
 
 from kdtune.config.metrics import PER_VIDEO, outcomes
 from kdtune.config.space import Scalar
-from kdtune.history.events import Asked, Kind, Outcome
+from kdtune.history.events import Asked, EpochRow, Kind, Outcome
 from kdtune.history.metric import MetricSpec
+from kdtune.history.promotion import Promoted
 
 State = Literal["pending", "running", "complete", "pruned", "infeasible", "failed"]
 #: How a group can end.
@@ -50,6 +51,8 @@ class GroupHistory:
     """For a further seed: whether a look has seen it. Its value then belongs to the candidate's."""
     dropped: int | None = None
     """The look of a race that dropped this candidate, or the candidate of this further seed; None if none did."""
+    promotions: list[tuple[Promoted, Outcome]] = field(default_factory=list)
+    """The promotions of a candidate that was pruned, each with the end that it had before."""
 
     @property
     def name(self) -> str:
@@ -82,6 +85,17 @@ class GroupHistory:
     def trials(self) -> dict[int, str]:
         """Seed → key of its trial, with those of the further seeds that count."""
         return {seed: key for part in self.parts for seed, key in zip(part.seeds, part.keys, strict=True)}
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Stage → pruning threshold, since the newest promotion."""
+        return self.promotions[-1][0].thresholds if self.promotions else self.asked.thresholds
+
+    @property
+    def promoted(self) -> str:
+        """Where the candidate was pruned before it was promoted, as in `, promoted from early`; empty if it was not."""
+        stages = dict.fromkeys(event.stage for event, _ in self.promotions)
+        return f", promoted from {', '.join(stages)}" if stages else ""
 
     @property
     def params(self) -> Mapping[str, Scalar]:
@@ -133,6 +147,15 @@ class GroupHistory:
         values = self.values()
         return stdev(values.values()) if len(values) > 1 else None
 
+    def reach(self, key: str, row: EpochRow, metric: MetricSpec) -> None:
+        """Note the displayed value in an epoch's row of the trial `key`; `metric` is the sweep's."""
+        if (figure := figure_of(row, self.kind, metric)) is None:
+            return
+        (shown, value), place = figure, place_of(row)
+        if self.shown.setdefault(place, shown) != shown:  # an epoch of fine-tuning has a pre-training's number
+            self.shown[place], self.reached[place] = shown, {}
+        self.reached.setdefault(place, {})[key] = value
+
     def trial_name(self, key: str) -> str:
         """Return the group's name and, if it has several seeds, the seed of the trial or fine-tuning `key`."""
         return self.name + (f" seed {self.seeds[self.place(key)]}" if len(self.seeds) > 1 else "")
@@ -144,6 +167,21 @@ class GroupHistory:
     def epoch(self, i: int) -> int:
         """Return the number of epochs that the i-th trial and its fine-tuning have ended."""
         return sum(self.done.get(keys[i], 0) for keys in (self.keys, self.asked.finetuned) if keys)
+
+
+def figure_of(row: EpochRow, kind: Kind, metric: MetricSpec) -> tuple[MetricSpec, float] | None:
+    """Return the metric that is displayed for a running group, and its value in an epoch's row. `metric` is the
+    sweep's."""
+    figures = (row.evaluation or {}).get("test" if kind == "refit" else metric.split, {})
+    # Only fine-tuning measures the action head, which k-NN stands for before; a cost is not measured per epoch.
+    others = (metric.other(name) for name in ("top1", "knn"))
+    shown = next((shown for shown in (metric, *others) if shown.column in figures), metric)
+    return (shown, figures[shown.column]) if shown.column in figures else None
+
+
+def place_of(row: EpochRow) -> str:
+    """Return the name of an evaluated row: its stage, or as in `epoch 3`."""
+    return row.stage or f"epoch {row.epoch}"
 
 
 def joint_state(groups: Sequence[GroupHistory]) -> State:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdtune.errors import DamageError, Problem
 from kdtune.history.events import Asked, Costed, Ended, EpochRow, Known, LedgerEvent, Outcome
+from kdtune.history.promotion import Promoted
 from kdtune.history.race import Looked
 from kdtune.parse import printable
 from kdtune.store.seal import REMEDY, passed_over
@@ -31,6 +32,8 @@ def ledger_event(row: Mapping[str, Any], path: Path) -> LedgerEvent:
             return parsed(Costed, row, path)
         case "looked":
             return parsed(Looked, row, path)
+        case "promoted":
+            return parsed(Promoted, row, path)
         case _:
             raise DamageError([Problem(str(path), f"holds a row that is not a ledger event; {REMEDY}")])
 

@@ -26,6 +26,17 @@ class SweepHistory(FoldedEvents):
                 print(block.label, best.number, best.objective(), gain and history.metric.gain_text(gain.mean))
     """
 
+    @property
+    def total(self) -> int:
+        """Number of groups that were asked for, plus candidates not yet asked for."""
+        return len(self.groups) + sum(block.unasked for block in self.blocks.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every group of the sweep, and every race, has ended."""
+        raced = all(block.race is None or block.race.ended for block in self.blocks.values())
+        return raced and self.done >= self.total
+
     def best(self, block: str) -> list[GroupHistory]:
         """Return a block's best candidate, or the Pareto set of several objectives. Empty while none is complete."""
         return self.blocks[block].best
@@ -41,7 +52,7 @@ class SweepHistory(FoldedEvents):
         """Number of candidates that were compared with a control, over all blocks. Pruned candidates count, because
         their figures decided that they were pruned."""
         return sum(
-            group.state in ("complete", "pruned") and not block.is_control_itself(group)
+            (group.state in ("complete", "pruned") or bool(group.promotions)) and not block.is_control_itself(group)
             for block in self.blocks.values()
             for group in block.candidates.values()
         )

@@ -93,11 +93,12 @@ def look_ahead(sweep: SweepConfig, store: StoreFiles, keys: Keys | None) -> Fore
     if keys is not None and keys.may_be_found and not unknown:
         from kdtune.sweep.scheduler import SweepScheduler
 
-        ledger = Ledger(store.sweep(sweep.name).fetch().ledger(sweep.ledger), write=False)
+        files = store.sweep(sweep.name).fetch()
+        ledger = Ledger(files.ledger(sweep.ledger), write=False)
         for _ in known_candidates(sweep, ledger, store, keys.of):
             pass  # the sweep says it
-        costs = recorded_costs(sweep, keys.prepared, ledger)
-        scheduler = SweepScheduler(sweep, keys.of, ledger, costs=costs)
+        costs, regretted = recorded_costs(sweep, keys.prepared, ledger), files.regretted()
+        scheduler = SweepScheduler(sweep, keys.of, ledger, costs=costs, regretted=regretted)
         while (group := scheduler.next_to_train(store)) is not None:
             pass  # it is not in the store and counts as running
         groups = list(scheduler.groups.values())

@@ -146,10 +146,10 @@ def _gain(block: BlockHistory, trial: TrialRecord) -> str:
 def _state(trial: TrialRecord) -> str:
     outcome = trial.group.outcome
     if outcome is not None and outcome.stage is not None:
-        return f"pruned at {outcome.stage}"
+        return f"pruned at {outcome.stage}{trial.group.promoted}"
     if trial.group.dropped is not None:
-        return f"{trial.state}, dropped at look {trial.group.dropped}"
-    return trial.state + (f": {trial.error}" if trial.error else "")
+        return f"{trial.state}, dropped at look {trial.group.dropped}{trial.group.promoted}"
+    return f"{trial.state}{trial.group.promoted}" + (f": {trial.error}" if trial.error else "")
 
 
 def _by_state(trials: Sequence[TrialRecord]) -> str:
@@ -235,6 +235,8 @@ def trial_json(trial: TrialRecord, objectives: int, run_ids: Mapping[str, str]) 
         row["dropped"] = trial.group.dropped
     if asked.refits is not None:
         row["refits"] = asked.refits.group
+    if trial.group.promotions:
+        row["promoted_from"] = [event.stage for event, _ in trial.group.promotions]
     if asked.finetuned:
         row["finetune"] = trial.finetuned
     if trial.end is not None and trial.end.earlier_profiles:

@@ -200,12 +200,13 @@ def gain_cells(gain: Gain | None, metric: MetricSpec) -> list[Cell]:
 
 
 def _state(entry: Entry, standing: Standing) -> str:
+    promoted = entry.trials[0].group.promoted
     if entry.state == "pruned":
-        return f"pruned at {entry.last_stage}"
+        return f"pruned at {entry.last_stage}{promoted}"
     error = next((trial.error for trial in entry.trials if trial.error), None)
     if entry.state in ("failed", "infeasible") and error:
         return f"{entry.state}: {error.splitlines()[0][:60]}"
     if entry.trials[0].group.dropped is not None:
-        return f"{entry.state}, dropped at look {entry.trials[0].group.dropped}"
+        return f"{entry.state}, dropped at look {entry.trials[0].group.dropped}{promoted}"
     pareto = len(standing.history.objectives) > 1 and entry in standing.best
-    return entry.state + (", Pareto set" if pareto else "")
+    return entry.state + (", Pareto set" if pareto else "") + promoted

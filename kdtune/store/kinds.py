@@ -43,6 +43,7 @@ KINDS = (
     Kind("trials/*/classes_*.json", "figures of each class", "replay the trial if you need them"),
     Kind("sweeps/*/sweep.json", "a sweep's description", _SWEEP, SWEEP_RECORD),
     Kind("sweeps/*/ledger_*.jsonl", "the candidates of a sweep", _LEDGER, LEDGER_ROW),
+    Kind("sweeps/*/regret.jsonl", "what `report --regret` trained", "run `report --regret` again", ("group",)),
     Kind("sweeps/*/mlflow.jsonl", "ids of MLflow's runs", "`publish` finds them again", ("uri", "runs")),
     Kind("sweeps/*/driver.json", "a sweep's driver", "the sweep's next run", ("host", "pid", "since", "address")),
     Kind("sweeps/*/devices.json", "the blocks' device models", "the sweep's next run chooses again", DEVICES),

@@ -181,6 +181,8 @@ class SweepFiles(_Folder):
     submitted = _File("submitted.yaml")
     #: The Ray job of the last submission: the cluster's address and the job's id.
     job = _File("job.json")
+    #: The candidates that `report --regret` has trained to their end, a line each.
+    regret = _File("regret.jsonl")
     #: Exists while the sweep is asked to stop: its trials then write their checkpoints and end.
     stop = _File("stop")
 
@@ -195,6 +197,10 @@ class SweepFiles(_Folder):
         with suppress(StoreError), self.mirror.remote.patience(0.0):
             return self.stop.name in self.mirror.remote.listing(self._place)
         return False
+
+    def regretted(self) -> set[str]:
+        """Return the groups that `report --regret` has trained to their end. Damaged lines are skipped with a note."""
+        return {row["group"] for row in read_jsonl(self.regret, ("group",), passing_over=True)}
 
     def ledger(self, digest: str) -> Path:
         return self.folder / f"ledger_{digest[:12]}.jsonl"

@@ -6,9 +6,10 @@ never calls its sampler.
 
 from __future__ import annotations
 
+import sys
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,9 @@ from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.history.blocks import BlockHistory
 from kdtune.history.events import Asked, KnownCandidate
+from kdtune.history.promotion import Promoted
 from kdtune.sweep.feasible import Feasibility, RecordedCosts
+from kdtune.sweep.promotion import Promotions
 from kdtune.sweep.prune import pruning_threshold
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
@@ -52,7 +55,8 @@ class BlockSearch:
         self._search = Search(sweep, block, known, self.feasibility.judge)
         self._later: deque[Callable[[], object]] = deque()
         """Calls to the search that `catch_up` makes, in order."""
-        self._told = self._written = 0
+        self._told = self._written = self._rounds = 0
+        self._promotions = Promotions(sweep)
         self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # sorted by value
 
     def ask(self) -> Draw:
@@ -89,19 +93,64 @@ class BlockSearch:
         asked = len(self.history.candidates)
         if asked >= self.candidates:
             return False
-        while self._told < asked - self.sweep.search.window + 1:
-            outcome = self.history.candidates[self._told].outcome
+        return self._tell(asked - self.sweep.search.window)
+
+    def _tell(self, point: int) -> bool:
+        """Tell the sampler, in order, the candidates up to number `point` and the promotions of the points up to it;
+        return whether all of them have ended."""
+        while True:
+            over = self._told > min(point, len(self.history.candidates) - 1)
+            # The promotions of a point come before the candidate that is asked there.
+            again = self._promotions.next_due(point if over else self._told)
+            if over and again is None:
+                return True
+            number = self._told if again is None else again
+            outcome = self.history.candidates[number].outcome
             if outcome is None:
                 return False
-            self._later.append(partial(self._search.tell, outcome))
-            self.feasibility.note(self._told, self.history.candidates[self._told].asked.values, outcome)
-            self._told += 1
-            for stage in self._peers.keys() & outcome.stages if outcome.state in ("complete", "pruned") else ():
-                insort(self._peers[stage], outcome.stages[stage])
-        return True
+            if again is None:
+                self._later.append(partial(self._search.tell, outcome))
+                self.feasibility.note(number, self.history.candidates[number].asked.values, outcome)
+                self._told += 1
+            else:
+                self._later.append(partial(self._search.tell_again, number, outcome))
+            fresh = self._promotions.told(number, outcome, again is not None)
+            for stage in self._peers.keys() & fresh:
+                insort(self._peers[stage], fresh[stage])
+
+    def has_ended(self) -> bool:
+        """Return whether all candidates, and their promotions, have been asked and have ended."""
+        return len(self.history.candidates) == self.candidates and self._tell(sys.maxsize)
+
+    def promote(self, at_end: bool, regretted: Collection[int]) -> list[Promoted]:
+        """Promote candidates at the fixed point before the next candidate, or `at_end` of the search; `regretted` are
+        those that `report --regret` has trained to their end."""
+        if not self.sweep.prune.promote:
+            return []
+        point = len(self.history.candidates) + (self._rounds if at_end else 0)
+        thresholds, found = self.thresholds(), []
+        for chosen in self._promotions.choose(self._peers, regretted):
+            own = self._promotions.promote(chosen, point, thresholds)
+            group = self.history.candidates[chosen.number]
+            found.append(
+                Promoted(
+                    group=group.name,
+                    promotion=len(group.promotions) + 1,
+                    stage=chosen.stage,
+                    point=point,
+                    candidates=self.candidates if at_end else None,
+                    regret=chosen.regret,
+                    thresholds=own,
+                )
+            )
+        self._rounds += at_end and bool(found)
+        return found
 
     def write(self, journal: Journal) -> None:
-        """Append ended candidates to Optuna's journal, up to the first that is still running."""
+        """Append ended candidates to Optuna's journal, up to the first that is still running. If candidates may be
+        promoted, all are appended when the search is over, for the journal cannot change them."""
+        if self.sweep.prune.promote and self.history.count("pending", "running"):
+            return
         while (group := self.history.candidates.get(self._written)) is not None and group.outcome is not None:
             journal.add(self.block, group.asked, group.outcome)
             self._written += 1

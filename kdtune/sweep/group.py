@@ -36,6 +36,8 @@ class TrialGroup:
     """Keys of the teachers that must be complete before the group starts."""
     infeasible: str = ""
     """Why the candidate is not to be trained; empty for a group that is."""
+    promotion: int = 0
+    """Number of times that the candidate was pruned and taken up again."""
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdtune.history.events import Asked, Costed, Ended, Known, LedgerEvent, Outcome
+from kdtune.history.promotion import Promoted
 from kdtune.history.race import Looked
 from kdtune.history.rows import ledger_event, readable
 from kdtune.parse import JsonObject
@@ -23,8 +24,9 @@ class Ledger:
         self.path, self.write = path, write
         self._asked: dict[str, Asked] = {}
         self._looks: dict[tuple[str, int], Looked] = {}
-        self._told: dict[tuple[str, str], JsonObject] = {}
-        """(event, group) → the last row in the file that is still valid."""
+        self._promoted: dict[tuple[str, int], Promoted] = {}
+        self._told: dict[tuple[str, str, int], JsonObject] = {}
+        """(event, group, promotion) → the last row in the file that is still valid."""
         self.ended: dict[str, Outcome] = {}
         """Group → its last outcome."""
         self.known: Known | None = None
@@ -49,10 +51,16 @@ class Ledger:
         """Return the look of a block's race that was last recorded under this number, or None."""
         return self._looks.get((block, number))
 
+    def regretted(self, block: str, point: int) -> set[str]:
+        """Return the groups that are recorded as promoted at a fixed point because `--regret` had trained them."""
+        asked = ((self._asked.get(event.group), event) for event in self._promoted.values())
+        own = (event for known, event in asked if known is not None and known.block == block)
+        return {event.group for event in own if event.regret and event.point == point and event.candidates is None}
+
     def add(self, event: LedgerEvent) -> None:
         """Append an event, unless the file already contains it."""
         row = event.row()
-        if self.write and self._told.get((row["event"], event.group)) != row:
+        if self.write and self._told.get(_place(row)) != row:
             append_jsonl(self.path, row)
             self._take(event)
 
@@ -61,6 +69,7 @@ class Ledger:
             if event.group in self._asked and self._asked[event.group] != event:
                 # The name now means another group, and SweepHistory drops the events after it: write those again.
                 self._told.clear()
+                self._promoted.clear()
             self._asked[event.group] = event
         elif isinstance(event, Ended):
             self.ended[event.group] = event.outcome
@@ -70,10 +79,15 @@ class Ledger:
             self._looks[event.block, event.number] = event
         elif isinstance(event, Costed):
             self.costs[event.shape] = event.costs
+        elif isinstance(event, Promoted):
+            known = self._promoted.get((event.group, event.promotion))
+            if known is not None and known != event:  # SweepHistory drops what followed the other promotion
+                self._told = {t: row for t, row in self._told.items() if t[1] != event.group or t[2] < event.promotion}
+            self._promoted[event.group, event.promotion] = event
         else:
             self.known = event
         row = event.row()
-        self._told[row["event"], event.group] = row
+        self._told[_place(row)] = row
 
     def _untell_after(self, look: Looked) -> None:
         """Forget the rows that SweepHistory drops when it comes to this look: later looks, and further seeds that this
@@ -81,6 +95,11 @@ class Ledger:
         later = {other.group for other in self._looks.values() if _follows(other.block, other.number - 1, look)}
         later |= {group for group, asked in self._asked.items() if _follows(asked.block, asked.look, look)}
         self._told = {told: row for told, row in self._told.items() if told[1] not in later}
+
+
+def _place(row: JsonObject) -> tuple[str, str, int]:
+    """Return what a row is of: its event, group and promotion."""
+    return row["event"], row["group"], row.get("promotion", 0)
 
 
 def _follows(block: str | None, after: int | None, look: Looked) -> bool:

@@ -171,3 +171,17 @@ def distribution(parameter: Parameter) -> BaseDistribution:
         return IntDistribution(*whole, log=parameter.is_log)
     low, high = parameter.bounds or (0.0, 0.0)
     return FloatDistribution(low, high, log=parameter.is_log)
+
+
+def replace_end(
+    study: optuna.Study, number: int, state: TrialState, values: list[float] | None, intermediate: dict[int, float]
+) -> None:
+    """Replace how a finished trial of a study in memory ended, so that samplers see it once, with its new end.
+
+    Optuna does not change a finished trial, but a study in memory shares its trials with readers that want no copies.
+    Raises RuntimeError if this version of Optuna makes copies.
+    """
+    trial = study.get_trials(deepcopy=False)[number]
+    trial.intermediate_values, trial.values, trial.state = intermediate, values, state
+    if study.get_trials()[number].state != state:
+        raise RuntimeError(f"Optuna {optuna.__version__} does not share the trials of a study in memory")

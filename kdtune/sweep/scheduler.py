@@ -11,7 +11,8 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.events import Ended, Event, Kind, LedgerEvent, Outcome
@@ -47,9 +48,11 @@ class SweepScheduler:
         on_end: OnEnd = lambda *_: None,
         on_record: OnRecord = lambda _: None,
         costs: RecordedCosts | None = None,
+        regretted: Collection[str] = (),
     ) -> None:
+        """`regretted`: names of the groups that `report --regret` has trained to their end."""
         self.sweep, self.ledger, self.journal = sweep, ledger, journal
-        self.on_end, self.on_record = on_end, on_record
+        self.on_end, self.on_record, self.regretted = on_end, on_record, regretted
         self.history = SweepHistory(SweepRecord.of(sweep, ledger.path.name, "", {}))
         """The groups that this run has asked, and their outcomes."""
         self.groups: dict[str, TrialGroup] = {}
@@ -144,16 +147,16 @@ class SweepScheduler:
 
     def _end(self, group: TrialGroup, outcome: Outcome, cached: bool) -> None:
         self._in_work.difference_update(group.asked.keys)
-        self._record(Ended(group.name, outcome, cached))
+        self._record(Ended(group.name, outcome, cached, group.promotion))
         self.on_end(group, outcome, cached)
         if group.kind == "teacher":
             for waiting in self._waiting.pop(group.asked.keys[0], []):
                 self._place(waiting)
         if group.kind == "candidate" and group.block is not None:
             search = self.blocks[group.block.index]
+            self._ask_more(search)
             if self.journal is not None:
                 search.write(self.journal)
-            self._ask_more(search)
         if group.kind in ("control", "candidate", "further") and group.block is not None:
             search = self.blocks[group.block.index]
             self._race(search)
@@ -165,11 +168,26 @@ class SweepScheduler:
         while search.may_ask():
             number = len(search.history.candidates)
             recorded = self.ledger.asked(candidate_name(search.block, number))
+            # What `--regret` has trained since then counts from the next new candidate on.
+            label = search.block.label
+            self._promote(search, self.regretted if recorded is None else self.ledger.regretted(label, number))
             draw = search.ask() if recorded is None else search.ask_as(recorded)
             thresholds = search.thresholds()
             self._add(
                 self._made.candidate(search.block, number, draw.values, thresholds, draw.redrawn, draw.infeasible)
             )
+        if self.sweep.prune.promote and search.has_ended():
+            self._promote(search, self.regretted, at_end=True)
+
+    def _promote(self, search: BlockSearch, regretted: Collection[str], at_end: bool = False) -> None:
+        """Take up pruned candidates of a block again, at a fixed point."""
+        numbers = [n for n, group in search.history.candidates.items() if group.name in regretted]
+        for event in search.promote(at_end, numbers):
+            pruned = self.groups[event.group]
+            asked = replace(pruned.asked, thresholds=event.thresholds)
+            group = self.groups[event.group] = replace(pruned, asked=asked, promotion=event.promotion)
+            self._record(event)
+            self._place(group)
 
     def _race(self, search: BlockSearch) -> None:
         """Take a look at the block if all trainings that it needs have ended, and ask for what it finds necessary."""

@@ -31,7 +31,7 @@ from kdtune.config.sweep import Block, SweepConfig
 from kdtune.history.events import KnownCandidate, Outcome
 from kdtune.scoped import kept_process, kept_warnings
 from kdtune.sweep.feasible import MEMORY, Verdict
-from kdtune.sweep.samplers import distribution, sampler_of
+from kdtune.sweep.samplers import distribution, replace_end, sampler_of
 
 STATES = {
     "complete": TrialState.COMPLETE,
@@ -177,6 +177,14 @@ class Search:
             means = [fmean(values) for values in zip(*self._results, strict=True)]
             while self._unvalued:
                 self._study.tell(self._unvalued.pop(), means)
+
+    def tell_again(self, number: int, outcome: Outcome) -> None:
+        """Replace the end of a candidate that was told as pruned, after its promotion."""
+        if not self._grid:
+            values, state = list(outcome.objectives) or None, STATES[outcome.state]
+            replace_end(self._study, self._asked[number].number, state, values, self._intermediate(outcome))
+            self._results += [outcome.objectives] if outcome.objectives else []
+            self._value_infeasible()
 
     def _finished(self, known: KnownCandidate) -> FrozenTrial:
         """Return a candidate of an earlier sweep as a finished trial of this block's study."""

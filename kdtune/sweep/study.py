@@ -34,6 +34,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The driver holds its own lock, and Optuna would wait for the lock file of a killed driver.
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        if sweep.prune.promote:  # a promotion may change how a candidate ended
+            path.unlink(missing_ok=True)
         try:
             self._studies = self._open()
         except (ValueError, KeyError, json.JSONDecodeError):  # a torn line in the middle of the file

@@ -11,9 +11,9 @@ from rich.console import Console, Group
 from rich.live import Live as Redrawn
 
 from kdtune.history.events import Ended, EpochEnd, Event
-from kdtune.history.folded import place_of
-from kdtune.history.groups import GroupHistory
+from kdtune.history.groups import GroupHistory, place_of
 from kdtune.history.progress import picture
+from kdtune.history.promotion import Promoted
 from kdtune.history.race import Looked
 from kdtune.history.record import SweepRecord
 from kdtune.history.sweep import SweepHistory
@@ -81,6 +81,8 @@ class Plain:
                 shown, reached = group.shown[row.stage], group.reached[row.stage]
                 figure = f"{shown.name} {shown.text(reached[key])}" if key in reached else ""
                 return f"{group.trial_name(key)} · {row.stage}: {figure}" if figure else ""
+            case Promoted(stage=stage):
+                return f"{group.name} · promoted: it was pruned at {stage}, and resumes there"
             case Ended(_, _, False):
                 return f"{group.name} · {end_words(history, group)}"
             case _:
@@ -135,6 +137,9 @@ def _is_known(history: SweepHistory, event: Event) -> bool:
         case EpochEnd(name, key, row):
             group = history.groups.get(name)
             return group is not None and key in group.reached.get(place_of(row), ())
+        case Promoted():
+            promoted = history.groups.get(event.group)
+            return promoted is None or any(known == event for known, _ in promoted.promotions)
         case Looked():
             block = history.blocks.get(event.block)
             return block is None or block.race is None or block.race.known(event)
@@ -160,7 +165,7 @@ def end_words(history: SweepHistory, group: GroupHistory) -> str:
     if end.state in ("failed", "infeasible"):
         return f"{end.state}: {end.error}"
     if end.state == "pruned":
-        threshold = group.asked.thresholds.get(end.stage or "")
+        threshold = group.thresholds.get(end.stage or "")
         first = history.objectives[0]
         return f"pruned at {end.stage}" + ("" if threshold is None else f": {first.threshold_text(threshold)}")
     values = [f"{m.name} {m.text(value)}" for m, value in zip(history.objectives, end.objectives, strict=False)]

@@ -176,6 +176,9 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
     if sweep.prune.at and not one:
         rule = "pruning compares one number: with several objectives every candidate is trained to its end"
         yield Problem("prune.at", f"{rule}, got {', '.join(sweep.prune.at)}", "[]")
+    if sweep.prune.promote and (not sweep.prune.at or not one):
+        why = "there are several objectives" if sweep.prune.at else "prune.at names no stage"
+        yield Problem("prune.promote", f"takes up pruned candidates again, but {why}", "false")
     first = objectives[0]
     for i, stage in enumerate(sweep.prune.at):
         if stage not in stages:
