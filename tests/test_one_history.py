@@ -67,6 +67,19 @@ def two_objectives(store: StoreFiles) -> None:
     fabricate(store, sweep_of({"space": space}, objective=[GMAC, {"metric": "knn"}], prune={}), of_width)
 
 
+def promoted(store: StoreFiles) -> None:
+    """Candidate 3 is pruned, and promoted at the end, as the later ones are worse."""
+
+    def figure(group: TrialGroup, i: int, epoch: int) -> float | None:
+        value = usual_figure(group, i, epoch)
+        weak = group.kind == "candidate" and (group.asked.number or 0) > 3 and epoch == 2
+        return value if value is None or not weak else value - 0.1
+
+    prune = {"at": ["early"], "keep": 0.5, "min_peers": 2, "promote": True}
+    scheduler = fabricate(store, sweep_of({"candidates": 8}, prune=prune), figure)
+    assert all(block.candidates[3].promoted for block in scheduler.history.blocks.values())
+
+
 def killed_and_asked_again(store: StoreFiles) -> None:
     """Its videos have changed since it was complete, and its driver was killed half way. One trial has begun."""
     fabricate(store, sweep_of(refit=True), usual_figure)
@@ -93,7 +106,7 @@ def raced_and_killed(store: StoreFiles) -> None:
     left_by_driver(store.sweep("s"))
 
 
-SWEEPS = [usual, min_objective, cost, two_objectives, killed_and_asked_again, raced, raced_and_killed]
+SWEEPS = [usual, promoted, min_objective, cost, two_objectives, killed_and_asked_again, raced, raced_and_killed]
 
 
 @pytest.fixture(params=SWEEPS, ids=lambda make: make.__name__)
