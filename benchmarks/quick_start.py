@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from common import command, machine_line, parser, print_table, say, this_machine, write_json
+from common import ROOT, command, machine_line, parser, print_table, say, this_machine, write_json
 from kdtune.config.load import load_sweep
 from kdtune.history.reading import read_history
 from kdtune.store import StoreFiles
@@ -40,8 +40,8 @@ def main() -> None:
     args = options.parse_args()
     with nullcontext(args.store) if args.store else tempfile.TemporaryDirectory(prefix="kdtune-quick-") as folder:
         found = [run(Path(folder) / args.isa, seed, args) for seed in range(args.first, args.first + args.seeds)]
-    machine = this_machine(load_sweep(Path(FILE)).trial)
-    print(f"{machine_line(machine)}; instruction set: {args.isa}")
+    machine = {**this_machine(load_sweep(ROOT / FILE).trial), "cpu_capability": found[0]["cpu_capability"]}
+    print(machine_line(machine))
     rows = [
         (one["seed"], name, *block.values(), one["trainings"], f"{one['cpu_seconds']:.0f}")
         for one in found
@@ -69,7 +69,9 @@ def run(folder: Path, seed: int, args: Any) -> dict[str, Any]:
     blocks = {label: _block(block) for label, block in read_history(StoreFiles(store), name).blocks.items()}
     say(f"search seed {seed}: {', '.join(block['decision'] for block in blocks.values())}; {seconds:.0f} CPU seconds")
     trainings = len(list(StoreFiles(store).trials())) - before
-    return {"seed": seed, "blocks": blocks, "trainings": trainings, "cpu_seconds": seconds}
+    profiles = {(files.result() or {})["profile"]["cpu_capability"] for files in StoreFiles(store).trials()}
+    shared = {"cpu_capability": ", ".join(sorted(profiles)), "trainings": trainings, "cpu_seconds": seconds}
+    return {"seed": seed, "blocks": blocks, **shared}
 
 
 def _block(block: Any) -> dict[str, Any]:
