@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from schedulers import key_of
@@ -36,6 +36,7 @@ def fabricate(
     ends: int | None = None,
     keys: KeyOf = key_of,
     costs: Costs | None = None,
+    prices: Sequence[str] = (),
 ) -> SweepScheduler:
     """Run the sweep's scheduler, one group at a time. Stop after `ends` groups, as a killed driver would."""
     files = store.sweep(sweep.name)
@@ -43,7 +44,7 @@ def fabricate(
     write_json(files.sweep, SweepRecord.of(sweep, ledger.name, "", {}).row())
     asked = Ledger(ledger)
     list(known_candidates(sweep, asked, store, keys))
-    metrics = [constraint.metric for constraint in sweep.constraints]
+    metrics = [*(constraint.metric for constraint in sweep.constraints), *prices]
     recorded = None if costs is None else RecordedCosts(costs, metrics, asked)
     scheduler = SweepScheduler(sweep, keys, asked, Journal(files.study(ledger), sweep), costs=recorded)
     while ends != 0 and (group := scheduler.next_to_train(store)) is not None:

@@ -34,6 +34,7 @@ from kdtune.store import StoreFiles
 from kdtune.sweep.feasible import Feasibility, RecordedCosts
 from kdtune.sweep.group import TrialGroup
 from kdtune.sweep.ledger import Ledger
+from kdtune.sweep.prune import dominated, pruning_front
 from kdtune.sweep.samplers import seed_of, tpe_settings
 from kdtune.sweep.search import Search
 from kdtune.train.measuring.before import NetworkCosts
@@ -263,6 +264,36 @@ def test_what_ran_out_of_memory_is_infeasible_and_its_size_is_not_asked_again(tm
     again = [group.asked for group in resumed.history.blocks["teacher=c3d"].candidates.values()]
     assert again == [group.asked for group in asked[0]]
     assert not [note for note in resumed.notes if "would now ask" in note]
+
+
+def test_pruning_compares_what_several_objectives_know_at_a_stage(tmp_path: Path) -> None:
+    """k-NN accuracy and parameters are known at the first stage; a pruned candidate is dominated there."""
+    objective = [{"metric": "knn"}, {"metric": "parameters", "mode": "min"}]
+    prune = {"at": ["early"], "keep": 0.4, "min_peers": 2}
+    search = {"sampler": "random", "candidates": 14, "window": 2}
+    sweep = fabricated_sweep("front", objective=objective, prune=prune, constraints=[], search=search)
+
+    def figure(group: TrialGroup, i: int, epoch: int) -> float:
+        return 0.1 + 0.02 * epoch + (0.1 * group.configs[i].loss.lambda_ if group.kind == "candidate" else 0.0)
+
+    whole = fabricate(StoreFiles(tmp_path / "a"), sweep, figure, costs=WidthCosts(), prices=["parameters"])
+    candidates = [group for _, group in sorted(whole.history.blocks["teacher=c3d"].candidates.items())]
+    assert {group.state for group in candidates} == {"complete", "pruned"}
+    for n, group in enumerate(candidates):
+        known = [other for other in candidates[: max(0, n - 1)] if other.outcome and "early" in other.outcome.points]
+        points = [other.outcome.points["early"] for other in known if other.outcome]
+        assert list(group.asked.fronts.get("early", ())) == pruning_front(points, sweep.prune)
+        assert group.outcome is not None
+        point = group.outcome.points["early"]
+        values = group.asked.values
+        assert point == pytest.approx((0.14 + 0.1 * values["lambda"], -1000 * values["student.width"]), abs=1e-6)
+        assert (group.state == "pruned") == dominated(point, group.asked.fronts.get("early", ()))
+    store = StoreFiles(tmp_path / "b")
+    fabricate(store, sweep, figure, ends=8, costs=WidthCosts(), prices=["parameters"])
+    resumed = fabricate(store, sweep, figure, costs=WidthCosts(), prices=["parameters"])
+    again = [group for _, group in sorted(resumed.history.blocks["teacher=c3d"].candidates.items())]
+    assert [(group.asked, group.outcome) for group in again] == [(group.asked, group.outcome) for group in candidates]
+    assert read_history(store, "front").counts() == whole.history.counts()
 
 
 # ---- costs and configuration -----------------------------------------------------------------------------------------

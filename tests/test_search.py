@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -22,7 +23,7 @@ from kdtune.config.search import PruneConfig
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import SweepConfig
 from kdtune.history.events import Outcome
-from kdtune.sweep.prune import pruning_threshold, reaches
+from kdtune.sweep.prune import dominated, pruning_front, pruning_threshold, reaches
 from kdtune.sweep.samplers import seed_of, tpe_settings
 from kdtune.sweep.search import Search
 
@@ -42,6 +43,30 @@ def test_a_candidate_continues_if_it_is_in_the_best_share(peers: int, keep: floa
         mine = i / 8
         better = sum(value > mine if mode == "max" else value < mine for value in values)
         assert reaches(mine, level, mode) == (peers < 2 or better < places)
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.28, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_with_several_objectives_the_best_fronts_continue(objectives: int, keep: float) -> None:
+    """A candidate's front is found from the definition: 1 + the longest chain of peers that dominate each other."""
+    prune, rng = PruneConfig(keep=keep, min_peers=2), random.Random(objectives)
+
+    def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
+
+    def depth(point: tuple[float, ...], peers: list[tuple[float, ...]]) -> int:
+        return 1 + max((depth(peer, peers) for peer in peers if beats(peer, point)), default=0)
+
+    for count in (0, 1, 2, 5, 9):
+        peers = [tuple(rng.randrange(5) / 4 for _ in range(objectives)) for _ in range(count)]
+        front = pruning_front(peers, prune)
+        if objectives == 1:
+            level = pruning_threshold([value for (value,) in peers], prune, "max")
+            assert front == ([] if level is None else [(level,)])
+        places = math.ceil(Fraction(str(keep)) * (count + 1))
+        for mine in itertools.product([0.0, 0.25, 0.5, 0.75, 1.0], repeat=objectives):
+            better = sum(depth(peer, peers) < depth(mine, peers) for peer in peers)
+            assert dominated(mine, front) == (count >= 2 and better >= places)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------

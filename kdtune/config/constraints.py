@@ -12,6 +12,8 @@ from kdtune.config.metrics import Metric, OfCost
 
 #: Costs that are known before a trial is trained.
 KNOWN_BEFORE = ("parameters", "gmac", "clip_ms")
+#: Those that follow from the configuration and need no measurement.
+COUNTED = ("parameters", "gmac")
 Bound = Annotated[float, Field(gt=0, le=1e30)]
 
 

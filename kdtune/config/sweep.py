@@ -82,7 +82,8 @@ class SweepConfig(Section):
     `trial`."""
     search: SearchConfig
     objective: Objectives = ObjectiveConfig()
-    """One objective, or a list of them. With several, the results are a Pareto set and nothing is pruned."""
+    """One objective, or a list of them. With several, the results are a Pareto set, and pruning compares those
+    that are known at a stage by non-dominated sorting."""
     constraints: Annotated[list[ConstraintConfig], Field(max_length=20)] = []
     """Bounds on costs that are known before training. A candidate that breaks one is not trained, and the sampler
     learns where they are kept. Controls are trained in any case."""

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from statistics import fmean
 
 from kdtune.config.search import ObjectiveConfig
 from kdtune.config.trial import TrialConfig
 from kdtune.execute.group_queue import ReportedEpoch
 from kdtune.store.contents import EpochRecord
-from kdtune.sweep.group import TrialGroup, stage_values
-from kdtune.sweep.prune import reaches
+from kdtune.sweep.group import TrialGroup, continues
 from kdtune.train.measuring.usage import UsageMeter
 from kdtune.train.session import Session, choose_device
 
 
 def run_group(
-    group: TrialGroup, objective: ObjectiveConfig, session: Session, device: str
+    group: TrialGroup, objectives: Sequence[ObjectiveConfig], session: Session, device: str
 ) -> Generator[ReportedEpoch, None, None]:
     """Train the trials of `group` side by side, stage by stage, yielding a row for each epoch.
 
-    At each stage the mean over the seeds is compared with the group's threshold. If it misses, all trials stop there;
+    At each stage the mean over the seeds is compared with the group's threshold, or with several objectives with its
+    front. If it misses, all trials stop there;
     a group that reaches all thresholds is trained to its end, and fine-tuned if the sweep asks for it. The group also
     ends when the session's trials are asked to stop.
     """
@@ -47,8 +46,7 @@ def run_group(
                         break
                 else:
                     return  # asked to stop before it reached the stage
-            values = stage_values(evaluations, objective, group.configs[0].stage.reduce)
-            if values is not None and not reaches(fmean(values), group.asked.thresholds.get(stage), objective.mode):
+            if not continues(group, stage, evaluations, objectives):
                 return
         finetuned = [open_trial(config.finetuned) for config in group.configs if config.finetuned is not None]
         for key, run in zip(group.asked.every_key, [*runs, *finetuned], strict=True):

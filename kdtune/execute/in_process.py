@@ -42,7 +42,7 @@ def _train(queue: GroupQueue, group: TrialGroup, session: Session) -> Exception 
     """Train one group; return the exception that it failed with, or None."""
     from kdtune.execute.group_run import run_group
 
-    with closing(run_group(group, queue.sweep.objectives[0], session, queue.device)) as rows:
+    with closing(run_group(group, queue.sweep.objectives, session, queue.device)) as rows:
         while True:
             try:
                 row = next(rows, None)

@@ -65,7 +65,7 @@ class TuneSearcher(Searcher):
         sweep = self.queue.sweep
         return {
             "group": group,
-            "objective": sweep.objectives[0],
+            "objectives": sweep.objectives,
             "prepared": self.queue.prepared,
             "workers": sweep.resources.workers,
             "device": self.queue.device,

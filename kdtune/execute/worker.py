@@ -38,7 +38,7 @@ class TrialWorker(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.named = False
-        self.rows = run_group(config["group"], config["objective"], self.session, config["device"])
+        self.rows = run_group(config["group"], config["objectives"], self.session, config["device"])
         if self.stopping():
             self.rows.close()  # a group that has not begun must not begin now
 

@@ -33,7 +33,7 @@ from kdtune.parse import JsonObject
 #: whole training list.
 Kind = Literal["teacher", "control", "candidate", "further", "refit"]
 #: Fields of Asked that its row omits if they are None.
-OPTIONAL = ("refits", "extends", "look", "redrawn")
+OPTIONAL = ("refits", "extends", "look", "redrawn", "fronts")
 #: How a group can end. An infeasible candidate breaks a constraint and is not trained, or ran out of memory.
 EndState = Literal["complete", "pruned", "infeasible", "failed"]
 
@@ -68,6 +68,8 @@ class Asked:
     """For each seed: student, teacher, lambda, tau, alpha, fraction and the other searched parameters."""
     thresholds: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """Stage → pruning threshold, which the mean over the seeds must reach."""
+    fronts: Mapping[str, tuple[tuple[FiniteFloat, ...], ...]] = field(default_factory=dict)
+    """With several objectives: stage → points that must not dominate the candidate's, signed so that more is better."""
     epochs: int
     """Epochs of each trial, without fine-tuning."""
     refits: Refitted | None = None
@@ -156,6 +158,8 @@ class Outcome:
     """For a complete group: one tuple per objective, one value per seed. A refit is measured on test."""
     stages: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """Stage → the first objective's metric, mean over the seeds, up to the stage where the group was pruned."""
+    points: Mapping[str, tuple[FiniteFloat, ...]] = field(default_factory=dict)
+    """With several objectives: stage → those known there, means over the seeds, signed so that more is better."""
     stage: str | None = None
     """The stage where the group was pruned."""
     error: str | None = None
@@ -201,7 +205,7 @@ class Ended:
         stages = {stage: value for stage, value in self.outcome.stages.items() if math.isfinite(value)}
         row = {"event": "ended", "group": self.group, **asdict(self.outcome), "stages": stages, "cached": self.cached}
         row["promotion"] = self.promotion
-        return {name: value for name, value in row.items() if value or name not in ("per_video", "promotion")}
+        return {name: value for name, value in row.items() if value or name not in ("per_video", "points", "promotion")}
 
 
 @dataclass(frozen=True, kw_only=True)

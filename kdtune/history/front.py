@@ -27,8 +27,8 @@ class Front:
 
     def _place(self, number: int) -> None:
         mine = self._values[number]
-        if not any(_beats(other, mine) for other in self._front):
-            self._front = {other: numbers for other, numbers in self._front.items() if not _beats(mine, other)}
+        if not any(beats(other, mine) for other in self._front):
+            self._front = {other: numbers for other, numbers in self._front.items() if not beats(mine, other)}
             self._front.setdefault(mine, []).append(number)
 
     def remove(self, number: int) -> None:
@@ -48,5 +48,6 @@ class Front:
         return [sign * value for sign, value in zip(self._signs, self._values[number], strict=True)]
 
 
-def _beats(a: Values, b: Values) -> bool:
+def beats(a: Values, b: Values) -> bool:
+    """Return whether `a` is at least as good as `b` in every objective and better in one; more is better."""
     return a != b and all(x >= y for x, y in zip(a, b, strict=True))

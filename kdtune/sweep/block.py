@@ -10,30 +10,19 @@ import sys
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
 from kdtune.history.blocks import BlockHistory
 from kdtune.history.events import Asked, KnownCandidate
+from kdtune.history.front import Values
 from kdtune.history.promotion import Promoted
-from kdtune.sweep.feasible import Feasibility, RecordedCosts
+from kdtune.sweep.feasible import Draw, Feasibility, RecordedCosts
 from kdtune.sweep.promotion import Promotions
-from kdtune.sweep.prune import pruning_threshold
+from kdtune.sweep.prune import pruning_front, pruning_threshold
 from kdtune.sweep.search import Search
 from kdtune.sweep.study import Journal
-
-
-@dataclass(frozen=True)
-class Draw:
-    """A candidate that the search asks for."""
-
-    values: dict[str, Scalar]
-    redrawn: Mapping[str, int]
-    """Bound of the constraints → number of earlier draws for this candidate that broke it."""
-    infeasible: str
-    """Why the candidate is not to be trained; empty for a feasible one."""
 
 
 class BlockSearch:
@@ -57,7 +46,9 @@ class BlockSearch:
         """Calls to the search that `catch_up` makes, in order."""
         self._told = self._written = self._rounds = 0
         self._promotions = Promotions(sweep)
-        self._peers: dict[str, list[float]] = {stage: [] for stage in sweep.prune.at}  # sorted by value
+        several = len(sweep.objectives) > 1
+        self._peers: dict[str, list[float]] = {} if several else {stage: [] for stage in sweep.prune.at}  # sorted
+        self._points: dict[str, list[Values]] = {stage: [] for stage in sweep.prune.at} if several else {}
 
     def ask(self) -> Draw:
         """Return the next candidate."""
@@ -65,7 +56,7 @@ class BlockSearch:
         return self._drawn(self._search.ask(), dict(self._search.redrawn))
 
     def _drawn(self, values: dict[str, Scalar], redrawn: Mapping[str, int]) -> Draw:
-        return Draw(values, redrawn, self.feasibility.judge(values, len(self.history.candidates)).reason)
+        return Draw(values, redrawn, self.feasibility.judge(values, len(self.history.candidates)))
 
     def ask_as(self, recorded: Asked) -> Draw:
         """Return the next candidate with the values that the ledger records for it.
@@ -117,6 +108,8 @@ class BlockSearch:
             fresh = self._promotions.told(number, outcome, again is not None)
             for stage in self._peers.keys() & fresh:
                 insort(self._peers[stage], fresh[stage])
+            for stage in self._points.keys() & outcome.points:
+                self._points[stage].append(outcome.points[stage])
 
     def has_ended(self) -> bool:
         """Return whether all candidates, and their promotions, have been asked and have ended."""
@@ -160,3 +153,8 @@ class BlockSearch:
         mode = self.sweep.objectives[0].mode
         found = {stage: pruning_threshold(peers, self.sweep.prune, mode) for stage, peers in self._peers.items()}
         return {stage: level for stage, level in found.items() if level is not None}
+
+    def fronts(self) -> dict[str, list[Values]]:
+        """Return stage → pruning front of the next candidate, for the stages that have one: for several objectives."""
+        found = {stage: pruning_front(points, self.sweep.prune) for stage, points in self._points.items()}
+        return {stage: front for stage, front in found.items() if front}

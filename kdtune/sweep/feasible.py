@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdtune.config.constraints import excesses
+from kdtune.config.constraints import COUNTED, excesses
 from kdtune.config.shape import shape_of
 from kdtune.config.space import Scalar
 from kdtune.config.sweep import Block, SweepConfig
@@ -54,8 +54,14 @@ class RecordedCosts:
 
 def recorded_costs(sweep: SweepConfig, prepared: Prepared, ledger: Ledger) -> RecordedCosts | None:
     """Return the costs that the sweep's search needs before it trains; None if it needs none."""
-    metrics = list(dict.fromkeys(constraint.metric for constraint in sweep.constraints))
-    return RecordedCosts(NetworkCosts(prepared, device_of(sweep)), metrics, ledger) if metrics else None
+    metrics = [constraint.metric for constraint in sweep.constraints]
+    if sweep.prune.at and len(sweep.objectives) > 1:
+        metrics += [objective.metric for objective in sweep.objectives if objective.metric in COUNTED]
+    return (
+        RecordedCosts(NetworkCosts(prepared, device_of(sweep)), list(dict.fromkeys(metrics)), ledger)
+        if metrics
+        else None
+    )
 
 
 def device_of(sweep: SweepConfig) -> str:
@@ -71,11 +77,18 @@ class Verdict:
     """Bound → by what share of it the point exceeds it; at most 0 where it is kept. Optuna's constraints."""
     reason: str = ""
     """Why the point is infeasible, in words; empty for a feasible one."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs of the point's network, as far as the search needs them."""
 
-    @property
-    def broken(self) -> list[str]:
-        """Names of the bounds that the point breaks."""
-        return [name for name, share in self.excess.items() if share > 0]
+
+@dataclass(frozen=True)
+class Draw:
+    """A candidate that the search asks for."""
+
+    values: dict[str, Scalar]
+    redrawn: Mapping[str, int]
+    """Bound of the constraints → number of earlier draws for this candidate that broke it."""
+    verdict: Verdict
 
 
 class Feasibility:
@@ -98,6 +111,7 @@ class Feasibility:
         """Return the verdict on a point of candidate `number`, from what that candidate may know (DESIGN 4.4)."""
         reasons: list[str] = []
         excess: dict[str, float] = {}
+        costs: Mapping[str, float] = {}
         if self.costs is not None:
             costs = self.costs.of(self._config(values))
             excess = excesses(self.sweep.constraints, costs)
@@ -109,7 +123,7 @@ class Feasibility:
             if out and not any(n <= told and self._shape(fitted) == shape for n, fitted in self._fitted):
                 excess[MEMORY] = 1.0
                 reasons.append(f"candidate {out[0]}, whose trials are as large, ran out of memory")
-        return Verdict(excess, "; ".join(reasons))
+        return Verdict(excess, "; ".join(reasons), costs)
 
     def _config(self, values: Mapping[str, Scalar]) -> TrialConfig:
         return self.sweep.build(self.block, values, self.sweep.search.first_seeds[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,7 @@ from kdtune.history.events import Asked, Kind, Outcome
 from kdtune.store import StoreFiles, TrialFiles
 from kdtune.store.contents import EpochRecord
 from kdtune.store.seal import passed_over
-from kdtune.sweep.prune import reaches
+from kdtune.sweep.prune import dominated, reaches
 from kdtune.train.soundness import complete_rows, read_result, read_rows
 from kdtune.train.soundness import per_video as recorded_per_video
 
@@ -34,6 +34,8 @@ class TrialGroup:
     """One per seed."""
     needs: tuple[str, ...] = ()
     """Keys of the teachers that must be complete before the group starts."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs of the candidate's network that are known before training, as far as pruning compares them."""
     infeasible: str = ""
     """Why the candidate is not to be trained; empty for a group that is."""
     promotion: int = 0
@@ -70,6 +72,40 @@ def stage_values(evaluations: Sequence[Evaluation], objective: ObjectiveConfig, 
     return [evaluation[objective.split][name] for evaluation in evaluations]
 
 
+def stage_point(
+    group: TrialGroup, evaluations: Sequence[Evaluation], objectives: Sequence[ObjectiveConfig]
+) -> tuple[float, ...]:
+    """Return the objectives that are known at a stage, means over the seeds, signed so that more is better.
+
+    An accuracy or loss is known where it is measured; a cost if it is known before training. Empty if a value is not
+    finite.
+    """
+    reduce, point = group.configs[0].stage.reduce, []
+    for objective in objectives:
+        if is_cost(objective.metric):
+            values = [group.costs[objective.metric]] if objective.metric in group.costs else None
+        else:
+            values = stage_values(evaluations, objective, reduce)
+        if values is not None:
+            point.append(fmean(values) if objective.mode == "max" else -fmean(values))
+    return tuple(point) if all(map(math.isfinite, point)) else ()
+
+
+def continues(
+    group: TrialGroup, stage: str, evaluations: Sequence[Evaluation], objectives: Sequence[ObjectiveConfig]
+) -> bool:
+    """Return whether the group continues after a stage: its mean reaches the threshold there, and no point of the front
+    there dominates its own."""
+    first = objectives[0]
+    values = stage_values(evaluations, first, group.configs[0].stage.reduce)
+    if values is not None and not reaches(fmean(values), group.asked.thresholds.get(stage), first.mode):
+        return False
+    if not (front := group.asked.fronts.get(stage, ())):
+        return True
+    point = stage_point(group, evaluations, objectives)
+    return bool(point) and not dominated(point, front)
+
+
 def outcome_in_store(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: StoreFiles) -> Outcome | None:
     """Return how `group` ended according to its verdict or the store, or None if its records are incomplete or damaged:
     the worker that trains the group makes them again.
@@ -95,6 +131,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
     reached: dict[str, list[Evaluation]] = {}
     per_video: tuple[str, ...] = ()
     stages: dict[str, float] = {}
+    points: dict[str, tuple[float, ...]] = {}
     for keys, names in phases:
         files = [store.trial(key).fetch() for key in keys]
         ends = [complete_rows(trial) for trial in files]
@@ -109,11 +146,12 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
             if stage == first.stage:
                 per_video = _per_video(files, [rows[stage] for rows in seen], first, reduce)
             values = stage_values(reached[stage], first, reduce)
-            if values is None:
-                continue
-            stages[stage] = fmean(values)
-            if not reaches(stages[stage], group.asked.thresholds.get(stage), first.mode):
-                return Outcome("pruned", stages=stages, stage=stage)
+            if values is not None:
+                stages[stage] = fmean(values)
+            if len(objectives) > 1 and (point := stage_point(group, reached[stage], objectives)):
+                points[stage] = point
+            if not continues(group, stage, reached[stage], objectives):
+                return Outcome("pruned", stages=stages, points=points, stage=stage)
         if None in ends:
             return None
     if group.kind == "teacher":  # its epochs and stages are its own
@@ -123,7 +161,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
         if not values or not all(map(math.isfinite, values)):
             what = f"is {fmean(values)}" if values else _unmeasured(group, store)
             return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
-    return Outcome("complete", tuple(map(tuple, found)), stages, per_video=per_video)
+    return Outcome("complete", tuple(map(tuple, found)), stages, points, per_video=per_video)
 
 
 def _per_video(

@@ -10,6 +10,8 @@ from kdtune.config.space import SHORT_NAMES, Scalar, flat_params, resolve
 from kdtune.config.sweep import Block, SweepConfig, values_label
 from kdtune.config.trial import TrialConfig
 from kdtune.history.events import Asked, Kind, Refitted
+from kdtune.history.front import Values
+from kdtune.sweep.feasible import Draw, Verdict
 from kdtune.sweep.group import TrialGroup
 
 #: Returns a trial's key.
@@ -40,13 +42,17 @@ class GroupFactory:
         number: int,
         values: Mapping[str, Scalar],
         thresholds: Mapping[str, float],
-        redrawn: Mapping[str, int] | None = None,
-        infeasible: str = "",
+        drawn: Draw | None = None,
+        fronts: Mapping[str, Sequence[Values]] | None = None,
     ) -> TrialGroup:
-        """Return the group of a candidate with its first seeds. An infeasible one needs no teacher."""
+        """Return the group of a candidate with its first seeds, as `drawn`. An infeasible one needs no teacher."""
         name, seeds = candidate_name(block, number), tuple(self.sweep.search.first_seeds)
-        group = self._group("candidate", name, block, number, seeds, values, thresholds, redrawn=redrawn)
-        return replace(group, infeasible=infeasible, needs=()) if infeasible else group
+        group = self._group("candidate", name, block, number, seeds, values, thresholds)
+        points = {stage: tuple(map(tuple, front)) for stage, front in (fronts or {}).items()}
+        redrawn, verdict = ({}, Verdict()) if drawn is None else (drawn.redrawn, drawn.verdict)
+        asked = replace(group.asked, redrawn=redrawn, fronts=points)
+        needs = () if verdict.reason else group.needs
+        return replace(group, asked=asked, infeasible=verdict.reason, needs=needs, costs=verdict.costs)
 
     def further(self, block: Block, look: int, seed: int, candidates: Sequence[TrialGroup]) -> list[TrialGroup]:
         """Return what look number `look` of a race asks for: `seed` of the first control, then of each candidate.
@@ -82,7 +88,6 @@ class GroupFactory:
         refits: Refitted | None = None,
         extends: str | None = None,
         look: int | None = None,
-        redrawn: Mapping[str, int] | None = None,
     ) -> TrialGroup:
         configs = tuple(self.sweep.build(block, values, seed) for seed in seeds)
         chosen = {**block.values, **values}
@@ -105,7 +110,6 @@ class GroupFactory:
             epochs=configs[0].epochs,
             refits=refits,
             extends=extends,
-            redrawn=redrawn or {},
             look=look,
         )
         needs = dict.fromkeys(self._teacher(config, chosen) for config in configs if config.distils)

@@ -173,9 +173,7 @@ class SweepScheduler:
             self._promote(search, self.regretted if recorded is None else self.ledger.regretted(label, number))
             draw = search.ask() if recorded is None else search.ask_as(recorded)
             thresholds = search.thresholds()
-            self._add(
-                self._made.candidate(search.block, number, draw.values, thresholds, draw.redrawn, draw.infeasible)
-            )
+            self._add(self._made.candidate(search.block, number, draw.values, thresholds, draw, search.fronts()))
         if self.sweep.prune.promote and search.has_ended():
             self._promote(search, self.regretted, at_end=True)
 

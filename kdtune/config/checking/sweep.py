@@ -173,9 +173,6 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(f"{place}.metric", what, there)
         if objective in objectives[:i]:
             yield Problem(place, "is given twice")
-    if sweep.prune.at and not one:
-        rule = "pruning compares one number: with several objectives every candidate is trained to its end"
-        yield Problem("prune.at", f"{rule}, got {', '.join(sweep.prune.at)}", "[]")
     if sweep.prune.promote and (not sweep.prune.at or not one):
         why = "there are several objectives" if sweep.prune.at else "prune.at names no stage"
         yield Problem("prune.promote", f"takes up pruned candidates again, but {why}", "false")
@@ -187,6 +184,9 @@ def _stages(sweep: SweepConfig) -> Iterable[Problem]:
             yield Problem(f"prune.at.{i}", f"must come before the objective's stage, got {stage!r}")
         elif not is_cost(first.metric) and not _measured(sweep, stage, first.metric):
             yield Problem(f"prune.at.{i}", f"{first.metric} is not measured at stage {stage}")
+        elif not one and "loss.target" in map(resolve, sweep.search.space):
+            what = "with several objectives, candidates are comparable only if loss.target is not searched"
+            yield Problem(f"prune.at.{i}", what, "[]")
 
 
 def _measured(sweep: SweepConfig, stage: str, metric: str) -> bool:
