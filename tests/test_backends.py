@@ -129,7 +129,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_alone_and_then_infeasible_with
     trials = {t["candidate"]: t for t in sweep_results(StoreFiles(tmp_path), "wide")["trials"]}
     assert [trials[n]["state"] for n in (None, 0, 1, 2)] == ["complete", "infeasible", "complete", "complete"]
     assert "can't allocate memory" in trials[0]["error"]
-    assert "tried alone" in trials[0]["error"]
+    assert "failed alone" in trials[0]["error"]
     assert "student.width" in trials[0]["error"]
     began = [event.group for event in events if isinstance(event, Started)]
     assert began.count("all · candidate 0") == 2

@@ -124,7 +124,6 @@ WRONG = [
     ("  seed: 0", TWO.format("gmac, mode: min", "knn"), "objective.0.metric", "got gmac", "first objective"),
     ("  seed: 0", TWO.format("knn", "knnn"), "objective.1.metric", "got 'knnn', did you mean knn?", "linear"),
     ("  seed: 0", TWO.format("knn", "knn"), "objective.1", "is given twice", "objective"),
-    ("  seed: 0", TWO.format("knn", "linear") + "\nprune: {at: [early]}", "prune.at", "got early", "several"),
     ("  seed: 0", "  seed: 0\n  sampler: cmaes", "search.sampler", "two of them without `when`, got tau", "tpe, gp"),
     ("  seed: 0", "  seed: 0\n  sampler: bayes", "search.sampler", "got 'bayes'", "nsga2"),
     (

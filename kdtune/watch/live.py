@@ -168,7 +168,7 @@ def end_words(history: SweepHistory, group: GroupHistory) -> str:
         threshold = group.thresholds.get(end.stage or "")
         first = history.objectives[0]
         if end.stage in group.asked.fronts:
-            return f"pruned at {end.stage}: dominated by candidates that went on"
+            return f"pruned at {end.stage}: dominated by earlier candidates"
         return f"pruned at {end.stage}" + ("" if threshold is None else f": {first.threshold_text(threshold)}")
     values = [f"{m.name} {m.text(value)}" for m, value in zip(history.objectives, end.objectives, strict=False)]
     return f"complete, {', '.join(values)}" if values else "complete"
