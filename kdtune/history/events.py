@@ -158,14 +158,14 @@ class Outcome:
     """For a complete group: one tuple per objective, one value per seed. A refit is measured on test."""
     stages: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """Stage → the first objective's metric, mean over the seeds, up to the stage where the group was pruned."""
-    points: Mapping[str, tuple[FiniteFloat, ...]] = field(default_factory=dict)
-    """With several objectives: stage → those known there, means over the seeds, signed so that more is better."""
     stage: str | None = None
     """The stage where the group was pruned."""
     error: str | None = None
     per_video: tuple[str, ...] = ()
     """For each seed, the right answers for each evaluated video in the first objective's metric, one digit per video
     (see kdtune.config.metrics.outcomes); empty if the trials' rows lack them."""
+    points: Mapping[str, tuple[FiniteFloat, ...]] = field(default_factory=dict)
+    """With several objectives: stage → those known there, means over the seeds, signed so that more is better."""
 
     def __post_init__(self) -> None:
         if not all(self.values) or (self.values and self.state != "complete"):

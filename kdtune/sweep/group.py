@@ -161,7 +161,7 @@ def _outcome(group: TrialGroup, objectives: Sequence[ObjectiveConfig], store: St
         if not values or not all(map(math.isfinite, values)):
             what = f"is {fmean(values)}" if values else _unmeasured(group, store)
             return Outcome("failed", stages=stages, error=f"{objective.metric} {what}")
-    return Outcome("complete", tuple(map(tuple, found)), stages, points, per_video=per_video)
+    return Outcome("complete", tuple(map(tuple, found)), stages, per_video=per_video, points=points)
 
 
 def _per_video(
