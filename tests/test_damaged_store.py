@@ -120,7 +120,13 @@ def test_a_sound_store_is_found_sound_and_nothing_is_written(swept: Swept) -> No
 def test_a_changed_figure_of_each_kind_of_record_is_named_and_repaired(kind: Any, swept: Swept) -> None:
     found = [path for path, its in records(swept.root) if its is kind]
     if not found:
-        rare = ("measured/*.json", "trials/*/classes_*.json", "sweeps/*/mlflow.jsonl", "sweeps/*/devices.json")
+        rare = (
+            "measured/*.json",
+            "trials/*/classes_*.json",
+            "sweeps/*/mlflow.jsonl",
+            "sweeps/*/devices.json",
+            "sweeps/*/regret.jsonl",
+        )
         assert kind.pattern in rare
         found = [swept.root / kind.pattern.replace("*", "x")]
     with swept.snapshot.restored():
