@@ -7,9 +7,11 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from scipy import stats
 from watched import GMAC, KNN, a_history, asked, ended
 
 from kdtune.history.events import Ended, Outcome
@@ -108,6 +110,26 @@ def test_a_candidate_s_mean_over_its_seeds_decides_and_each_trial_has_its_own_ga
     text = render(found, "table", {})
     gains = {tuple(row.split()[:2]): row.split()[-2] for row in text.split("\n\n")[0].splitlines()[4:]}
     assert [row.split()[-2] for row in text.splitlines() if row.startswith("0 ")] == ["+50.0", "−10.0"], gains
+
+
+def test_the_summary_has_the_means_over_a_candidate_s_seeds_and_its_gain_s_interval() -> None:
+    found = told({"all": {None: (0.42, 0.38, 0.4), 0: (0.50, 0.52, 0.51), 1: (0.4, 0.4, 0.3)}})
+    text = summary(found)
+    assert line(text, "control")[1] == "3"
+    differences = [0.50 - 0.42, 0.52 - 0.38, 0.51 - 0.40]
+    half = stats.t.ppf(1 - 0.05 / 2 / 2, 2) * stdev(differences) / 3**0.5  # two candidates
+    low, high = (f"+{100 * (fmean(differences) + end):.1f}".replace("+-", "−") for end in (-half, half))
+    assert line(text, "0 ")[1:2] + line(text, "0 ")[7:] == [
+        "3",
+        "0.300",
+        "0.510",
+        "+11.0",
+        f"({low}",
+        "…",
+        f"{high})",
+        "complete",
+    ]
+    assert [row.split()[0] for row in text.splitlines()[3:]] == ["control", "0", "1"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

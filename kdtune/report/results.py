@@ -6,15 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from kdtune.config.space import value_text
-from kdtune.config.trial import FINETUNE_STAGE
-from kdtune.history.blocks import BlockHistory
-from kdtune.history.metric import MetricSpec
 from kdtune.history.progress import race_json
-from kdtune.history.trials import SweepTrials, TrialRecord, baseline_in
+from kdtune.history.trials import SweepTrials, TrialRecord
 from kdtune.history.words.answer import Answer, answer
 from kdtune.messages import wrapped
 from kdtune.parse import JsonObject
+from kdtune.report.block_table import block_table
 from kdtune.report.teachers import teachers_table
 from kdtune.tables import Cell, Table
 from kdtune.tables import render as rendered
@@ -70,94 +67,25 @@ def summary_tables(found: SweepTrials) -> list[Table]:
 
 
 def _tables(found: SweepTrials, most: int | None) -> Iterator[Table]:
-    """Yield a table for each block, of `most` candidates, and, if it has refits, one with their figures on test; then
-    the teachers' table."""
+    """Yield a table for each block and one for its refits, with their figures on test; then the teachers' table.
+
+    A block's table has all trials, or with `most` the means of that many candidates.
+    """
     objectives, stages = found.history.objectives, list(found.history.record.stages)
     last = next(reversed(found.history.blocks.values()), None)
     for label, block in found.history.blocks.items():
         race = [] if block.race is None else [f"race: {block.race.words()}"]
         race += [found.history.race_words] if race and block is last else []
         own = [trial for trial in found.trials if trial.block == label]
-        yield _block(block, own, objectives, stages, most, notes=race)
+        gains = (
+            None if most is None else found.history.gains(label, found.videos.get(label, {}).get(block.metric.split))
+        )
+        yield block_table(block, own, objectives, stages, most, gains, notes=race)
         if refits := [trial for trial in found.refits or [] if trial.block == label]:
             tested = [objective.at(split="test") for objective in objectives]
-            yield _block(block, refits, tested, stages, None, "trained again on the whole list, ")
+            yield block_table(block, refits, tested, stages, what="trained again on the whole list, ")
     if (teachers := teachers_table(found.teachers)) is not None:
         yield teachers
-
-
-def _block(
-    block: BlockHistory,
-    trials: Sequence[TrialRecord],
-    objectives: Sequence[MetricSpec],
-    stages: Sequence[str],
-    most: int | None,
-    what: str = "",
-    notes: Sequence[str] = (),
-) -> Table:
-    metric = objectives[block.place]
-    others = [(i, objective) for i, objective in enumerate(objectives) if i != block.place]
-    # Metrics of the action head have no value before fine-tuning; a cost has one in the end alone.
-    reached = [(trial, stage) for trial in trials for stage in trial.stages]
-    lacking = {stage for trial, stage in reached if trial.figure(metric.at(stage=stage)) is None}
-    stages = [] if metric.cost else [stage for stage in stages if stage not in lacking]
-    tuned = metric.other("top1", FINETUNE_STAGE)
-    others_tuned = tuned.base != metric.base and any(trial.figure(tuned) is not None for trial in trials)
-    controls, candidates = ([t for t in trials if t.is_control is control] for control in (True, False))
-    # Complete candidates by their value, then pruned ones by their epochs.
-    candidates.sort(key=lambda t: (not t.values, -metric.sign * _value(t, block.place), -t.epochs, t.group.number))
-    shown = candidates if most is None else candidates[:most]
-    seeds = len({trial.seed for trial in controls}) > 1
-    best = [group.name for group in block.best] if others else []
-    rows = []
-    for trial in [*controls, *shown]:
-        row = ["control" if trial.is_control else str(trial.candidate), *([str(trial.seed)] if seeds else [])]
-        row += [value_text(trial.params.get(p)) for p in ("student", "teacher", "lambda", "tau", "alpha")]
-        row += [metric.text(trial.figure(metric.at(stage=stage))) for stage in stages]
-        row += [metric.text(trial.figure(metric))] if metric.cost else []
-        row += [objective.text(trial.values[i]) if trial.values else "" for i, objective in others]
-        row += [tuned.text(trial.figure(tuned))] if others_tuned else []
-        row += [_gain(block, trial), _state(trial) + (", Pareto" if trial.group.name in best else "")]
-        rows.append(row)
-    columns = ["trial", *(["seed"] if seeds else []), "student", "teacher", "λ", "τ", "α", *stages]
-    columns += [metric.name] if metric.cost else []
-    columns += [f"{objective.name} ({objective.mode})" for _, objective in others]
-    columns += [*(["top-1, fine-tuned"] if others_tuned else []), metric.gain_head, "state"]
-    title = f"{block.label}: {what}{metric.name}{'' if metric.cost else f' on {metric.split}'}"
-    majority = baseline_in(metric, trials)
-    title += "" if majority is None else f" (majority baseline {majority:.3f})"
-    rest = candidates[len(shown) :]
-    more = [f"… and {len(rest)} more: {_by_state(rest)}"] if rest else []
-    return Table.of(columns, rows, title, *more, *notes)
-
-
-def _value(trial: TrialRecord, place: int) -> float:
-    return trial.values[place] if trial.values else 0.0
-
-
-def _gain(block: BlockHistory, trial: TrialRecord) -> str:
-    """Return the trial's gain over the control of its seed."""
-    differences = {} if trial.is_control else block.differences(trial.group)
-    if trial.seed not in differences:
-        return ""
-    return block.metric.gain_text(block.metric.scaled(differences[trial.seed]))
-
-
-def _state(trial: TrialRecord) -> str:
-    outcome = trial.group.outcome
-    if outcome is not None and outcome.stage is not None:
-        return f"pruned at {outcome.stage}{trial.group.promoted}"
-    if trial.group.dropped is not None:
-        return f"{trial.state}, dropped at look {trial.group.dropped}{trial.group.promoted}"
-    return f"{trial.state}{trial.group.promoted}" + (f": {trial.error}" if trial.error else "")
-
-
-def _by_state(trials: Sequence[TrialRecord]) -> str:
-    """Return every candidate's number by state, as in `3, 6 complete; 5 pruned at early`."""
-    numbers: dict[str, list[str]] = {}
-    for trial in trials:
-        numbers.setdefault(_state(trial), []).append(str(trial.candidate))
-    return "; ".join(f"{', '.join(dict.fromkeys(found))} {state}" for state, found in numbers.items())
 
 
 def _trials(found: SweepTrials, run_ids: Mapping[str, str]) -> Table:
