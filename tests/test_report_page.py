@@ -61,7 +61,7 @@ def test_the_page_shows_its_answer_tables_and_plots_and_asks_nobody(
     for words in (
         ATTACK,
         "the best candidate is better than scratch",
-        "corrected for 10 comparisons",
+        "corrected for 48 comparisons",  # two blocks of 24 candidates
         "After fine-tuning",
         TEACHER,
     ):
