@@ -291,6 +291,8 @@ def ray_address(machine: Path) -> Iterator[str]:
     from kdtune.execute.cluster.ray_private import read_access
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's default lets its trials wait for the other tests, which makes the longest test three times as long.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.update(TOKEN)
     read_access()
     node = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}

@@ -37,7 +37,7 @@ MATRIX = [
 ]
 CORE = [
     ("cpu", "c3d", 10, "fp32", "in_batch", 16),
-    ("cpu", "r21d", 10, "fp32", "memory_bank", 10),
+    pytest.param("cpu", "r21d", 10, "fp32", "memory_bank", 10, marks=pytest.mark.slow),
     pytest.param("cpu", "r21d", 10, "bf16", "memory_bank", 10, marks=pytest.mark.slow),  # a CPU emulates bf16
 ]
 BACKBONES = itertools.product((*get_args(Own), *get_args(Torchvision)), PRECISIONS)

@@ -68,6 +68,7 @@ def stop_at(cancel: Cancel, words: str) -> Callable[[Event], None]:
     return seen
 
 
+@pytest.mark.slow
 def test_fixed_seeds_find_the_trials_of_a_race_that_was_stopped(
     race_form: dict[str, Any], prepared: Session, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from helpers import link_clips
 from kdtune.commands.interrupts import Interrupts
 from kdtune.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from kdtune.execute.books import Ending
+from kdtune.execute.in_process import InProcess
 from kdtune.store import StoreFiles
 from kdtune.train.checkpoint import read_checkpoint
 from kdtune.train.session import Session
@@ -22,7 +23,7 @@ from sweeps import outcome, run, started
 def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_results(
     swept: tuple[Path, Ending], prepared: Session, sweep_file: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    """All three drivers train through Ray, two trials at a time; the reference was trained without Ray."""
+    """Two drivers train through Ray, two trials at a time, the last one and the reference in this process."""
     link_clips(prepared.store.root, tmp_path)
     process = started(sweep_file, tmp_path, ray_address, until=("teacher", "early"))
     process.send_signal(signal.SIGTERM)
@@ -33,7 +34,7 @@ def test_a_driver_interrupted_then_killed_in_mid_sweep_resumes_to_the_same_resul
         run(sweep_file, tmp_path, ray_address)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end, said = run(sweep_file, tmp_path, ray_address)
+    end, said = run(sweep_file, tmp_path, InProcess())
     assert end.exit_code == EXIT_OK, said
     assert end.found > 0
     assert outcome(tmp_path) == outcome(swept[0])
