@@ -1,4 +1,4 @@
-"""How often intervals of a gain miss the truth, by method, on fabricated outcomes of two equal networks.
+"""Count how often intervals of a gain miss the truth, by method, on fabricated outcomes of two equal networks.
 
     python benchmarks/intervals.py                      # the table of docs/statistics.md, some minutes
     python benchmarks/intervals.py --pairs 2000         # a quick look

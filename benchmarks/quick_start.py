@@ -1,4 +1,4 @@
-"""How often the quick start ends with a decided answer: several search seeds, on one or two instruction sets.
+"""Count how often the quick start ends with a decided answer: several search seeds, on one or two instruction sets.
 
     python benchmarks/quick_start.py                       # search seeds 0 to 9 on this CPU
     python benchmarks/quick_start.py --isa avx2 --seeds 5  # as a CPU without AVX-512 computes, seeds 0 to 4

@@ -1,4 +1,4 @@
-"""How often races decide wrongly and rightly, on fabricated outcomes whose truth is known. Nothing is trained.
+"""Count how often races decide wrongly and rightly, on fabricated outcomes whose truth is known. Nothing is trained.
 
     python benchmarks/racing.py                        # the table of docs/statistics.md, some minutes
     python benchmarks/racing.py --sweeps 200           # a quick look

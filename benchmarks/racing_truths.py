@@ -37,7 +37,7 @@ class Truth:
     blocks: int = 1
     videos: int = 200
     accuracy: float = 0.4
-    """Of the control."""
+    """True accuracy of the control."""
     seeds_sd: tuple[float, ...] = (2.0,)
     """Spread of a network's accuracy over seeds, in points: one for all networks, or the control's and one for each
     candidate."""
@@ -103,7 +103,7 @@ def _follow(share: float, base: NDArray[np.float32], *parts: NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Judged:
-    """What a design says of N·B blocks."""
+    """The decisions of a design on N·B blocks."""
 
     better: Bools
     """[N·B, C] Candidates that it calls better than the control."""
@@ -211,7 +211,7 @@ def best_of_n(seeds: int) -> Design:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a design got right and wrong."""
+    """The right and wrong decisions of a design."""
 
     sweeps: int
     blocks: int

@@ -77,13 +77,19 @@ def best(metric: str, values: list[Any]) -> Any:
     return min(values) if metric.endswith("_loss") else max(values)
 
 
+def wrong_digits(metric: str, text: str) -> list[str]:
+    """Return the characters of a row's `per_video` text that `metric` cannot have: all of them unless it is in
+    PER_VIDEO."""
+    return sorted(set(text) - set("012345"[: PER_VIDEO.get(metric, -1) + 1]))
+
+
 def outcomes(metric: str, text: str) -> tuple[float, ...]:
     """Return the share of right answers of each video, from a row's `per_video` text of a metric of PER_VIDEO.
 
     Raises ValueError where `text` holds anything but the digits that the metric allows.
     """
     most = PER_VIDEO[metric]
-    if wrong := sorted(set(text) - set("012345"[: most + 1])):
+    if wrong := wrong_digits(metric, text):
         raise ValueError(f"outcomes of {metric} must be digits from 0 to {most}, but got {wrong[0]!r}")
     return tuple(int(digit) / most for digit in text)
 

@@ -1,4 +1,4 @@
-"""How far a figure may differ between two trainings of one trial on different machines.
+"""Bound the difference of a figure between two trainings of one trial on different machines.
 
 Another machine rounds differently, and training amplifies that: after some epochs the replay is another draw, at worst
 as if it had another seed. Both trainings are measured on the same videos. A figure's bound is the larger of two:
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Answers:
-    """How the videos of a split were answered: one character per video, "0" … "9", of `scale` answers each."""
+    """The answers to the videos of a split, as text: per video, the number of right ones of `scale`, "0" … "9"."""
 
     was: str
     is_now: str
@@ -87,7 +87,7 @@ class Comparison:
 
     @property
     def basis(self) -> Literal["seeds", "videos"] | None:
-        """What the larger bound rests on."""
+        """The source of the larger bound; None if there is none."""
         return None if self.bound is None else "seeds" if self.bound == self.by_seeds else "videos"
 
     @property

@@ -152,15 +152,20 @@ class BlockHistory:
         """Rank the candidates again after a change of the race, and note which of them it has dropped."""
         dropped = {} if self.race is None else self.race.dropped
         for candidate in self.candidates.values():
-            for part in (candidate, *candidate.further):
+            for part in candidate.every_part:
                 part.dropped = dropped.get(candidate.number)
             self.rank(candidate)
+
+    @property
+    def further_groups(self) -> list[GroupHistory]:
+        """The further seeds of all candidates."""
+        return [group for groups in self.further.values() for group in groups]
 
     @property
     def trainings(self) -> int:
         """Number of trials of the controls and candidates that have ended, with their further seeds."""
         controls = [group for by_seed in self.controls.values() for group in by_seed.values()]
-        candidates = [part for group in self.candidates.values() for part in (group, *group.further)]
+        candidates = [part for group in self.candidates.values() for part in group.every_part]
         trained = (group for group in (*controls, *candidates) if group.state in ENDED and group.state != "infeasible")
         return sum(len(group.keys) for group in trained)
 

@@ -69,7 +69,7 @@ class Asked:
     thresholds: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """Stage → pruning threshold, which the mean over the seeds must reach."""
     fronts: Mapping[str, tuple[tuple[FiniteFloat, ...], ...]] = field(default_factory=dict)
-    """With several objectives: stage → points that must not dominate the candidate's, signed so that more is better."""
+    """Stage → points that must not dominate the candidate's, signed so that more is better; none with one objective."""
     epochs: int
     """Epochs of each trial, without fine-tuning."""
     refits: Refitted | None = None
@@ -162,10 +162,10 @@ class Outcome:
     """The stage where the group was pruned."""
     error: str | None = None
     per_video: tuple[str, ...] = ()
-    """For each seed, the right answers for each evaluated video in the first objective's metric, one digit per video
-    (see kdtune.config.metrics.outcomes); empty if the trials' rows lack them."""
+    """One text per seed with a digit per evaluated video: its right answers in the first objective's metric (see
+    kdtune.config.metrics.outcomes). Empty if the trials' rows lack them."""
     points: Mapping[str, tuple[FiniteFloat, ...]] = field(default_factory=dict)
-    """With several objectives: stage → those known there, means over the seeds, signed so that more is better."""
+    """Stage → the objectives known there: means over seeds, signed so that more is better; none with one objective."""
 
     def __post_init__(self) -> None:
         if not all(self.values) or (self.values and self.state != "complete"):

@@ -218,7 +218,7 @@ class FoldedEvents:
         if not race.known(look):
             self._discard_looks(block, look.number - 1)
             race.recorded.append(look)
-            for further in (group for groups in block.further.values() for group in groups):
+            for further in block.further_groups:
                 further.counted = True  # those that an earlier look did not ask for were discarded
             block.rank_all()
 
@@ -227,8 +227,7 @@ class FoldedEvents:
         if block.race is None:
             return
         del block.race.recorded[kept:]
-        every = [*(g for groups in block.further.values() for g in groups), *block.controls.get(0, {}).values()]
-        for group in every:
+        for group in [*block.further_groups, *block.controls.get(0, {}).values()]:
             if group.asked.look is not None and group.asked.look > kept:
                 self._forget(group)
         block.rank_all()

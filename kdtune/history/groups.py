@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
-from kdtune.config.metrics import PER_VIDEO, outcomes
+from kdtune.config.metrics import outcomes, wrong_digits
 from kdtune.config.space import Scalar
 from kdtune.history.events import Asked, EpochRow, Kind, Outcome
 from kdtune.history.metric import MetricSpec
@@ -82,6 +82,11 @@ class GroupHistory:
         return [self, *(group for group in self.further if group.counted)]
 
     @property
+    def every_part(self) -> list[GroupHistory]:
+        """The group and all its further seeds, counted or not."""
+        return [self, *self.further]
+
+    @property
     def trials(self) -> dict[int, str]:
         """Seed → key of its trial, with those of the further seeds that count."""
         return {seed: key for part in self.parts for seed, key in zip(part.seeds, part.keys, strict=True)}
@@ -120,10 +125,10 @@ class GroupHistory:
 
     def misfit(self, outcome: Outcome, metric: str) -> str | None:
         """Return what of an outcome cannot be this group's; None if it fits. `metric` is the first objective's."""
-        count, digits = len(self.seeds), "012345"[: PER_VIDEO.get(metric, -1) + 1]
+        count = len(self.seeds)
         if any(len(values) != count for values in outcome.values) or len(outcome.per_video) not in (0, count):
             return "another number of trials than asked for"
-        wrong = any(not text or set(text) - set(digits) for text in outcome.per_video)
+        wrong = any(not text or wrong_digits(metric, text) for text in outcome.per_video)
         return f"outcomes of videos that {metric} cannot have" if wrong else None
 
     def scores(self, metric: str) -> dict[int, tuple[float, ...]]:

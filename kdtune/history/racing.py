@@ -98,7 +98,7 @@ class RaceRules:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look finds."""
+    """The findings of a look."""
 
     seeds: int
     """Number of seeds that it saw."""

@@ -1,4 +1,4 @@
-"""What a replay that found a difference shows: a fault, or what another machine explains."""
+"""Judge a replay that found a difference: it shows a fault, or another machine explains it."""
 
 from __future__ import annotations
 

@@ -91,4 +91,4 @@ class SweepHistory(FoldedEvents):
             for _, by_seed in sorted(block.controls.items()):
                 yield from by_seed.values()
             for _, group in sorted(block.candidates.items()):
-                yield from (group, *group.further)
+                yield from group.every_part

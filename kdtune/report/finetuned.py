@@ -31,7 +31,7 @@ TOP1 = MetricSpec("top1", "validation", FINETUNE_STAGE, "max", "top1")
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How an action head answered on one split: the fields of classes_STAGE.json that a report needs."""
+    """The answers of an action head on one split: the fields of classes_STAGE.json that a report needs."""
 
     actions: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]

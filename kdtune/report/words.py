@@ -1,4 +1,4 @@
-"""What a report says of each block beside the sweep's answer, and how its intervals are computed."""
+"""The sentences of a report on each block and on its intervals, beside the sweep's answer."""
 
 from __future__ import annotations
 

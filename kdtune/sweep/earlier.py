@@ -37,7 +37,7 @@ OUTSIDE, NOT_ENDED = "with values outside this space", "without a result that th
 
 @dataclass
 class _Found:
-    """What one earlier sweep gives."""
+    """The candidates of one earlier sweep."""
 
     candidates: list[KnownCandidate] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)

@@ -71,7 +71,7 @@ def device_of(sweep: SweepConfig) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a point may be trained."""
+    """The decision whether a point may be trained."""
 
     excess: Mapping[str, float] = field(default_factory=dict)
     """Bound → by what share of it the point exceeds it; at most 0 where it is kept. Optuna's constraints."""

@@ -28,7 +28,7 @@ def take_look(block: BlockHistory, recorded: Looked | None) -> Looked:
     controls = [group for _, group in sorted(block.controls[0].items())]
     seen = _seen(block)
     control = _values(controls)
-    values = {group.number: _values([group, *group.further]) for group in seen}
+    values = {group.number: _values(group.every_part) for group in seen}
     found = Looked(
         block=block.label,
         number=number,
@@ -73,7 +73,7 @@ def _scores(
     block: BlockHistory, candidates: Sequence[GroupHistory], controls: Sequence[GroupHistory]
 ) -> tuple[Mapping[int, VideoScores], VideoScores]:
     """Return the scores of the candidates and of the control: one for each video where all of them have those."""
-    parts, metric = {group.number: [group, *group.further] for group in candidates}, block.metric.metric
+    parts, metric = {group.number: group.every_part for group in candidates}, block.metric.metric
     every = [controls, *parts.values()]
     values = [_values(groups) for groups in every]
     scores: list[dict[int, Sequence[float]]] = [

@@ -42,7 +42,7 @@ class Evaluation:
 
 
 class HeadScores(NamedTuple):
-    """What a head scores on V videos."""
+    """The scores of a head on V videos."""
 
     scores: dict[str, float]
     """Accuracy, mean cross-entropy (nats) and majority baseline."""
